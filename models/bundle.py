@@ -1,0 +1,200 @@
+"""The model bundle: a directory whose `aqaa.toml` names the parts and holds every number that
+differs between checkpoints. Published directories are used as they are; a bundle points at them.
+
+    my-bundle/
+      aqaa.toml
+      Step-Audio-Tokenizer/      or any path, absolute or relative to aqaa.toml
+      decoder/                   a Step-1 Hugging Face directory
+      CosyVoice-300M-25Hz/       flow.pt, hift.pt, cosyvoice.yaml
+      voices/                    one file a voice
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from aqaa.models.errors import BundleError
+
+LINGUISTIC_CODES = 1024  # rows of linguistic_tokenizer.npy (Step-Audio, arXiv 2502.11946)
+SEMANTIC_CODES = 4096  # codebook of CosyVoice-1.0 speech_tokenizer_v1 (arXiv 2407.05407)
+AUDIO_CODES = LINGUISTIC_CODES + SEMANTIC_CODES
+LINGUISTIC_PER_GROUP = 2
+SEMANTIC_PER_GROUP = 3
+GROUP_TOKENS = LINGUISTIC_PER_GROUP + SEMANTIC_PER_GROUP
+GROUP_SECONDS = 0.12  # 2 linguistic at 16.7 Hz = 3 semantic at 25 Hz
+TOKENIZER_RATE = 16_000  # Hz, what both tokenizers hear
+VOCODER_RATE = 22_050  # Hz, what the published vocoder speaks
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of `aqaa.toml`: frozen, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SemanticStreaming(Section):
+    """How the semantic tokenizer, which attends to a whole utterance, is run on a stream.
+
+    Every `chunk_ms` the window [left | chunk | right] is recomputed at its absolute positions and
+    the chunk's tokens are committed. `exact` says that the checkpoint's attention is chunk-causal
+    with these numbers, so the stream equals the whole.
+    """
+
+    chunk_ms: Positive = 240
+    left_ms: NonNegative = 3000
+    right_ms: NonNegative = 240
+    exact: bool = False
+
+
+class TokenizerConfig(Section):
+    """The Step-Audio-Tokenizer directory and how streams of it are run."""
+
+    path: Path
+    linguistic: str = "dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online"
+    linguistic_codebook: str = "linguistic_tokenizer.npy"
+    semantic: str = "speech_tokenizer_v1.onnx"
+    normalise: bool = Field(
+        default=True,
+        description="whole utterances are scaled to a peak of 0.999, as the published chat path does",
+    )
+    stream_peak: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1.0,
+        description="0: streams are not scaled. Else: the peak that a stream's running gain aims at.",
+    )
+    streaming: SemanticStreaming = SemanticStreaming()
+
+
+class TokensConfig(Section):
+    """The decoder's ids: where audio begins, what the control ids are, how an answer is woven.
+
+    An answer of the published shape is
+    `[audio_start] T*text_block A*audio_block T*text_block A*audio_block ... [audio_end] eot`:
+    the last text block may be short and is followed at once by its audio; when text has run out,
+    audio goes on alone. Markers are optional (None: the checkpoint has none).
+    """
+
+    audio_offset: Positive = 65_536
+    bos: NonNegative = 1
+    eot: NonNegative = 3
+    bot: NonNegative = 4
+    pad: NonNegative = 0
+    audio_start: NonNegative | None = None
+    audio_end: NonNegative | None = None
+    voice_markers: dict[str, NonNegative] = Field(
+        default_factory=dict,
+        description="voice name -> control id in the text stream that switches the vocoder to it",
+    )
+    text_block: Positive = 10
+    audio_block: Positive = 15
+
+    @model_validator(mode="after")
+    def _blocks_hold_whole_groups(self) -> TokensConfig:
+        if self.audio_block % GROUP_TOKENS:
+            raise ValueError(f"audio_block must be a multiple of {GROUP_TOKENS} (whole groups)")
+        return self
+
+    @property
+    def audio_end_id(self) -> int:
+        """One past the last audio id."""
+        return self.audio_offset + AUDIO_CODES
+
+
+class DecoderConfig(Section):
+    """The Step-1 directory (config.json, safetensors, tokenizer.model) and how to run it."""
+
+    path: Path
+    text_tokenizer: str = "tokenizer.model"
+    context: Positive = 8192
+    bos_first: bool = Field(default=True, description="whether a prompt begins with the bos id")
+    system_prompt: str = ""
+
+
+class SamplingConfig(Section):
+    """Defaults of Step-Audio's published `generate` call (SPEC: Step-Audio-Chat)."""
+
+    temperature: float = Field(default=0.7, ge=0.0)
+    top_p: float = Field(default=0.9, gt=0.0, le=1.0)
+    repetition_aware: bool = False
+    max_tokens: Positive = 2048
+
+
+class VocoderConfig(Section):
+    """The CosyVoice directory, its flow's settings, and the streaming schedule."""
+
+    path: Path
+    steps: Positive = 10
+    temperature: float = Field(default=1.0, ge=0.0, description="scale of the flow's noise")
+    first_groups: Positive = Field(default=1, description="groups in the first chunk of a stream")
+    growth: float = Field(default=1.5, ge=1.0, description="each chunk is this much longer")
+    max_groups: Positive = 10
+    lookahead_groups: NonNegative = Field(
+        default=1, description="groups of right context that a chunk waits for"
+    )
+    context_groups: NonNegative = Field(
+        default=25, description="groups of left context that a chunk is conditioned on"
+    )
+
+
+class VoicesConfig(Section):
+    """The directory of voices; every file in it is one voice, named by its stem."""
+
+    path: Path = Path("voices")
+    default: str
+
+
+class Bundle(Section):
+    """A whole model, as `aqaa.toml` describes it. Paths are absolute once loaded."""
+
+    name: str
+    description: str = ""
+    license: str = ""
+    engine: Literal["auto", "embedded", "vllm", "vllm-http"] = "auto"
+    tokenizer: TokenizerConfig
+    tokens: TokensConfig = TokensConfig()
+    decoder: DecoderConfig
+    sampling: SamplingConfig = SamplingConfig()
+    vocoder: VocoderConfig
+    voices: VoicesConfig
+    root: Path = Field(default=Path(), description="where aqaa.toml lies; set by load_bundle")
+
+
+def load_bundle(directory: Path | str) -> Bundle:
+    """Read `directory/aqaa.toml` and make its paths absolute.
+
+    Raises:
+        BundleError: no such directory or file, unreadable TOML, or a wrong, missing or unknown key;
+            the message names the file and the key.
+    """
+    root = Path(directory).expanduser().resolve()
+    file = root / "aqaa.toml"
+    if not file.is_file():
+        raise BundleError(f"no aqaa.toml in {root}: name a directory that holds a model bundle")
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{file} is not valid TOML: {error}") from error
+    for section in ("tokenizer", "decoder", "vocoder", "voices"):
+        part = data.get(section)
+        if isinstance(part, dict):
+            part["path"] = root / Path(part.get("path", section)).expanduser()
+    try:
+        return Bundle.model_validate({**data, "root": root})
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']}" for e in error.errors()
+        ]
+        raise BundleError(f"{file} does not describe a bundle:\n" + "\n".join(lines)) from error
+
+
+def nano_path() -> Path:
+    """The bundle that ships with the package."""
+    return Path(__file__).resolve().parent / "nano"

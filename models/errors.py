@@ -1,0 +1,73 @@
+"""The project's one exception tree. Every message says what is wrong and what to do next.
+
+    AqaaError
+    ├── BundleError            a model bundle, or a file in it, is missing, damaged or does not fit
+    ├── InputError             what a caller gave is not usable
+    │   ├── AudioError         audio of an unusable kind, length or content
+    │   ├── TokenError         token ids outside their codebook, or groups out of phase
+    │   ├── PromptError        an empty, over-long or out-of-vocabulary prompt
+    │   └── UnknownVoiceError  a voice that the bundle does not have
+    ├── StreamClosedError      a stream object was used after `flush` or after a fault closed it
+    ├── EngineError            the decoder cannot go on
+    │   ├── EngineDiedError    its process or worker is gone
+    │   └── EngineBusyError    it refuses for now; try again later
+    ├── ConfigError            settings that contradict each other or cannot be read
+    ├── CapacityError          the server is full; the session is refused at once
+    └── MissingDependencyError an optional package is needed for this and is not installed
+"""
+
+
+class AqaaError(Exception):
+    """Root of everything that this project raises on purpose."""
+
+
+class BundleError(AqaaError):
+    """A model bundle, or a file in it, is missing, damaged or does not fit."""
+
+
+class InputError(AqaaError):
+    """What a caller gave is not usable; the callee is as it was before the call."""
+
+
+class AudioError(InputError):
+    """Audio of an unusable kind, length or content."""
+
+
+class TokenError(InputError):
+    """Token ids outside their codebook, or groups out of phase."""
+
+
+class PromptError(InputError):
+    """An empty, over-long or out-of-vocabulary prompt."""
+
+
+class UnknownVoiceError(InputError):
+    """A voice that the bundle does not have; the message lists those that it has."""
+
+
+class StreamClosedError(AqaaError):
+    """A stream object was used after `flush`, or after a fault closed it."""
+
+
+class EngineError(AqaaError):
+    """The decoder cannot go on with this request."""
+
+
+class EngineDiedError(EngineError):
+    """The decoder's process or worker is gone; the next request starts it anew."""
+
+
+class EngineBusyError(EngineError):
+    """The decoder refuses for now; try again later."""
+
+
+class ConfigError(AqaaError):
+    """Settings that contradict each other or cannot be read."""
+
+
+class CapacityError(AqaaError):
+    """The server is full; the session is refused at once and may be tried elsewhere."""
+
+
+class MissingDependencyError(AqaaError):
+    """An optional package is needed for this and is not installed; the message names the extra."""

@@ -1,0 +1,1 @@
+"""The `aqaa` command line."""

@@ -1,0 +1,1 @@
+"""Step-Omni engines behind one contract: prompt tokens in, a stream of tokens out."""

@@ -1,0 +1,1 @@
+"""The wire protocol: typed events and the session machine. No I/O here."""
