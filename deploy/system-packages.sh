@@ -1,0 +1,16 @@
+#!/bin/sh
+# Install Debian packages that tests and the recipe need, where they are missing.
+# On another system: install programs of the same names by hand; this script then has nothing to do.
+set -eu
+missing=""
+for package in "$@"; do
+    command -v "$package" >/dev/null 2>&1 || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+if ! command -v apt-get >/dev/null 2>&1 || [ "$(id -u)" != 0 ]; then
+    echo "please install:$missing" >&2
+    exit 0
+fi
+apt-get update -qq
+# shellcheck disable=SC2086
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null

@@ -1,0 +1,138 @@
+"""The house keeps its shape: every package ships, imports point one way, nothing shadows `tokenizers`."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PARENTS = ("models", "tokenizers", "vocoder", "server", "clients")
+
+# Who may import whom, most specific prefix first. A package may always import itself.
+ALLOWED = {
+    "aqaa.models.recipe": {"aqaa"},
+    "aqaa.models": set(),
+    "aqaa.tokenizers": {"aqaa.models"},
+    "aqaa.vocoder": {"aqaa.models"},
+    "aqaa.clients": {"aqaa.server.protocol", "aqaa.models.errors"},
+    "aqaa.server.cli": {"aqaa"},
+    "aqaa.server.protocol": set(),
+    "aqaa.server.observe": {"aqaa.models"},
+    "aqaa.server.engine": {"aqaa.models", "aqaa.tokenizers"},
+    "aqaa.server.conversation": {"aqaa.models", "aqaa.tokenizers", "aqaa.server.engine"},
+    "aqaa.server": {"aqaa.models", "aqaa.tokenizers", "aqaa.vocoder", "aqaa.server"},
+}
+RECIPE = "aqaa.models.recipe"
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = []
+    for parent in PARENTS:
+        for file in sorted((ROOT / parent).rglob("*.py")):
+            parts = file.relative_to(ROOT).with_suffix("").parts
+            name = ".".join(p for p in ("aqaa", *parts) if p != "__init__")
+            found.append((name, file))
+    return found
+
+
+def imports_of(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.startswith("aqaa.")}
+
+
+def is_under(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def violations(module: str, imported: set[str]) -> list[str]:
+    home = next(prefix for prefix in ALLOWED if is_under(module, prefix))
+    allowed = ALLOWED[home] | {home}
+    bad = []
+    for name in imported:
+        if is_under(name, RECIPE) and home not in (RECIPE, "aqaa.server.cli"):
+            bad.append(name)
+        elif not any(is_under(name, prefix) for prefix in allowed) and not any(
+            is_under(prefix, name) and any(is_under(other, prefix) for other in imported)
+            for prefix in allowed  # `from aqaa.x import y` also names the parent of what it takes
+        ):
+            bad.append(name)
+    return bad
+
+
+@pytest.mark.parametrize(("module", "file"), modules(), ids=lambda v: v if isinstance(v, str) else "")
+def test_imports_point_one_way(module: str, file: Path) -> None:
+    assert violations(module, imports_of(file)) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("aqaa.vocoder.flow", {"aqaa.tokenizers.audio"}),
+        ("aqaa.tokenizers.semantic", {"aqaa.server.config"}),
+        ("aqaa.clients.ask", {"aqaa.server.gateway.rest"}),
+        ("aqaa.models.bundle", {"aqaa.models.recipe.pack"}),
+    ],
+)
+def test_a_wrong_import_would_be_seen(module: str, imported: set[str]) -> None:
+    assert violations(module, imported)
+
+
+def test_pyproject_names_every_package() -> None:
+    listed = set(
+        tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    )
+    present = {f"aqaa.{parent}" for parent in PARENTS}
+    for parent in PARENTS:
+        present |= {
+            ".".join(("aqaa", *init.parent.relative_to(ROOT).parts))
+            for init in (ROOT / parent).rglob("__init__.py")
+        }
+    assert listed == present
+
+
+def test_every_folder_with_code_is_a_package() -> None:
+    folders = {file.parent for _, file in modules()} - {ROOT / parent for parent in PARENTS}
+    assert [f for f in sorted(folders) if not (f / "__init__.py").is_file()] == []
+
+
+def test_no_folder_shadows_hugging_faces_tokenizers() -> None:
+    assert [p for p in PARENTS if (ROOT / p / "__init__.py").exists()] == []
+    assert not (ROOT / "tests" / "tokenizers").exists()
+    assert list((ROOT / "tests").rglob("__init__.py")) == []
+
+
+def test_hugging_faces_tokenizers_imports_from_the_repository_root() -> None:
+    pytest.importorskip("tokenizers.implementations", reason="Hugging Face tokenizers not installed")
+    code = "import tokenizers; print(tokenizers.__version__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_module_grows_past_500_lines() -> None:
+    files = [file for _, file in modules()] + sorted((ROOT / "tests").rglob("*.py"))
+    assert [f.name for f in files if len(f.read_text(encoding="utf-8").splitlines()) > 500] == []
+
+
+def test_no_module_prints_or_sets_up_logging_outside_the_command_line() -> None:
+    offenders = []
+    for name, file in modules():
+        if is_under(name, "aqaa.server.cli") or is_under(name, RECIPE) or name == "aqaa.clients.cli":
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                if called in ("print", "logging.basicConfig"):
+                    offenders.append(f"{name}: {called}")
+    assert offenders == []
