@@ -1,0 +1,178 @@
+"""The one contract of every engine: the whole prompt in, a stream of token ids out.
+
+The caller always says the whole prompt. The engine finds the longest prefix of it that this
+session has already computed, and computes the rest. So incremental prefill (`warm` with a growing
+prompt), a speculative start, its roll-back (an older, shorter prompt), barge-in and resume are
+one mechanism.
+
+    stream = engine.generate("session-7", prompt, params)
+    async with contextlib.aclosing(stream):
+        async for token in stream:
+            ...
+
+Rules that every engine keeps, and `tests/support/engine_conformance.py` checks:
+
+- A session key has one piece of work at a time. A new `warm` or `generate` of a key supersedes
+  the one that runs: the old stream ends quietly, the old `warm` returns what it had computed.
+- `cancel` and closing the stream stop the work within one decoding step. What was computed stays
+  reusable until `release` or until the engine needs the room.
+- A stream that nobody reads pauses its generation after a bounded number of tokens.
+- A refused request (`InputError`) or a fault (`EngineError`) leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from aqaa.models.errors import InputError, PromptError
+
+REPETITION_WINDOW = 10  # ids of prompt + output that the repetition rule looks at (SPEC 5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How the next id is drawn from the logits.
+
+    Attributes:
+        temperature: 0 takes the likeliest id; else logits are divided by it.
+        top_p: ids are drawn from the smallest set whose probabilities reach this sum.
+        repetition_aware: the published rule: an id that stands last and at least twice among the
+            last `REPETITION_WINDOW` ids of prompt and output may not come next.
+        max_tokens: the stream ends after so many ids (or when the context is full).
+        seed: makes a sampled answer repeatable on one engine; None draws a fresh one.
+        stop_ids: the stream ends after the first of these, which is delivered.
+
+    Raises:
+        InputError: a value outside its range.
+    """
+
+    temperature: float = 0.7
+    top_p: float = 0.9
+    repetition_aware: bool = False
+    max_tokens: int = 2048
+    seed: int | None = None
+    stop_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise InputError(f"temperature is {self.temperature}: give 0 or more")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p is {self.top_p}: give a number above 0 and up to 1")
+        if self.max_tokens < 1:
+            raise InputError(f"max_tokens is {self.max_tokens}: give at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStats:
+    """A snapshot for `/metrics` and tests. Counters count from `start`.
+
+    Attributes:
+        running: generations and warm-ups in progress, those paused by a slow reader included.
+        sessions: session keys that hold computed tokens.
+        cached_tokens: computed tokens that are held; None where the engine cannot tell.
+        cache_capacity: how many it can hold; None where it cannot tell.
+        computed_tokens: prompt ids that were run through the decoder.
+        reused_tokens: prompt ids that were not, because they were held from before.
+        generated_tokens: ids delivered or queued for delivery.
+        generations: streams begun.
+        cancelled: streams and warm-ups that were cancelled or superseded before their end.
+        evictions: sessions whose tokens were dropped to make room.
+        tokens_per_second: generated ids over the last seconds, all sessions together.
+    """
+
+    running: int = 0
+    sessions: int = 0
+    cached_tokens: int | None = None
+    cache_capacity: int | None = None
+    computed_tokens: int = 0
+    reused_tokens: int = 0
+    generated_tokens: int = 0
+    generations: int = 0
+    cancelled: int = 0
+    evictions: int = 0
+    tokens_per_second: float = 0.0
+
+
+class Engine(Protocol):
+    """A decoder that serves many sessions at once. All methods are called from one event loop."""
+
+    @property
+    def name(self) -> str:
+        """`embedded`, `vllm` or `vllm-http`."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids are in [0, vocab_size)."""
+
+    @property
+    def context(self) -> int:
+        """The most ids that prompt and answer may have together."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has started and can take requests now."""
+
+    async def start(self) -> None:
+        """Load what is needed and be ready to answer; does nothing on a running engine.
+
+        Raises:
+            BundleError: the checkpoint cannot be used.
+            MissingDependencyError: a package that this engine needs is not installed.
+            EngineError: the engine does not come up.
+        """
+
+    async def close(self) -> None:
+        """End all work and give everything back. Running streams raise `EngineDiedError`."""
+
+    async def warm(self, session: str, prompt: Sequence[int]) -> int:
+        """Compute what of `prompt` is not yet computed for `session`; the number of ids computed.
+
+        Raises:
+            PromptError: see `check_prompt`.
+            EngineDiedError: the engine is not running or its worker died.
+            EngineBusyError: it refuses for now.
+        """
+
+    def generate(
+        self, session: str, prompt: Sequence[int], params: SamplingParams
+    ) -> AsyncGenerator[int, None]:
+        """Continue `prompt`. Work begins with the first `anext`, which also raises any error.
+
+        The stream ends after a stop id (delivered as the last id), after `params.max_tokens` ids,
+        when the context is full, or when it is cancelled or superseded.
+
+        Raises:
+            PromptError, EngineDiedError, EngineBusyError: as `warm`.
+        """
+
+    async def cancel(self, session: str) -> None:
+        """Stop the session's running work, if any; its computed prefix stays reusable."""
+
+    async def release(self, session: str) -> None:
+        """The session is over: stop its work and forget what it computed."""
+
+    def stats(self) -> EngineStats:
+        """Counters and gauges of this moment; cheap."""
+
+
+def check_prompt(prompt: Sequence[int], vocab_size: int, context: int) -> None:
+    """Refuse a prompt that the decoder cannot continue by at least one id.
+
+    Raises:
+        PromptError: it is empty, fills the context, or holds an id outside [0, vocab_size).
+    """
+    if not prompt:
+        raise PromptError("the prompt is empty: give at least one token id")
+    if len(prompt) >= context:
+        raise PromptError(
+            f"the prompt has {len(prompt)} ids and the context holds {context} with the answer: "
+            "shorten the conversation"
+        )
+    if min(prompt) < 0 or max(prompt) >= vocab_size:
+        position = next(i for i, token in enumerate(prompt) if not 0 <= token < vocab_size)
+        raise PromptError(
+            f"id {prompt[position]} at position {position} of the prompt is outside the decoder's "
+            f"vocabulary of {vocab_size}: were bundle and decoder made for each other?"
+        )

@@ -1,0 +1,74 @@
+"""What an operator may choose about engines; every default has its reason here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+EngineName = Literal["auto", "embedded", "vllm", "vllm-http"]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class EmbeddedSettings(BaseModel):
+    """The in-process PyTorch engine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threads: Positive = Field(
+        default=1, description="PyTorch threads of a step; nano is too small to gain from more"
+    )
+    cache_tokens: Positive = Field(
+        default=131_072,
+        description="computed tokens held over all sessions: 16 contexts of 8,192; nano needs "
+        "12 kB a token",
+    )
+
+
+class VllmSettings(BaseModel):
+    """The in-process vLLM engine; names follow vLLM's own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tensor_parallel_size: Positive = 1
+    pipeline_parallel_size: Positive = 1
+    quantization: str | None = Field(
+        default=None, description="fp8 on 8 GPUs of 80 GB is what reaches real time with 130 B"
+    )
+    dtype: str = Field(default="auto", description="auto: the checkpoint's own")
+    kv_cache_dtype: str = "auto"
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    max_num_seqs: Positive = Field(default=64, description="conversations in one batch")
+    enforce_eager: bool = Field(default=False, description="skip compilation: starts sooner")
+    attention_backend: str | None = Field(
+        default=None, description="None: TRITON_ATTN on CUDA, the one with sqrt-ALiBi"
+    )
+    speculative_config: dict[str, Any] | None = Field(
+        default=None, description="vLLM's --speculative-config, when a draft model exists"
+    )
+
+
+class VllmHttpSettings(BaseModel):
+    """A remote `vllm serve --enable-scale-out`, or a router before several."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = "http://localhost:8000"
+    api_key: str | None = None
+    model: str | None = Field(default=None, description="None: the server's only model")
+    connect_timeout: float = Field(default=2.0, gt=0, description="seconds")
+    read_timeout: float = Field(
+        default=30.0, gt=0, description="seconds without a token before the server counts as dead"
+    )
+    retries: int = Field(default=3, ge=0, description="before the first token, with back-off")
+
+
+class EngineSettings(BaseModel):
+    """Which engine, and how each is run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: EngineName = Field(default="auto", description="auto: the bundle's, else by machine")
+    embedded: EmbeddedSettings = EmbeddedSettings()
+    vllm: VllmSettings = VllmSettings()
+    vllm_http: VllmHttpSettings = VllmHttpSettings()
