@@ -1,0 +1,286 @@
+// The page: wires microphone, loudspeaker, protocol and captions to the controls.
+import { Microphone, Speaker, fromBase64, openContext, toBase64 } from "./audio.js";
+import { Captions } from "./captions.js";
+import { Realtime } from "./realtime.js";
+
+const $ = (id) => document.getElementById(id);
+const SAY = {
+  idle: "Press Start and speak",
+  connecting: "Connecting…",
+  listening: "Listening",
+  hearing: "Hearing you…",
+  thinking: "Thinking…",
+  speaking: "Speaking",
+  refused: "Refused",
+  lost: "Connection lost",
+};
+
+let session = null; // everything that lives between Start and Stop
+
+function show(state, detail = "") {
+  $("state").dataset.state = state;
+  $("state").textContent = detail ? `${SAY[state]}: ${detail}` : SAY[state];
+}
+
+function authorised() {
+  const key = $("key").value;
+  return key ? { headers: { Authorization: `Bearer ${key}` } } : {};
+}
+
+async function fetchJson(path) {
+  const reply = await fetch(path, authorised());
+  if (!reply.ok) throw new Error(`${path}: ${reply.status}`);
+  return reply.json();
+}
+
+async function describeServer() {
+  try {
+    const [models, voices] = await Promise.all([fetchJson("v1/models"), fetchJson("v1/voices")]);
+    $("model").textContent = `Model: ${models.data[0].id}`;
+    $("model").dataset.id = models.data[0].id;
+    $("voice").replaceChildren(...voices.data.map((v) => new Option(v.name ?? v.id, v.id)));
+    $("voice").value = (voices.data.find((v) => v.default) ?? voices.data[0]).id;
+  } catch {
+    $("key-box").open = true; // the usual reason is that the server wants a key
+  }
+}
+
+const pushToTalk = () => document.querySelector("[name=mode]:checked").value === "push-to-talk";
+
+function sessionConfig(rate) {
+  const format = { type: "audio/pcm", rate };
+  return {
+    type: "realtime",
+    output_modalities: ["audio"],
+    audio: {
+      input: { format, turn_detection: pushToTalk() ? null : { type: "server_vad" } },
+      output: { format, voice: $("voice").value || undefined, speed: Number($("speed").value) },
+    },
+  };
+}
+
+class Session {
+  constructor(context) {
+    this.context = context;
+    this.captions = new Captions($("captions"));
+    this.speaker = new Speaker(context, (report) => this.onReport(report));
+    this.sent = 0; // samples of microphone sound given to the server
+    this.clockOfSent = context.currentTime; // when the newest of them was captured
+    this.capturing = false;
+    this.answer = null; // item id that is being heard
+    this.turn = 0;
+    this.speechEnd = null; // context time at which the user's speech ended
+  }
+
+  async start() {
+    const model = $("model").dataset.id ?? "nano";
+    this.wire = new Realtime({ model, key: $("key").value });
+    this.wire.addEventListener("event", ({ detail }) => this.onEvent(detail));
+    this.wire.addEventListener("closed", ({ detail }) => this.onClosed(detail));
+    this.microphone = await Microphone.open(this.context, (block) => this.onBlock(block));
+  }
+
+  stop() {
+    this.ended = true;
+    this.wire?.close();
+    this.microphone?.close();
+    this.context.close();
+  }
+
+  configure() { this.wire.send("session.update", { session: sessionConfig(this.context.sampleRate) }); }
+
+  onBlock({ pcm, peak, at }) {
+    $("level-in").value = Math.sqrt(peak);
+    if (!this.capturing || !this.wire.open) return;
+    this.sent += pcm.length;
+    this.clockOfSent = at;
+    this.wire.send("input_audio_buffer.append", { audio: toBase64(pcm) });
+  }
+
+  press() {
+    this.interrupt();
+    this.wire.send("input_audio_buffer.clear");
+    this.capturing = true;
+    show("hearing");
+  }
+
+  release() {
+    if (!this.capturing) return;
+    this.capturing = false;
+    this.speechEnd = this.context.currentTime;
+    this.wire.send("input_audio_buffer.commit");
+    this.wire.send("response.create");
+    show("thinking");
+  }
+
+  say(text) {
+    this.interrupt();
+    this.captions.you(text);
+    this.speechEnd = this.context.currentTime;
+    const content = [{ type: "input_text", text }];
+    this.wire.send("conversation.item.create", { item: { type: "message", role: "user", content } });
+    this.wire.send("response.create");
+    show("thinking");
+  }
+
+  // Silence the answer at once, and tell the server how much of it was heard.
+  interrupt() {
+    if (this.answer === null) return;
+    this.speaker.interrupt(this.answer);
+    this.captions.cut(this.answer);
+    this.wire.send("response.cancel");
+    this.answer = null;
+  }
+
+  onEvent(event) {
+    switch (event.type) {
+      case "session.created":
+        this.configure();
+        break;
+      case "session.updated":
+        this.capturing = !pushToTalk();
+        if (this.answer === null) show("listening");
+        break;
+      case "input_audio_buffer.speech_started":
+        if (this.answer !== null) {
+          this.speaker.interrupt(this.answer);
+          this.captions.cut(this.answer);
+          this.answer = null;
+        }
+        show("hearing");
+        break;
+      case "input_audio_buffer.speech_stopped":
+        this.speechEnd = this.clockOfSent - this.sent / this.context.sampleRate + event.audio_end_ms / 1000;
+        show("thinking");
+        break;
+      case "response.output_item.added":
+        this.answer = event.item.id;
+        this.speaker.begin(event.item.id);
+        this.captions.begin(event.item.id);
+        break;
+      case "response.output_audio_transcript.delta":
+        this.captions.text(event.item_id, event.delta);
+        break;
+      case "response.output_audio.delta": {
+        const samples = fromBase64(event.delta);
+        this.captions.sound(event.item_id, samples.length);
+        this.speaker.play(event.item_id, samples);
+        break;
+      }
+      case "response.output_audio.done":
+        this.speaker.end(event.item_id);
+        break;
+      case "error":
+        if (event.error.code !== "response_cancel_not_active") show("lost", event.error.message);
+        break;
+    }
+  }
+
+  onReport({ kind, item, played, gaps, peak, at }) {
+    $("level-out").value = Math.sqrt(peak);
+    if (kind === "interrupted") {
+      const audio_end_ms = Math.round((played / this.context.sampleRate) * 1000);
+      this.wire.send("conversation.item.truncate", { item_id: item, content_index: 0, audio_end_ms });
+      return;
+    }
+    if (item !== this.answer) return;
+    this.captions.played(item, played);
+    if (kind === "started") {
+      show("speaking");
+      this.row = this.speechEnd === null ? null : this.addTurn(at - this.speechEnd);
+      this.speechEnd = null;
+    }
+    if (this.row) this.row.lastElementChild.textContent = gaps;
+    if (kind === "finished") {
+      this.captions.finish(item);
+      this.answer = null;
+      show("listening");
+    }
+  }
+
+  addTurn(seconds) {
+    const row = $("turns").insertRow(0);
+    this.turn += 1;
+    for (const text of [this.turn, `${Math.round(seconds * 1000)} ms`, 0]) {
+      row.insertCell().textContent = text;
+    }
+    while ($("turns").rows.length > 10) $("turns").deleteRow(-1);
+    return row;
+  }
+
+  onClosed({ code, reason }) {
+    if (this.ended) return;
+    const full = code === 1013 ? "the server is full, try again in a moment" : "";
+    const refused = code === 1013 || code === 1008;
+    stop(refused ? "refused" : "lost", reason || full || `code ${code}; press Start to try again`);
+  }
+}
+
+function setRunning(running) {
+  $("start").textContent = running ? "Stop" : "Start";
+  $("start").classList.toggle("primary", !running);
+  for (const control of $("typed").elements) control.disabled = !running;
+  const talk = running && pushToTalk();
+  $("talk").hidden = $("talk-help").hidden = !pushToTalk();
+  $("talk").disabled = !talk;
+}
+
+function stop(state = "idle", detail = "") {
+  session?.stop();
+  session = null;
+  $("level-in").value = $("level-out").value = 0;
+  setRunning(false);
+  show(state, detail);
+}
+
+async function start() {
+  show("connecting");
+  try {
+    session = new Session(await openContext());
+    setRunning(true);
+    await session.start();
+  } catch (error) {
+    const denied = error.name === "NotAllowedError";
+    stop("refused", denied ? "allow the microphone for this page, then press Start" : error.message);
+  }
+}
+
+function hold(pressed) {
+  if (!session || $("talk").disabled || ($("talk").ariaPressed === "true") === pressed) return;
+  $("talk").ariaPressed = String(pressed);
+  if (pressed) session.press();
+  else session.release();
+}
+
+$("start").addEventListener("click", () => (session ? stop() : start()));
+$("talk").addEventListener("pointerdown", (event) => {
+  $("talk").setPointerCapture(event.pointerId);
+  hold(true);
+});
+for (const end of ["pointerup", "pointercancel"]) $("talk").addEventListener(end, () => hold(false));
+const isTyping = (target) => target.matches("input:not([type=radio]), select");
+addEventListener("keydown", (event) => {
+  if (event.code === "Space" && !event.repeat && pushToTalk() && session && !isTyping(event.target)) {
+    event.preventDefault();
+    hold(true);
+  }
+});
+addEventListener("keyup", (event) => {
+  if (event.code === "Space" && pushToTalk() && session) hold(false);
+});
+$("typed").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = $("text").value.trim();
+  if (session && text) session.say(text);
+  $("text").value = "";
+});
+$("mode").addEventListener("change", () => {
+  setRunning(session !== null);
+  session?.configure();
+});
+$("speed").addEventListener("input", () => {
+  $("speed-shown").textContent = `${Number($("speed").value).toFixed(2)}×`;
+});
+for (const control of ["speed", "voice"]) $(control).addEventListener("change", () => session?.configure());
+$("key").addEventListener("change", describeServer);
+describeServer();

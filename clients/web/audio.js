@@ -1,0 +1,69 @@
+// Microphone and loudspeaker behind two small classes. Both run at the context's own rate; the
+// server converts, so that nothing is resampled here.
+const SERVER_RATES = [8000, 16000, 22050, 24000, 44100, 48000];
+
+export async function openContext() {
+  let context = new AudioContext({ latencyHint: "interactive" });
+  if (!SERVER_RATES.includes(context.sampleRate)) {
+    await context.close();
+    context = new AudioContext({ latencyHint: "interactive", sampleRate: 48000 });
+  }
+  const at = (name) => new URL(`worklets/${name}.js`, import.meta.url);
+  await Promise.all(["capture", "playback"].map((name) => context.audioWorklet.addModule(at(name))));
+  await context.resume();
+  return context;
+}
+
+export class Microphone {
+  // onBlock({pcm: Int16Array, peak: number, at: seconds on the context's clock})
+  static async open(context, onBlock) {
+    const stream = await navigator.mediaDevices.getUserMedia({
+      audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },
+    });
+    return new Microphone(context, stream, onBlock);
+  }
+
+  constructor(context, stream, onBlock) {
+    this.stream = stream;
+    this.source = context.createMediaStreamSource(stream);
+    this.node = new AudioWorkletNode(context, "capture", { numberOfOutputs: 0 });
+    this.node.port.onmessage = ({ data }) => onBlock(data);
+    this.source.connect(this.node);
+  }
+
+  close() {
+    this.source.disconnect();
+    this.stream.getTracks().forEach((track) => track.stop());
+  }
+}
+
+export class Speaker {
+  // onReport({kind: "started"|"playing"|"finished"|"interrupted", item, played, gaps, peak, at})
+  constructor(context, onReport) {
+    this.node = new AudioWorkletNode(context, "playback", { numberOfInputs: 0, outputChannelCount: [1] });
+    this.node.port.onmessage = ({ data }) => onReport(data);
+    this.node.connect(context.destination);
+  }
+
+  begin(item) { this.node.port.postMessage({ kind: "begin", item }); }
+  end(item) { this.node.port.postMessage({ kind: "end", item }); }
+  interrupt(item) { this.node.port.postMessage({ kind: "interrupt", item }); }
+
+  play(item, samples) {
+    this.node.port.postMessage({ kind: "samples", item, samples }, [samples.buffer]);
+  }
+}
+
+export function toBase64(pcm) {
+  const bytes = new Uint8Array(pcm.buffer, pcm.byteOffset, pcm.byteLength);
+  let binary = "";
+  for (let i = 0; i < bytes.length; i += 8192) {
+    binary += String.fromCharCode(...bytes.subarray(i, i + 8192));
+  }
+  return btoa(binary);
+}
+
+export function fromBase64(text) {
+  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  return Float32Array.from(new Int16Array(bytes.buffer), (x) => x / 32768);
+}

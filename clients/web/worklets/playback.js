@@ -1,0 +1,100 @@
+// Jitter-buffered playback of one answer at a time. It starts once PREBUFFER seconds are there (or
+// the answer is complete), counts every gap, and reports how many samples of the answer were played.
+const PREBUFFER_SECONDS = 0.06;
+const REPORT_SECONDS = 0.05;
+const FADE_SECONDS = 0.008; // an interrupted answer is faded, not chopped
+
+class Playback extends AudioWorkletProcessor {
+  constructor() {
+    super();
+    this.reset(null);
+    this.sinceReport = 0;
+    this.port.onmessage = ({ data }) => this.receive(data);
+  }
+
+  reset(item) {
+    this.item = item;
+    this.queue = [];
+    this.offset = 0;
+    this.buffered = 0;
+    this.played = 0;
+    this.gaps = 0;
+    this.playing = false;
+    this.complete = false;
+    this.fade = 0;
+    this.peak = 0;
+  }
+
+  receive(message) {
+    if (message.kind === "begin") this.reset(message.item);
+    if (message.item !== this.item) return;
+    if (message.kind === "samples" && this.fade === 0) {
+      this.queue.push(message.samples);
+      this.buffered += message.samples.length;
+    } else if (message.kind === "end") {
+      this.complete = true;
+    } else if (message.kind === "interrupt") {
+      this.fade = this.playing ? Math.round(FADE_SECONDS * sampleRate) : 0;
+      this.report("interrupted");
+      if (!this.playing) this.reset(null);
+    }
+  }
+
+  next() {
+    const head = this.queue[0];
+    const x = head[this.offset++];
+    this.buffered--;
+    this.played++;
+    if (this.offset === head.length) {
+      this.queue.shift();
+      this.offset = 0;
+    }
+    return x;
+  }
+
+  process(_, [output]) {
+    const out = output[0];
+    if (!this.playing && this.buffered > 0
+        && (this.complete || this.buffered >= PREBUFFER_SECONDS * sampleRate)) {
+      this.playing = true;
+      if (this.played === 0) this.report("started");
+    }
+    if (this.playing) {
+      for (let i = 0; i < out.length && this.buffered > 0; i++) {
+        let x = this.next();
+        if (this.fade > 0) {
+          x *= this.fade / (FADE_SECONDS * sampleRate);
+          if (--this.fade === 0) {
+            out[i] = x;
+            this.reset(null);
+            break;
+          }
+        }
+        out[i] = x;
+        this.peak = Math.max(this.peak, Math.abs(x));
+      }
+      if (this.playing && this.buffered === 0) {
+        this.playing = false;
+        if (this.complete) {
+          this.report("finished");
+          this.item = null;
+        } else {
+          this.gaps++;
+        }
+      }
+    }
+    for (let c = 1; c < output.length; c++) output[c].set(out);
+    this.sinceReport += out.length;
+    if (this.item !== null && this.sinceReport >= REPORT_SECONDS * sampleRate) this.report("playing");
+    return true;
+  }
+
+  report(kind) {
+    const { item, played, gaps, peak } = this;
+    this.port.postMessage({ kind, item, played, gaps, peak, at: currentTime });
+    this.sinceReport = 0;
+    this.peak = 0;
+  }
+}
+
+registerProcessor("playback", Playback);
