@@ -1,0 +1,37 @@
+# syntax=docker/dockerfile:1
+# Two images from one file:
+#   docker build --target cpu -t aqaa:cpu .      the gateway, nano or vllm-http; no GPU needed
+#   docker build --target gpu -t aqaa:gpu .      the same with vLLM in the process, for CUDA
+# Not built where this was written (no Docker engine there): the same steps run in .ci/run.
+FROM python:3.11-slim AS build
+WORKDIR /src
+COPY pyproject.toml README.md ./
+COPY models models
+COPY tokenizers tokenizers
+COPY vocoder vocoder
+COPY server server
+COPY clients clients
+RUN pip wheel --no-deps --wheel-dir /wheels .
+
+FROM python:3.11-slim AS base
+# A folder named `tokenizers` in the working directory must never win over Hugging Face's package.
+ENV PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1
+RUN useradd --create-home --uid 10001 aqaa
+COPY --from=build /wheels /wheels
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health/ready', timeout=2)"]
+ENTRYPOINT ["aqaa"]
+CMD ["serve", "--host", "0.0.0.0"]
+
+FROM base AS cpu
+# Name PyTorch's index of CPU wheels here, else pip brings a CUDA build of several gigabytes.
+ARG PIP_EXTRA_INDEX_URL
+RUN pip install /wheels/*.whl \
+    && pip uninstall --yes torchaudio torchvision torchcodec
+USER aqaa
+
+FROM base AS gpu
+RUN pip install "$(ls /wheels/*.whl)[vllm]"
+USER aqaa

@@ -1,0 +1,72 @@
+"""`make bench`: run every benchmark beside this file and write their tables to docs/performance.md.
+
+A benchmark is a module here with `TITLE` and `main() -> str`, which returns Markdown. Each runs in
+a process of its own, so that one's threads and caches do not speed up or slow down another's.
+Name some to run only those: `python tests/bench/run.py vocoder engines`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+REPORT = HERE.parents[1] / "docs" / "performance.md"
+RUN = "import importlib, sys; m = importlib.import_module(sys.argv[1]); print(f'## {m.TITLE}\\n'); print(m.main())"
+
+
+def machine() -> str:
+    names = [
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return (
+        f"{len(names)} x {names[0]}, Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+def sections() -> dict[str, str]:
+    """What the report says now, by benchmark, so that a partial run keeps the rest."""
+    if not REPORT.is_file():
+        return {}
+    parts = REPORT.read_text(encoding="utf-8").split("<!-- bench: ")[1:]
+    return {name: body for name, _, body in (part.partition(" -->\n") for part in parts)}
+
+
+def main() -> int:
+    present = sorted(f.stem for f in HERE.glob("*.py") if f.stem != "run")
+    wanted = sys.argv[1:] or present
+    if unknown := set(wanted) - set(present):
+        print(f"no such benchmark: {', '.join(sorted(unknown))}; there are: {', '.join(present)}")
+        return 2
+    found = sections()
+    failed = []
+    for name in wanted:
+        print(f"== {name}", flush=True)
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, name], cwd=HERE, stdout=subprocess.PIPE, text=True, check=False
+        )
+        print(done.stdout, flush=True)
+        if done.returncode:
+            failed.append(name)
+            continue
+        found[name] = f"_{datetime.date.today()}_\n\n{done.stdout.strip()}\n\n"
+    body = "".join(f"<!-- bench: {name} -->\n{found[name]}" for name in sorted(found))
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(
+        "# Performance\n\nThe latest tables of `make bench`. Machine of the latest run: "
+        f"{machine()}, shared and noisy: compare within a table, not across days.\n\n" + body,
+        encoding="utf-8",
+    )
+    print(f"failed: {', '.join(failed)}" if failed else f"written: {REPORT}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
