@@ -57,18 +57,20 @@ class TokenizerConfig(Section):
     """The Step-Audio-Tokenizer directory and how streams of it are run."""
 
     path: Path
-    linguistic: str = "dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online"
+    linguistic: str = (
+        "dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online"
+    )
     linguistic_codebook: str = "linguistic_tokenizer.npy"
     semantic: str = "speech_tokenizer_v1.onnx"
     normalise: bool = Field(
         default=True,
-        description="whole utterances are scaled to a peak of 0.999, as the published chat path does",
+        description="scale whole utterances to a peak of 0.999, as the published chat path does",
     )
     stream_peak: float = Field(
         default=0.0,
         ge=0.0,
         le=1.0,
-        description="0: streams are not scaled. Else: the peak that a stream's running gain aims at.",
+        description="0: streams are not scaled; else the peak that a stream's gain aims at",
     )
     streaming: SemanticStreaming = SemanticStreaming()
 
@@ -189,9 +191,7 @@ def load_bundle(directory: Path | str) -> Bundle:
     try:
         return Bundle.model_validate({**data, "root": root})
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']}" for e in error.errors()
-        ]
+        lines = [f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']}" for e in error.errors()]
         raise BundleError(f"{file} does not describe a bundle:\n" + "\n".join(lines)) from error
 
 

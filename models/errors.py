@@ -1,19 +1,20 @@
 """The project's one exception tree. Every message says what is wrong and what to do next.
 
-    AqaaError
-    ├── BundleError            a model bundle, or a file in it, is missing, damaged or does not fit
-    ├── InputError             what a caller gave is not usable
-    │   ├── AudioError         audio of an unusable kind, length or content
-    │   ├── TokenError         token ids outside their codebook, or groups out of phase
-    │   ├── PromptError        an empty, over-long or out-of-vocabulary prompt
-    │   └── UnknownVoiceError  a voice that the bundle does not have
-    ├── StreamClosedError      a stream object was used after `flush` or after a fault closed it
-    ├── EngineError            the decoder cannot go on
-    │   ├── EngineDiedError    its process or worker is gone
-    │   └── EngineBusyError    it refuses for now; try again later
-    ├── ConfigError            settings that contradict each other or cannot be read
-    ├── CapacityError          the server is full; the session is refused at once
-    └── MissingDependencyError an optional package is needed for this and is not installed
+AqaaError
+├── BundleError            a model bundle, or a file in it, is missing, damaged or does not fit
+├── InputError             what a caller gave is not usable
+│   ├── AudioError         audio of an unusable kind, length or content
+│   ├── TokenError         token ids outside their codebook, or groups out of phase
+│   ├── PromptError        an empty, over-long or out-of-vocabulary prompt
+│   └── UnknownVoiceError  a voice that the bundle does not have
+├── StreamClosedError      a stream object was used after `flush` or after a fault closed it
+├── EngineError            the decoder cannot go on
+│   ├── EngineDiedError    its process or worker is gone
+│   └── EngineBusyError    it refuses for now; try again later
+├── ConfigError            settings that contradict each other or cannot be read
+├── CapacityError          the server is full; the session is refused at once
+├── ConnectionLostError    a client's conversation with a server could not begin or go on
+└── MissingDependencyError an optional package is needed for this and is not installed
 """
 
 
@@ -67,6 +68,10 @@ class ConfigError(AqaaError):
 
 class CapacityError(AqaaError):
     """The server is full; the session is refused at once and may be tried elsewhere."""
+
+
+class ConnectionLostError(AqaaError):
+    """A client's conversation with a server could not begin, or ended before it was over."""
 
 
 class MissingDependencyError(AqaaError):

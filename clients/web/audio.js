@@ -1,6 +1,6 @@
 // Microphone and loudspeaker behind two small classes. Both run at the context's own rate; the
 // server converts, so that nothing is resampled here.
-const SERVER_RATES = [8000, 16000, 22050, 24000, 44100, 48000];
+const SERVER_RATES = [8000, 16000, 24000, 48000];
 
 export async function openContext() {
   let context = new AudioContext({ latencyHint: "interactive" });

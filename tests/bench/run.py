@@ -50,7 +50,11 @@ def main() -> int:
     for name in wanted:
         print(f"== {name}", flush=True)
         done = subprocess.run(
-            [sys.executable, "-c", RUN, name], cwd=HERE, stdout=subprocess.PIPE, text=True, check=False
+            [sys.executable, "-c", RUN, name],
+            cwd=HERE,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
         )
         print(done.stdout, flush=True)
         if done.returncode:

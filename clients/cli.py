@@ -1,0 +1,151 @@
+"""`aqaa ask`, `aqaa talk` and `aqaa bench`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from aqaa.clients import load
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+Url = Annotated[str, typer.Option(envvar="AQAA_URL", help="Where the server is.")]
+Model = Annotated[str, typer.Option(help="The model's name.")]
+Key = Annotated[str | None, typer.Option(envvar="AQAA_API_KEY", help="API key, if it wants one.")]
+
+
+def ask(
+    question: Annotated[Path, typer.Argument(help="A recorded question (wav, flac, mp3, ogg).")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where to write the spoken answer.")
+    ] = None,
+    text: Annotated[bool, typer.Option("--text", help="Ask for text only, no sound.")] = False,
+    voice: Annotated[str | None, typer.Option(help="The voice of the answer.")] = None,
+    url: Url = DEFAULT_URL,
+    model: Model = "nano",
+    api_key: Key = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Speak a recorded question to a running server, in real time, and hear its answer."""
+    from aqaa.clients.client import WIRE_RATE, connect
+    from aqaa.clients.sound import read_sound, write_sound
+    from aqaa.clients.turn import Turn, speak
+
+    wave = read_sound(question, WIRE_RATE)
+
+    async def run() -> Turn:
+        async with connect(url, model=model, api_key=api_key) as server:
+            audio = {"output": {"voice": voice}} if voice else {}
+            await server.update_session(
+                audio=audio,
+                output_modalities=["text" if text else "audio"],
+                aqaa={"extensions": ["latency"]},
+            )
+            return await speak(server, wave)
+
+    turn = asyncio.run(run())
+    if output is not None and turn.audio.size:
+        write_sound(output, turn.audio, WIRE_RATE)
+    if as_json:
+        shown = {
+            "transcript": turn.transcript,
+            "status": turn.status,
+            "audio_seconds": round(turn.seconds, 3),
+            "heard_after_ms": None if turn.heard_after is None else round(1000 * turn.heard_after),
+            "stages_ms": turn.stages,
+            "underruns": turn.gaps,
+        }
+        typer.echo(json.dumps(shown, indent=2))
+        return
+    typer.echo(turn.transcript.strip())
+    if turn.heard_after is not None:
+        where = f", written to {output}" if output is not None else ""
+        heard = f"heard after {1000 * turn.heard_after:.0f} ms"
+        typer.secho(f"({turn.seconds:.1f} s of sound{where}; {heard})", dim=True, err=True)
+
+
+def talk(
+    voice: Annotated[str | None, typer.Option(help="The voice of the answers.")] = None,
+    url: Url = DEFAULT_URL,
+    model: Model = "nano",
+    api_key: Key = None,
+) -> None:
+    """Talk hands-free through this machine's microphone and loudspeaker (use a headset)."""
+    from aqaa.clients.client import connect
+    from aqaa.clients.microphone import converse
+
+    async def run() -> None:
+        async with connect(url, model=model, api_key=api_key) as server:
+            if voice:
+                await server.update_session(audio={"output": {"voice": voice}})
+            typer.secho("Speak. Ctrl-C ends the conversation.", dim=True, err=True)
+            await converse(server, lambda words: typer.echo(words, nl=False))
+
+    with suppress(KeyboardInterrupt):
+        asyncio.run(run())
+
+
+def bench(
+    questions: Annotated[list[Path], typer.Argument(help="Recorded questions, picked at random.")],
+    sessions: Annotated[int, typer.Option("-n", min=1, help="Conversations at once.")] = 4,
+    turns: Annotated[int, typer.Option(min=1, help="Questions in each.")] = 5,
+    plot: Annotated[Path | None, typer.Option(help="Draw the latencies into this file.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
+    url: Url = DEFAULT_URL,
+    model: Model = "nano",
+    api_key: Key = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Hold many spoken conversations at once, in real time, and report what was heard."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from aqaa.clients import load
+    from aqaa.clients.client import WIRE_RATE
+    from aqaa.clients.sound import read_sound
+
+    waves = [read_sound(path, WIRE_RATE) for path in questions]
+    plan = load.Load(url, model, sessions, turns, api_key)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(f"{sessions} conversations", total=sessions * turns)
+        report = asyncio.run(load.run(plan, waves, lambda: progress.advance(task)))
+    if save is not None:
+        load.write_json(report, save)
+    if plot is not None:
+        load.write_plot(report, plot)
+    if as_json:
+        typer.echo(json.dumps(report.summary(), indent=2))
+    else:
+        Console().print(_table(report))
+    if report.failures:
+        for line in sorted(set(report.failures)):
+            typer.secho(line, fg=typer.colors.RED, err=True)
+        raise typer.Exit(1)
+
+
+def _table(report: load.Report) -> Table:
+    from rich.table import Table
+
+    from aqaa.clients.load import QUANTILES, percentile
+
+    good = sum(turn.ok for turn in report.turns)
+    gaps = sum(turn.gaps for turn in report.turns)
+    table = Table(
+        title=f"{report.sessions} sessions, {report.asked} turns, {good} answered whole, "
+        f"{gaps} underruns"
+    )
+    table.add_column("milliseconds")
+    for q in QUANTILES:
+        table.add_column(f"p{q}", justify="right")
+    for stage, values in report.heard().items():
+        if values:
+            table.add_row(stage, *(f"{percentile(values, q):.0f}" for q in QUANTILES))
+    return table

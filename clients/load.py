@@ -1,0 +1,133 @@
+"""Many spoken conversations at once, in real time, and what their users would have heard."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aqaa.clients.client import connect
+from aqaa.clients.turn import Turn, speak
+from aqaa.models.errors import AqaaError, MissingDependencyError
+
+QUANTILES = (50, 95, 99)
+STAGGER_SECONDS = 0.7  # mean distance between the starts of sessions, so that they do not march
+
+
+@dataclass(frozen=True)
+class Load:
+    """What to do: `sessions` conversations of `turns` spoken questions each."""
+
+    url: str
+    model: str
+    sessions: int
+    turns: int
+    api_key: str | None = None
+    seed: int = 0
+
+
+@dataclass
+class Report:
+    """What came of it. Latencies in milliseconds."""
+
+    sessions: int
+    turns: list[Turn] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def asked(self) -> int:
+        """Turns that were tried and ended, one way or the other."""
+        return len(self.turns) + len(self.failures)
+
+    def heard(self) -> dict[str, list[float]]:
+        """Samples of heard latency and of each stage that the server told."""
+        samples: dict[str, list[float]] = {
+            "heard": [1000 * t.heard_after for t in self.turns if t.heard_after is not None]
+        }
+        for turn in self.turns:
+            for stage, ms in turn.stages.items():
+                samples.setdefault(stage, []).append(ms)
+        return samples
+
+    def summary(self) -> dict[str, object]:
+        """The same as plain data, for JSON."""
+        return {
+            "sessions": self.sessions,
+            "turns": self.asked,
+            "ok_fraction": sum(t.ok for t in self.turns) / max(1, self.asked),
+            "underruns": sum(t.gaps for t in self.turns),
+            "underrun_seconds": sum(t.gap_seconds for t in self.turns),
+            "audio_seconds": sum(t.seconds for t in self.turns),
+            "latency_ms": {
+                stage: {f"p{q}": percentile(values, q) for q in QUANTILES}
+                for stage, values in self.heard().items()
+                if values
+            },
+            "failures": self.failures,
+        }
+
+
+def percentile(values: Sequence[float], q: int) -> float:
+    """The q-th percentile, rounded to a tenth of a millisecond."""
+    return round(float(np.percentile(values, q)), 1)
+
+
+async def run(
+    load: Load,
+    questions: Sequence[NDArray[np.float32]],
+    on_turn: Callable[[], None] = lambda: None,
+) -> Report:
+    """Speak `questions` (mono float32 at the wire rate) in all sessions; failures are counted."""
+    report = Report(load.sessions)
+
+    async def session(number: int) -> None:
+        choice = random.Random(load.seed * 100_003 + number)
+        await asyncio.sleep(number * STAGGER_SECONDS * choice.uniform(0.5, 1.5))
+        done = 0
+        try:
+            async with connect(load.url, model=load.model, api_key=load.api_key) as server:
+                await server.update_session(aqaa={"extensions": ["latency"]})
+                while done < load.turns:
+                    turn = await speak(server, questions[choice.randrange(len(questions))])
+                    report.turns.append(turn)
+                    done += 1
+                    on_turn()
+                    await asyncio.sleep(turn.seconds)  # hear it out before asking again
+        except AqaaError as error:
+            report.failures += [f"session {number}: {error}"] * (load.turns - done)
+
+    await asyncio.gather(*(session(number) for number in range(load.sessions)))
+    return report
+
+
+def write_json(report: Report, path: Path) -> None:
+    """Write the summary."""
+    path.write_text(json.dumps(report.summary(), indent=2) + "\n", encoding="utf-8")
+
+
+def write_plot(report: Report, path: Path) -> None:
+    """Draw the distribution of heard latency and of its stages.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError("a plot needs matplotlib: pip install 'aqaa[plot]'") from error
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    for stage, values in report.heard().items():
+        if values:
+            share = np.linspace(0, 100, len(values))
+            axes.plot(np.sort(values), share, label=stage, linewidth=3 if stage == "heard" else 1)
+    axes.set(xlabel="milliseconds", ylabel="% of turns", title=f"{report.sessions} sessions")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path)
