@@ -26,6 +26,8 @@ LINGUISTIC_PER_GROUP = 2
 SEMANTIC_PER_GROUP = 3
 GROUP_TOKENS = LINGUISTIC_PER_GROUP + SEMANTIC_PER_GROUP
 GROUP_SECONDS = 0.12  # 2 linguistic at 16.7 Hz = 3 semantic at 25 Hz
+SEMANTIC_TOKEN_MS = 40  # 25 Hz
+SEMANTIC_SEGMENT_SECONDS = 30  # the published tokenizer starts afresh every 30 s
 TOKENIZER_RATE = 16_000  # Hz, what both tokenizers hear
 VOCODER_RATE = 22_050  # Hz, what the published vocoder speaks
 
@@ -43,14 +45,31 @@ class SemanticStreaming(Section):
     """How the semantic tokenizer, which attends to a whole utterance, is run on a stream.
 
     Every `chunk_ms` the window [left | chunk | right] is recomputed at its absolute positions and
-    the chunk's tokens are committed. `exact` says that the checkpoint's attention is chunk-causal
-    with these numbers, so the stream equals the whole.
+    the chunk's tokens are committed. `exact` says that the checkpoint was trained chunk-causal: no
+    token depends on anything after its chunk or before `left_ms` ahead of it, so a stream's tokens
+    are those of the whole.
     """
 
     chunk_ms: Positive = 240
     left_ms: NonNegative = 3000
     right_ms: NonNegative = 240
+    mel_peak: float = Field(
+        default=1.2,
+        description="log10 mel power of loud speech: where the running maximum starts that stands "
+        "in for the utterance's in whisper's clamp",
+    )
     exact: bool = False
+
+    @model_validator(mode="after")
+    def _windows_hold_whole_tokens(self) -> SemanticStreaming:
+        for name in ("chunk_ms", "left_ms", "right_ms"):
+            if getattr(self, name) % SEMANTIC_TOKEN_MS:
+                raise ValueError(f"{name} must be a multiple of {SEMANTIC_TOKEN_MS} (whole tokens)")
+        if SEMANTIC_SEGMENT_SECONDS * 1000 % self.chunk_ms:
+            raise ValueError(f"chunk_ms must divide {SEMANTIC_SEGMENT_SECONDS} s, a whole segment")
+        if self.exact and (self.right_ms or self.left_ms % self.chunk_ms):
+            raise ValueError("exact needs right_ms = 0 and left_ms in whole chunks")
+        return self
 
 
 class TokenizerConfig(Section):

@@ -1,0 +1,127 @@
+"""Acoustic features of the two tokenizers: Kaldi's filterbank and whisper's log-mel spectrogram.
+
+All functions are pure; streams call them on the samples that a step needs.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import kaldi_native_fbank as knf
+import numpy as np
+from numpy.typing import NDArray
+
+from aqaa.models.bundle import TOKENIZER_RATE
+from aqaa.tokenizers.stream import Samples
+
+FBANK_WINDOW = 400  # samples, 25 ms
+FBANK_HOP = 160  # samples, 10 ms
+FBANK_BINS = 80
+
+MEL_BINS = 128  # whisper large-v3's, which CosyVoice-1.0's tokenizer uses
+MEL_HOP = 160  # samples, 10 ms
+MEL_HALF_WINDOW = 200  # samples: frame t sees [160 t - 200, 160 t + 200)
+_MEL_FFT = 2 * MEL_HALF_WINDOW
+_MEL_RANGE = 8.0  # whisper keeps this many decades of power below the loudest bin
+
+
+def kaldi_fbank(samples: Samples) -> Samples:
+    """Log mel filterbank `[frames, 80]` float32 of 16 kHz audio `[n]` in [-1, 1].
+
+    torchaudio.compliance.kaldi.fbank with FunASR's settings (Hamming window, 25 ms / 10 ms, samples
+    on the int16 scale, snip_edges), but without dither: FunASR's default adds noise of one int16
+    step, which would make tokens random. Fewer than 400 samples give no frame.
+    """
+    if samples.size < FBANK_WINDOW:
+        return np.empty((0, FBANK_BINS), np.float32)
+    bank = knf.OnlineFbank(_fbank_options())
+    # A list crosses the binding twice as fast as an array does.
+    bank.accept_waveform(TOKENIZER_RATE, (samples * np.float32(32768)).tolist())
+    return np.stack([bank.get_frame(i) for i in range(bank.num_frames_ready)])
+
+
+@cache
+def _fbank_options() -> knf.FbankOptions:
+    options = knf.FbankOptions()
+    options.frame_opts.samp_freq = TOKENIZER_RATE
+    options.frame_opts.window_type = "hamming"
+    options.frame_opts.dither = 0.0
+    options.mel_opts.num_bins = FBANK_BINS
+    return options
+
+
+def whisper_log_mel(
+    samples: Samples, *, chunk_frames: int | None = None, mel_peak: float = -np.inf
+) -> Samples:
+    """Whisper's log-mel `[128, n // 160]` float32 of 16 kHz audio `[n]`, n >= 201, in [-1, 1].
+
+    openai/whisper `log_mel_spectrogram(n_mels=128)`: reflect padding at both ends, power in log10,
+    clamped at 8 below the loudest bin, then (x + 4) / 4.
+
+    Whisper's clamp needs the whole audio. With `chunk_frames` it is causal instead: chunk k is
+    clamped below the maximum of `mel_peak` (log10 power) and all frames up to chunk k's end.
+    """
+    head, tail = reflect_head(samples), reflect_tail(samples)
+    power = log_power_mel(np.concatenate([head, samples, tail])[: _span(samples.size // MEL_HOP)])
+    loudest = power.max(axis=1)
+    if chunk_frames is None:
+        loudest[:] = loudest.max()
+    else:
+        loudest = np.maximum(np.maximum.accumulate(loudest), np.float32(mel_peak))
+        last = np.arange(loudest.size) // chunk_frames * chunk_frames + chunk_frames - 1
+        loudest = loudest[np.minimum(last, loudest.size - 1)]
+    return np.ascontiguousarray(clamp_log_mel(power, loudest[:, None]).T)
+
+
+def log_power_mel(padded: Samples) -> Samples:
+    """Log10 mel power `[frames, 128]`, not yet clamped; frame t sees `padded[160 t : 160 t + 400]`."""
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _MEL_FFT)[::MEL_HOP]
+    spectrum = np.fft.rfft(frames * _hann())
+    power = np.square(spectrum.real) + np.square(spectrum.imag)
+    mel = power.astype(np.float32) @ mel_filters().T
+    return np.log10(np.maximum(mel, np.float32(1e-10)))
+
+
+def clamp_log_mel(power: Samples, loudest: NDArray[np.float32] | np.float32) -> Samples:
+    """Whisper's last step on log10 mel power: clamp 8 decades below `loudest`, then (x + 4) / 4."""
+    return (np.maximum(power, loudest - np.float32(_MEL_RANGE)) + np.float32(4)) / np.float32(4)
+
+
+def reflect_head(samples: Samples) -> Samples:
+    """The 200 samples that reflect padding puts before the audio; needs 201 samples."""
+    return samples[MEL_HALF_WINDOW:0:-1]
+
+
+def reflect_tail(samples: Samples) -> Samples:
+    """The 200 samples that reflect padding puts after the audio; needs its last 201 samples."""
+    return samples[-2 : -2 - MEL_HALF_WINDOW : -1]
+
+
+def _span(frames: int) -> int:
+    """Samples of padded audio that `frames` frames see."""
+    return (frames - 1) * MEL_HOP + _MEL_FFT
+
+
+@cache
+def _hann() -> Samples:
+    return np.hanning(_MEL_FFT + 1)[:-1].astype(np.float32)  # periodic
+
+
+@cache
+def mel_filters() -> Samples:
+    """Slaney's mel filters `[128, 201]` at 16 kHz, area-normalised (librosa's default, whisper's).
+
+    The scale is linear to 1 kHz (200/3 Hz a mel) and logarithmic above (27 mels to a factor 6.4):
+    Slaney, Auditory Toolbox, 1998.
+    """
+    knee_hz, hz_per_mel, log_step = 1000.0, 200.0 / 3.0, np.log(6.4) / 27.0
+    knee = knee_hz / hz_per_mel
+    top = knee + np.log(TOKENIZER_RATE / 2 / knee_hz) / log_step
+    mels = np.linspace(0.0, top, MEL_BINS + 2)
+    edges = np.where(mels < knee, mels * hz_per_mel, knee_hz * np.exp((mels - knee) * log_step))
+    bins = np.linspace(0.0, TOKENIZER_RATE / 2, _MEL_FFT // 2 + 1)
+    rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    fall = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    area = 2.0 / (edges[2:] - edges[:-2])
+    filters = np.maximum(0.0, np.minimum(rise, fall)) * area[:, None]
+    return np.asarray(filters, np.float32)
