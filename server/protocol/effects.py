@@ -1,0 +1,184 @@
+"""What passes between the session machine and whoever drives it, besides wire events.
+
+Effects go out: the machine asks for work. Inputs come in: the driver tells what happened. Times are
+milliseconds of the session's own audio: of what was appended for the user, of the answer for the
+assistant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from aqaa.server.protocol.types import (
+    FunctionCall,
+    FunctionCallOutput,
+    Message,
+    Modality,
+    PcmaFormat,
+    PcmFormat,
+    PcmuFormat,
+    Session,
+)
+
+ConversationItem = Message | FunctionCall | FunctionCallOutput
+
+# --- effects: machine -> driver -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Append:
+    """Audio arrived: bytes in the session's input format."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The buffered audio is now the sound of this item."""
+
+    item_id: str
+
+
+@dataclass(frozen=True)
+class Clear:
+    """The buffered audio is forgotten."""
+
+
+@dataclass(frozen=True)
+class Configure:
+    """The session's settings changed."""
+
+    session: Session
+
+
+@dataclass(frozen=True)
+class StoreAudio:
+    """Sound that came inside an item, in the session's input format."""
+
+    item_id: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class StartRun:
+    """Answer now. `items` is the context, oldest first."""
+
+    response_id: str
+    item_id: str
+    default: bool  # whether it belongs to the default conversation
+    items: tuple[ConversationItem, ...]
+    instructions: str
+    modality: Modality
+    voice: str
+    speed: float
+    format: PcmFormat | PcmuFormat | PcmaFormat
+    max_tokens: int | None
+
+
+@dataclass(frozen=True)
+class StopRun:
+    """This answer's events are no longer wanted."""
+
+    response_id: str
+
+
+@dataclass(frozen=True)
+class CutAtPlayhead:
+    """The assistant fell silent early: tell the machine what was heard (`SessionMachine.cut`)."""
+
+    item_id: str
+
+
+@dataclass(frozen=True)
+class CutItem:
+    """From now on the assistant's item ends here; nothing after it was heard."""
+
+    item_id: str
+    audio_end_ms: int
+
+
+@dataclass(frozen=True)
+class ForgetItem:
+    """The item left the conversation."""
+
+    item_id: str
+
+
+Effect = (
+    Append
+    | Commit
+    | Clear
+    | Configure
+    | StoreAudio
+    | StartRun
+    | StopRun
+    | CutAtPlayhead
+    | CutItem
+    | ForgetItem
+)
+
+# --- inputs: driver -> machine --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SpeechStarted:
+    """The user began to speak; `start_ms` includes the prefix padding."""
+
+    start_ms: int
+
+
+@dataclass(frozen=True)
+class SpeechStopped:
+    """The user's turn ended."""
+
+    end_ms: int
+
+
+@dataclass(frozen=True)
+class IdleTimedOut:
+    """Nobody spoke for the session's `idle_timeout_ms`."""
+
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """The prompt is known: how many tokens of each kind it has, and how many were cached."""
+
+    response_id: str
+    text_tokens: int
+    audio_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True)
+class RunText:
+    """More text of an answer, spoken from `start_ms` of its sound on (an estimate)."""
+
+    response_id: str
+    text: str
+    tokens: int
+    start_ms: int
+
+
+@dataclass(frozen=True)
+class RunSound:
+    """More sound of an answer: bytes in the run's format, made of `tokens` audio tokens."""
+
+    response_id: str
+    data: bytes
+    tokens: int
+
+
+@dataclass(frozen=True)
+class RunEnded:
+    """An answer is over. `code` says why it failed."""
+
+    response_id: str
+    status: Literal["completed", "max_output_tokens", "failed"]
+    code: str | None = None
+
+
+Input = SpeechStarted | SpeechStopped | IdleTimedOut | RunStarted | RunText | RunSound | RunEnded

@@ -1,0 +1,192 @@
+"""What clients do with conversation items, and what is said about each change."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from aqaa.server.protocol import effects as fx
+from aqaa.server.protocol import events as e
+from aqaa.server.protocol.conversation import Conversation
+from aqaa.server.protocol.types import (
+    FunctionCall,
+    FunctionCallOutput,
+    InputItem,
+    InputSound,
+    ItemReference,
+    Message,
+    OutputSound,
+)
+
+Output = e.ServerEvent | fx.Effect
+MakeId = Callable[[str], str]
+
+APPEND_BYTES = 15 * 1024 * 1024  # OpenAI's bound on one append
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one session, so that no client can grow the server's memory."""
+
+    items: int = 512
+    item_text: int = 32_768  # characters
+    parallel_responses: int = 4  # out-of-band ones beside the conversation's own
+
+
+class Items:
+    """The conversation, and the events and effects of every change to it."""
+
+    def __init__(self, limits: Limits, make_id: MakeId) -> None:
+        self.conversation = Conversation(limits.items)
+        self._limits = limits
+        self._make_id = make_id
+
+    def known(self, item_id: str, code: str) -> fx.ConversationItem:
+        """The item of this id.
+
+        Raises:
+            ProtocolError: there is none; with this code.
+        """
+        item = self.conversation.get(item_id)
+        if item is None:
+            raise e.ProtocolError(code, f"no item {item_id!r} in the conversation", "item_id")
+        return item
+
+    def create(self, event: e.ConversationItemCreate, reserved: str) -> list[Output]:
+        """A client's new item; `reserved` is an id that is promised to another.
+
+        Raises:
+            ProtocolError: the id is taken, the place is unknown, or the content is unusable.
+        """
+        item_id = event.item.id or self._make_id("item")
+        if item_id in self.conversation or item_id == reserved:
+            raise e.ProtocolError(
+                "item_create_duplicate_id", f"an item {item_id!r} exists already", "item.id"
+            )
+        item, sounds = self._take_in(item_id, event.item)
+        return [*sounds, *self.add(item_id, item, event.previous_item_id)]
+
+    def add(
+        self, item_id: str, item: fx.ConversationItem, after: str | None = None
+    ) -> list[Output]:
+        """Put a whole item in its place.
+
+        Raises:
+            ProtocolError: `after` is unknown.
+        """
+        dropped = self.insert(item_id, item, after)
+        previous = self.conversation.previous_id(item_id)
+        return [
+            *dropped,
+            e.ConversationItemAdded(
+                event_id=self._event_id(), previous_item_id=previous, item=item
+            ),
+            e.ConversationItemDone(event_id=self._event_id(), previous_item_id=previous, item=item),
+        ]
+
+    def insert(
+        self, item_id: str, item: fx.ConversationItem, after: str | None = None
+    ) -> list[Output]:
+        """Put an item in its place and say nothing of it, but of those that had to leave for it.
+
+        Raises:
+            ProtocolError: `after` is unknown.
+        """
+        try:
+            dropped = self.conversation.insert(item_id, item, after)
+        except KeyError:
+            raise e.ProtocolError(
+                "item_not_found", f"no item {after!r} to put it after", "previous_item_id"
+            ) from None
+        return [out for old in dropped for out in self._gone(old)]
+
+    def delete(self, item_id: str) -> list[Output]:
+        """Take a known item out."""
+        self.conversation.remove(item_id)
+        return self._gone(item_id)
+
+    def context(
+        self, given: Iterable[InputItem]
+    ) -> tuple[tuple[fx.ConversationItem, ...], list[Output]]:
+        """The items that `response.create` names or brings, and where their sound goes.
+
+        Raises:
+            ProtocolError: a reference to no item, or unusable content.
+        """
+        items: list[fx.ConversationItem] = []
+        sounds: list[Output] = []
+        for one in given:
+            if isinstance(one, ItemReference):
+                items.append(self.known(one.id, "item_not_found"))
+            else:
+                # an id of its own: an inline item never stands for one of the conversation
+                item, stored = self._take_in(self._make_id("item"), one)
+                items.append(item)
+                sounds += stored
+        return tuple(items), sounds
+
+    def _take_in(
+        self, item_id: str, item: fx.ConversationItem
+    ) -> tuple[fx.ConversationItem, list[Output]]:
+        """The item as it is kept (with its id, without its sound), and where its sound goes."""
+        size, most = len(_text(item)), self._limits.item_text
+        if size > most:
+            raise e.ProtocolError(
+                "string_above_max_length",
+                f"an item's text may have {most} characters; this has {size}",
+                "item.content",
+            )
+        if not isinstance(item, Message):
+            return item.model_copy(update={"id": item_id}), []
+        parts = [
+            InputSound(transcript=part.transcript) if isinstance(part, InputSound) else part
+            for part in item.content
+        ]
+        sound = b"".join(
+            decode(part.audio, "item.content.audio")
+            for part in item.content
+            if isinstance(part, InputSound) and part.audio
+        )
+        kept = item.model_copy(update={"id": item_id, "status": "completed", "content": parts})
+        return kept, [fx.StoreAudio(item_id, sound)] if sound else []
+
+    def _gone(self, item_id: str) -> list[Output]:
+        return [
+            fx.ForgetItem(item_id),
+            e.ConversationItemDeleted(event_id=self._event_id(), item_id=item_id),
+        ]
+
+    def _event_id(self) -> str:
+        return self._make_id("event")
+
+
+def decode(text: str, param: str) -> bytes:
+    """Base64 to bytes.
+
+    Raises:
+        ProtocolError: it is not base64, or larger than `APPEND_BYTES`.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise e.ProtocolError("invalid_value", f"{param} is not base64: {error}", param) from None
+    if len(data) > APPEND_BYTES:
+        raise e.ProtocolError(
+            "invalid_value", f"{param} may have {APPEND_BYTES} bytes; this has {len(data)}", param
+        )
+    return data
+
+
+def _text(item: fx.ConversationItem) -> str:
+    match item:
+        case FunctionCallOutput():
+            return item.output
+        case FunctionCall():
+            return item.arguments
+        case Message():
+            return "".join(
+                (part.transcript or "") if isinstance(part, InputSound | OutputSound) else part.text
+                for part in item.content
+            )

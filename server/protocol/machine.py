@@ -1,0 +1,449 @@
+"""The session machine: what a Realtime session says, and never how.
+
+No sockets, no clock, no model. Client events and inputs go in; server events and effects come out,
+in the order in which they are to be sent and done. Whoever drives it (`session.controller`) does
+the effects and reports what happened as inputs.
+
+    on_client(event) ─┐                       ┌─> ServerEvent   to the socket
+                      ├─> conversation, ──────┤
+    on_input(input) ──┘   open responses      └─> Effect        to the driver
+
+Every response ends in exactly one `response.done`. An input that names a response which is over is
+dropped: response ids are the generation stamps.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Literal
+
+from aqaa.server.protocol import effects as fx
+from aqaa.server.protocol import events as e
+from aqaa.server.protocol.configure import Voices, updated, with_voice
+from aqaa.server.protocol.items import Items, Limits, MakeId, Output, decode
+from aqaa.server.protocol.response import CancelReason, OpenResponse, cancelled, failed
+from aqaa.server.protocol.types import (
+    Error,
+    InputSound,
+    Message,
+    OutputSound,
+    ResponseOptions,
+    ServerVad,
+    Session,
+    Status,
+    StatusDetails,
+    bytes_per_ms,
+)
+
+COMMIT_MIN_MS = 100  # OpenAI refuses to commit less than this
+TRUNCATE_SLACK_MS = 2000  # clients count what they played by a clock of their own: clamp, not error
+
+
+def random_id(prefix: str) -> str:
+    """`prefix_` and 20 random hex digits."""
+    return f"{prefix}_{secrets.token_hex(10)}"
+
+
+class SessionMachine:
+    """One session. Methods return what to send and to do; none of them raises on client input."""
+
+    def __init__(
+        self,
+        session: Session,
+        voices: Voices,
+        *,
+        limits: Limits | None = None,
+        make_id: MakeId = random_id,
+    ) -> None:
+        self._voices = voices
+        self._limits = limits or Limits()
+        self._make_id = make_id
+        self._conversation_id = make_id("conv")
+        self._items = Items(self._limits, make_id)
+        self._responses: dict[str, OpenResponse] = {}
+        self._answers: dict[str, OpenResponse] = {}  # by item id, past ones too: for truncation
+        self._default: OpenResponse | None = None
+        self._answer_is_due = False  # a turn ended while an answer that it may not interrupt ran
+        self._speaking = False
+        self._buffered = 0  # bytes appended since the last commit or clear
+        self._buffer_item = make_id("item")
+        self._voice_is_fixed = False
+        self.session = with_voice(session, voices)
+
+    # --- entry points -----------------------------------------------------------------------------
+
+    def open(self) -> list[Output]:
+        """What a new session says first."""
+        return [e.SessionCreated(event_id=self._event_id(), session=self.session)]
+
+    def refuse(self, error: e.ProtocolError) -> list[Output]:
+        """The `error` event for a client's message."""
+        detail = Error(
+            type="invalid_request_error",
+            code=error.code,
+            message=str(error),
+            param=error.param,
+            event_id=error.event_id,
+        )
+        return [e.ErrorEvent(event_id=self._event_id(), error=detail)]
+
+    def on_client(self, event: e.ClientEvent) -> list[Output]:
+        """React to a client event; one that cannot be obeyed gives an `error` event."""
+        try:
+            return self._obey(event)
+        except e.ProtocolError as error:
+            error.event_id = event.event_id
+            return self.refuse(error)
+
+    def on_input(self, given: fx.Input) -> list[Output]:
+        """React to what the driver saw."""
+        match given:
+            case fx.SpeechStarted():
+                return self._speech_started(given)
+            case fx.SpeechStopped():
+                return self._speech_stopped(given)
+            case fx.IdleTimedOut():
+                return self._idle_timed_out(given)
+            case _:
+                return self._on_run(given)
+
+    def cut(self, item_id: str, audio_end_ms: int) -> list[Output]:
+        """The assistant's item was heard up to here only; nothing is said to the client."""
+        answer = self._answers.get(item_id)
+        if answer is None or item_id not in self._items.conversation:
+            return []
+        heard = answer.heard_text(audio_end_ms)
+        item = Message(
+            id=item_id,
+            role="assistant",
+            status="incomplete",
+            content=[OutputSound(transcript=heard)],
+        )
+        self._items.conversation.replace(item_id, item)
+        return [fx.CutItem(item_id, audio_end_ms)]
+
+    def answering(self) -> bool:
+        """Whether any response is open."""
+        return bool(self._responses)
+
+    # --- client events ----------------------------------------------------------------------------
+
+    def _obey(self, event: e.ClientEvent) -> list[Output]:
+        match event:
+            case e.InputAudioBufferAppend():
+                return self._append(event)
+            case e.InputAudioBufferCommit():
+                return self._commit()
+            case e.InputAudioBufferClear():
+                self._speaking, self._buffered = False, 0
+                return [fx.Clear(), e.InputAudioBufferCleared(event_id=self._event_id())]
+            case e.OutputAudioBufferClear():
+                raise e.ProtocolError(
+                    "invalid_value",
+                    "output_audio_buffer.clear is for WebRTC and SIP; over a WebSocket the client"
+                    " holds the output buffer: stop playing and send conversation.item.truncate",
+                    "type",
+                )
+            case e.SessionUpdate():
+                return self._update(event)
+            case e.ConversationItemCreate():
+                return self._items.create(event, reserved=self._buffer_item)
+            case e.ConversationItemRetrieve():
+                item = self._items.known(event.item_id, "item_retrieve_invalid_item_id")
+                return [e.ConversationItemRetrieved(event_id=self._event_id(), item=item)]
+            case e.ConversationItemTruncate():
+                return self._truncate(event)
+            case e.ConversationItemDelete():
+                return self._delete(event.item_id)
+            case e.ResponseCreate():
+                return self._create_response(event.response or ResponseOptions())
+            case e.ResponseCancel():
+                return self._cancel(event)
+
+    def _append(self, event: e.InputAudioBufferAppend) -> list[Output]:
+        data = decode(event.audio, "audio")
+        self._buffered += len(data)
+        return [fx.Append(data)] if data else []
+
+    def _commit(self) -> list[Output]:
+        have = self._buffered / bytes_per_ms(self.session.audio.input.format)
+        if have < COMMIT_MIN_MS:
+            raise e.ProtocolError(
+                "input_audio_buffer_commit_empty",
+                f"the buffer holds {have:.2f} ms of audio; append at least {COMMIT_MIN_MS} ms"
+                " before committing",
+            )
+        return self._commit_buffer()
+
+    def _commit_buffer(self) -> list[Output]:
+        """The buffer's item enters the conversation."""
+        item_id, previous = self._buffer_item, self._items.conversation.last_id()
+        self._speaking, self._buffered, self._buffer_item = False, 0, self._make_id("item")
+        item = Message(id=item_id, role="user", content=[InputSound()])
+        return [
+            fx.Commit(item_id),
+            e.InputAudioBufferCommitted(
+                event_id=self._event_id(), previous_item_id=previous, item_id=item_id
+            ),
+            *self._items.add(item_id, item),
+        ]
+
+    def _update(self, event: e.SessionUpdate) -> list[Output]:
+        new = updated(self.session, event.session, self._voices)
+        if self._voice_is_fixed and new.audio.output.voice != self.session.audio.output.voice:
+            raise e.ProtocolError(
+                "cannot_update_voice",
+                "the voice cannot change once the session has spoken; open a new session for it",
+                "session.audio.output.voice",
+            )
+        if new.audio.input.format != self.session.audio.input.format:
+            self._buffered = 0  # what was buffered is kept as sound, but counts in other bytes
+        if new.audio.input.turn_detection is None:
+            self._speaking = False
+        self.session = new
+        return [fx.Configure(new), e.SessionUpdated(event_id=self._event_id(), session=new)]
+
+    def _delete(self, item_id: str) -> list[Output]:
+        self._items.known(item_id, "item_delete_invalid_item_id")
+        stopped: list[Output] = []
+        if self._default is not None and self._default.run.item_id == item_id:
+            stopped = self._stop(self._default, "client_cancelled")
+        return [*stopped, *self._items.delete(item_id)]
+
+    def _truncate(self, event: e.ConversationItemTruncate) -> list[Output]:
+        self._items.known(event.item_id, "item_truncate_invalid_item_id")
+        answer = self._answers.get(event.item_id)
+        if answer is None or answer.run.modality != "audio":
+            raise e.ProtocolError(
+                "invalid_value", "only sound that the assistant spoke can be truncated", "item_id"
+            )
+        if event.content_index != 0:
+            raise e.ProtocolError(
+                "invalid_value", "the item has one content part: 0", "content_index"
+            )
+        if event.audio_end_ms > answer.audio_ms + TRUNCATE_SLACK_MS:
+            raise e.ProtocolError(
+                "invalid_value",
+                f"Audio content of {answer.audio_ms}ms is already shorter than"
+                f" {event.audio_end_ms}ms",
+                "audio_end_ms",
+            )
+        end = min(event.audio_end_ms, answer.audio_ms)
+        stopped: list[Output] = []
+        if answer is self._default:  # cut while it is spoken: there is no more to hear
+            stopped = self._close(answer, "cancelled", cancelled("client_cancelled"))
+            stopped.insert(0, fx.StopRun(answer.run.response_id))
+        return [
+            *stopped,
+            *self.cut(event.item_id, end),
+            e.ConversationItemTruncated(
+                event_id=self._event_id(),
+                item_id=event.item_id,
+                content_index=0,
+                audio_end_ms=end,
+            ),
+        ]
+
+    def _create_response(self, options: ResponseOptions) -> list[Output]:
+        default = options.conversation == "auto"
+        if default and self._default is not None:
+            raise e.ProtocolError(
+                "conversation_already_has_active_response",
+                "the conversation has an active response"
+                f" ({self._default.run.response_id}); wait for its response.done or cancel it",
+            )
+        if not default and len(self._responses) > self._limits.parallel_responses:
+            raise e.ProtocolError(
+                "rate_limit_exceeded",
+                f"{self._limits.parallel_responses} out-of-band responses run at once; wait for one"
+                " to be done",
+            )
+        output = self.session.audio.output
+        voice = output.voice
+        if options.audio.output.voice is not None:
+            voice = self._voices.find(options.audio.output.voice, "response.audio.output.voice")
+        if default and self._voice_is_fixed and voice != output.voice:
+            raise e.ProtocolError(
+                "cannot_update_voice",
+                "the voice cannot change once the session has spoken",
+                "response.audio.output.voice",
+            )
+        if options.input is None:
+            items, sounds = tuple(self._items.conversation), list[Output]()
+        else:
+            items, sounds = self._items.context(options.input)
+        maximum = options.max_output_tokens or self.session.max_output_tokens
+        modality = (options.output_modalities or self.session.output_modalities)[0]
+        run = fx.StartRun(
+            response_id=self._make_id("resp"),
+            item_id=self._make_id("item"),
+            default=default,
+            items=items,
+            instructions=self.session.instructions
+            if options.instructions is None
+            else options.instructions,
+            modality=modality,
+            voice=voice,
+            speed=output.speed,
+            format=options.audio.output.format or output.format,
+            max_tokens=None if maximum == "inf" else maximum,
+        )
+        response = OpenResponse(
+            run,
+            conversation_id=self._conversation_id if default else None,
+            max_output_tokens=maximum,
+            metadata=options.metadata,
+            event_id=self._event_id,
+        )
+        self._responses[run.response_id] = response
+        if default:
+            self._default = response
+            self._answer_is_due = False
+        return [*sounds, *response.created(), run]
+
+    def _cancel(self, event: e.ResponseCancel) -> list[Output]:
+        wanted = event.response_id
+        response = self._default if wanted is None else self._responses.get(wanted)
+        if response is None:
+            raise e.ProtocolError(
+                "response_cancel_not_active", "Cancellation failed: no active response found"
+            )
+        return self._stop(response, "client_cancelled")
+
+    # --- inputs -----------------------------------------------------------------------------------
+
+    def _speech_started(self, given: fx.SpeechStarted) -> list[Output]:
+        detection = self.session.audio.input.turn_detection
+        if detection is None or self._speaking:
+            return []
+        self._speaking = True
+        out: list[Output] = [
+            e.InputAudioBufferSpeechStarted(
+                event_id=self._event_id(),
+                audio_start_ms=given.start_ms,
+                item_id=self._buffer_item,
+            )
+        ]
+        if detection.interrupt_response:
+            if self._default is not None:
+                out += self._stop(self._default, "turn_detected")
+            elif (last := self._items.conversation.last_id()) in self._answers and last is not None:
+                out.append(fx.CutAtPlayhead(last))  # all sent, perhaps not all played
+        return out
+
+    def _speech_stopped(self, given: fx.SpeechStopped) -> list[Output]:
+        detection = self.session.audio.input.turn_detection
+        if detection is None or not self._speaking:
+            return []
+        stopped = e.InputAudioBufferSpeechStopped(
+            event_id=self._event_id(), audio_end_ms=given.end_ms, item_id=self._buffer_item
+        )
+        return [stopped, *self._commit_buffer(), *self._answer(detection.create_response)]
+
+    def _idle_timed_out(self, given: fx.IdleTimedOut) -> list[Output]:
+        detection = self.session.audio.input.turn_detection
+        if not isinstance(detection, ServerVad) or self._speaking or self._default is not None:
+            return []
+        fired = e.InputAudioBufferTimeoutTriggered(
+            event_id=self._event_id(),
+            audio_start_ms=given.start_ms,
+            audio_end_ms=given.end_ms,
+            item_id=self._buffer_item,
+        )
+        return [fired, *self._commit_buffer(), *self._answer(detection.create_response)]
+
+    def _answer(self, wanted: bool) -> list[Output]:
+        """Answer the turn that just ended: now, or when the present answer is over."""
+        if not wanted:
+            return []
+        if self._default is not None:
+            self._answer_is_due = True
+            return []
+        return self._create_response(ResponseOptions())
+
+    def _on_run(
+        self, given: fx.RunStarted | fx.RunText | fx.RunSound | fx.RunEnded
+    ) -> list[Output]:
+        response = self._responses.get(given.response_id)
+        if response is None:
+            return []
+        match given:
+            case fx.RunStarted():
+                response.started(given)
+                return []
+            case fx.RunText():
+                opened = self._open(response)
+                return [*opened, *self._text(response, given)]
+            case fx.RunSound():
+                if response.run.modality == "text":
+                    return []
+                if response.run.default:
+                    self._voice_is_fixed = True
+                return [*self._open(response), *response.add_sound(given.data, given.tokens)]
+            case fx.RunEnded():
+                return self._run_ended(response, given)
+
+    def _text(self, response: OpenResponse, given: fx.RunText) -> list[e.ServerEvent]:
+        events = response.add_text(given.text, given.tokens, given.start_ms)
+        if self.session.aqaa.captions:
+            return events
+        return [
+            event.model_copy(update={"audio_start_ms": None})
+            if isinstance(event, e.ResponseOutputAudioTranscriptDelta)
+            else event
+            for event in events
+        ]
+
+    def _open(self, response: OpenResponse) -> list[Output]:
+        if response.opened:
+            return []
+        run = response.run
+        if not run.default:
+            return [*response.open(None)]
+        dropped = self._items.insert(run.item_id, response.item("in_progress"))
+        conversation = self._items.conversation
+        self._answers = {known: a for known, a in self._answers.items() if known in conversation}
+        self._answers[run.item_id] = response
+        return [*dropped, *response.open(conversation.previous_id(run.item_id))]
+
+    def _run_ended(self, response: OpenResponse, given: fx.RunEnded) -> list[Output]:
+        match given.status:
+            case "completed":
+                return self._close(response, "completed", None)
+            case "max_output_tokens":
+                details = StatusDetails(type="incomplete", reason="max_output_tokens")
+                return self._close(response, "incomplete", details)
+            case "failed":
+                return self._close(response, "failed", failed(given.code or "server_error"))
+
+    # --- the end of a response --------------------------------------------------------------------
+
+    def _stop(self, response: OpenResponse, reason: CancelReason) -> list[Output]:
+        """Silence a response: no more of it is sent, and it ends where it was being heard."""
+        run = response.run
+        out: list[Output] = [fx.StopRun(run.response_id)]
+        out += self._close(response, "cancelled", cancelled(reason))
+        if run.default and response.opened and run.modality == "audio":
+            out.append(fx.CutAtPlayhead(run.item_id))
+        return out
+
+    def _close(
+        self,
+        response: OpenResponse,
+        status: Literal["completed", "cancelled", "incomplete", "failed"],
+        details: StatusDetails | None,
+    ) -> list[Output]:
+        run = response.run
+        del self._responses[run.response_id]
+        out: list[Output] = [*response.close(status, details)]
+        if run.default:
+            self._default = None
+            if response.opened:
+                done: Status = "completed" if status == "completed" else "incomplete"
+                self._items.conversation.replace(run.item_id, response.item(done))
+            if self._answer_is_due:
+                out += self._create_response(ResponseOptions())
+        return out
+
+    def _event_id(self) -> str:
+        return self._make_id("event")

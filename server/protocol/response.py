@@ -1,0 +1,255 @@
+"""One answer on the wire: from `response.created` to its single `response.done`.
+
+The order of events is that of the OpenAI service (GA). An answer has one output item with one
+content part: sound with its transcript, or text. Both are announced by the first delta, so an
+answer that is cancelled before it says anything has an empty `output`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Literal
+
+from aqaa.server.protocol import events as e
+from aqaa.server.protocol.effects import RunStarted, StartRun
+from aqaa.server.protocol.types import (
+    MaxTokens,
+    Message,
+    OutputSound,
+    OutputText,
+    Part,
+    Response,
+    ResponseAudio,
+    ResponseOutputAudio,
+    ResponseStatus,
+    Status,
+    StatusDetails,
+    StatusError,
+    bytes_per_ms,
+)
+
+EventIds = Callable[[], str]
+CancelReason = Literal["turn_detected", "client_cancelled"]
+
+
+class OpenResponse:
+    """A response in progress. Methods return the events to send; `close` may be called once."""
+
+    def __init__(
+        self,
+        run: StartRun,
+        *,
+        conversation_id: str | None,
+        max_output_tokens: MaxTokens,
+        metadata: dict[str, str] | None,
+        event_id: EventIds,
+    ) -> None:
+        self.run = run
+        self.opened = False
+        self.previous_item_id: str | None = None
+        self.sound_bytes = 0
+        self._texts: list[tuple[int, str]] = []
+        self._event_id = event_id
+        self._conversation_id = conversation_id
+        self._max_output_tokens = max_output_tokens
+        self._metadata = metadata
+        self._prompt = RunStarted(run.response_id, 0, 0, 0)
+        self._text_tokens = 0
+        self._audio_tokens = 0
+
+    @property
+    def audio_ms(self) -> int:
+        """Milliseconds of sound sent so far."""
+        return self.sound_bytes // bytes_per_ms(self.run.format)
+
+    @property
+    def text(self) -> str:
+        """The text so far: the transcript of a spoken answer, the answer itself of a text one."""
+        return "".join(text for _, text in self._texts)
+
+    def heard_text(self, audio_end_ms: int) -> str:
+        """The text whose sound began before `audio_end_ms`."""
+        return "".join(text for start, text in self._texts if start < audio_end_ms)
+
+    def item(self, status: Status) -> Message:
+        """The output item as it is now."""
+        spoken = self.run.modality == "audio"
+        part = OutputSound(transcript=self.text) if spoken else OutputText(text=self.text)
+        content = [part] if self._texts or self.sound_bytes or status != "in_progress" else []
+        return Message(id=self.run.item_id, role="assistant", status=status, content=[*content])
+
+    def created(self) -> list[e.ServerEvent]:
+        """The response exists."""
+        return [
+            e.ResponseCreated(event_id=self._event_id(), response=self._response("in_progress")),
+            e.RateLimitsUpdated(event_id=self._event_id()),
+        ]
+
+    def started(self, prompt: RunStarted) -> None:
+        """Note the prompt's size, for the usage."""
+        self._prompt = prompt
+
+    def open(self, previous_item_id: str | None) -> list[e.ServerEvent]:
+        """Announce the item and its part; the second call announces nothing."""
+        if self.opened:
+            return []
+        self.opened = True
+        self.previous_item_id = previous_item_id
+        run, item = self.run, self.item("in_progress")
+        spoken = run.modality == "audio"
+        part = Part(type="audio", transcript="") if spoken else Part(type="text", text="")
+        events: list[e.ServerEvent] = [
+            e.ResponseOutputItemAdded(
+                event_id=self._event_id(), response_id=run.response_id, item=item
+            )
+        ]
+        if run.default:
+            events.append(
+                e.ConversationItemAdded(
+                    event_id=self._event_id(), previous_item_id=previous_item_id, item=item
+                )
+            )
+        events.append(
+            e.ResponseContentPartAdded(
+                event_id=self._event_id(),
+                response_id=run.response_id,
+                item_id=run.item_id,
+                part=part,
+            )
+        )
+        return events
+
+    def add_text(self, text: str, tokens: int, start_ms: int) -> list[e.ServerEvent]:
+        """More text."""
+        self._texts.append((start_ms, text))
+        self._text_tokens += tokens
+        run = self.run
+        if run.modality == "text":
+            return [
+                e.ResponseOutputTextDelta(
+                    event_id=self._event_id(),
+                    response_id=run.response_id,
+                    item_id=run.item_id,
+                    delta=text,
+                )
+            ]
+        return [
+            e.ResponseOutputAudioTranscriptDelta(
+                event_id=self._event_id(),
+                response_id=run.response_id,
+                item_id=run.item_id,
+                delta=text,
+                audio_start_ms=start_ms,
+            )
+        ]
+
+    def add_sound(self, data: bytes, tokens: int) -> list[e.ServerEvent]:
+        """More sound; a text answer has none."""
+        self._audio_tokens += tokens
+        self.sound_bytes += len(data)
+        return [
+            e.ResponseOutputAudioDelta(
+                event_id=self._event_id(),
+                response_id=self.run.response_id,
+                item_id=self.run.item_id,
+                delta=base64.b64encode(data).decode("ascii"),
+            )
+        ]
+
+    def close(
+        self,
+        status: Literal["completed", "cancelled", "incomplete", "failed"],
+        details: StatusDetails | None,
+    ) -> list[e.ServerEvent]:
+        """Every open part gets its `done`, then the response."""
+        events = self._close_item("completed" if status == "completed" else "incomplete")
+        events.append(
+            e.ResponseDone(event_id=self._event_id(), response=self._response(status, details))
+        )
+        return events
+
+    def _close_item(self, status: Status) -> list[e.ServerEvent]:
+        if not self.opened:
+            return []
+        run, item, text = self.run, self.item(status), self.text
+        events: list[e.ServerEvent] = []
+        if run.modality == "audio":
+            part = Part(type="audio", transcript=text)
+            events += [
+                e.ResponseOutputAudioDone(
+                    event_id=self._event_id(), response_id=run.response_id, item_id=run.item_id
+                ),
+                e.ResponseOutputAudioTranscriptDone(
+                    event_id=self._event_id(),
+                    response_id=run.response_id,
+                    item_id=run.item_id,
+                    transcript=text,
+                ),
+            ]
+        else:
+            part = Part(type="text", text=text)
+            events.append(
+                e.ResponseOutputTextDone(
+                    event_id=self._event_id(),
+                    response_id=run.response_id,
+                    item_id=run.item_id,
+                    text=text,
+                )
+            )
+        events.append(
+            e.ResponseContentPartDone(
+                event_id=self._event_id(),
+                response_id=run.response_id,
+                item_id=run.item_id,
+                part=part,
+            )
+        )
+        if run.default:
+            events.append(
+                e.ConversationItemDone(
+                    event_id=self._event_id(), previous_item_id=self.previous_item_id, item=item
+                )
+            )
+        events.append(
+            e.ResponseOutputItemDone(
+                event_id=self._event_id(), response_id=run.response_id, item=item
+            )
+        )
+        return events
+
+    def _response(self, status: ResponseStatus, details: StatusDetails | None = None) -> Response:
+        done = status != "in_progress"
+        item_status: Status = "completed" if status == "completed" else "incomplete"
+        return Response(
+            id=self.run.response_id,
+            status=status,
+            status_details=details,
+            output=[self.item(item_status)] if done and self.opened else [],
+            conversation_id=self._conversation_id,
+            output_modalities=[self.run.modality],
+            max_output_tokens=self._max_output_tokens,
+            audio=ResponseAudio(
+                output=ResponseOutputAudio(format=self.run.format, voice=self.run.voice)
+            ),
+            usage=e.token_usage(
+                text_in=self._prompt.text_tokens,
+                audio_in=self._prompt.audio_tokens,
+                cached=self._prompt.cached_tokens,
+                text_out=self._text_tokens,
+                audio_out=self._audio_tokens,
+            )
+            if done
+            else None,
+            metadata=self._metadata,
+        )
+
+
+def cancelled(reason: CancelReason) -> StatusDetails:
+    """Details of a cancelled response."""
+    return StatusDetails(type="cancelled", reason=reason)
+
+
+def failed(code: str) -> StatusDetails:
+    """Details of a failed response."""
+    return StatusDetails(type="failed", error=StatusError(type="server_error", code=code))

@@ -1,0 +1,413 @@
+"""The objects that events carry: session, conversation items, responses, usage, errors.
+
+Names and shapes are those of the OpenAI Realtime GA API. What clients send may hold keys that this
+server has no use for (tools, tracing): they are ignored. What it sends is typed in full.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Json = dict[str, Any]
+Modality = Literal["text", "audio"]
+
+
+class Wire(BaseModel):
+    """Base of everything on the wire: frozen values, unknown keys ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+# --- audio formats and turn detection -------------------------------------------------------------
+
+
+class PcmFormat(Wire):
+    """Little-endian 16-bit mono. 24 kHz is OpenAI's only rate; the others are accepted here."""
+
+    type: Literal["audio/pcm"] = "audio/pcm"
+    rate: Literal[8000, 16000, 24000, 48000] = 24000
+
+
+class PcmuFormat(Wire):
+    """G.711 mu-law, 8 kHz, one byte a sample."""
+
+    type: Literal["audio/pcmu"] = "audio/pcmu"
+
+
+class PcmaFormat(Wire):
+    """G.711 A-law, 8 kHz, one byte a sample."""
+
+    type: Literal["audio/pcma"] = "audio/pcma"
+
+
+AudioFormat = Annotated[PcmFormat | PcmuFormat | PcmaFormat, Field(discriminator="type")]
+
+
+def bytes_per_ms(format: PcmFormat | PcmuFormat | PcmaFormat) -> int:
+    """Bytes of one millisecond of mono audio in this format."""
+    return format.rate * 2 // 1000 if isinstance(format, PcmFormat) else 8
+
+
+class ServerVad(Wire):
+    """End of turn by silence. Defaults are OpenAI's."""
+
+    type: Literal["server_vad"] = "server_vad"
+    threshold: float = Field(default=0.5, ge=0.0, le=1.0)
+    prefix_padding_ms: int = Field(default=300, ge=0, le=5000)
+    silence_duration_ms: int = Field(default=500, ge=0, le=10_000)
+    create_response: bool = True
+    interrupt_response: bool = True
+    idle_timeout_ms: int | None = Field(default=None, ge=1000, le=60_000)
+
+
+class SemanticVad(Wire):
+    """End of turn by eagerness: here a silence, longer the less eager (`session.turn`)."""
+
+    type: Literal["semantic_vad"] = "semantic_vad"
+    eagerness: Literal["low", "medium", "high", "auto"] = "auto"
+    create_response: bool = True
+    interrupt_response: bool = True
+
+
+TurnDetection = Annotated[ServerVad | SemanticVad, Field(discriminator="type")]
+
+
+# --- the session ----------------------------------------------------------------------------------
+
+
+class NoiseReduction(Wire):
+    """Accepted and echoed; the tokenizers were trained on noisy speech and need no help."""
+
+    type: Literal["near_field", "far_field"]
+
+
+class InputAudio(Wire):
+    """How the client's audio arrives. `transcription` is always null: no text is made of it."""
+
+    format: AudioFormat = PcmFormat()
+    noise_reduction: NoiseReduction | None = None
+    transcription: None = None
+    turn_detection: TurnDetection | None = ServerVad()
+
+    @field_validator("transcription", mode="before")
+    @classmethod
+    def _there_is_no_transcription(cls, _asked: object) -> None:
+        """Clients ask for it by default; the session that is sent back says that there is none."""
+
+
+class OutputAudio(Wire):
+    """How answers sound."""
+
+    format: AudioFormat = PcmFormat()
+    voice: str = ""
+    speed: float = Field(default=1.0, ge=0.25, le=1.5)
+
+    @field_validator("voice", mode="before")
+    @classmethod
+    def _voice_may_be_an_object(cls, value: object) -> object:
+        return value["id"] if isinstance(value, dict) and "id" in value else value
+
+
+class SessionAudio(Wire):
+    """Both directions."""
+
+    input: InputAudio = InputAudio()
+    output: OutputAudio = OutputAudio()
+
+
+MaxTokens = Annotated[int, Field(ge=1, le=4096)] | Literal["inf"]
+
+
+class Extensions(Wire):
+    """What is not OpenAI's, off unless asked for: strict clients end a session over unknown events.
+
+    `timings` sends `aqaa.turn.timings` after each response; `captions` adds `audio_start_ms` to
+    transcript deltas.
+    """
+
+    timings: bool = False
+    captions: bool = False
+
+
+class Session(Wire):
+    """A session's whole configuration, as `session.created` and `session.updated` send it."""
+
+    type: Literal["realtime"] = "realtime"
+    object: Literal["realtime.session"] = "realtime.session"
+    id: str
+    model: str
+    instructions: str = ""
+    output_modalities: list[Modality] = ["audio"]
+    audio: SessionAudio = SessionAudio()
+    max_output_tokens: MaxTokens = "inf"
+    tools: list[Json] = []
+    tool_choice: str | Json = "auto"
+    truncation: str | Json = "auto"
+    include: list[str] | None = None
+    expires_at: int | None = None
+    aqaa: Extensions = Field(default=Extensions(), exclude_if=lambda value: value == Extensions())
+
+    @field_validator("output_modalities")
+    @classmethod
+    def _text_or_audio(cls, value: list[Modality]) -> list[Modality]:
+        return one_modality(value)
+
+
+def one_modality(value: list[Modality]) -> list[Modality]:
+    """`["audio"]` (which always has a transcript) or `["text"]`.
+
+    The beta's `["text", "audio"]` means audio.
+
+    Raises:
+        ValueError: the list is empty.
+    """
+    if not value:
+        raise ValueError('output_modalities is ["audio"] or ["text"]')
+    return ["audio"] if "audio" in value else ["text"]
+
+
+def merge(current: Json, patch: Json) -> Json:
+    """`current` with `patch` laid over it, objects key by key.
+
+    An object whose `type` changes is replaced whole, since its other keys belong to the old type.
+    """
+    merged = dict(current)
+    for key, value in patch.items():
+        old = current.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            same = value.get("type", old.get("type")) == old.get("type")
+            merged[key] = merge(old, value) if same else value
+        else:
+            merged[key] = value
+    return merged
+
+
+# --- the conversation -----------------------------------------------------------------------------
+
+
+class InputText(Wire):
+    """Text of a user or the system."""
+
+    type: Literal["input_text"] = "input_text"
+    text: str
+
+
+class InputSound(Wire):
+    """Sound of a user: base64 in the session's input format when created, empty when sent back."""
+
+    type: Literal["input_audio"] = "input_audio"
+    audio: str | None = None
+    transcript: str | None = None
+
+
+class OutputText(Wire):
+    """Text of the assistant."""
+
+    type: Literal["output_text"] = "output_text"
+    text: str
+
+
+class OutputSound(Wire):
+    """Sound of the assistant, known by its transcript."""
+
+    type: Literal["output_audio"] = "output_audio"
+    transcript: str | None = None
+
+
+Content = Annotated[InputText | InputSound | OutputText | OutputSound, Field(discriminator="type")]
+Status = Literal["completed", "incomplete", "in_progress"]
+
+
+class Message(Wire):
+    """One turn of the conversation."""
+
+    id: str | None = None
+    object: Literal["realtime.item"] = "realtime.item"
+    type: Literal["message"] = "message"
+    status: Status = "completed"
+    role: Literal["user", "assistant", "system"]
+    content: list[Content]
+
+
+class FunctionCall(Wire):
+    """Kept in the conversation so that client histories load; this model calls no functions."""
+
+    id: str | None = None
+    object: Literal["realtime.item"] = "realtime.item"
+    type: Literal["function_call"] = "function_call"
+    status: Status = "completed"
+    call_id: str | None = None
+    name: str
+    arguments: str
+
+
+class FunctionCallOutput(Wire):
+    """See `FunctionCall`."""
+
+    id: str | None = None
+    object: Literal["realtime.item"] = "realtime.item"
+    type: Literal["function_call_output"] = "function_call_output"
+    status: Status = "completed"
+    call_id: str
+    output: str
+
+
+class ItemReference(Wire):
+    """An item of the conversation, named in `response.create`'s input."""
+
+    type: Literal["item_reference"]
+    id: str
+
+
+Item = Annotated[Message | FunctionCall | FunctionCallOutput, Field(discriminator="type")]
+InputItem = Annotated[
+    Message | FunctionCall | FunctionCallOutput | ItemReference, Field(discriminator="type")
+]
+
+
+# --- responses ------------------------------------------------------------------------------------
+
+
+class CachedTokenDetails(Wire):
+    """Cached input tokens by kind."""
+
+    text_tokens: int = 0
+    audio_tokens: int = 0
+
+
+class InputTokenDetails(Wire):
+    """Input tokens by kind."""
+
+    text_tokens: int = 0
+    audio_tokens: int = 0
+    image_tokens: int = 0
+    cached_tokens: int = 0
+    cached_tokens_details: CachedTokenDetails = CachedTokenDetails()
+
+
+class OutputTokenDetails(Wire):
+    """Output tokens by kind."""
+
+    text_tokens: int = 0
+    audio_tokens: int = 0
+
+
+class Usage(Wire):
+    """What a response took."""
+
+    total_tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    input_token_details: InputTokenDetails = InputTokenDetails()
+    output_token_details: OutputTokenDetails = OutputTokenDetails()
+
+
+class StatusError(Wire):
+    """Why a response failed."""
+
+    type: str
+    code: str
+
+
+class StatusDetails(Wire):
+    """Why a response did not complete."""
+
+    type: Literal["cancelled", "incomplete", "failed", "completed"]
+    reason: str | None = None
+    error: StatusError | None = None
+
+
+class ResponseOutputAudio(Wire):
+    """The output part of a response's audio settings."""
+
+    format: AudioFormat
+    voice: str
+
+
+class ResponseAudio(Wire):
+    """A response's audio settings."""
+
+    output: ResponseOutputAudio
+
+
+ResponseStatus = Literal["in_progress", "completed", "cancelled", "incomplete", "failed"]
+
+
+class Response(Wire):
+    """A response, as `response.created` and `response.done` send it."""
+
+    id: str
+    object: Literal["realtime.response"] = "realtime.response"
+    status: ResponseStatus
+    status_details: StatusDetails | None = None
+    output: list[Item] = []
+    conversation_id: str | None = None
+    output_modalities: list[Modality]
+    max_output_tokens: MaxTokens = "inf"
+    audio: ResponseAudio
+    usage: Usage | None = None
+    metadata: dict[str, str] | None = None
+
+
+class ResponseOutputOverride(Wire):
+    """`audio.output` of a `response.create`."""
+
+    format: AudioFormat | None = None
+    voice: str | None = None
+
+    @field_validator("voice", mode="before")
+    @classmethod
+    def _voice_may_be_an_object(cls, value: object) -> object:
+        return value["id"] if isinstance(value, dict) and "id" in value else value
+
+
+class ResponseAudioOverride(Wire):
+    """`audio` of a `response.create`."""
+
+    output: ResponseOutputOverride = ResponseOutputOverride()
+
+
+class ResponseOptions(Wire):
+    """`response` of a `response.create`: what differs from the session, for this answer only."""
+
+    conversation: Literal["auto", "none"] = "auto"
+    instructions: str | None = None
+    input: list[InputItem] | None = None
+    output_modalities: list[Modality] | None = None
+    audio: ResponseAudioOverride = ResponseAudioOverride()
+    max_output_tokens: MaxTokens | None = None
+    metadata: dict[str, str] | None = None
+
+    @field_validator("output_modalities")
+    @classmethod
+    def _text_or_audio(cls, value: list[Modality] | None) -> list[Modality] | None:
+        return None if value is None else one_modality(value)
+
+
+class Error(Wire):
+    """What went wrong. The session goes on unless the socket is closed after it."""
+
+    type: Literal["invalid_request_error", "server_error", "authentication_error"]
+    code: str | None = None
+    message: str
+    param: str | None = None
+    event_id: str | None = None
+
+
+class RateLimit(Wire):
+    """One limit of `rate_limits.updated`."""
+
+    name: Literal["requests", "tokens"]
+    limit: int
+    remaining: int
+    reset_seconds: float
+
+
+class Part(Wire):
+    """`part` of `response.content_part.*`: its types are `text` and `audio`, unlike an item's."""
+
+    type: Modality
+    text: str | None = None
+    transcript: str | None = None

@@ -1,0 +1,73 @@
+"""A session machine with a driver that has no models: tests play the part of ears and voice."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+from realtime_grammar import Reader
+
+from aqaa.server.protocol import effects as fx
+from aqaa.server.protocol import events as e
+from aqaa.server.protocol.configure import Voices
+from aqaa.server.protocol.items import Limits, Output
+from aqaa.server.protocol.machine import SessionMachine
+from aqaa.server.protocol.types import Json, Session
+
+VOICES = Voices(names=("joe", "amy"), default="joe", aliases={"alloy": "joe"})
+HEARD_MS = 100  # what this driver says was heard of an answer that is cut
+
+
+def counter() -> Callable[[str], str]:
+    numbers = itertools.count()
+    return lambda prefix: f"{prefix}_{next(numbers)}"
+
+
+class Driven:
+    """Keeps what the machine said and asked for; checks that the events are legal."""
+
+    def __init__(self, items: int = 512) -> None:
+        session = Session(id="sess_1", model="nano")
+        self.machine = SessionMachine(
+            session, VOICES, limits=Limits(items=items), make_id=counter()
+        )
+        self.reader = Reader()
+        self.runs: list[fx.StartRun] = []
+        self.take(self.machine.open())
+
+    def take(self, outputs: list[Output]) -> list[Output]:
+        """Read the events, do the effects; everything that came of it, in order."""
+        seen: list[Output] = []
+        for output in outputs:
+            seen.append(output)
+            if isinstance(output, e.FromServer):
+                self.reader.read(output)
+            elif isinstance(output, fx.StartRun):
+                self.runs.append(output)
+            elif isinstance(output, fx.CutAtPlayhead):
+                seen += self.take(self.machine.cut(output.item_id, HEARD_MS))
+        return seen
+
+    def send(self, message: Json) -> list[Output]:
+        return self.take(self.machine.on_client(e.parse_client_event(message)))
+
+    def happen(self, given: fx.Input) -> list[Output]:
+        return self.take(self.machine.on_input(given))
+
+    def item(self, pick: int) -> str:
+        """Some item of the conversation, or the name of none."""
+        return self.reader.order[pick % len(self.reader.order)] if self.reader.order else "none"
+
+    def response(self, pick: int) -> str:
+        """Some response, past or present, or the name of none."""
+        return self.runs[pick % len(self.runs)].response_id if self.runs else "none"
+
+
+def types(outputs: list[Output]) -> list[str]:
+    """The types of the wire events among the outputs."""
+    return [output.type for output in outputs if isinstance(output, e.FromServer)]
+
+
+def error_codes(outputs: list[Output]) -> list[str | None]:
+    """The codes of the errors among the outputs."""
+    return [output.error.code for output in outputs if isinstance(output, e.ErrorEvent)]
