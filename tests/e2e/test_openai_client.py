@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from conftest import Question
 from ears import hear, mentions
 from openai import AsyncOpenAI
+from serving import Question
 
 RATE = 24_000
 

@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import soundfile
-from conftest import AQAA, Question
 from ears import hear, mentions
+from serving import AQAA, Question
 
 
 def test_ask_answers_a_recorded_question_by_the_ear_of_an_asr(

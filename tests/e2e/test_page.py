@@ -1,0 +1,155 @@
+"""The demo page in a real Chromium, with a recording as its microphone."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from ears import hear, mentions
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from serving import Question
+
+pytestmark = pytest.mark.browser
+CHROMIUM = "/usr/bin/chromium"
+RATE = 48_000
+SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
+
+# Everything that reaches the loudspeaker is also kept, so that the test can hear it.
+TAP = """
+const connect = AudioNode.prototype.connect;
+window.heard = [];
+AudioNode.prototype.connect = function (target, ...rest) {
+  if (target instanceof AudioDestinationNode && !(this instanceof ScriptProcessorNode)) {
+    const tap = this.context.createScriptProcessor(4096, 1, 1);
+    tap.onaudioprocess = ({ inputBuffer }) => {
+      window.heardRate = inputBuffer.sampleRate;
+      window.heard.push(Float32Array.from(inputBuffer.getChannelData(0)));
+    };
+    connect.call(this, tap);
+    connect.call(tap, target);
+  }
+  return connect.call(this, target, ...rest);
+};
+"""
+TAKE = """() => {
+  const all = new Float32Array(window.heard.reduce((n, block) => n + block.length, 0));
+  let at = 0;
+  for (const block of window.heard) { all.set(block, at); at += block.length; }
+  const bytes = new Uint8Array(all.buffer);
+  let binary = "";
+  for (let i = 0; i < bytes.length; i += 8192) {
+    binary += String.fromCharCode(...bytes.subarray(i, i + 8192));
+  }
+  return [btoa(binary), window.heardRate];
+}"""
+
+
+def microphone(question: Question, folder: Path) -> Path:
+    """The question after a second of silence and before a minute of it, as Chromium wants it."""
+    wave, native = soundfile.read(question.path, dtype="float32")
+    wave = soxr.resample(wave, native, RATE)
+    whole = np.concatenate([np.zeros(RATE), wave, np.zeros(60 * RATE)])
+    path = folder / "microphone.wav"
+    soundfile.write(path, whole, RATE, subtype="PCM_16")
+    return path
+
+
+@pytest.fixture
+def browser(question: Question, tmp_path: Path) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--autoplay-policy=no-user-gesture-required",
+                "--use-fake-ui-for-media-stream",
+                "--use-fake-device-for-media-stream",
+                f"--use-file-for-fake-audio-capture={microphone(question, tmp_path)}%noloop",
+            ],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: str) -> Iterator[Page]:
+    context = browser.new_context(permissions=["microphone"])
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.add_init_script(TAP)
+    page.goto(server)
+    expect(page.locator("#voice option").first).to_be_attached()
+    yield page
+    assert errors == []
+
+
+def loudspeaker(page: Page) -> tuple[np.ndarray, int]:
+    data, rate = page.evaluate(TAKE)
+    return np.frombuffer(base64.b64decode(data), np.float32), int(rate)
+
+
+def keep_screenshot(page: Page, name: str) -> None:
+    folder = Path(os.environ.get("AQAA_SCREENSHOTS", SCREENSHOTS))
+    folder.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=folder / f"{name}.png", full_page=True)
+
+
+def test_a_spoken_question_is_answered_aloud_and_captioned(page: Page, question: Question) -> None:
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator("#state")).to_have_attribute("data-state", "speaking", timeout=30_000)
+    keep_screenshot(page, "speaking")
+    expect(page.locator("#state")).to_have_attribute("data-state", "listening", timeout=30_000)
+    keep_screenshot(page, "answered")
+    caption = page.locator("#captions li").inner_text()
+    assert mentions(caption, question.words), caption
+    assert mentions(hear(*loudspeaker(page)), question.words)
+    assert page.locator("#turns tr").count() == 1
+    assert page.locator("#turns tr td").nth(1).inner_text().endswith(" ms")
+
+
+def test_push_to_talk_answers_what_was_said_while_the_key_was_held(
+    page: Page, question: Question
+) -> None:
+    page.get_by_label("Push to talk").check()
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator("#state")).to_have_attribute("data-state", "listening", timeout=15_000)
+    page.get_by_role("button", name="Hold to talk").focus()
+    page.keyboard.down("Space")
+    page.wait_for_timeout(1500 + 1000 * soundfile.info(question.path).duration)
+    page.keyboard.up("Space")
+    expect(page.locator("#captions li").first).to_contain_text(".", timeout=30_000)
+    expect(page.locator("#state")).to_have_attribute("data-state", "listening", timeout=30_000)
+    caption = page.locator("#captions li").first.inner_text()
+    assert mentions(caption, question.words), caption
+
+
+def test_a_typed_question_is_answered(page: Page, question: Question) -> None:
+    page.get_by_label("Push to talk").check()
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator("#state")).to_have_attribute("data-state", "listening", timeout=15_000)
+    page.get_by_placeholder("or type a question").fill(question.text)
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("#state")).to_have_attribute("data-state", "speaking", timeout=30_000)
+    expect(page.locator("#state")).to_have_attribute("data-state", "listening", timeout=30_000)
+    assert mentions(page.locator("#captions li").last.inner_text(), question.words)
+
+
+def test_the_page_fits_a_phone(page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    keep_screenshot(page, "phone")
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    assert wide <= 360
+    expect(page.get_by_role("button", name="Start")).to_be_in_viewport()

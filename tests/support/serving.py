@@ -1,0 +1,73 @@
+"""Start `aqaa serve` as a user would, and the recordings to ask it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+AQAA = Path(sys.executable).parent / "aqaa"
+READY_WITHIN = 120  # seconds; generous, since the machine is shared
+
+
+@dataclass(frozen=True)
+class Question:
+    """A recording, what is said in it, and the words of which an answer must hold one."""
+
+    path: Path
+    text: str
+    words: list[str]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serving(log: Path, *arguments: str) -> Iterator[str]:
+    """A running `aqaa serve ARGUMENTS`; yields its base URL.
+
+    Raises:
+        RuntimeError: it did not become ready, or did not end with code 0 on SIGTERM.
+    """
+    port = free_port()
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [AQAA, "serve", "--port", str(port), *arguments],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+    base = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_ready(base, process, log)
+        yield base
+        process.send_signal(signal.SIGTERM)
+        if (code := process.wait(timeout=60)) != 0:
+            raise RuntimeError(f"aqaa serve ended with {code}:\n{log.read_text()[-4000:]}")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_until_ready(base: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + READY_WITHIN
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{base}/health/ready", timeout=2).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise RuntimeError(f"aqaa serve did not become ready:\n{log.read_text()[-4000:]}")
