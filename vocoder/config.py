@@ -1,8 +1,8 @@
 """`cosyvoice.yaml`, the published description of the vocoder, read without running any of it.
 
-The file is HyperPyYAML: its `!new:`, `!name:` and `!apply:` tags name Python objects to build. Here a
-tag is only skipped and its arguments kept, `!ref <key>` is looked up, and what the arguments say is
-checked against what this vocoder implements.
+The file is HyperPyYAML: its `!new:`, `!name:` and `!apply:` tags name Python objects to build. Here
+a tag is only skipped and its arguments kept, `!ref <key>` is looked up, and what the arguments say
+is checked against what this vocoder implements.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ _TagBlindLoader.add_multi_constructor("!", _construct)
 
 
 def _resolve(value: Any, top: dict[str, Any]) -> Any:
-    """`value` with whole-value references to plain top-level keys replaced, and DictConfig opened."""
+    """`value` with references to plain top-level keys replaced, and DictConfig opened."""
     if isinstance(value, _Reference):
         whole = re.fullmatch(r"<(\w+)>", value.strip())
         target = top.get(whole.group(1)) if whole else None

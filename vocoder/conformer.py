@@ -103,7 +103,7 @@ class _RelativeAttention(nn.Module):
 
 
 def _align(by_distance: Tensor) -> Tensor:
-    """[B, H, T, 2T-1] indexed by distance to [B, H, T, T] indexed by key: out[i, j] = in[i, T-1-i+j].
+    """[B, H, T, 2T-1] by distance to [B, H, T, T] by key: out[i, j] = in[i, T-1-i+j].
 
     Row i of the result begins T-1-i columns in: read flat, one element less every row.
     """

@@ -25,13 +25,12 @@ class Estimator(nn.Module):
         super().__init__()
         channels = config.channels
         time_size = 4 * channels[0]
+        count = config.n_blocks
         self.time_mlp = _TimeEmbedding(config.in_channels, time_size)
 
-        def stage(inputs: int, outputs: int, *resample: nn.Module) -> nn.ModuleList:
-            blocks = nn.ModuleList(
-                _TransformerBlock(outputs, config) for _ in range(config.n_blocks)
-            )
-            return nn.ModuleList([_ResnetBlock(inputs, outputs, time_size), blocks, *resample])
+        def stage(inputs: int, outputs: int, resample: nn.Module) -> _Stage:
+            blocks = nn.Sequential(*(_TransformerBlock(outputs, config) for _ in range(count)))
+            return _Stage([_ResnetBlock(inputs, outputs, time_size), blocks, resample])
 
         def same(size: int) -> nn.Module:
             return nn.Conv1d(size, size, 3, padding=1)
@@ -42,7 +41,9 @@ class Estimator(nn.Module):
         for i, size in enumerate(channels):
             self.down_blocks.append(stage(inputs, size, same(size) if i == last else _Halve(size)))
             inputs = size
-        self.mid_blocks = nn.ModuleList(stage(inputs, inputs) for _ in range(config.num_mid_blocks))
+        self.mid_blocks = nn.ModuleList(
+            stage(inputs, inputs, nn.Identity()) for _ in range(config.num_mid_blocks)
+        )
         self.up_blocks = nn.ModuleList()
         for i, size in enumerate([*channels[-2::-1], channels[0]]):
             self.up_blocks.append(
@@ -65,40 +66,40 @@ class Estimator(nn.Module):
         time = self.time_mlp(t)
         x = torch.cat([x, mu, speaker[:, :, None].expand_as(x), cond], dim=1)
         skips = []
-        for resnet, blocks, resample in self.down_blocks:
-            x = _attend(blocks, resnet(x, time))
-            skips.append(x)
-            x = resample(x)
-        for resnet, blocks in self.mid_blocks:
-            x = _attend(blocks, resnet(x, time))
-        for resnet, blocks, resample in self.up_blocks:
+        for down in self.down_blocks:
+            skip, x = down(x, time)
+            skips.append(skip)
+        for mid in self.mid_blocks:
+            _, x = mid(x, time)
+        for up in self.up_blocks:
             skip = skips.pop()
-            x = torch.cat([x[:, :, : skip.shape[-1]], skip], dim=1)
-            x = resample(_attend(blocks, resnet(x, time)))
+            _, x = up(torch.cat([x[:, :, : skip.shape[-1]], skip], dim=1), time)
         out: Tensor = self.final_proj(self.final_block(x))
         return out
 
 
-def _attend(blocks: nn.ModuleList, x: Tensor) -> Tensor:
-    """Run transformer blocks, which want time before channels, on x [B, C, T]."""
-    x = x.transpose(1, 2)
-    for block in blocks:
-        x = block(x)
-    return x.transpose(1, 2)
+class _Stage(nn.ModuleList):
+    """[ResNet block, transformer blocks, resampling], in the published order."""
+
+    def forward(self, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        """x [B, C, T] before and after the resampling."""
+        resnet, blocks, resample = self
+        h = blocks(resnet(x, time).transpose(1, 2)).transpose(1, 2)
+        return h, resample(h)
 
 
 class _TimeEmbedding(nn.Module):
     def __init__(self, size: int, outputs: int) -> None:
         super().__init__()
-        self.half = size // 2
+        self.waves = size // 2
         self.linear_1 = nn.Linear(size, outputs)
         self.linear_2 = nn.Linear(outputs, outputs)
 
     def forward(self, t: Tensor) -> Tensor:
-        rate = torch.exp(torch.arange(self.half).to(t) * -(math.log(10_000.0) / (self.half - 1)))
+        rate = torch.exp(torch.arange(self.waves).to(t) * -(math.log(10_000.0) / (self.waves - 1)))
         angle = TIME_SCALE * t[:, None] * rate
-        waves = torch.cat([angle.sin(), angle.cos()], dim=-1)
-        out: Tensor = self.linear_2(functional.silu(self.linear_1(waves)))
+        both = torch.cat([angle.sin(), angle.cos()], dim=-1)
+        out: Tensor = self.linear_2(functional.silu(self.linear_1(both)))
         return out
 
 
@@ -155,19 +156,13 @@ class _TransformerBlock(nn.Module):
         self.attn1 = _SelfAttention(size, config.num_heads, config.attention_head_dim)
         self.norm3 = nn.LayerNorm(size)
         self.ff = nn.ModuleDict(
-            {
-                "net": nn.ModuleList(
-                    [_Gelu(size, 4 * size), nn.Identity(), nn.Linear(4 * size, size)]
-                )
-            }
+            {"net": nn.Sequential(_Gelu(size, 4 * size), nn.Identity(), nn.Linear(4 * size, size))}
         )
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn1(self.norm1(x))
-        h = self.norm3(x)
-        for layer in self.ff["net"]:
-            h = layer(h)
-        return x + h
+        out: Tensor = x + self.ff["net"](self.norm3(x))
+        return out
 
 
 class _Gelu(nn.Module):

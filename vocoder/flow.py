@@ -10,6 +10,7 @@ methods, so that training can put a loss between them and streaming can choose f
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +116,7 @@ class FlowMatching(nn.Module):
         x = noise
         if rate > 0.0:  # the second half of the batch is unconditional
             mu, speaker, cond = (torch.cat([a, torch.zeros_like(a)]) for a in (mu, speaker, cond))
-        for now, then in zip(times, times[1:], strict=False):
+        for now, then in pairwise(times):
             t = x.new_full((mu.shape[0],), now)
             if rate > 0.0:
                 told, untold = self.estimator(torch.cat([x, x]), mu, t, speaker, cond).chunk(2)

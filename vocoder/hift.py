@@ -51,13 +51,15 @@ class NormedConv(nn.Module):
         """The weight in force, [outputs, inputs, kernel] ([inputs, outputs, kernel] transposed)."""
         if self.frozen is not None:
             return self.frozen
-        return self.weight_v * (self.weight_g / self.weight_v.norm(dim=(1, 2), keepdim=True))
+        norm: Tensor = self.weight_v.norm(dim=(1, 2), keepdim=True)
+        return self.weight_v * (self.weight_g / norm)
 
     def freeze(self) -> None:
         """Fix the weight for inference, so that it is not computed in every call."""
         self.frozen = self.weight.detach()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convolve x [B, inputs, T]: T stays, or grows `upsample` times."""
         if self.upsample:
             padding = (self.kernel - self.upsample) // 2
             return functional.conv_transpose1d(
@@ -157,7 +159,7 @@ class Hift(nn.Module):
         return self.synthesise(magnitude, phase)
 
     def spectrum(self, mel: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Magnitude (not yet clipped) and phase of the wave's STFT, [B, n_fft/2+1, S/hop+1] each."""
+        """Magnitude (not yet clipped) and phase of the wave's STFT, [B, n_fft/2+1, S/hop+1]."""
         config = self.config
         excitation = self._stft(source[:, 0])
         x = self.conv_pre(mel)
