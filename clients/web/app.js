@@ -73,11 +73,12 @@ class Session {
   }
 
   async start() {
+    this.microphone = await Microphone.open(this.context, (block) => this.onBlock(block));
+    if (this.ended) return this.microphone.close(); // Stop was pressed while the browser asked
     const model = $("model").dataset.id ?? "nano";
     this.wire = new Realtime({ model, key: $("key").value });
     this.wire.addEventListener("event", ({ detail }) => this.onEvent(detail));
     this.wire.addEventListener("closed", ({ detail }) => this.onClosed(detail));
-    this.microphone = await Microphone.open(this.context, (block) => this.onBlock(block));
   }
 
   stop() {
@@ -91,7 +92,7 @@ class Session {
 
   onBlock({ pcm, peak, at }) {
     $("level-in").value = Math.sqrt(peak);
-    if (!this.capturing || !this.wire.open) return;
+    if (!this.capturing || !this.wire?.open) return;
     this.sent += pcm.length;
     this.clockOfSent = at;
     this.wire.send("input_audio_buffer.append", { audio: toBase64(pcm) });
@@ -282,5 +283,6 @@ $("speed").addEventListener("input", () => {
   $("speed-shown").textContent = `${Number($("speed").value).toFixed(2)}×`;
 });
 for (const control of ["speed", "voice"]) $(control).addEventListener("change", () => session?.configure());
+$("key-form").addEventListener("submit", (event) => event.preventDefault());
 $("key").addEventListener("change", describeServer);
 describeServer();
