@@ -356,15 +356,14 @@ class ResponseOutputAudioTranscriptDone(OfContent):
     transcript: str
 
 
-class TurnTimings(FromServer):
-    """Extension `timings`, after `response.done`: what the heard latency of a turn was made of.
+class LatencyReported(FromServer):
+    """Extension `latency`, right after an answer's first sound: what it had to wait for.
 
-    `stages` maps a stage's name to milliseconds (`observe.timings` defines the names).
+    `stages` maps a stage's name to milliseconds (`observe.latency` defines the names).
     """
 
-    type: Literal["aqaa.turn.timings"] = "aqaa.turn.timings"
+    type: Literal["aqaa.latency"] = "aqaa.latency"
     response_id: str
-    item_id: str
     stages: dict[str, float]
 
 
@@ -395,7 +394,7 @@ ServerEvent = (
     | ResponseOutputAudioDone
     | ResponseOutputAudioTranscriptDelta
     | ResponseOutputAudioTranscriptDone
-    | TurnTimings
+    | LatencyReported
 )
 
 CLIENT_EVENTS: TypeAdapter[ClientEvent] = TypeAdapter(

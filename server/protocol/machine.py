@@ -385,7 +385,7 @@ class SessionMachine:
 
     def _text(self, response: OpenResponse, given: fx.RunText) -> list[e.ServerEvent]:
         events = response.add_text(given.text, given.tokens, given.start_ms)
-        if self.session.aqaa.captions:
+        if "captions" in self.session.aqaa.extensions:
             return events
         return [
             event.model_copy(update={"audio_start_ms": None})

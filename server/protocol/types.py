@@ -123,12 +123,11 @@ MaxTokens = Annotated[int, Field(ge=1, le=4096)] | Literal["inf"]
 class Extensions(Wire):
     """What is not OpenAI's, off unless asked for: strict clients end a session over unknown events.
 
-    `timings` sends `aqaa.turn.timings` after each response; `captions` adds `audio_start_ms` to
-    transcript deltas.
+    `latency` sends `aqaa.latency` with each answer's first sound; `captions` adds `audio_start_ms`
+    to transcript deltas.
     """
 
-    timings: bool = False
-    captions: bool = False
+    extensions: tuple[Literal["latency", "captions"], ...] = ()
 
 
 class Session(Wire):
@@ -147,7 +146,7 @@ class Session(Wire):
     truncation: str | Json = "auto"
     include: list[str] | None = None
     expires_at: int | None = None
-    aqaa: Extensions = Field(default=Extensions(), exclude_if=lambda value: value == Extensions())
+    aqaa: Extensions = Field(default=Extensions(), exclude_if=lambda value: not value.extensions)
 
     @field_validator("output_modalities")
     @classmethod

@@ -308,7 +308,7 @@ def test_transcript_deltas_carry_their_time_only_for_those_who_asked() -> None:
     (*_, plain) = driven.happen(fx.RunText(run.response_id, "hi", 1, 120))
     assert isinstance(plain, e.ResponseOutputAudioTranscriptDelta)
     assert "audio_start_ms" not in plain.model_dump()
-    driven.send({"type": "session.update", "session": {"aqaa": {"captions": True}}})
+    driven.send({"type": "session.update", "session": {"aqaa": {"extensions": ["captions"]}}})
     (timed,) = driven.happen(fx.RunText(run.response_id, "there", 1, 240))
     assert isinstance(timed, e.ResponseOutputAudioTranscriptDelta)
     assert timed.model_dump()["audio_start_ms"] == 240
