@@ -74,7 +74,7 @@ def whisper_log_mel(
 
 
 def log_power_mel(padded: Samples) -> Samples:
-    """Log10 mel power `[frames, 128]`, not yet clamped; frame t sees `padded[160 t : 160 t + 400]`."""
+    """Log10 mel power `[frames, 128]`, unclamped; frame t sees `padded[160 t : 160 t + 400]`."""
     frames = np.lib.stride_tricks.sliding_window_view(padded, _MEL_FFT)[::MEL_HOP]
     spectrum = np.fft.rfft(frames * _hann())
     power = np.square(spectrum.real) + np.square(spectrum.imag)

@@ -25,7 +25,7 @@ P = ParamSpec("P")
 # hour is no larger than one that was given a minute.
 _SLICE = TOKENIZER_RATE
 
-# A resampler overshoots full scale by a fraction; samples ten times as large are integers by mistake.
+# A resampler overshoots full scale by a fraction; ten times as much are integers by mistake.
 _LOUDEST = 8.0
 
 

@@ -1,0 +1,221 @@
+"""The linguistic tokenizer ("vq02"): Paraformer's online encoder and k-means, 16.7 codes a second.
+
+Audio -> Kaldi filterbank -> 7 frames stacked every 6 (60 ms) -> global mean and variance -> FunASR's
+chunked encoder, 4 frames (240 ms) at a time -> the nearest of 1,024 centres. What the published code
+does with a whole utterance is the same loop over chunks, so here `encode` is a stream, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from aqaa.models.bundle import LINGUISTIC_CODES, TOKENIZER_RATE, TokenizerConfig
+from aqaa.models.errors import AudioError, BundleError
+from aqaa.models.weights import load_state_dict, require_file
+from aqaa.tokenizers.features import FBANK_BINS, FBANK_HOP, FBANK_WINDOW, kaldi_fbank
+from aqaa.tokenizers.funasr_encoder import CHUNK_FRAMES, ChunkEncoder
+from aqaa.tokenizers.normalise import prepare
+from aqaa.tokenizers.stream import (
+    Codes,
+    SampleBuffer,
+    Samples,
+    TokenStream,
+    check_samples,
+    join_codes,
+)
+
+# Low frame rate: stack 7 filterbank frames every 6 (`lfr_m`, `lfr_n` of the published config.yaml).
+_STACK = 7
+_STRIDE = 6
+_PAD = (_STACK - 1) // 2  # the first frame is repeated so often at a stream's start
+_INPUT = _STACK * FBANK_BINS
+_CHUNK_FBANK = _STRIDE * (CHUNK_FRAMES - 1) + _STACK  # filterbank frames that 4 stacked ones see
+
+_FRONTEND = {
+    "fs": TOKENIZER_RATE,
+    "window": "hamming",
+    "n_mels": FBANK_BINS,
+    "frame_length": 25,
+    "frame_shift": 10,
+    "lfr_m": _STACK,
+    "lfr_n": _STRIDE,
+}
+
+
+@dataclass(frozen=True)
+class Cmvn:
+    """Global mean and variance normalisation: (x + shift) * scale, both [560] float32."""
+
+    shift: Samples
+    scale: Samples
+
+
+class LinguisticTokenizer:
+    """Weights of the linguistic tokenizer; opens streams."""
+
+    def __init__(self, encoder: ChunkEncoder, cmvn: Cmvn, centres: torch.Tensor) -> None:
+        self.encoder = encoder
+        self.cmvn = cmvn
+        self.centres = centres
+
+    @classmethod
+    def load(cls, config: TokenizerConfig, device: str = "cpu") -> LinguisticTokenizer:
+        """Read the Paraformer-online folder and `linguistic_tokenizer.npy` of a published layout.
+
+        Raises:
+            BundleError: a file is missing, damaged or does not fit; the message names it.
+            MissingDependencyError: FunASR is not installed.
+        """
+        folder = config.path / config.linguistic
+        file = require_file(folder / "config.yaml", "the linguistic tokenizer's config")
+        settings = _read_settings(file)
+        state = load_state_dict(folder / "model.pt", "the linguistic tokenizer's encoder")
+        try:
+            encoder = ChunkEncoder.load(settings, _INPUT, state, device)
+        except BundleError as error:
+            raise BundleError(f"{folder}: {error}") from error
+        centres = _read_centres(config.path / config.linguistic_codebook, encoder.output_size)
+        return cls(encoder, read_cmvn(folder / "am.mvn"), centres.to(device))
+
+    def encode(
+        self, wav: NDArray[np.generic], *, normalise: bool = False, trim: bool = False
+    ) -> Codes:
+        """Codes `[n]` in [0, 1024) of a whole utterance `wav` (float `[m]`, 16 kHz mono).
+
+        `normalise` scales to a peak of 0.999 and `trim` cuts silence, as the reference does for
+        chat (the first) and for voice prompts (both). Fewer than 880 samples (55 ms) give no code,
+        and a tail of fewer behind the last 240 ms is lost, as in the reference.
+
+        Raises:
+            AudioError: empty or unusable audio.
+        """
+        samples = prepare(wav, normalise=normalise, trim=trim)
+        stream = self.stream()
+        return join_codes([stream.push(samples), stream.flush()])
+
+    def stream(self) -> LinguisticStream:
+        """A new stream; cheap."""
+        return LinguisticStream(self)
+
+    def nearest(self, encoded: torch.Tensor) -> Codes:
+        """The nearest centre `[n]` to each of `encoded` [n, d], Euclidean."""
+        codes: Codes = torch.cdist(encoded, self.centres).argmin(-1).to(torch.int32).cpu().numpy()
+        return codes
+
+
+class LinguisticStream(TokenStream):
+    """Codes as audio comes: four at once, as soon as their 235 ms are there.
+
+    (The reference waits for a whole chunk of 240 ms; its features need 80 samples less.)
+    """
+
+    def __init__(self, tokenizer: LinguisticTokenizer) -> None:
+        super().__init__()
+        self._tokenizer = tokenizer
+        self._state = tokenizer.encoder.initial_state()
+        self._samples = SampleBuffer()  # from the start of the next filterbank frame on
+        self._fbank = np.empty((0, FBANK_BINS), np.float32)  # frames that the next chunk sees again
+
+    def _copy_state(self, original: Self) -> None:
+        self._tokenizer = original._tokenizer
+        self._state = original._state.copy()
+        self._samples = original._samples.copy()
+        self._fbank = original._fbank
+
+    def _consume(self, pcm: Samples) -> Codes:
+        self._samples.append(pcm)
+        parts: list[Codes] = []
+        while len(self._samples) >= (wanted := self._samples_of_chunk()):
+            self._take_fbank(wanted)
+            parts.append(self._encode(self._fbank))
+            self._fbank = self._fbank[_STRIDE * CHUNK_FRAMES :]
+        return join_codes(parts)
+
+    def _finish(self) -> Codes:
+        self._take_fbank(len(self._samples))
+        count = len(self._fbank)
+        if count < _STACK:
+            return np.empty(0, np.int32)
+        # The reference stacks as long as a stack's centre is there, and repeats the last frame.
+        stacks = -(-(count - _PAD) // _STRIDE)
+        missing = _STRIDE * (stacks - 1) + _STACK - count
+        return self._encode(np.pad(self._fbank, ((0, max(0, missing)), (0, 0)), mode="edge"))
+
+    def _samples_of_chunk(self) -> int:
+        have = len(self._fbank) or _PAD
+        return FBANK_HOP * (_CHUNK_FBANK - have - 1) + FBANK_WINDOW
+
+    def _take_fbank(self, count: int) -> None:
+        """Move the first `count` samples' frames into `_fbank`, padded at the stream's start."""
+        frames = kaldi_fbank(self._samples.peek(count))
+        self._samples.drop(FBANK_HOP * len(frames))
+        if not len(self._fbank):
+            frames = np.concatenate([frames[:1]] * _PAD + [frames])
+        self._fbank = np.concatenate([self._fbank, frames])
+
+    def _encode(self, fbank: Samples) -> Codes:
+        stacks = np.lib.stride_tricks.sliding_window_view(fbank, (_STACK, FBANK_BINS))[::_STRIDE, 0]
+        cmvn = self._tokenizer.cmvn
+        frames = (stacks.reshape(-1, _INPUT) + cmvn.shift) * cmvn.scale
+        encoded = self._tokenizer.encoder.step(torch.from_numpy(frames), self._state)
+        return self._tokenizer.nearest(encoded)
+
+
+def read_cmvn(path: Path) -> Cmvn:
+    """Shift and scale from Kaldi's nnet text (`am.mvn`).
+
+    Raises:
+        BundleError: the file is missing, or has no `<AddShift>` and `<Rescale>` of 560 numbers.
+    """
+    require_file(path, "the linguistic tokenizer's feature statistics")
+    try:
+        words = path.read_text(encoding="utf-8").split()
+        return Cmvn(*(_numbers_after(words, tag) for tag in ("<AddShift>", "<Rescale>")))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} does not hold <AddShift> and <Rescale>: {error}") from error
+
+
+def _numbers_after(words: list[str], tag: str) -> Samples:
+    start = words.index("[", words.index(tag)) + 1
+    numbers = np.array(words[start : words.index("]", start)], dtype=np.float32)
+    if numbers.size != _INPUT or not np.isfinite(numbers).all():
+        raise ValueError(f"{tag} has {numbers.size} usable numbers, not {_INPUT}")
+    return numbers
+
+
+def _read_settings(file: Path) -> dict[str, Any]:
+    """`encoder_conf` of the published config.yaml, the rest of which must be what is built here."""
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        frontend, encoder, settings = (
+            config[key] for key in ("frontend_conf", "encoder", "encoder_conf")
+        )
+        differing = [key for key, value in _FRONTEND.items() if frontend[key] != value]
+        settings = dict(settings)
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{file} is not a FunASR config: {error!r}") from error
+    if differing:
+        raise BundleError(f"{file}: frontend_conf differs from Paraformer's in {differing}")
+    if encoder != "SANMEncoderChunkOpt" or settings.get("input_layer") != "pe_online":
+        raise BundleError(f"{file} is not for SANMEncoderChunkOpt with input_layer pe_online")
+    return settings
+
+
+def _read_centres(path: Path, width: int) -> torch.Tensor:
+    require_file(path, "the linguistic codebook")
+    try:
+        centres = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise BundleError(f"the linguistic codebook cannot be read: {path}: {error}") from error
+    if centres.shape != (LINGUISTIC_CODES, width):
+        raise BundleError(
+            f"{path} has shape {list(centres.shape)}; the encoder needs [{LINGUISTIC_CODES}, {width}]"
+        )
+    return torch.from_numpy(np.asarray(centres, np.float32))

@@ -1,0 +1,70 @@
+"""Whole-utterance preparation as the reference does it: peak normalisation, and trimming of silence.
+
+Both need the whole utterance, so streams do neither.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aqaa.models.errors import AudioError
+from aqaa.tokenizers.stream import Samples, check_samples
+
+_PEAK = 0.999
+_LEAST_PEAK = 0.01  # quieter audio is scaled as if its peak were this
+
+# librosa.effects.trim(top_db=20, frame_length=512, hop_length=128)
+_TRIM_DB = 20.0
+_TRIM_FRAME = 512
+_TRIM_HOP = 128
+_TRIM_FLOOR = 1e-5  # librosa's amplitude floor before decibels
+_TRIM_UNIT = 240  # samples; what is kept is a multiple of it ...
+_KEEP_LEFT = 800  # ... and 50 ms before
+_KEEP_RIGHT = 3520  # ... and 220 ms after
+
+
+def prepare(wav: NDArray[np.generic], *, normalise: bool, trim: bool) -> Samples:
+    """`wav` [n] checked, and scaled and trimmed if asked, in the reference's order.
+
+    Raises:
+        AudioError: empty or unusable audio.
+    """
+    samples = check_samples(wav)
+    if not samples.size:
+        raise AudioError("the audio is empty: there is nothing to tokenize")
+    if normalise:
+        samples = peak_normalise(samples)
+    return trim_silence(samples) if trim else samples
+
+
+def peak_normalise(samples: Samples) -> Samples:
+    """Scale to a peak of 0.999; audio below a peak of 0.01 by the factor for 0.01."""
+    peak = max(float(np.abs(samples).max()), _LEAST_PEAK)
+    return samples / np.float32(peak) * np.float32(_PEAK)
+
+
+def trim_silence(samples: Samples) -> Samples:
+    """Cut quiet ends (20 dB below the loudest 32 ms) to 50 ms before and 220 ms after the speech.
+
+    The length becomes a multiple of 240 samples plus 4,320, filled up with zeros: it may be longer
+    than the input.
+    """
+    first, last = _loud_span(samples)
+    start = first - _KEEP_LEFT
+    length = math.ceil((last - first) / _TRIM_UNIT) * _TRIM_UNIT + _KEEP_LEFT + _KEEP_RIGHT
+    kept = samples[max(0, start) : max(0, start + length)]
+    left = max(0, -start)
+    return np.pad(kept, (left, length - left - kept.size))
+
+
+def _loud_span(samples: Samples) -> tuple[int, int]:
+    """Start and end of the loud part, as librosa finds them."""
+    padded = np.pad(samples, _TRIM_FRAME // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _TRIM_FRAME)[::_TRIM_HOP]
+    rms = np.sqrt(np.mean(np.square(frames), axis=1))
+    level = 20 * np.log10(np.maximum(rms, _TRIM_FLOOR))
+    loud = np.flatnonzero(level > level.max() - _TRIM_DB)
+    return int(loud[0]) * _TRIM_HOP, min(samples.size, (int(loud[-1]) + 1) * _TRIM_HOP)
