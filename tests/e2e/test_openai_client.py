@@ -6,31 +6,20 @@ import asyncio
 import base64
 import io
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
-import numpy as np
 import pytest
 import soundfile
-import soxr
 from ears import hear, mentions
 from openai import AsyncOpenAI
 from serving import Question
-
-RATE = 24_000
+from wire_sound import RATE, in_real_time, pcm16, samples
 
 
 @pytest.fixture
 async def client(server: str) -> AsyncIterator[AsyncOpenAI]:
     async with AsyncOpenAI(base_url=f"{server}/v1", api_key="unused") as openai:
         yield openai
-
-
-def pcm16(question: Question) -> bytes:
-    wave, native = soundfile.read(question.path, dtype="float32")
-    return (soxr.resample(wave, native, RATE) * 32767).astype("<i2").tobytes()
-
-
-def samples(pcm: bytes) -> np.ndarray:
-    return np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
 
 
 async def test_realtime_answers_a_committed_question(
@@ -41,7 +30,9 @@ async def test_realtime_answers_a_committed_question(
         await connection.session.update(
             session={"type": "realtime", "audio": {"input": {"turn_detection": None}}}
         )
-        await connection.input_audio_buffer.append(audio=base64.b64encode(pcm16(question)).decode())
+        await connection.input_audio_buffer.append(
+            audio=base64.b64encode(pcm16(question.path)).decode()
+        )
         await connection.input_audio_buffer.commit()
         await connection.response.create()
         async for event in connection:
@@ -64,15 +55,19 @@ async def test_realtime_hears_the_end_of_the_turn_by_itself(
 ) -> None:
     kinds = []
     async with asyncio.timeout(60), client.realtime.connect(model="nano") as connection:
-        pcm = pcm16(question) + bytes(2 * RATE)  # and a second of silence
-        for start in range(0, len(pcm), 4800):
-            piece = base64.b64encode(pcm[start : start + 4800]).decode()
-            await connection.input_audio_buffer.append(audio=piece)
-            await asyncio.sleep(0.1)
+
+        async def speak() -> None:
+            async with aclosing(in_real_time(pcm16(question.path))) as pieces:
+                async for piece in pieces:
+                    audio = base64.b64encode(piece).decode()
+                    await connection.input_audio_buffer.append(audio=audio)
+
+        speaking = asyncio.create_task(speak())
         async for event in connection:
             kinds.append(event.type)
             if event.type == "response.done":
                 break
+        speaking.cancel()
     wanted = [
         "input_audio_buffer.speech_started",
         "input_audio_buffer.speech_stopped",
@@ -88,7 +83,7 @@ async def test_chat_completions_answers_a_recording(
     client: AsyncOpenAI, question: Question
 ) -> None:
     wav = io.BytesIO()
-    soundfile.write(wav, samples(pcm16(question)), RATE, format="WAV", subtype="PCM_16")
+    soundfile.write(wav, samples(pcm16(question.path)), RATE, format="WAV", subtype="PCM_16")
     data = base64.b64encode(wav.getvalue()).decode()
     completion = await client.chat.completions.create(
         model="nano",
