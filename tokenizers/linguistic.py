@@ -1,8 +1,8 @@
 """The linguistic tokenizer ("vq02"): Paraformer's online encoder and k-means, 16.7 codes a second.
 
-Audio -> Kaldi filterbank -> 7 frames stacked every 6 (60 ms) -> global mean and variance -> FunASR's
-chunked encoder, 4 frames (240 ms) at a time -> the nearest of 1,024 centres. What the published code
-does with a whole utterance is the same loop over chunks, so here `encode` is a stream, too.
+Audio -> Kaldi filterbank -> 7 frames stacked every 6 (60 ms) -> global mean and variance ->
+FunASR's chunked encoder, 4 frames (240 ms) at a time -> the nearest of 1,024 centres. What the
+published code does with a whole utterance is the same loop over chunks: here `encode` is a stream.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import yaml
 from numpy.typing import NDArray
 
 from aqaa.models.bundle import LINGUISTIC_CODES, TOKENIZER_RATE, TokenizerConfig
-from aqaa.models.errors import AudioError, BundleError
+from aqaa.models.errors import BundleError
 from aqaa.models.weights import load_state_dict, require_file
 from aqaa.tokenizers.features import FBANK_BINS, FBANK_HOP, FBANK_WINDOW, kaldi_fbank
 from aqaa.tokenizers.funasr_encoder import CHUNK_FRAMES, ChunkEncoder
@@ -27,7 +27,6 @@ from aqaa.tokenizers.stream import (
     SampleBuffer,
     Samples,
     TokenStream,
-    check_samples,
     join_codes,
 )
 
@@ -216,6 +215,7 @@ def _read_centres(path: Path, width: int) -> torch.Tensor:
         raise BundleError(f"the linguistic codebook cannot be read: {path}: {error}") from error
     if centres.shape != (LINGUISTIC_CODES, width):
         raise BundleError(
-            f"{path} has shape {list(centres.shape)}; the encoder needs [{LINGUISTIC_CODES}, {width}]"
+            f"{path} has shape {list(centres.shape)}; "
+            f"the encoder needs [{LINGUISTIC_CODES}, {width}]"
         )
     return torch.from_numpy(np.asarray(centres, np.float32))

@@ -1,4 +1,4 @@
-"""Whole-utterance preparation as the reference does it: peak normalisation, and trimming of silence.
+"""Whole-utterance preparation as the reference does it: peak normalisation, and trimming.
 
 Both need the whole utterance, so streams do neither.
 """
