@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import soundfile
 from rich.progress import track
 
@@ -72,4 +71,4 @@ def say_all(utterances: Iterable[Utterance], processes: int = 2) -> float:
         return 0.0
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         made: Iterator[float] = pool.imap_unordered(_make, todo, chunksize=4)
-        return float(np.sum([s for s in track(made, "speaking", total=len(todo))]))
+        return sum(track(made, "speaking", total=len(todo)))

@@ -69,22 +69,22 @@ _ESPEAK = [
 ]  # fmt: skip
 
 # Kokoro's styles are points of one space: mixtures are new speakers. Held-out styles never enter.
-_KOKORO_MIXES = {
-    "kokoro_mix1": ("jf_alpha:0.5 jm_kumo:0.5", "m"),
-    "kokoro_mix2": ("jf_alpha:0.6 jf_gongitsune:0.4", "f"),
-    "kokoro_mix3": ("jf_gongitsune:0.6 jm_kumo:0.4", "f"),
-    "kokoro_mix4": ("jf_alpha:1.35 jm_kumo:-0.35", "f"),
-    "kokoro_mix5": ("jf_gongitsune:1.3 jf_alpha:-0.3", "f"),
-    "kokoro_mix6": ("jm_kumo:1.2 jf_gongitsune:-0.2", "m"),
-}
+_KOKORO_MIXES = [
+    Voice("kokoro_mix1", "kokoro", "jf_alpha:0.5 jm_kumo:0.5", "m", cost=0.9),
+    Voice("kokoro_mix2", "kokoro", "jf_alpha:0.6 jf_gongitsune:0.4", "f", cost=0.9),
+    Voice("kokoro_mix3", "kokoro", "jf_gongitsune:0.6 jm_kumo:0.4", "f", cost=0.9),
+    Voice("kokoro_mix4", "kokoro", "jf_alpha:1.35 jm_kumo:-0.35", "f", cost=0.9),
+    Voice("kokoro_mix5", "kokoro", "jf_gongitsune:1.3 jf_alpha:-0.3", "f", cost=0.9),
+    Voice("kokoro_mix6", "kokoro", "jm_kumo:1.2 jf_gongitsune:-0.2", "m", cost=0.9),
+]
 
 _VOICES = [
     Voice("joe", "piper", "en_US-joe-medium", "m", cost=0.15),
-    Voice("alpha", "kokoro", "jf_alpha:1", "f", cost=0.8),
-    Voice("gongitsune", "kokoro", "jf_gongitsune:1", "f", cost=0.8),
-    Voice("kumo", "kokoro", "jm_kumo:1", "m", cost=0.8),
+    Voice("alpha", "kokoro", "jf_alpha:1", "f", cost=0.9),
+    Voice("gongitsune", "kokoro", "jf_gongitsune:1", "f", cost=0.9),
+    Voice("kumo", "kokoro", "jm_kumo:1", "m", cost=0.9),
     *(
-        Voice(n, "kokoro", m, "m" if g == "m" else "f", cost=0.8)
+        Voice(n, "kokoro", m, "m" if g == "m" else "f", cost=0.9)
         for n, (m, g) in _KOKORO_MIXES.items()
     ),
     Voice("kal", "flite", "kal16", "m"),
@@ -97,8 +97,8 @@ _VOICES = [
     *_ESPEAK,
 ]
 _HELD_OUT = [
-    Voice("nezumi", "kokoro", "jf_nezumi:1", "f", cost=0.8),
-    Voice("tebukuro", "kokoro", "jf_tebukuro:1", "f", cost=0.8),
+    Voice("nezumi", "kokoro", "jf_nezumi:1", "f", cost=0.9),
+    Voice("tebukuro", "kokoro", "jf_tebukuro:1", "f", cost=0.9),
     Voice("rms", "flite", "rms", "m"),
 ]
 VOICES: dict[str, Voice] = {v.name: v for v in [*_VOICES, *_HELD_OUT]}

@@ -1,0 +1,39 @@
+"""The corpus that the tokenizers learn from: who says what, and the manifest of it.
+
+Texts are half `texts.sentences`, half the domain's training phrasings. Every voice says its own
+sample of them: cheap voices many, dear ones (Kokoro) fewer. Held-out voices say `HELD_OUT_CLIPS`
+sentences each, of another seed, to measure with.
+"""
+
+from __future__ import annotations
+
+import random
+
+from aqaa.models.recipe.domain.load import load_domain
+from aqaa.models.recipe.speech.cache import Utterance
+from aqaa.models.recipe.speech.texts import sentences
+from aqaa.models.recipe.speech.voices import HELD_OUT, SPOKEN, VOICES
+
+CLIPS = {"espeak": 150, "flite": 350, "festival": 250, "piper": 1400, "kokoro": 70}  # a voice
+TEACHER_CLIPS = {"alpha": 180, "gongitsune": 180, "kumo": 180}  # the natural ones say more
+HELD_OUT_CLIPS = 40
+RATES = (0.85, 0.93, 1.0, 1.0, 1.08, 1.18)
+
+
+def plan(seed: int = 0) -> list[Utterance]:
+    """The training utterances, shuffled, so that any prefix is a corpus of every voice."""
+    texts = sentences(6000, seed) + list(load_domain().questions())
+    picked: list[Utterance] = []
+    for name in SPOKEN:
+        rng = random.Random(f"{seed} {name}")
+        count = TEACHER_CLIPS.get(name, CLIPS[VOICES[name].engine])
+        picked += [Utterance(t, name, rng.choice(RATES)) for t in rng.sample(texts, count)]
+    random.Random(seed).shuffle(picked)
+    return picked
+
+
+def held_out_plan(seed: int = 77_000) -> list[Utterance]:
+    """What the held-out voices say, to measure the tokenizers on; no text of the domain."""
+    texts = sentences(HELD_OUT_CLIPS * len(HELD_OUT), seed)
+    voices = [name for name in HELD_OUT for _ in range(HELD_OUT_CLIPS)]
+    return [Utterance(text, voice) for text, voice in zip(texts, voices, strict=True)]
