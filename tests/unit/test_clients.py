@@ -1,0 +1,256 @@
+"""The Python client against small real WebSocket servers, and its parts alone."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from websockets.asyncio.server import Server, ServerConnection, serve
+
+from aqaa.clients.client import WIRE_RATE, connect, realtime_url
+from aqaa.clients.load import Load, Report, run
+from aqaa.clients.microphone import Player
+from aqaa.clients.sound import read_sound, speech_end, write_sound
+from aqaa.clients.turn import Loudspeaker, Turn, speak
+from aqaa.models.errors import AudioError, CapacityError, ConnectionLostError
+
+Handler = Callable[[ServerConnection], Awaitable[None]]
+BEEP = np.sin(np.arange(2400) / 10).astype(np.float32)  # 0.1 s
+
+
+@asynccontextmanager
+async def listening(handler: Handler) -> AsyncIterator[str]:
+    server: Server
+    async with serve(handler, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+
+
+def event(kind: str, **fields: object) -> str:
+    return json.dumps({"type": kind, "event_id": "e", **fields})
+
+
+def of_content(kind: str, **fields: object) -> str:
+    return event(kind, response_id="r", item_id="i", output_index=0, content_index=0, **fields)
+
+
+def response(status: str, reason: str | None = None) -> dict[str, object]:
+    audio = {"output": {"format": {"type": "audio/pcm", "rate": 24000}, "voice": "joe"}}
+    details = {"type": "cancelled", "reason": reason} if reason else None
+    return {
+        "id": "r",
+        "status": status,
+        "status_details": details,
+        "output_modalities": ["audio"],
+        "audio": audio,
+    }
+
+
+def sound(seconds: float) -> str:
+    return base64.b64encode(bytes(2 * round(seconds * WIRE_RATE))).decode()
+
+
+async def answer(socket: ServerConnection) -> None:
+    """One answer: a word, two pieces of sound, done."""
+    await socket.send(of_content("response.output_audio_transcript.delta", delta="Paris"))
+    await socket.send(of_content("response.output_audio.delta", delta=sound(0.5)))
+    await socket.send(of_content("response.output_audio.delta", delta=sound(0.25)))
+    await socket.send(event("response.done", response=response("completed")))
+
+
+async def after_speech(socket: ServerConnection, appends: int = 10) -> None:
+    while appends:
+        appends -= json.loads(await socket.recv())["type"] == "input_audio_buffer.append"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://host:8000", "ws://host:8000/v1/realtime?model=nano"),
+        ("https://host/voice/", "wss://host/voice/v1/realtime?model=nano"),
+        ("host:8000", "ws://host:8000/v1/realtime?model=nano"),
+        ("ws://host/v1", "ws://host/v1/realtime?model=nano"),
+        ("wss://host/v1/realtime", "wss://host/v1/realtime?model=nano"),
+    ],
+)
+def test_the_url_of_a_server_becomes_that_of_its_realtime_endpoint(url: str, expected: str) -> None:
+    assert realtime_url(url, "nano") == expected
+
+
+async def test_a_spoken_turn_collects_words_sound_and_latency() -> None:
+    async def handler(socket: ServerConnection) -> None:
+        await after_speech(socket)
+        await answer(socket)
+        await socket.wait_closed()
+
+    async with listening(handler) as url, connect(url) as server:
+        turn = await speak(server, BEEP)
+    assert (turn.transcript, turn.status) == ("Paris", "completed")
+    assert turn.audio.size == round(0.75 * WIRE_RATE)
+    assert turn.heard_after is not None
+    assert turn.heard_after > 0
+    assert turn.ok
+
+
+async def test_an_answer_that_the_user_talked_over_gives_way_to_the_next() -> None:
+    async def handler(socket: ServerConnection) -> None:
+        await after_speech(socket)
+        await socket.send(of_content("response.output_audio_transcript.delta", delta="What"))
+        await socket.send(event("response.done", response=response("cancelled", "turn_detected")))
+        await answer(socket)
+        await socket.wait_closed()
+
+    async with listening(handler) as url, connect(url) as server:
+        turn = await speak(server, BEEP)
+    assert turn.transcript == "Paris"
+
+
+async def test_a_full_server_is_a_capacity_error() -> None:
+    async def handler(socket: ServerConnection) -> None:
+        await socket.close(1013, "all sessions taken")
+
+    async with listening(handler) as url, connect(url) as server:
+        with pytest.raises(CapacityError, match="all sessions taken"):
+            await speak(server, BEEP)
+
+
+async def test_a_server_that_hangs_up_mid_answer_is_a_lost_connection() -> None:
+    async def handler(socket: ServerConnection) -> None:
+        await after_speech(socket)
+        await socket.send(of_content("response.output_audio.delta", delta=sound(0.5)))
+        await socket.close(1011, "engine died")
+
+    async with listening(handler) as url, connect(url) as server:
+        with pytest.raises(ConnectionLostError, match="engine died"):
+            await speak(server, BEEP)
+
+
+async def test_an_error_event_ends_the_turn_with_its_message() -> None:
+    async def handler(socket: ServerConnection) -> None:
+        error = {"type": "server_error", "message": "the decoder is gone"}
+        await socket.send(event("error", error=error))
+        await socket.wait_closed()
+
+    async with listening(handler) as url, connect(url) as server:
+        with pytest.raises(ConnectionLostError, match="the decoder is gone"):
+            await speak(server, BEEP)
+
+
+async def test_events_of_a_later_protocol_are_passed_over() -> None:
+    async def handler(socket: ServerConnection) -> None:
+        await socket.send(event("response.hologram.delta", delta="?"))
+        await after_speech(socket)
+        await answer(socket)
+        await socket.wait_closed()
+
+    async with listening(handler) as url, connect(url) as server:
+        assert (await speak(server, BEEP)).ok
+
+
+async def test_nothing_at_the_address_says_how_to_start_a_server() -> None:
+    with pytest.raises(ConnectionLostError, match="aqaa serve"):
+        async with connect("http://127.0.0.1:9"):
+            pass
+
+
+async def test_a_load_counts_every_turn_that_was_answered_or_lost() -> None:
+    served = 0
+
+    async def handler(socket: ServerConnection) -> None:
+        nonlocal served
+        served += 1
+        if served == 2:
+            await socket.close(1013, "full")
+            return
+        await after_speech(socket)
+        await answer(socket)
+        await socket.wait_closed()
+
+    async with listening(handler) as url:
+        report = await run(Load(url, "nano", sessions=2, turns=1), [BEEP])
+    assert (report.asked, len(report.turns), len(report.failures)) == (2, 1, 1)
+    assert report.summary()["ok_fraction"] == 0.5
+
+
+def test_a_piece_that_comes_after_the_sound_has_run_out_is_a_gap() -> None:
+    speaker = Loudspeaker()
+    speaker.play(WIRE_RATE, now=10.0)
+    speaker.play(WIRE_RATE, now=10.9)  # in time: one second was there
+    assert speaker.gaps == 0
+    speaker.play(WIRE_RATE, now=12.5)  # two seconds ran out at 12.0
+    assert speaker.gaps == 1
+    assert speaker.gap_seconds == pytest.approx(0.5)
+
+
+def test_a_turn_with_a_gap_is_not_ok() -> None:
+    assert not Turn(status="completed", audio=BEEP, gaps=1).ok
+    assert not Turn(status="completed").ok
+    assert not Turn(status="cancelled", audio=BEEP).ok
+
+
+def test_percentiles_are_of_the_turns_that_were_heard() -> None:
+    report = Report(1, [Turn(heard_after=s / 1000) for s in (100, 200, 300)] + [Turn()])
+    assert report.summary()["latency_ms"] == {"heard": {"p50": 200.0, "p95": 290.0, "p99": 298.0}}
+
+
+def test_speech_ends_where_the_sound_does() -> None:
+    rate = 16_000
+    wave = np.concatenate([np.sin(np.arange(rate)), np.zeros(rate)]).astype(np.float32)
+    assert abs(speech_end(wave, rate) - rate) <= rate // 100
+    assert speech_end(np.zeros(10, np.float32), rate) == 10
+
+
+def test_the_player_knows_how_much_of_an_answer_was_heard() -> None:
+    player = Player()
+    player.put("a", np.ones(2400, np.float32))
+    player.put("a", np.ones(2400, np.float32))
+    assert player.take(3600).sum() == 3600
+    assert player.cut() == ("a", 150)
+    assert player.cut() is None
+    assert not player.take(100).any()
+
+
+def test_a_file_is_read_at_the_asked_rate_in_mono(tmp_path: Path) -> None:
+    stereo = np.stack([np.ones(4800), np.zeros(4800)], axis=1) * 0.5
+    soundfile.write(tmp_path / "in.wav", stereo, 48_000)
+    wave = read_sound(tmp_path / "in.wav", 24_000)
+    assert abs(wave.size - 2400) <= 1
+    assert wave[600:1800].mean() == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a sound file at all"])
+def test_a_file_that_is_no_sound_is_named(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "bad.wav"
+    file.write_bytes(content)
+    with pytest.raises(AudioError, match=r"bad\.wav"):
+        read_sound(file, 24_000)
+
+
+def test_an_answer_cannot_be_written_to_an_unknown_kind_of_file(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"answer\.docx"):
+        write_sound(tmp_path / "answer.docx", BEEP, 24_000)
+
+
+async def test_a_microphone_speaks_in_real_time_and_goes_on_in_silence() -> None:
+    sizes: list[int] = []
+    loop = asyncio.get_running_loop()
+
+    async def handler(socket: ServerConnection) -> None:
+        start = loop.time()
+        for _ in range(10):
+            message = json.loads(await socket.recv())
+            sizes.append(len(base64.b64decode(message["audio"])))
+        assert loop.time() - start > 0.15  # ten blocks of 20 ms cannot arrive sooner
+        await answer(socket)
+        await socket.wait_closed()
+
+    async with listening(handler) as url, connect(url) as server:
+        await speak(server, BEEP)
+    assert set(sizes) == {960}
