@@ -7,10 +7,11 @@ sentences each, of another seed, to measure with.
 
 from __future__ import annotations
 
+import json
 import random
 
 from aqaa.models.recipe.domain.load import load_domain
-from aqaa.models.recipe.speech.cache import Utterance
+from aqaa.models.recipe.speech.cache import Utterance, cached_path, work_dir
 from aqaa.models.recipe.speech.texts import sentences
 from aqaa.models.recipe.speech.voices import HELD_OUT, SPOKEN, VOICES
 
@@ -21,7 +22,24 @@ RATES = (0.85, 0.93, 1.0, 1.0, 1.08, 1.18)
 
 
 def plan(seed: int = 0) -> list[Utterance]:
-    """The training utterances, shuffled, so that any prefix is a corpus of every voice."""
+    """The training utterances, shuffled, so that any prefix is a corpus of every voice.
+
+    The first plan is kept in the work directory (`corpus.json`), so that a later edit of the domain
+    does not ask for all speech anew; delete that file to plan afresh.
+    """
+    file = work_dir() / "corpus.json"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(_plan(seed)), encoding="utf-8")
+    return [Utterance(*row) for row in json.loads(file.read_text(encoding="utf-8"))]
+
+
+def spoken() -> list[Utterance]:
+    """The part of the plan that has been synthesised."""
+    return [utterance for utterance in plan() if cached_path(utterance).exists()]
+
+
+def _plan(seed: int) -> list[Utterance]:
     texts = sentences(6000, seed) + list(load_domain().questions())
     picked: list[Utterance] = []
     for name in SPOKEN:

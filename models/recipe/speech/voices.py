@@ -83,10 +83,7 @@ _VOICES = [
     Voice("alpha", "kokoro", "jf_alpha:1", "f", cost=0.9),
     Voice("gongitsune", "kokoro", "jf_gongitsune:1", "f", cost=0.9),
     Voice("kumo", "kokoro", "jm_kumo:1", "m", cost=0.9),
-    *(
-        Voice(n, "kokoro", m, "m" if g == "m" else "f", cost=0.9)
-        for n, (m, g) in _KOKORO_MIXES.items()
-    ),
+    *_KOKORO_MIXES,
     Voice("kal", "flite", "kal16", "m"),
     Voice("awb", "flite", "awb", "m"),
     Voice("slt", "flite", "slt", "f"),
