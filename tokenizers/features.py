@@ -79,7 +79,7 @@ def log_power_mel(padded: Samples) -> Samples:
     spectrum = np.fft.rfft(frames * _hann())
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     mel = power.astype(np.float32) @ mel_filters().T
-    return np.log10(np.maximum(mel, np.float32(1e-10)))
+    return np.asarray(np.log10(np.maximum(mel, np.float32(1e-10))), np.float32)
 
 
 def clamp_log_mel(power: Samples, loudest: NDArray[np.float32] | np.float32) -> Samples:

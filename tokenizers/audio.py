@@ -1,0 +1,217 @@
+"""Audio between clients and the house: any wire format in, 16 kHz float out, and back again.
+
+State of a stream is its resampler and two counters. soxr keeps some tens of milliseconds inside
+(about 20 at 24 and 48 kHz, 65 at 8 kHz) and returns them on `flush`; the total is exact: n samples
+at rate r become round(n * 16000 / r), however long the stream and however it was cut.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Literal
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from aqaa.models.bundle import TOKENIZER_RATE, VOCODER_RATE
+from aqaa.models.errors import AudioError, StreamClosedError
+from aqaa.tokenizers.stream import Samples, check_samples
+
+Encoding = Literal["pcm16", "f32", "pcmu", "pcma"]
+
+_SAMPLE_BYTES: dict[str, int] = {"pcm16": 2, "f32": 4, "pcmu": 1, "pcma": 1}
+LOWEST_RATE = 8_000  # Hz; telephony
+HIGHEST_RATE = 192_000  # Hz; the highest that sound cards offer
+_G711_RATE = 8_000  # Hz; ITU-T G.711
+_MOST_CHANNELS = 8
+_INT16_SCALE = 32768
+
+
+@dataclass(frozen=True)
+class AudioFormat:
+    """How samples lie on the wire, little-endian, channels interleaved.
+
+    Raises:
+        AudioError: an unknown encoding, or a rate or channel count that cannot be served.
+    """
+
+    encoding: Encoding = "pcm16"
+    rate: int = 24_000
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        if self.encoding not in _SAMPLE_BYTES:
+            raise AudioError(
+                f"unknown audio encoding {self.encoding!r}: use one of {sorted(_SAMPLE_BYTES)}"
+            )
+        if not LOWEST_RATE <= self.rate <= HIGHEST_RATE:
+            raise AudioError(
+                f"unsupported sample rate {self.rate} Hz: use {LOWEST_RATE} to {HIGHEST_RATE} Hz"
+            )
+        if self.encoding in ("pcmu", "pcma") and self.rate != _G711_RATE:
+            raise AudioError(f"G.711 ({self.encoding}) is {_G711_RATE} Hz, not {self.rate} Hz")
+        if not 1 <= self.channels <= _MOST_CHANNELS:
+            raise AudioError(f"{self.channels} channels: use 1 to {_MOST_CHANNELS}")
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample of every channel."""
+        return _SAMPLE_BYTES[self.encoding] * self.channels
+
+
+class Resampler:
+    """Streaming mono resampling between two rates (soxr, high quality: 20 bits, linear phase)."""
+
+    def __init__(self, source_rate: int, target_rate: int) -> None:
+        self._soxr = (
+            None
+            if source_rate == target_rate
+            else soxr.ResampleStream(source_rate, target_rate, 1, dtype="float32", quality="HQ")
+        )
+        self.samples_in = 0
+        self.samples_out = 0
+
+    def push(self, samples: Samples, *, last: bool = False) -> Samples:
+        """Samples `[m]` at the target rate that `samples` `[n]` complete; all the rest if `last`."""
+        self.samples_in += samples.size
+        out: Samples = samples
+        if self._soxr is not None:
+            out = self._soxr.resample_chunk(samples, last=last)
+        self.samples_out += out.size
+        return out
+
+
+class InputConverter:
+    """A client's audio to float32 mono at 16 kHz, channels averaged; one for each stream."""
+
+    def __init__(self, source: AudioFormat) -> None:
+        self.source = source
+        self._resampler = Resampler(source.rate, TOKENIZER_RATE)
+        self._closed = False
+
+    @property
+    def samples_in(self) -> int:
+        """Samples per channel taken so far, at the client's rate."""
+        return self._resampler.samples_in
+
+    @property
+    def samples_out(self) -> int:
+        """Samples returned so far, at 16 kHz."""
+        return self._resampler.samples_out
+
+    def push(self, data: bytes) -> Samples:
+        """Float32 `[n]` at 16 kHz that `data` completes.
+
+        Raises:
+            AudioError: not whole samples of all channels, or NaN, infinite or integer-scaled
+                floats; the converter is as it was and may be used on.
+            StreamClosedError: it was flushed.
+        """
+        if self._closed:
+            raise StreamClosedError("this audio stream has ended: open a new one")
+        return self._resampler.push(self._decode(data))
+
+    def flush(self) -> Samples:
+        """What the resampler still holds; closes the converter.
+
+        Raises:
+            StreamClosedError: it was flushed before.
+        """
+        if self._closed:
+            raise StreamClosedError("this audio stream has ended: open a new one")
+        self._closed = True
+        return self._resampler.push(np.empty(0, np.float32), last=True)
+
+    def _decode(self, data: bytes) -> Samples:
+        frame = self.source.frame_bytes
+        if len(data) % frame:
+            raise AudioError(
+                f"{len(data)} bytes are not whole samples of {frame} bytes "
+                f"({self.source.encoding}, {self.source.channels} channel(s)): "
+                "send audio cut between samples"
+            )
+        match self.source.encoding:
+            case "f32":
+                samples = check_samples(np.frombuffer(data, "<f4"))
+            case "pcm16":
+                samples = _from_int16(np.frombuffer(data, "<i2"))
+            case "pcmu" | "pcma":
+                table = _g711_table(self.source.encoding)
+                samples = table[np.frombuffer(data, np.uint8)]
+        if self.source.channels > 1:
+            samples = samples.reshape(-1, self.source.channels).mean(axis=1, dtype=np.float32)
+        return samples
+
+
+class OutputConverter:
+    """The vocoder's float32 mono to a client's bytes; one for each stream of an answer."""
+
+    def __init__(self, target: AudioFormat, source_rate: int = VOCODER_RATE) -> None:
+        self.target = target
+        self._resampler = Resampler(source_rate, target.rate)
+        self._closed = False
+
+    @property
+    def samples_out(self) -> int:
+        """Samples per channel returned so far, at the client's rate."""
+        return self._resampler.samples_out
+
+    def push(self, pcm: NDArray[np.generic]) -> bytes:
+        """The client's bytes that `pcm` (float `[n]`, source rate) completes; peaks are clipped.
+
+        Raises:
+            AudioError: unusable samples; the converter is as it was and may be used on.
+            StreamClosedError: it was flushed.
+        """
+        if self._closed:
+            raise StreamClosedError("this audio stream has ended: open a new one")
+        return self._encode(self._resampler.push(check_samples(pcm)))
+
+    def flush(self) -> bytes:
+        """What the resampler still holds; closes the converter.
+
+        Raises:
+            StreamClosedError: it was flushed before.
+        """
+        if self._closed:
+            raise StreamClosedError("this audio stream has ended: open a new one")
+        self._closed = True
+        return self._encode(self._resampler.push(np.empty(0, np.float32), last=True))
+
+    def _encode(self, samples: Samples) -> bytes:
+        if self.target.channels > 1:
+            samples = np.repeat(samples, self.target.channels)
+        if self.target.encoding == "f32":
+            return np.clip(samples, -1.0, 1.0).astype("<f4").tobytes()
+        scaled = np.clip(np.rint(samples * _INT16_SCALE), -_INT16_SCALE, _INT16_SCALE - 1)
+        if self.target.encoding == "pcm16":
+            return scaled.astype("<i2").tobytes()
+        linear = scaled.astype("=i2").tobytes()  # audioop reads the machine's own byte order
+        encode = _audioop().lin2ulaw if self.target.encoding == "pcmu" else _audioop().lin2alaw
+        data: bytes = encode(linear, 2)
+        return data
+
+
+def _from_int16(samples: NDArray[np.int16]) -> Samples:
+    return samples.astype(np.float32) / np.float32(_INT16_SCALE)
+
+
+@cache
+def _g711_table(encoding: Encoding) -> Samples:
+    """What each of the 256 bytes means."""
+    decode = _audioop().ulaw2lin if encoding == "pcmu" else _audioop().alaw2lin
+    return _from_int16(np.frombuffer(decode(bytes(range(256)), 2), "=i2"))
+
+
+@cache
+def _audioop() -> ModuleType:
+    """The standard library's G.711, or audioop-lts, which carries it on from Python 3.13."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import audioop
+
+    return audioop

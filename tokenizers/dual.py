@@ -1,0 +1,161 @@
+"""Both tokenizers and the interleaver as one: audio in, the decoder's ids out, in whole groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aqaa.models.bundle import (
+    GROUP_SECONDS,
+    GROUP_TOKENS,
+    TOKENIZER_RATE,
+    Bundle,
+)
+from aqaa.models.errors import StreamClosedError
+from aqaa.tokenizers.interleave import Interleaver, interleave
+from aqaa.tokenizers.linguistic import LinguisticStream, LinguisticTokenizer
+from aqaa.tokenizers.normalise import prepare
+from aqaa.tokenizers.semantic import SemanticStream, SemanticTokenizer
+from aqaa.tokenizers.stream import Codes, check_samples
+
+GROUP_SAMPLES = round(GROUP_SECONDS * TOKENIZER_RATE)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What an utterance became: raw codes of both tokenizers, and the decoder's ids."""
+
+    linguistic: Codes
+    semantic: Codes
+    ids: list[int]
+
+
+class DualTokenizer:
+    """Weights of both tokenizers; opens streams."""
+
+    def __init__(
+        self,
+        linguistic: LinguisticTokenizer,
+        semantic: SemanticTokenizer,
+        *,
+        audio_offset: int,
+        normalise: bool,
+    ) -> None:
+        self.linguistic = linguistic
+        self.semantic = semantic
+        self.audio_offset = audio_offset
+        self._normalise = normalise
+
+    @classmethod
+    def load(cls, bundle: Bundle, device: str = "cpu", threads: int = 1) -> DualTokenizer:
+        """Load both parts of the bundle's tokenizer.
+
+        Raises:
+            BundleError: a file is missing, damaged or does not fit; the message names it.
+        """
+        return cls(
+            LinguisticTokenizer.load(bundle.tokenizer, device),
+            SemanticTokenizer.load(bundle.tokenizer, device, threads),
+            audio_offset=bundle.tokens.audio_offset,
+            normalise=bundle.tokenizer.normalise,
+        )
+
+    def encode(self, wav: NDArray[np.generic]) -> list[int]:
+        """Decoder ids, in whole groups, of a whole utterance `wav` (float `[m]`, 16 kHz mono).
+
+        Scaled to the published chat path's peak if the bundle says so; never trimmed.
+
+        Raises:
+            AudioError: empty or unusable audio.
+        """
+        return self.encode_fully(wav).ids
+
+    def encode_fully(self, wav: NDArray[np.generic]) -> Encoded:
+        """As `encode`, with the raw codes of both tokenizers.
+
+        Raises:
+            AudioError: empty or unusable audio.
+        """
+        samples = prepare(wav, normalise=self._normalise, trim=False)
+        linguistic = self.linguistic.encode(samples)
+        semantic = self.semantic.encode(samples)
+        ids = interleave(linguistic.tolist(), semantic.tolist(), self.audio_offset)
+        return Encoded(linguistic, semantic, ids)
+
+    def stream(self) -> DualStream:
+        """A new stream; cheap. Streams are not scaled: a peak is only known at the end."""
+        return DualStream(
+            self.linguistic.stream(), self.semantic.stream(), Interleaver(self.audio_offset)
+        )
+
+
+class DualStream:
+    """Decoder ids as audio comes, in whole groups, the same for every cutting of the audio.
+
+    `samples_in` counts what was pushed and `samples_covered` what the returned groups stand for,
+    both at 16 kHz.
+    """
+
+    def __init__(
+        self, linguistic: LinguisticStream, semantic: SemanticStream, weave: Interleaver
+    ) -> None:
+        self._linguistic = linguistic
+        self._semantic = semantic
+        self._weave = weave
+        self._closed = False
+        self.samples_in = 0
+        self.groups = 0
+
+    @property
+    def samples_covered(self) -> int:
+        """Samples from the stream's start that the groups returned so far stand for."""
+        return self.groups * GROUP_SAMPLES
+
+    def push(self, pcm: NDArray[np.generic]) -> list[int]:
+        """The ids that `pcm` (float `[n]`, 16 kHz mono) completes; often none.
+
+        Raises:
+            AudioError: unusable samples; the stream is as it was and may be used on.
+            StreamClosedError: the stream was flushed, or a fault closed it.
+        """
+        self._check_open()
+        samples = check_samples(pcm)
+        self.samples_in += samples.size
+        return self._advance(lambda: (self._linguistic.push(samples), self._semantic.push(samples)))
+
+    def flush(self) -> list[int]:
+        """The ids that were waiting for more audio; closes the stream.
+
+        Codes that fill no group are dropped, as in the reference.
+
+        Raises:
+            StreamClosedError: the stream was flushed before, or a fault closed it.
+        """
+        self._check_open()
+        ids = self._advance(lambda: (self._linguistic.flush(), self._semantic.flush()))
+        self._closed = True
+        return ids
+
+    def fork(self) -> DualStream:
+        """An independent stream in the same state: flush it at a pause, go on with the original."""
+        self._check_open()
+        other = DualStream(self._linguistic.fork(), self._semantic.fork(), self._weave.copy())
+        other.samples_in, other.groups = self.samples_in, self.groups
+        return other
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StreamClosedError("this token stream has ended: open a new one")
+
+    def _advance(self, step: Callable[[], tuple[Codes, Codes]]) -> list[int]:
+        try:
+            linguistic, semantic = step()
+        except BaseException:
+            self._closed = True  # one tokenizer may be ahead of the other
+            raise
+        ids = self._weave.push(linguistic.tolist(), semantic.tolist())
+        self.groups += len(ids) // GROUP_TOKENS
+        return ids
