@@ -76,7 +76,7 @@ class Resampler:
         self.samples_out = 0
 
     def push(self, samples: Samples, *, last: bool = False) -> Samples:
-        """Samples `[m]` at the target rate that `samples` `[n]` complete; all the rest if `last`."""
+        """Samples `[m]` at the target rate that `samples` `[n]` complete, or all if `last`."""
         self.samples_in += samples.size
         out: Samples = samples
         if self._soxr is not None:
@@ -209,7 +209,7 @@ def _g711_table(encoding: Encoding) -> Samples:
 
 @cache
 def _audioop() -> ModuleType:
-    """The standard library's G.711, or audioop-lts, which carries it on from Python 3.13."""
+    """The standard library's G.711 (deprecated; there until Python 3.12)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         import audioop

@@ -1,8 +1,8 @@
 """Weaves linguistic and semantic codes into the decoder's ids, 2 : 3, and takes them apart again.
 
 A group is two linguistic and three semantic tokens, 120 ms of sound. Numbering (Step-Audio): raw
-linguistic code a is audio token a, raw semantic code b is audio token 1024 + b, and the decoder's id
-is `audio_offset` + audio token.
+linguistic code a is audio token a, raw semantic code b is audio token 1024 + b, and the decoder's
+id is `audio_offset` + audio token.
 """
 
 from __future__ import annotations
