@@ -1,0 +1,144 @@
+"""Every setting of the server, in one frozen model.
+
+Read once, at the start: flags over environment (`AQAA_HOST`, `AQAA_ENGINE__ENGINE`, ...) over a
+TOML file over the defaults. `aqaa serve --print-config` shows the result.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from aqaa.models.bundle import nano_path
+from aqaa.models.errors import ConfigError
+from aqaa.server.engine.settings import EngineSettings
+
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """What an operator may choose; every default has its reason."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="AQAA_", env_nested_delimiter="__"
+    )
+
+    model: Path = Field(default_factory=nano_path, description="the bundle's directory")
+    host: str = Field(default="127.0.0.1", description="loopback: open to others on purpose only")
+    port: int = Field(default=8000, ge=0, le=65535, description="0: any free one")
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(), description="none: whoever reaches the port may talk; commas between several"
+    )
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="web origins that may connect beside the server's own; '*' allows any",
+    )
+    max_sessions: Positive = Field(
+        default=8, description="conversations at once; the next one is refused, not served badly"
+    )
+    max_sessions_per_key: Positive | None = Field(default=None, description="None: no such bound")
+    max_rest_requests: Positive = Field(
+        default=4, description="REST answers in the making at once; the next one gets 503"
+    )
+    max_message_bytes: Positive = Field(
+        default=16 * 1024 * 1024, description="of one WebSocket message: OpenAI's 15 MiB and slack"
+    )
+    max_upload_bytes: Positive = Field(default=32 * 1024 * 1024, description="of one REST body")
+    session_seconds: Seconds = Field(default=3600, description="OpenAI's bound of an hour")
+    max_turn_seconds: Seconds = Field(
+        default=60, description="of one turn; 41.7 tokens/s must leave room in the context"
+    )
+    send_buffer_bytes: Positive = Field(
+        default=8 * 1024 * 1024,
+        description="unsent events of one session (about 2 min of sound): then it is closed",
+    )
+    ping_seconds: Seconds = Field(
+        default=20, description="between pings: a peer that is gone is noticed after twice this"
+    )
+    ahead_seconds: Seconds = Field(
+        default=4.0,
+        description="sound made ahead of its playing; more would take computing from others",
+    )
+    drain_seconds: Seconds = Field(
+        default=20, description="for running answers to end after SIGTERM; Kubernetes kills at 30"
+    )
+    speculation: bool = Field(default=True, description="start answering at a short pause")
+    workers: Positive = Field(default=2, description="threads for tokenizers and vocoder")
+    engine: EngineSettings = EngineSettings()
+
+    @field_validator("api_keys", "allowed_origins", mode="before")
+    @classmethod
+    def _commas(cls, value: object) -> object:
+        return [part for part in value.split(",") if part] if isinstance(value, str) else value
+
+
+def load_settings(file: Path | None = None, **flags: object) -> Settings:
+    """The settings, from `file` (TOML), the environment and flags; a flag of None says nothing.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key is unknown or has an impossible value.
+    """
+    from_file: dict[str, Any] = {}
+    if file is not None:
+        try:
+            from_file = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"cannot read the settings in {file}: {error}") from error
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+
+    class WithFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, from_file)
+
+    try:
+        return WithFile(**given)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ConfigError("these settings are wrong:\n" + "\n".join(lines)) from error
+
+
+def as_toml(settings: Settings) -> str:
+    """The settings as a file that `load_settings` reads; keys are shown as stars."""
+    return "\n".join(_lines(settings.model_dump(mode="json"), ())) + "\n"
+
+
+def _lines(table: dict[str, Any], path: tuple[str, ...]) -> list[str]:
+    lines = [f"[{'.'.join(path)}]"] if path else []
+    lines += [
+        f"{key} = {_value(value)}"
+        for key, value in table.items()
+        if value is not None and not isinstance(value, dict)
+    ]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines += ["", *_lines(value, (*path, key))]
+    return lines
+
+
+def _value(value: object) -> str:
+    import json
+
+    if isinstance(value, list):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    return json.dumps(value)  # TOML's strings, numbers and booleans are written like JSON's

@@ -1,0 +1,46 @@
+"""Where a turn's heard latency goes.
+
+Heard latency runs from the last sample of the user's speech to the first sound of the answer. Its
+stages, in order, each counted only from where the one before it ended *and* the turn was over, so
+that they add up to the whole, and work done while the user still spoke or paused costs nothing:
+
+    turn_end      waiting until the silence is long enough (the client's setting)
+    tokenise      the rest of the question's audio tokens
+    first_token   prefill and the decoder's first id
+    first_group   the ids up to the first whole group of audio
+    first_sound   the vocoder's first chunk
+    send          from there to the socket
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STAGES = ("turn_end", "tokenise", "first_token", "first_group", "first_sound", "send")
+
+
+@dataclass
+class Timeline:
+    """When each stage of a turn ended, in seconds of one clock; None: not yet."""
+
+    speech_end: float | None = None
+    turn_end: float | None = None
+    tokenise: float | None = None
+    first_token: float | None = None
+    first_group: float | None = None
+    first_sound: float | None = None
+    send: float | None = None
+
+    def stages(self) -> dict[str, float]:
+        """Milliseconds of each stage, and their `total`; empty before the first sound was sent."""
+        if self.send is None or self.speech_end is None:
+            return {}
+        stages: dict[str, float] = {}
+        reached = self.speech_end
+        for name in STAGES:
+            ended: float | None = getattr(self, name)
+            until = reached if ended is None else max(reached, ended)
+            stages[name] = (until - reached) * 1000
+            reached = until
+        stages["total"] = (reached - self.speech_end) * 1000
+        return stages

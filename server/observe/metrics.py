@@ -1,0 +1,105 @@
+"""What `/metrics` tells, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from aqaa.server.engine.base import EngineStats
+
+# Seconds; dense around the 0.6 s that a heard answer may take.
+BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 1.2, 2, 5)
+
+
+class Metrics:
+    """One server's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.heard = Histogram(
+            "aqaa_heard_latency_seconds",
+            "From the last sample of speech to the first sound of the answer",
+            buckets=BUCKETS,
+            registry=r,
+        )
+        self.stage = Histogram(
+            "aqaa_latency_stage_seconds",
+            "What the heard latency was made of",
+            ["stage"],
+            buckets=BUCKETS,
+            registry=r,
+        )
+        self.underruns = Counter(
+            "aqaa_underruns", "Sounds that came after the one before had been played", registry=r
+        )
+        self.gap = Counter(
+            "aqaa_underrun_seconds", "Seconds for which a client had nothing to play", registry=r
+        )
+        self.sessions = Gauge("aqaa_active_sessions", "Open WebSocket sessions", registry=r)
+        self.requests = Gauge("aqaa_active_requests", "REST answers in the making", registry=r)
+        self.refused = Counter(
+            "aqaa_refused_sessions", "Sessions and requests refused", ["reason"], registry=r
+        )
+        self.answers = Counter("aqaa_answers", "Answers by how they ended", ["status"], registry=r)
+        self.speculations = Counter(
+            "aqaa_speculations",
+            "Answers started at a pause, by what became of them",
+            ["outcome"],
+            registry=r,
+        )
+        self.saved = Counter(
+            "aqaa_speculation_saved_seconds",
+            "Work that was done before the turn was over, in answers that were kept",
+            registry=r,
+        )
+        self.interruptions = Counter(
+            "aqaa_interruptions", "Answers that the user spoke into", registry=r
+        )
+        self.malformed = Counter(
+            "aqaa_malformed_groups",
+            "Runs of audio ids that were no group; never spoken",
+            registry=r,
+        )
+        self.spoken = Counter("aqaa_spoken_seconds", "Seconds of sound sent", registry=r)
+
+    def watch(self, engine: Callable[[], EngineStats], waiting: Callable[[], int]) -> None:
+        """Also tell what the engine and the workers' queue say when they are asked."""
+        self.registry.register(_Live(engine, waiting))
+
+    def text(self) -> bytes:
+        """The exposition."""
+        return generate_latest(self.registry)
+
+
+class _Live(Collector):
+    def __init__(self, engine: Callable[[], EngineStats], waiting: Callable[[], int]) -> None:
+        self._engine = engine
+        self._waiting = waiting
+
+    def collect(self) -> list[Metric]:
+        stats = self._engine()
+        return [
+            GaugeMetricFamily("aqaa_queue", "Jobs waiting for a thread", self._waiting()),
+            GaugeMetricFamily(
+                "aqaa_engine_tokens_per_second", "Ids generated lately", stats.tokens_per_second
+            ),
+            GaugeMetricFamily("aqaa_engine_running", "Generations in progress", stats.running),
+            GaugeMetricFamily("aqaa_engine_sessions", "Sessions with a prefix", stats.sessions),
+            GaugeMetricFamily(
+                "aqaa_engine_cached_tokens", "Computed ids held", stats.cached_tokens or 0
+            ),
+            CounterMetricFamily(
+                "aqaa_engine_generated_tokens", "Ids generated", stats.generated_tokens
+            ),
+            CounterMetricFamily(
+                "aqaa_engine_computed_tokens", "Prompt ids computed", stats.computed_tokens
+            ),
+            CounterMetricFamily(
+                "aqaa_engine_reused_tokens", "Prompt ids found computed", stats.reused_tokens
+            ),
+            CounterMetricFamily("aqaa_engine_evictions", "Prefixes dropped", stats.evictions),
+        ]
