@@ -1,0 +1,35 @@
+"""Which questions the decoder hears, in whose voices; a fixed draw, so that it is spoken once."""
+
+from __future__ import annotations
+
+import random
+
+from aqaa.models.recipe.domain.load import Domain
+from aqaa.models.recipe.speech.cache import Utterance
+from aqaa.models.recipe.speech.voices import SPOKEN, VOICES
+
+CHEAP_TAKES = 2  # clips of every question by voices that cost little to synthesise
+NATURAL_TAKES = 900  # clips in all by the dear, most human voices
+SHARES = {"espeak": 0.35, "flite": 0.3, "festival": 0.05, "piper": 0.3}
+RATES = (0.9, 1.0, 1.0, 1.1, 1.2)
+
+
+def question_plan(domain: Domain, seed: int = 5) -> list[Utterance]:
+    """Who says which question: every one twice by cheap voices, then `NATURAL_TAKES` by natural ones.
+
+    Shuffled within each part, so that any prefix of either is a fair sample.
+    """
+    rng = random.Random(seed)
+    engines = {engine: [v for v in SPOKEN if VOICES[v].engine == engine] for engine in SHARES}
+    natural = [v for v in SPOKEN if VOICES[v].engine == "kokoro"]
+    questions = list(domain.questions())
+    cheap = []
+    for question in questions:
+        for engine in rng.choices([*SHARES], [*SHARES.values()], k=CHEAP_TAKES):
+            cheap.append(Utterance(question, rng.choice(engines[engine]), rng.choice(RATES)))
+    rng.shuffle(cheap)
+    chosen = [rng.choice(fact.ask) for fact in domain.facts]
+    chosen += rng.sample(questions, NATURAL_TAKES)
+    dear = [Utterance(q, rng.choice(natural), rng.choice((0.9, 1.0, 1.1))) for q in chosen]
+    rng.shuffle(dear)
+    return cheap + dear[:NATURAL_TAKES]

@@ -1,0 +1,1 @@
+"""What nano can be asked, as data (`*.yaml`), and its loader."""
