@@ -52,7 +52,7 @@ def trim_silence(samples: Samples) -> Samples:
     The length becomes a multiple of 240 samples plus 4,320, filled up with zeros: it may be longer
     than the input.
     """
-    first, last = _loud_span(samples)
+    first, last = loud_span(samples)
     start = first - _KEEP_LEFT
     length = math.ceil((last - first) / _TRIM_UNIT) * _TRIM_UNIT + _KEEP_LEFT + _KEEP_RIGHT
     kept = samples[max(0, start) : max(0, start + length)]
@@ -60,7 +60,7 @@ def trim_silence(samples: Samples) -> Samples:
     return np.pad(kept, (left, length - left - kept.size))
 
 
-def _loud_span(samples: Samples) -> tuple[int, int]:
+def loud_span(samples: Samples) -> tuple[int, int]:
     """Start and end of the loud part, as librosa finds them."""
     padded = np.pad(samples, _TRIM_FRAME // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _TRIM_FRAME)[::_TRIM_HOP]
