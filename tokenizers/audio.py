@@ -103,6 +103,11 @@ class InputConverter:
         """Samples returned so far, at 16 kHz."""
         return self._resampler.samples_out
 
+    @property
+    def pending(self) -> int:
+        """Samples at 16 kHz that were pushed and that the resampler still holds."""
+        return self.samples_in * TOKENIZER_RATE // self.source.rate - self.samples_out
+
     def push(self, data: bytes) -> Samples:
         """Float32 `[n]` at 16 kHz that `data` completes.
 
