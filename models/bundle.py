@@ -154,14 +154,16 @@ class VocoderConfig(Section):
     path: Path
     steps: Positive = 10
     temperature: float = Field(default=1.0, ge=0.0, description="scale of the flow's noise")
-    first_groups: Positive = Field(default=1, description="groups in the first chunk of a stream")
-    growth: float = Field(default=1.5, ge=1.0, description="each chunk is this much longer")
-    max_groups: Positive = 10
-    lookahead_groups: NonNegative = Field(
-        default=1, description="groups of right context that a chunk waits for"
+    chunk_groups: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+        default=(1, 1, 2, 3, 4),
+        description="groups in a stream's first, second, ... chunk; the last number goes on",
+    )
+    lookahead_frames: NonNegative = Field(
+        default=8,
+        description="mel frames (11.6 ms) that a chunk holds back until the next group is known",
     )
     context_groups: NonNegative = Field(
-        default=25, description="groups of left context that a chunk is conditioned on"
+        default=4, description="groups already spoken that a chunk is computed together with"
     )
 
 

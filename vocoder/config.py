@@ -8,7 +8,7 @@ is checked against what this vocoder implements.
 from __future__ import annotations
 
 import re
-from math import prod
+from math import ceil, prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -167,6 +167,31 @@ class HiftConfig(Part):
         """Samples of wave for one mel frame: 256 as published."""
         return prod(self.upsample_rates) * self.istft_params.hop_len
 
+    @property
+    def receptive_frames(self) -> int:
+        """Mel frames on either side that a sample depends on: beyond them, context changes nothing.
+
+        The sum of the half-widths of every layer on the longest way, each in frames.
+        """
+        rate, widest = 1.0, 3.0  # conv_pre: 7 taps
+        for i, (step, kernel) in enumerate(
+            zip(self.upsample_rates, self.upsample_kernel_sizes, strict=True)
+        ):
+            widest += kernel / 2 / step / rate
+            rate *= step
+            joining = _half_width(
+                self.source_resblock_kernel_sizes[i], self.source_resblock_dilation_sizes[i]
+            )
+            branches = max(
+                _half_width(k, d)
+                for k, d in zip(
+                    self.resblock_kernel_sizes, self.resblock_dilation_sizes, strict=True
+                )
+            )
+            widest = max(widest, (1 + joining) / rate) + branches / rate  # 1: source_downs
+        params = self.istft_params
+        return ceil(widest + 3.0 / rate + 2 * params.n_fft / 2 / params.hop_len / rate)
+
 
 class MelConfig(Part):
     """`feat_extractor`: the log-mel that voices are described in."""
@@ -179,6 +204,11 @@ class MelConfig(Part):
     fmin: float = 0.0
     fmax: float | None = None
     center: Literal[False] = False
+
+
+def _half_width(kernel: int, dilations: list[int]) -> float:
+    """Of a residual block in samples: a dilated and a plain convolution for each dilation."""
+    return sum((kernel - 1) / 2 * (dilation + 1) for dilation in dilations)
 
 
 class CosyVoiceConfig(Part):

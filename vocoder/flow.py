@@ -44,7 +44,7 @@ class Flow(nn.Module):
 
         Args:
             tokens: audio tokens int64 [B, N], the voice's prompt first.
-            positions: for each frame, where among the tokens it lies, float64 [F]
+            positions: for each frame, where among the tokens it lies, float64 [F], or [B, F]
                 (`token_positions` makes them).
         """
         out: Tensor = self.length_regulator(self.encoder_proj(self.encode(tokens)), positions)
@@ -82,23 +82,26 @@ class LengthRegulator(nn.Module):
         self.model = nn.Sequential(*layers, nn.Conv1d(size, size, 1))
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Features [B, M, F] at `positions` [F] of x [B, N, M]."""
+        """Features [B, M, F] at `positions`, [F] or [B, F], of x [B, N, M]."""
+        positions = positions.to(x.device).expand(x.shape[0], -1)
         left = positions.floor().long().clamp(0, x.shape[1] - 1)
         right = (left + 1).clamp(max=x.shape[1] - 1)
-        weight = (positions - left).to(x)[:, None]
-        frames = torch.lerp(x[:, left], x[:, right], weight)
-        out: Tensor = self.model(frames.transpose(1, 2))
+        weight = (positions - left).to(x)[..., None]
+        row = torch.arange(x.shape[0], device=x.device)[:, None]
+        out: Tensor = self.model(torch.lerp(x[row, left], x[row, right], weight).transpose(1, 2))
         return out
 
 
-def token_positions(first: int, frames: int, tokens: int, per_frame: float) -> Tensor:
+def token_positions(
+    first: int, frames: int, tokens: int, per_frame: float, skipped: int = 0
+) -> Tensor:
     """Where frames first ... first+frames-1 lie among `tokens` tokens, float64 [frames].
 
     Centres are matched (`F.interpolate(mode="linear", align_corners=False)`): frame f lies at
-    (f + 1/2) * per_frame - 1/2 tokens, held inside the sequence.
+    (f + 1/2) * per_frame - 1/2 tokens, less those `skipped`, held inside the sequence.
     """
     centres = torch.arange(first, first + frames, dtype=torch.float64) + 0.5
-    return (centres * per_frame - 0.5).clamp(0.0, max(tokens - 1.0, 0.0))
+    return (centres * per_frame - 0.5 - skipped).clamp(0.0, max(tokens - 1.0, 0.0))
 
 
 class FlowMatching(nn.Module):

@@ -1,0 +1,73 @@
+"""Noise that belongs to a place in the stream, not to the moment when it is drawn.
+
+The flow begins at noise and the source has some. A frame that is computed twice, first as
+look-ahead and then for good, must begin at the same noise both times; so each frame has its own.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_MEL, _SOURCE, _OFFSETS = range(3)
+_ORIGIN = 2**40  # the counter of block 0: prompt frames lie before it
+_BLOCK = 16  # frames made by one generator; its set-up costs as much as 8 frames of mel noise
+
+
+class Noise(Protocol):
+    """Where a stream's randomness comes from. Frame 0 is the first that is spoken."""
+
+    def mel(self, first: int, last: int, mels: int) -> Tensor:
+        """N(0, 1) for frames first ... last-1, float32 [mels, last-first]."""
+        ...
+
+    def source(self, first: int, last: int, harmonics: int, samples: int) -> Tensor:
+        """N(0, 1), `samples` a frame, float32 [harmonics, (last-first)*samples]."""
+        ...
+
+    def offsets(self, harmonics: int) -> Tensor:
+        """Initial phases in [-pi, pi), the fundamental's 0, float32 [harmonics]."""
+        ...
+
+
+class KeyedNoise:
+    """Counter-based noise (Philox): a seed and a frame determine it, in any order of asking."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def mel(self, first: int, last: int, mels: int) -> Tensor:
+        """See `Noise.mel`."""
+        return torch.from_numpy(self._frames(_MEL, first, last, (mels,)).T.copy())
+
+    def source(self, first: int, last: int, harmonics: int, samples: int) -> Tensor:
+        """See `Noise.source`."""
+        frames = self._frames(_SOURCE, first, last, (harmonics, samples))
+        return torch.from_numpy(frames.swapaxes(0, 1).reshape(harmonics, -1))
+
+    def offsets(self, harmonics: int) -> Tensor:
+        """See `Noise.offsets`."""
+        phases = self._generator(_OFFSETS, 0).uniform(-math.pi, math.pi, harmonics)
+        phases[0] = 0.0
+        return torch.from_numpy(phases.astype(np.float32))
+
+    def _frames(
+        self, kind: int, first: int, last: int, shape: tuple[int, ...]
+    ) -> NDArray[np.float32]:
+        """[last-first, *shape], cut from the blocks that cover it."""
+        begin, end = first // _BLOCK, -(-last // _BLOCK)
+        blocks = [
+            self._generator(kind, block).standard_normal((_BLOCK, *shape), np.float32)
+            for block in range(begin, max(end, begin + 1))
+        ]
+        return np.concatenate(blocks)[first - begin * _BLOCK : last - begin * _BLOCK]
+
+    def _generator(self, kind: int, block: int) -> np.random.Generator:
+        return np.random.Generator(
+            np.random.Philox(key=self.seed, counter=[0, 0, kind, _ORIGIN + block])
+        )

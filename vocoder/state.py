@@ -1,0 +1,124 @@
+"""A stream of speech as a value: what is known between two chunks, and which chunk is due."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aqaa.models.bundle import GROUP_SECONDS, GROUP_TOKENS, VocoderConfig
+from aqaa.vocoder.groups import check_groups
+from aqaa.vocoder.noise import Noise
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where groups lie among frames and samples. Group 0 begins at frame 0 and sample 0."""
+
+    rate: int  # Hz
+    hop: int  # samples a frame
+    speed: float
+
+    @property
+    def group_frames(self) -> float:
+        """Frames that a group stands for: 10.3359375 at 22 050 Hz, hop 256 and speed 1."""
+        return GROUP_SECONDS * self.rate / self.hop / self.speed
+
+    @property
+    def frame_tokens(self) -> float:
+        """Tokens that a frame stands for."""
+        return GROUP_TOKENS / self.group_frames
+
+    def frames(self, groups: int) -> int:
+        """Whole frames in `groups` groups."""
+        return int(groups * self.group_frames)
+
+    def samples(self, groups: int) -> int:
+        """Samples that `groups` groups stand for: 2,646 each at speed 1."""
+        return round(groups * self.group_frames * self.hop)
+
+    def group_of(self, frame: int) -> int:
+        """The group that `frame` begins in; 0 for frames before the first."""
+        return max(0, int(frame / self.group_frames))
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """What every window of a voice begins with: computed once, shared by all its streams."""
+
+    tokens: Tensor  # int64 [N]
+    positions: Tensor  # float64 [P]: where the prompt's frames lie among its tokens
+    mel: Tensor  # [M, P]
+    speaker: Tensor  # [M]
+
+
+@dataclass(frozen=True, eq=False)
+class StreamState:
+    """A stream between two chunks. Its size does not grow with what has been said."""
+
+    prompt: Prompt
+    noise: Noise
+    grid: Grid
+    tokens: NDArray[np.int64]  # of the groups from `first_group` on: context, then unspoken ones
+    first_group: int
+    next_group: int  # the first group that no chunk has held yet
+    chunk: int  # chunks so far
+    frames: int  # frames spoken
+    mel: Tensor  # [M, R] of the last spoken frames
+    ahead: Tensor  # [M, <= lookahead] of the frames held back, as they were computed so far
+    source: Tensor  # [R * hop] of the last spoken frames
+    phase: Tensor  # of the source's fundamental after them, in cycles, float64 []
+    sound: Tensor  # [<= SOUND_FADE] the first samples of the frames held back
+
+    @property
+    def groups(self) -> int:
+        """Groups given so far."""
+        return self.first_group + len(self.tokens) // GROUP_TOKENS
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """The next piece of a stream's work: groups `context` to `end`, of which some are new."""
+
+    state: StreamState
+    context: int
+    end: int
+    last: bool
+
+    @property
+    def tokens(self) -> NDArray[np.int64]:
+        """The chunk's and its context's audio tokens."""
+        first = self.state.first_group
+        return self.state.tokens[
+            (self.context - first) * GROUP_TOKENS : (self.end - first) * GROUP_TOKENS
+        ]
+
+
+def feed(state: StreamState, tokens: Sequence[int]) -> StreamState:
+    """`state` with more groups waiting.
+
+    Raises:
+        TokenError: see `check_groups`.
+    """
+    return replace(state, tokens=np.concatenate([state.tokens, check_groups(tokens)]))
+
+
+def due(state: StreamState, config: VocoderConfig, *, final: bool = False) -> Chunk | None:
+    """The chunk that `state` has the groups for; with `final`, all that is left, as the last one.
+
+    None when more groups must come first, or, with `final`, when none ever came.
+    """
+    context = first_needed(state.frames, state.grid, config)
+    if final:
+        return Chunk(state, context, state.groups, last=True) if state.groups else None
+    sizes = config.chunk_groups
+    end = state.next_group + sizes[min(state.chunk, len(sizes) - 1)]
+    return Chunk(state, context, end, last=False) if end <= state.groups else None
+
+
+def first_needed(spoken: int, grid: Grid, config: VocoderConfig) -> int:
+    """The first group that a chunk after `spoken` frames is computed together with."""
+    return max(0, grid.group_of(spoken - 1) - config.context_groups)

@@ -1,0 +1,173 @@
+"""Voices: a prompt that the flow continues, and where such files come from.
+
+A voice is one `<name>.safetensors` in the bundle's voices directory:
+
+    token      int64 [N]       audio tokens of the prompt, whole groups
+    mel        float32 [F, M]  its log-mel; the flow stretches the tokens over it
+    embedding  float32 [192]   its x-vector
+    metadata   text (what the prompt says), description, license: strings, all optional
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soxr
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from aqaa.models.bundle import TOKENIZER_RATE
+from aqaa.models.errors import AudioError, BundleError, TokenError, UnknownVoiceError
+from aqaa.models.weights import require_file
+from aqaa.vocoder.config import CosyVoiceConfig
+from aqaa.vocoder.groups import check_groups
+from aqaa.vocoder.mel import log_mel, speaker_embedding
+
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """A prompt: whoever continues it speaks with its voice."""
+
+    name: str
+    tokens: Tensor  # int64 [N]
+    mel: Tensor  # float32 [F, M]
+    embedding: Tensor  # float32 [E]
+    text: str = ""
+    description: str = ""
+    license: str = ""
+
+
+def load_voices(directory: Path, config: CosyVoiceConfig) -> dict[str, Voice]:
+    """Every voice in `directory`, by name, in alphabetical order.
+
+    Raises:
+        BundleError: no such directory, no voice in it, or one that is damaged or does not fit.
+    """
+    if not directory.is_dir():
+        raise BundleError(f"the voices directory is missing: {directory}")
+    voices = {f.stem: load_voice(f, config) for f in sorted(directory.glob(f"*{SUFFIX}"))}
+    if not voices:
+        raise BundleError(f"no voice (*{SUFFIX}) in {directory}: make one from a recording first")
+    return voices
+
+
+def find_voice(voices: Mapping[str, Voice], name: str) -> Voice:
+    """The voice called `name`.
+
+    Raises:
+        UnknownVoiceError: there is none; the message lists those that there are.
+    """
+    try:
+        return voices[name]
+    except KeyError:
+        known = ", ".join(sorted(voices))
+        raise UnknownVoiceError(f"unknown voice {name!r}; this model speaks as: {known}") from None
+
+
+def load_voice(path: Path, config: CosyVoiceConfig) -> Voice:
+    """The voice in one file, named by the file's stem.
+
+    Raises:
+        BundleError: missing, damaged, or of other dimensions than `config`'s networks take.
+    """
+    require_file(path, "a voice")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            tokens, mel, embedding = (file.get_tensor(key) for key in ("token", "mel", "embedding"))
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"the voice {path} cannot be read: {error}") from error
+    voice = Voice(
+        path.stem,
+        tokens.long(),
+        mel.float(),
+        embedding.float(),
+        about.get("text", ""),
+        about.get("description", ""),
+        about.get("license", ""),
+    )
+    _check(voice, config, path)
+    return voice
+
+
+def save_voice(voice: Voice, directory: Path) -> Path:
+    """Write `voice` as `directory/<name>.safetensors`; the path."""
+    path = directory / f"{voice.name}{SUFFIX}"
+    tensors = {"token": voice.tokens, "mel": voice.mel.contiguous(), "embedding": voice.embedding}
+    about = {"text": voice.text, "description": voice.description, "license": voice.license}
+    save_file(tensors, path, {key: value for key, value in about.items() if value})
+    return path
+
+
+def make_voice(
+    name: str,
+    wave: NDArray[np.float32],
+    rate: int,
+    tokens: NDArray[np.int32] | list[int],
+    config: CosyVoiceConfig,
+    campplus: Path,
+    *,
+    text: str = "",
+    description: str = "",
+    license: str = "",
+) -> Voice:
+    """A voice from a recording, as the published text-to-speech path makes its prompts.
+
+    Args:
+        name: what the voice will be called.
+        wave: the recording, mono float32 in [-1, 1], not trimmed and not scaled.
+        rate: its sampling rate in Hz.
+        tokens: its audio tokens in whole groups, from the (trimmed and scaled) recording.
+        config: the vocoder that will speak.
+        campplus: the speaker encoder, `campplus.onnx`.
+        text: what is said in it.
+        description: for whoever chooses a voice.
+        license: of the recording.
+
+    Raises:
+        AudioError: the recording is too short or is not mono.
+        TokenError: the tokens are out of range or out of phase.
+        BundleError: the speaker encoder is missing or unreadable.
+    """
+    if wave.ndim != 1:
+        raise AudioError(f"a voice is made from mono audio, not from shape {wave.shape}")
+    mel_rate = config.feat_extractor.sampling_rate
+    spoken = torch.from_numpy(soxr.resample(wave, rate, mel_rate, "VHQ").astype(np.float32))
+    heard = soxr.resample(wave, rate, TOKENIZER_RATE, "VHQ").astype(np.float32)
+    return Voice(
+        name,
+        torch.from_numpy(check_groups(tokens)),
+        log_mel(spoken, config.feat_extractor).T.contiguous(),
+        torch.from_numpy(speaker_embedding(heard, campplus)),
+        text,
+        description,
+        license,
+    )
+
+
+def _check(voice: Voice, config: CosyVoiceConfig, path: Path) -> None:
+    mels, size = config.flow.output_size, config.flow.spk_embed_dim
+    problems = []
+    if voice.tokens.ndim != 1 or not len(voice.tokens):
+        problems.append("token must be a list of one group or more")
+    else:
+        try:
+            check_groups(voice.tokens.tolist())
+        except TokenError as error:
+            problems.append(f"token: {error}")
+    if voice.mel.ndim != 2 or voice.mel.shape[1] != mels or not len(voice.mel):
+        problems.append(f"mel must be [frames, {mels}], is {list(voice.mel.shape)}")
+    if voice.embedding.shape != (size,):
+        problems.append(f"embedding must be [{size}], is {list(voice.embedding.shape)}")
+    if not (voice.mel.isfinite().all() and voice.embedding.isfinite().all()):
+        problems.append("mel and embedding must be finite")
+    if problems:
+        raise BundleError(f"the voice {path} does not fit this vocoder: {'; '.join(problems)}")
