@@ -1,0 +1,56 @@
+"""Writes the trained vocoder and its voices into the bundle, in the published layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from aqaa.models.bundle import GROUP_TOKENS, nano_path
+from aqaa.models.recipe.vocoder.corpus import Recording
+from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, layout
+from aqaa.models.recipe.vocoder.train_flow import speaker_embedding
+from aqaa.vocoder.voices import Voice, save_voice
+
+PROMPT_GROUPS = (8, 14)  # 0.96 to 1.7 s: every window of a stream carries the prompt with it
+VOICES = {
+    "joe": "Male, calm; taught by the piper voice en_US-joe-medium.",
+    "alpha": "Female, bright; taught by Kokoro-82M's style jf_alpha speaking English.",
+}
+
+
+def pack(flow: nn.Module, hift: nn.Module, directory: Path | None = None) -> None:
+    """Write `flow.pt` and `hift.pt`, plain tables of float16 tensors."""
+    for name, model in (("flow", flow), ("hift", hift)):
+        state = {key: value.half() for key, value in model.state_dict().items()}
+        torch.save(state, (directory or layout()) / f"{name}.pt")
+
+
+def pack_voices(
+    recordings: list[Recording], tokens: list[list[int]], directory: Path | None = None
+) -> None:
+    """Write every voice of `VOICES`: its shortest utterance that makes a prompt."""
+    folder = directory or nano_path() / "voices"
+    folder.mkdir(parents=True, exist_ok=True)
+    low, high = PROMPT_GROUPS
+    for name, description in VOICES.items():
+        fitting = [
+            (len(ids), i)
+            for i, (r, ids) in enumerate(zip(recordings, tokens, strict=True))
+            if r.utterance.voice == name
+            and r.utterance.rate == 1.0
+            and low <= len(ids) // GROUP_TOKENS <= high
+        ]
+        _, best = min(fitting)
+        ids, recording = tokens[best], recordings[best]
+        frames = round(len(ids) // GROUP_TOKENS * GROUP_FRAMES)
+        voice = Voice(
+            name,
+            torch.tensor(ids),
+            recording.mel[:, :frames].T.contiguous(),
+            speaker_embedding(name),
+            recording.utterance.text,
+            description,
+        )
+        save_voice(voice, folder)

@@ -1,0 +1,119 @@
+"""The stages of the vocoder's recipe and the files that they leave for each other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+
+from aqaa.models.bundle import TokenizerConfig, nano_path
+from aqaa.models.recipe.vocoder.corpus import Recording, held_out, load_corpus
+from aqaa.models.recipe.vocoder.pack import pack, pack_voices
+from aqaa.models.recipe.vocoder.pairs import pieces, tokenise
+from aqaa.models.recipe.vocoder.settings import HOP, settings
+from aqaa.models.recipe.vocoder.train_flow import render, speaker_embedding, train_flow
+from aqaa.models.recipe.vocoder.train_hift import train_f0, train_generator
+from aqaa.tokenizers.dual import DualTokenizer
+from aqaa.tokenizers.linguistic import LinguisticTokenizer
+from aqaa.tokenizers.semantic import SemanticTokenizer
+from aqaa.vocoder.flow import Flow
+from aqaa.vocoder.hift import Hift
+
+F0_STEPS, HIFT_STEPS, FLOW_STEPS, TUNE_STEPS = 800, 2000, 3000, 600
+TUNE_PEAK = 3e-4  # learning rate of the fine-tuning: the generator knows its work by then
+FLOW_STEPS_AT_USE, TEMPERATURE = 4, 0.5  # how the mels for fine-tuning are made, as in the bundle
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Where the stages meet: files in `folder`."""
+
+    folder: Path
+
+    def corpus(self) -> list[Recording]:
+        """All recordings, measured once."""
+        return load_corpus(self.folder / "corpus.pt")
+
+    def tokens(self) -> list[list[int]]:
+        """The corpus as the bundle's tokenizers hear it, heard once."""
+        file = self.folder / "tokens.pt"
+        if not file.exists():
+            torch.save(tokenise(self.corpus(), nano_encoder()), file)
+        tokens: list[list[int]] = torch.load(file, weights_only=True)
+        return tokens
+
+    def log(self, line: str) -> None:
+        """One line of the log."""
+        logging.getLogger("aqaa.recipe.vocoder").info(line)
+
+    def model(self, name: str) -> torch.nn.Module:
+        """The network of checkpoint `name`.pt, ready for inference."""
+        model = Flow(settings().flow) if name == "flow" else Hift(settings().hift)
+        saved = torch.load(self.folder / f"{name}.pt", weights_only=True)
+        model.load_state_dict(saved["model"])
+        return model.eval()
+
+
+def nano_encoder() -> Callable[[NDArray[np.float32]], list[int]]:
+    """Audio tokens of a 16 kHz wave, by the bundle's tokenizers."""
+    config = TokenizerConfig(path=nano_path() / "Step-Audio-Tokenizer", normalise=False)
+    both = DualTokenizer(
+        LinguisticTokenizer.load(config),
+        SemanticTokenizer.load(config),
+        audio_offset=0,
+        normalise=config.normalise,
+    )
+    return both.encode
+
+
+def hift_stage(recipe: Recipe) -> None:
+    """Mel to wave: the f0 predictor, then the generator, on recorded mels."""
+    training, _ = held_out(recipe.corpus())
+    model = Hift(settings().hift)
+    train_f0(model, training, F0_STEPS, recipe.folder / "f0.pt", recipe.log)
+    pairs = [(r.mel, r.wave) for r in training]
+    train_generator(model, pairs, HIFT_STEPS, recipe.folder / "hift.pt", recipe.log)
+
+
+def flow_stage(recipe: Recipe) -> None:
+    """Tokens to mel."""
+    recordings, _ = held_out(recipe.corpus())
+    tokens, _ = held_out(recipe.tokens())
+    model = Flow(settings().flow)
+    data = pieces(recordings, tokens)
+    train_flow(model, data, FLOW_STEPS, recipe.folder / "flow.pt", recipe.log)
+
+
+def tune_stage(recipe: Recipe) -> None:
+    """The generator goes on with the mels that the flow makes of the corpus's own tokens."""
+    flow, hift = recipe.model("flow"), recipe.model("hift")
+    training, _ = held_out(list(zip(recipe.corpus(), recipe.tokens(), strict=True)))
+    pairs = []
+    for recording, tokens in track(training, "rendering"):
+        if tokens:
+            speaker = speaker_embedding(recording.utterance.voice)
+            mel = render(flow, tokens, speaker, steps=FLOW_STEPS_AT_USE, temperature=TEMPERATURE)[
+                :, : recording.mel.shape[1]
+            ]
+            pairs.append((mel, recording.wave[: HOP * mel.shape[1]]))
+    train_generator(hift, pairs, TUNE_STEPS, recipe.folder / "tuned.pt", recipe.log, peak=TUNE_PEAK)
+
+
+def pack_stage(recipe: Recipe) -> None:
+    """Weights and voices into the bundle."""
+    pack(recipe.model("flow"), recipe.model("tuned"))
+    pack_voices(recipe.corpus(), recipe.tokens())
+
+
+STAGES: dict[str, Callable[[Recipe], None]] = {
+    "hift": hift_stage,
+    "flow": flow_stage,
+    "tune": tune_stage,
+    "pack": pack_stage,
+}

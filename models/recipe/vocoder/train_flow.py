@@ -1,0 +1,179 @@
+"""Tokens to mel: the published flow-matching objective, on windows like those of a stream.
+
+A stream never shows the flow a whole utterance: it sees [voice prompt | left context | chunk]. So
+training draws windows of many lengths, half of them behind a prompt of the same speaker, with the
+prompt's and sometimes the context's mel given as condition.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from aqaa.models.bundle import (
+    AUDIO_CODES,
+    GROUP_TOKENS,
+    LINGUISTIC_CODES,
+    LINGUISTIC_PER_GROUP,
+)
+from aqaa.models.recipe.vocoder.pairs import Piece
+from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, TOKENS_PER_FRAME
+from aqaa.models.recipe.vocoder.training import Losses, train
+from aqaa.vocoder.flow import Flow, token_positions
+
+BATCH_FRAMES = 2400  # mel frames a batch, about 28 s
+WINDOW_GROUPS = (3, 22)  # 0.36 to 2.6 s
+PROMPT_GROUPS = (7, 12)
+PROMPTED = 0.6  # of the batches
+KNOWN_CONTEXT = 0.5  # of the prompted windows begin with up to half of known mel
+WRONG_TOKENS = 0.02  # replaced by random ones: the decoder errs too
+PRIOR_WEIGHT = 0.3  # of the L1 that makes mu a mel by itself
+EMBEDDING = 192
+
+
+def speaker_embedding(name: str) -> Tensor:
+    """The fixed x-vector of a training speaker: a random direction, float32 [192], norm 1.
+
+    There is no trained speaker encoder here; a voice carries this vector in its file.
+    """
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+    vector = np.random.default_rng(seed).standard_normal(EMBEDDING)
+    return torch.from_numpy(vector / np.linalg.norm(vector)).float()
+
+
+def train_flow(
+    flow: Flow, data: list[Piece], steps: int, checkpoint: Path, log: Callable[[str], None]
+) -> None:
+    """Fit the whole flow to `data`."""
+    mean = torch.cat([p.mel for p in data], dim=1).mean(1)
+    if not checkpoint.exists():  # begin at the mean mel
+        with torch.no_grad():
+            flow.length_regulator.model[-1].bias.copy_(mean)
+            flow.decoder.estimator.final_proj.bias.copy_(mean)
+    draw = _Windows(data)
+    train(flow, lambda: flow_losses(flow, draw()), steps=steps, checkpoint=checkpoint, log=log)
+
+
+@torch.inference_mode()
+def render(
+    flow: Flow, tokens: list[int], speaker: Tensor, *, steps: int, temperature: float
+) -> Tensor:
+    """Mel float32 [80, F] of whole-utterance `tokens` without a prompt, by x-vector `speaker`."""
+    frames = int(len(tokens) // GROUP_TOKENS * GROUP_FRAMES)
+    places = token_positions(0, frames, len(tokens), TOKENS_PER_FRAME)
+    mu = flow.estimate(torch.tensor(tokens)[None], places)
+    noise = temperature * torch.randn_like(mu)
+    return flow.sample(mu, noise, flow.speaker(speaker[None]), torch.zeros_like(mu), steps)[0]
+
+
+def flow_losses(flow: Flow, batch: Batch) -> Losses:
+    """L1 of the first estimate, and the squared error of the velocity on unknown frames."""
+    hidden = flow.encoder_proj(flow.encode(batch.tokens))
+    mu = flow.length_regulator.model(_gather(hidden, batch.positions).transpose(1, 2))
+    size = len(batch.mel)
+    time = 1.0 - torch.cos(torch.rand(size) * (math.pi / 2))  # the cosine schedule of inference
+    noise = torch.randn_like(batch.mel)
+    point = torch.lerp(noise, batch.mel, time[:, None, None])
+    cond = batch.mel * batch.known[:, None]
+    velocity = flow.decoder.estimator(point, mu, time, flow.speaker(batch.speaker), cond)
+    error = (velocity - (batch.mel - noise)).square().mean(1)
+    unknown = 1.0 - batch.known
+    return {
+        "prior": PRIOR_WEIGHT * functional.l1_loss(mu, batch.mel),
+        "flow": (error * unknown).sum() / unknown.sum(),
+    }
+
+
+def _gather(hidden: Tensor, positions: Tensor) -> Tensor:
+    """hidden [B, N, M] interpolated at positions [B, F]: [B, F, M]."""
+    left = positions.floor().long()
+    right = (left + 1).clamp(max=hidden.shape[1] - 1)
+    weight = (positions - left).to(hidden)[..., None]
+    wide = hidden.shape[-1]
+    pick = lambda at: hidden.gather(1, at[..., None].expand(-1, -1, wide))  # noqa: E731
+    return torch.lerp(pick(left), pick(right), weight)
+
+
+class Batch:
+    """Windows of one shape: tokens int64 [B, N], positions float64 [B, F], mel [B, 80, F],
+    known [B, F] (1 where the mel is given as condition), speaker [B, 192].
+    """
+
+    def __init__(self, rows: list[tuple[Tensor, ...]]) -> None:
+        self.tokens, self.positions, self.mel, self.known, self.speaker = (
+            torch.stack(column) for column in zip(*rows, strict=True)
+        )
+
+
+class _Windows:
+    """Draws batches from torch's global generator, which `train` seeds for every step."""
+
+    def __init__(self, data: list[Piece]) -> None:
+        self.data = data
+        self.groups = torch.tensor([len(p.tokens) // GROUP_TOKENS for p in data])
+        self.embedding = {p.speaker: speaker_embedding(p.speaker) for p in data}
+        self.of_speaker: dict[str, list[int]] = {}
+        for i, piece in enumerate(data):
+            self.of_speaker.setdefault(piece.speaker, []).append(i)
+
+    def __call__(self) -> Batch:
+        window = _randint(*WINDOW_GROUPS)
+        prompt = _randint(*PROMPT_GROUPS) if torch.rand(()) < PROMPTED else 0
+        fit = self.groups >= window
+        chosen = torch.multinomial(
+            self.groups * fit.double(),
+            max(4, int(BATCH_FRAMES / ((window + prompt) * GROUP_FRAMES))),
+            replacement=True,
+        )
+        return Batch([self._row(i, window, prompt) for i in chosen.tolist()])
+
+    def _row(self, index: int, window: int, prompt: int) -> tuple[Tensor, ...]:
+        piece = self.data[index]
+        tokens, positions, mel = _cut(piece, window)
+        known = torch.zeros(mel.shape[1])
+        if prompt:
+            mates = [i for i in self.of_speaker[piece.speaker] if self.groups[i] >= prompt] or [
+                index
+            ]
+            mate = self.data[mates[_randint(0, len(mates) - 1)]]
+            before, places, heard = _cut(mate, min(prompt, len(mate.tokens) // GROUP_TOKENS))
+            if torch.rand(()) < KNOWN_CONTEXT:
+                known[: _randint(0, len(known) // 2)] = 1.0
+            tokens = torch.cat([before, tokens])
+            positions = torch.cat([places, positions + len(before)])
+            mel = torch.cat([heard, mel], dim=1)
+            known = torch.cat([torch.ones(heard.shape[1]), known])
+        return _spoil(tokens), positions, mel, known, self.embedding[piece.speaker]
+
+
+def _cut(piece: Piece, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A random window of whole groups: tokens, the frames' places among them, the frames."""
+    first = _randint(0, len(piece.tokens) // GROUP_TOKENS - groups)
+    begin, frames = int(first * GROUP_FRAMES), int(groups * GROUP_FRAMES)
+    tokens = piece.tokens[first * GROUP_TOKENS :][: groups * GROUP_TOKENS]
+    everywhere = token_positions(begin, frames, len(piece.tokens), TOKENS_PER_FRAME)
+    places = (everywhere - first * GROUP_TOKENS).clamp(0, len(tokens) - 1)
+    return tokens, places, piece.mel[:, begin : begin + frames]
+
+
+def _spoil(tokens: Tensor) -> Tensor:
+    """`tokens` with a few replaced by others of the same codebook."""
+    place = torch.arange(len(tokens)) % GROUP_TOKENS
+    other = torch.where(
+        place < LINGUISTIC_PER_GROUP,
+        torch.randint(LINGUISTIC_CODES, tokens.shape),
+        torch.randint(LINGUISTIC_CODES, AUDIO_CODES, tokens.shape),
+    )
+    return torch.where(torch.rand(tokens.shape) < WRONG_TOKENS, other, tokens)
+
+
+def _randint(low: int, high: int) -> int:
+    """Uniform in [low, high]."""
+    return int(torch.randint(low, high + 1, ()))

@@ -1,0 +1,115 @@
+"""Mel to wave: first the f0 predictor alone, then the generator on the f0 that it predicts.
+
+Only reconstruction losses (15 x mel L1 + 5 x multi-resolution STFT): adversaries did not help a
+generator of this size within minutes of training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from aqaa.models.recipe.vocoder.corpus import Recording
+from aqaa.models.recipe.vocoder.settings import HOP, settings
+from aqaa.models.recipe.vocoder.training import Losses, train
+from aqaa.vocoder.hift import Hift
+from aqaa.vocoder.mel import log_mel
+
+BATCH, FRAMES = 16, 32
+F0_BATCH, F0_FRAMES = 32, 96
+F0_SCALE = 100.0  # Hz
+RESOLUTIONS = (256, 512, 1024, 2048)  # FFT sizes of the spectral loss, hop a quarter
+MEL_WEIGHT, STFT_WEIGHT = 15.0, 5.0
+
+
+def train_f0(
+    hift: Hift, corpus: list[Recording], steps: int, checkpoint: Path, log: Callable[[str], None]
+) -> None:
+    """Fit `hift.f0_predictor` to the corpus's f0 tracks (L1 in Hz, 0 where unvoiced)."""
+
+    if not checkpoint.exists():  # Hz are hundreds, weights are not: begin at the right scale
+        with torch.no_grad():
+            hift.f0_predictor.classifier.weight.mul_(F0_SCALE)
+            hift.f0_predictor.classifier.bias.fill_(F0_SCALE)
+
+    def losses() -> Losses:
+        mels, targets = _crops([(r.mel, r.f0[None]) for r in corpus], F0_BATCH, F0_FRAMES)
+        return {"f0": functional.l1_loss(hift.f0(mels), targets[:, 0]) / F0_SCALE}
+
+    train(hift.f0_predictor, losses, steps=steps, checkpoint=checkpoint, log=log)
+
+
+def train_generator(
+    hift: Hift,
+    pairs: list[tuple[Tensor, Tensor]],
+    steps: int,
+    checkpoint: Path,
+    log: Callable[[str], None],
+    peak: float = 1e-3,
+) -> None:
+    """Fit everything but the f0 predictor.
+
+    Args:
+        pairs: mel float32 [80, T] as it will be given to the generator, and the wave [256 T] that
+            belongs to it.
+        peak: highest learning rate.
+    """
+    mels = settings().feat_extractor
+    hift.f0_predictor.requires_grad_(False)
+    with torch.no_grad():
+        rows = [(torch.cat([mel, hift.f0(mel[None])]), wave.view(-1, HOP).T) for mel, wave in pairs]
+
+    def losses() -> Losses:
+        given, columns = _crops(rows, BATCH, FRAMES)
+        wanted = columns.transpose(1, 2).flatten(1)
+        made = speak(hift, given[:, :-1], given[:, -1])
+        return {
+            "mel": MEL_WEIGHT * functional.l1_loss(log_mel(made, mels), log_mel(wanted, mels)),
+            "stft": STFT_WEIGHT * spectral_loss(made, wanted),
+        }
+
+    train(hift, losses, steps=steps, checkpoint=checkpoint, log=log, peak=peak)
+    hift.f0_predictor.requires_grad_(True)
+
+
+def speak(hift: Hift, mel: Tensor, f0: Tensor) -> Tensor:
+    """Wave float32 [B, 256 T] of mel [B, 80, T] and f0 [B, T], from random phases and noise."""
+    batch, harmonics = len(mel), hift.config.nb_harmonics + 1
+    offsets = (torch.rand(batch, harmonics) * 2 - 1) * math.pi
+    offsets[:, 0] = 0.0
+    noise = torch.randn(batch, harmonics, HOP * mel.shape[-1])
+    source, _ = hift.source(f0, torch.rand(batch, dtype=torch.float64), offsets, noise)
+    return hift.decode(mel, source)
+
+
+def spectral_loss(made: Tensor, wanted: Tensor) -> Tensor:
+    """Mean over `RESOLUTIONS` of log-magnitude L1 + spectral convergence, of waves [B, S]."""
+    total = made.new_zeros(())
+    for size in RESOLUTIONS:
+        a, b = (_magnitude(x, size) for x in (made, wanted))
+        total = total + functional.l1_loss(a.log(), b.log()) + (a - b).norm() / b.norm()
+    return total / len(RESOLUTIONS)
+
+
+def _magnitude(wave: Tensor, size: int) -> Tensor:
+    window = torch.hann_window(size)
+    spectrum = torch.stft(wave, size, size // 4, size, window, return_complex=True)
+    return (spectrum.real.square() + spectrum.imag.square()).clamp(min=1e-7).sqrt()
+
+
+def _crops(rows: list[tuple[Tensor, Tensor]], batch: int, frames: int) -> tuple[Tensor, Tensor]:
+    """`batch` random crops of `frames` columns from pairs of [*, T], long rows more often."""
+    lengths = torch.tensor([float(a.shape[-1]) for a, _ in rows])
+    lengths = lengths * (lengths > frames)
+    left, right = [], []
+    for i in torch.multinomial(lengths, batch, replacement=True).tolist():
+        a, b = rows[i]
+        at = int(torch.randint(a.shape[-1] - frames + 1, ()))
+        left.append(a[..., at : at + frames])
+        right.append(b[..., at : at + frames])
+    return torch.stack(left), torch.stack(right)

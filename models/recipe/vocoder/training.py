@@ -1,0 +1,81 @@
+"""One training loop for every part of the vocoder: resumable, seeded, with a progress bar."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+Losses = dict[str, Tensor]  # name -> scalar, already weighted; their sum is minimised
+SAVE_EVERY = 200  # steps
+CLIP = 1.0  # norm of the gradient
+
+
+def cosine_rate(step: int, steps: int, peak: float, final: float, warmup: int = 50) -> float:
+    """Learning rate: up to `peak` in `warmup` steps, then a half cosine down to `final`."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return final + (peak - final) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+
+
+def train(
+    model: nn.Module,
+    losses: Callable[[], Losses],
+    *,
+    steps: int,
+    checkpoint: Path,
+    log: Callable[[str], None],
+    peak: float = 1e-3,
+    final: float = 1e-4,
+    seed: int = 0,
+) -> None:
+    """Minimise the sum of `losses()` for `steps` steps, going on from `checkpoint` if it is there.
+
+    Every step is seeded by its number, so an interrupted run draws what a whole one would have.
+    """
+    optimiser = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.8, 0.99))
+    begin = 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimiser.load_state_dict(saved["optimiser"])
+        begin = int(saved["step"])
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    smooth: dict[str, float] = {}
+    model.train()
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    )
+    with bar:
+        task = bar.add_task(checkpoint.stem, total=steps, completed=begin)
+        for step in range(begin, steps):
+            torch.manual_seed(seed * 1_000_003 + step)
+            for group in optimiser.param_groups:
+                group["lr"] = cosine_rate(step, steps, peak, final)
+            parts = losses()
+            optimiser.zero_grad(set_to_none=True)
+            torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+            optimiser.step()
+            for name, value in parts.items():
+                smooth[name] = 0.98 * smooth.get(name, value.item()) + 0.02 * value.item()
+            line = " ".join(f"{name} {value:.3f}" for name, value in smooth.items())
+            bar.update(task, completed=step + 1, description=f"{checkpoint.stem} {line}")
+            if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
+                log(f"{checkpoint.stem} step {step + 1}/{steps}: {line}")
+                partial = checkpoint.with_suffix(".part")
+                torch.save(
+                    {
+                        "model": model.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                        "step": step + 1,
+                    },
+                    partial,
+                )
+                partial.replace(checkpoint)
+    model.eval()

@@ -1,0 +1,198 @@
+"""The vocoder's recipe: alignment, windows, resuming, packing; no training to speak of."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from aqaa.models.bundle import GROUP_TOKENS, LINGUISTIC_CODES
+from aqaa.models.recipe.speech.cache import Utterance
+from aqaa.models.recipe.vocoder import train_flow, train_hift
+from aqaa.models.recipe.vocoder.corpus import Recording, held_out
+from aqaa.models.recipe.vocoder.pack import pack, pack_voices
+from aqaa.models.recipe.vocoder.pairs import Piece, align, pieces, warp
+from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, layout, settings
+from aqaa.models.recipe.vocoder.training import cosine_rate, train
+from aqaa.vocoder.flow import Flow
+from aqaa.vocoder.hift import Hift
+from aqaa.vocoder.loading import load_flow, load_hift
+from aqaa.vocoder.voices import load_voices
+
+
+def speechlike_mel(frames: int, seed: int = 0) -> np.ndarray:
+    """A mel that changes slowly and never repeats."""
+    steps = np.random.default_rng(seed).standard_normal((80, frames))
+    return np.cumsum(steps, axis=1).astype(np.float32) * 0.3 - 4.0
+
+
+def codes(groups: int, seed: int = 0) -> list[int]:
+    rng = np.random.default_rng(seed)
+    rows = [[*rng.integers(0, 1024, 2), *rng.integers(1024, 5120, 3)] for _ in range(groups)]
+    return [int(code) for row in rows for code in row]
+
+
+def recording(voice: str, groups: int = 10, text: str = "Mars is red.") -> Recording:
+    frames = int(groups * GROUP_FRAMES) + 4
+    return Recording(
+        Utterance(text, voice),
+        torch.randn(frames * 256) * 0.1,
+        torch.from_numpy(speechlike_mel(frames)),
+        torch.full((frames,), 120.0),
+    )
+
+
+def test_a_mel_aligned_with_itself_stays_where_it_is() -> None:
+    mel = speechlike_mel(60)
+
+    assert np.array_equal(align(mel, mel), np.arange(60.0))
+
+
+def test_a_mel_said_twice_as_slowly_is_brought_back_to_its_guide() -> None:
+    mel = torch.from_numpy(speechlike_mel(50))
+    slow = mel.repeat_interleave(2, dim=1)
+
+    warped = warp(mel, slow)
+
+    assert warped.shape == mel.shape
+    assert (warped - mel).abs().mean() < 0.1 * mel.std()
+
+
+def test_joe_tokens_get_a_second_mel_in_the_female_voice_of_the_same_text() -> None:
+    corpus = [recording("joe"), recording("alpha", 12), recording("joe", 9, "Only joe says so.")]
+    tokens = [codes(10), codes(12), codes(9)]
+
+    made = pieces(corpus, tokens)
+
+    assert [(p.speaker, p.tokens.tolist() == tokens[0]) for p in made] == [
+        ("joe", True), ("alpha", False), ("joe", False), ("alpha", True),
+    ]  # fmt: skip
+    assert made[3].mel.shape == made[0].mel.shape
+
+
+def test_a_window_shows_each_frame_the_tokens_of_its_own_time() -> None:
+    torch.manual_seed(0)
+    groups = 30
+    tokens = torch.arange(groups * GROUP_TOKENS)
+    frames = int(groups * GROUP_FRAMES)
+    mel = torch.arange(frames, dtype=torch.float32).expand(80, -1)
+
+    cut, places, window = train_flow._cut(Piece(tokens, mel, "joe"), 6)
+
+    frame_seconds, token_seconds = (window[0] + 0.5) * 256 / 22050, 0.024
+    middles = (cut[0] + places + 0.5) * token_seconds
+    inside = (places > 0) & (places < len(cut) - 1)
+    assert len(cut) == 6 * GROUP_TOKENS
+    assert inside.sum() > 50
+    assert torch.allclose(middles[inside].float(), frame_seconds[inside], atol=1e-3)
+
+
+def test_windows_of_a_batch_have_one_shape_and_prompts_are_known() -> None:
+    data = [Piece(torch.tensor(codes(25, i)), torch.randn(80, 258), "joe") for i in range(3)]
+    draw = train_flow._Windows(data)
+    for seed in range(8):
+        torch.manual_seed(seed)
+        batch = draw()
+        assert batch.mel.shape[2] == batch.positions.shape[1] == batch.known.shape[1]
+        assert batch.positions.max() <= batch.tokens.shape[1] - 1
+        assert (batch.known.diff(dim=1) <= 0).all(), "what is known comes before what is not"
+        assert (batch.known.sum(1) < batch.known.shape[1]).all()
+
+
+def test_spoilt_tokens_stay_in_their_codebooks() -> None:
+    torch.manual_seed(0)
+    tokens = torch.tensor(codes(2000))
+
+    spoilt = train_flow._spoil(tokens)
+
+    assert 0.005 < (spoilt != tokens).float().mean() < 0.05
+    assert torch.equal(spoilt < LINGUISTIC_CODES, tokens < LINGUISTIC_CODES)
+
+
+def test_speakers_have_reproducible_directions_of_their_own() -> None:
+    joe, alpha = (train_flow.speaker_embedding(name) for name in ("joe", "alpha"))
+
+    assert torch.equal(joe, train_flow.speaker_embedding("joe"))
+    assert joe.norm() == pytest.approx(1.0, abs=1e-5)
+    assert abs(float(joe @ alpha)) < 0.4
+
+
+def test_the_learning_rate_rises_then_falls_to_its_end() -> None:
+    rates = [cosine_rate(step, 400, peak=1.0, final=0.1) for step in range(400)]
+
+    assert max(rates) == 1.0
+    assert rates.index(1.0) == 49
+    assert rates[-1] == pytest.approx(0.1, abs=1e-3)
+    assert all(a >= b for a, b in pairwise(rates[49:]))
+
+
+def test_an_interrupted_training_ends_where_a_whole_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aqaa.models.recipe.vocoder.training.SAVE_EVERY", 5)
+
+    def run(checkpoint: Path, stop_after: int) -> torch.Tensor:
+        torch.manual_seed(1)
+        model = nn.Linear(4, 1)
+        left = [stop_after]
+
+        def losses() -> dict[str, torch.Tensor]:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            x = torch.randn(8, 4)
+            return {"l2": (model(x) - x.sum(1, keepdim=True)).square().mean()}
+
+        train(model, losses, steps=20, checkpoint=checkpoint, log=lambda line: None)
+        return model.weight.detach()
+
+    whole = run(tmp_path / "whole.pt", 20)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut.pt", 13)
+
+    assert torch.equal(run(tmp_path / "cut.pt", 10), whole)
+
+
+def test_the_spectral_loss_is_zero_for_equal_waves_only() -> None:
+    torch.manual_seed(0)
+    wave = torch.randn(2, 8192) * 0.1
+
+    assert train_hift.spectral_loss(wave, wave) == 0.0
+    assert train_hift.spectral_loss(wave, 0.5 * wave) > 0.1
+
+
+def test_every_twentieth_item_is_held_out() -> None:
+    training, judging = held_out(list(range(45)))
+
+    assert judging == [0, 20, 40]
+    assert sorted(training + judging) == list(range(45))
+
+
+def test_what_is_packed_is_what_the_server_loads(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    flow, hift = Flow(settings().flow), Hift(settings().hift)
+    shutil.copy(layout() / "cosyvoice.yaml", tmp_path)
+
+    pack(flow, hift, tmp_path)
+
+    loaded = load_flow(tmp_path, settings().flow), load_hift(tmp_path, settings().hift)
+    for ours, theirs in zip((flow, hift), loaded, strict=True):
+        for name, value in ours.state_dict().items():
+            assert torch.allclose(theirs.state_dict()[name], value, rtol=1e-3, atol=1e-6), name
+
+
+def test_both_voices_are_packed_as_prompts_that_the_vocoder_accepts(tmp_path: Path) -> None:
+    corpus = [recording("joe", 12), recording("joe", 9), recording("alpha", 10)]
+    tokens = [codes(12), codes(9), codes(10)]
+
+    pack_voices(corpus, tokens, tmp_path)
+
+    voices = load_voices(tmp_path, settings())
+    assert sorted(voices) == ["alpha", "joe"]
+    assert voices["joe"].tokens.tolist() == tokens[1], "the shortest prompt is the cheapest"
+    assert voices["joe"].text == "Mars is red."
