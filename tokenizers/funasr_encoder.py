@@ -100,6 +100,7 @@ class ChunkEncoder:
             }
         )
 
+    @torch.inference_mode()
     def window(self, frames: Tensor, state: EncoderState) -> Tensor:
         """Encode `frames` [t, input], 1 <= t <= 4, behind the 5 before them: [5 + t, output].
 

@@ -103,6 +103,7 @@ class LinguisticTokenizer:
         """A new stream; cheap."""
         return LinguisticStream(self)
 
+    @torch.inference_mode()
     def nearest(self, encoded: torch.Tensor) -> Codes:
         """The nearest centre `[n]` to each of `encoded` [n, d], Euclidean."""
         codes: Codes = torch.cdist(encoded, self.centres).argmin(-1).to(torch.int32).cpu().numpy()

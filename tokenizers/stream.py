@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import ParamSpec, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from aqaa.models.bundle import TOKENIZER_RATE
@@ -151,8 +150,7 @@ class TokenStream(ABC):
     def _guard(self, step: Callable[P, Codes], *args: P.args, **kwargs: P.kwargs) -> Codes:
         """Run a step of the model; whatever it raises leaves the stream closed, not half-dead."""
         try:
-            with torch.inference_mode():
-                return step(*args, **kwargs)
+            return step(*args, **kwargs)
         except BaseException:
             self._closed = True
             raise
