@@ -126,6 +126,10 @@ class SessionMachine:
         """Whether any response is open."""
         return bool(self._responses)
 
+    def next_run(self) -> fx.StartRun:
+        """What an answer would be asked for if the conversation were to be answered now."""
+        return self._plan(ResponseOptions())[0]
+
     # --- client events ----------------------------------------------------------------------------
 
     def _obey(self, event: e.ClientEvent) -> list[Output]:
@@ -258,6 +262,23 @@ class SessionMachine:
                 f"{self._limits.parallel_responses} out-of-band responses run at once; wait for one"
                 " to be done",
             )
+        run, sounds = self._plan(options)
+        response = OpenResponse(
+            run,
+            conversation_id=self._conversation_id if default else None,
+            max_output_tokens="inf" if run.max_tokens is None else run.max_tokens,
+            metadata=options.metadata,
+            event_id=self._event_id,
+        )
+        self._responses[run.response_id] = response
+        if default:
+            self._default = response
+            self._answer_is_due = False
+        return [*sounds, *response.created(), run]
+
+    def _plan(self, options: ResponseOptions) -> tuple[fx.StartRun, list[Output]]:
+        """What to answer and how; and where sound that came with the request goes."""
+        default = options.conversation == "auto"
         output = self.session.audio.output
         voice = output.voice
         if options.audio.output.voice is not None:
@@ -274,32 +295,20 @@ class SessionMachine:
             items, sounds = self._items.context(options.input)
         maximum = options.max_output_tokens or self.session.max_output_tokens
         modality = (options.output_modalities or self.session.output_modalities)[0]
+        instructions = options.instructions
         run = fx.StartRun(
             response_id=self._make_id("resp"),
             item_id=self._make_id("item"),
             default=default,
             items=items,
-            instructions=self.session.instructions
-            if options.instructions is None
-            else options.instructions,
+            instructions=self.session.instructions if instructions is None else instructions,
             modality=modality,
             voice=voice,
             speed=output.speed,
             format=options.audio.output.format or output.format,
             max_tokens=None if maximum == "inf" else maximum,
         )
-        response = OpenResponse(
-            run,
-            conversation_id=self._conversation_id if default else None,
-            max_output_tokens=maximum,
-            metadata=options.metadata,
-            event_id=self._event_id,
-        )
-        self._responses[run.response_id] = response
-        if default:
-            self._default = response
-            self._answer_is_due = False
-        return [*sounds, *response.created(), run]
+        return run, sounds
 
     def _cancel(self, event: e.ResponseCancel) -> list[Output]:
         wanted = event.response_id

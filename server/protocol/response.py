@@ -8,7 +8,9 @@ answer that is cancelled before it says anything has an empty `output`.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Literal
 
 from aqaa.server.protocol import events as e
@@ -47,6 +49,7 @@ class OpenResponse:
     ) -> None:
         self.run = run
         self.opened = False
+        self._whole = False
         self.previous_item_id: str | None = None
         self.sound_bytes = 0
         self._texts: list[tuple[int, str]] = []
@@ -69,7 +72,16 @@ class OpenResponse:
         return "".join(text for _, text in self._texts)
 
     def heard_text(self, audio_end_ms: int) -> str:
-        """The text whose sound began before `audio_end_ms`."""
+        """The text whose sound began before `audio_end_ms`.
+
+        While the answer grows, its times are the driver's estimates. A finished answer has its
+        text spread over its sound, which is nearer the truth.
+        """
+        if self._whole and self.audio_ms:
+            characters = math.ceil(len(self.text) * min(1.0, audio_end_ms / self.audio_ms))
+            starts = accumulate((len(text) for _, text in self._texts), initial=0)
+            heard = zip(starts, self._texts, strict=False)
+            return "".join(text for start, (_, text) in heard if start < characters)
         return "".join(text for start, text in self._texts if start < audio_end_ms)
 
     def item(self, status: Status) -> Message:
@@ -163,6 +175,7 @@ class OpenResponse:
         details: StatusDetails | None,
     ) -> list[e.ServerEvent]:
         """Every open part gets its `done`, then the response."""
+        self._whole = status == "completed"
         events = self._close_item("completed" if status == "completed" else "incomplete")
         events.append(
             e.ResponseDone(event_id=self._event_id(), response=self._response(status, details))

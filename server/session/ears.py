@@ -10,6 +10,7 @@ All methods are plain calls that compute; the session makes them in worker threa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqaa.models.bundle import TOKENIZER_RATE
-from aqaa.server.session.turn import Idle, Onset, Pause, Resumed, TurnDetector, TurnEnd, TurnRules
+from aqaa.server.session.turn import (
+    Idle,
+    Onset,
+    Pause,
+    Resumed,
+    TurnDetector,
+    TurnEnd,
+    TurnEvent,
+    TurnRules,
+)
 from aqaa.server.session.vad import FRAME
 from aqaa.tokenizers.stream import SampleBuffer
 
@@ -58,8 +68,15 @@ class SpeechProbability(Protocol):
 class Converter(Protocol):
     """Wire bytes to float32 at 16 kHz (`aqaa.tokenizers.audio.InputConverter`)."""
 
+    @property
+    def pending(self) -> int:
+        """Samples at 16 kHz that were pushed and are still held back."""
+
     def push(self, data: bytes, /) -> Samples:
         """The samples that are certain by now."""
+
+    def flush(self) -> Samples:
+        """Those that are held back; the converter is over."""
 
 
 # --- what was heard; sample positions count from the session's first ------------------------------
@@ -125,13 +142,14 @@ class Ears:
         self,
         tokenizer: Tokenizer,
         vad: SpeechProbability,
-        converter: Converter,
+        converter: Callable[[], Converter],
         rules: TurnRules | None,
         max_seconds: float,
     ) -> None:
         self._tokenizer = tokenizer
         self._vad = vad
-        self._converter = converter
+        self._new_converter = converter
+        self._converter = converter()
         self._most = round(max_seconds * TOKENIZER_RATE)
         self._detector = TurnDetector(rules) if rules is not None else None
         self.received = 0
@@ -158,6 +176,8 @@ class Ears:
         for begin in range(0, samples.size, FRAME):
             self._append(samples[begin : begin + FRAME])
             heard += self._listen(self._detector)
+        # The resampler holds back some 20 ms; they were received, and a silence has grown by them.
+        heard += self._react(self._detector, self._detector.clock(self._heard_until()))
         heard += self._feed()
         if self._stream is None:
             self._forget_before(self.received - KEEP_SECONDS * TOKENIZER_RATE)
@@ -166,25 +186,38 @@ class Ears:
     def commit(self) -> list[int]:
         """The client ends the turn: the tokens of what is buffered."""
         self._open(self._begin_of_buffer())
+        self._append(self._converter.flush())
         self._feed_now()
         assert self._stream is not None
         tokens = self._tokens + self._stream.flush()
         self.clear()
         return tokens
 
+    def tokenise(self, converter: Callable[[], Converter], data: bytes) -> list[int]:
+        """The tokens of a recording that came whole; nothing to do with the stream.
+
+        Raises:
+            AudioError: `data` is not audio of the converter's format.
+        """
+        whole = converter()
+        samples = np.concatenate((whole.push(data), whole.flush()))
+        return self._tokenizer.encode(samples)
+
     def clear(self) -> None:
         """Forget what is buffered, and whoever was speaking."""
         self._close_turn()
+        self._converter = self._new_converter()
         self._recent.drop(len(self._recent))
         self._frame_begin = self.received
         if self._detector is not None:
             self._detector.reset(self.received)
             self._detector.start_at(self.received)
 
-    def configure(self, converter: Converter | None, rules: TurnRules | None) -> None:
+    def configure(self, converter: Callable[[], Converter] | None, rules: TurnRules | None) -> None:
         """The session changed its input format (else `converter` is None) or its turn detection."""
         if converter is not None:
-            self._converter = converter
+            self._append(self._converter.flush())
+            self._new_converter, self._converter = converter, converter()
         current = self._detector.rules if self._detector is not None else None
         if rules == current:
             return
@@ -219,14 +252,20 @@ class Ears:
             return [Overflowed()] if first else []
         return self._feed()
 
+    def _heard_until(self) -> int:
+        return self.received + self._converter.pending
+
     def _listen(self, detector: TurnDetector) -> list[Heard]:
         """After each frame's worth of samples: who speaks, who has stopped?"""
-        events = []
+        events: list[TurnEvent] = []
         while self.received - self._frame_begin >= FRAME:
             frame = self._since(self._frame_begin)[:FRAME]
             events += detector.frame(self._vad.push(frame))
             self._frame_begin += FRAME
         events += detector.clock(self.received)
+        return self._react(detector, events)
+
+    def _react(self, detector: TurnDetector, events: list[TurnEvent]) -> list[Heard]:
         heard: list[Heard] = []
         for event in events:
             match event:

@@ -43,7 +43,7 @@ class Workers:
         its end, so whoever is cancelled must let go of the objects that it gave to the job.
 
         Args:
-            deadline: when the result is needed, in seconds of the loop's clock. Past is urgent.
+            deadline: when the result is needed, in seconds of the callers' clock. Past is urgent.
             function: what to call; its exceptions come back to the caller.
             *args: for `function`.
             **kwargs: for `function`.

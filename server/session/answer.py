@@ -1,0 +1,315 @@
+"""One answer: prompt in; text and sound out, in the order in which they are to be sent.
+
+    engine ids ─> parser ─┬─ text ──────────────────────────┬─> queue ─> whoever sends it
+                          └─ groups ─> vocoder ─> converter ─┘
+
+Two tasks with bounded queues between them, so that the decoder goes on while the vocoder works and
+both stop when nobody takes their output. An answer that is started on speculation is the same thing
+with nobody reading yet: it makes its first seconds and waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Literal, ParamSpec, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aqaa.models.errors import AqaaError, EngineBusyError, EngineDiedError, PromptError
+from aqaa.server.conversation.response import AudioGroup, Malformed, ResponseParser, TextDelta
+from aqaa.server.engine.base import Engine, SamplingParams
+from aqaa.server.observe.latency import Timeline
+from aqaa.server.observe.metrics import Metrics
+from aqaa.server.session.clock import Clock
+from aqaa.server.session.playback import Playback
+from aqaa.server.session.workers import Workers
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+
+HELD_SECONDS = 2.0  # of sound made for an answer that nobody has asked for yet
+QUEUED_EVENTS = 64  # between decoder and vocoder, and between vocoder and reader
+CHARACTERS_PER_SECOND = 15.0  # of English read aloud; where in the sound a text is spoken
+
+
+class VoiceStream(Protocol):
+    """A streaming vocoder's state (`aqaa.vocoder.vocoder.VocoderStream`)."""
+
+    def push(self, tokens: Sequence[int], /) -> NDArray[np.float32]:
+        """Sound at 22.05 kHz, float32 [n], that these audio tokens (whole groups) complete."""
+
+    def flush(self) -> NDArray[np.float32]:
+        """The rest of the sound."""
+
+
+class Speaker(Protocol):
+    """Makes voice streams (`aqaa.vocoder.vocoder.Vocoder`)."""
+
+    def stream(self, voice: str, speed: float = 1.0) -> VoiceStream:
+        """A new stream."""
+
+
+class Output(Protocol):
+    """Sound to bytes of a wire format (`aqaa.tokenizers.audio.OutputConverter`)."""
+
+    def push(self, pcm: NDArray[np.float32], /) -> bytes:
+        """The bytes that are certain by now."""
+
+    def flush(self) -> bytes:
+        """The rest of them."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """More text, spoken from `start` seconds of the sound on (an estimate)."""
+
+    text: str
+    tokens: int
+    start: float
+
+
+@dataclass(frozen=True)
+class Sound:
+    """More sound: `tokens` audio tokens went into it, `seconds` of it are in `data`."""
+
+    data: bytes
+    seconds: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Over:
+    """The end, always the last thing."""
+
+    status: Literal["completed", "max_output_tokens", "failed"]
+    code: str | None = None
+
+
+Said = Text | Sound | Over
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What makes two answers the same answer: a speculation is kept if its `Asked` is still so."""
+
+    prompt: tuple[int, ...]
+    params: SamplingParams
+    voice: str
+    speed: float
+    spoken: bool
+
+
+@dataclass(frozen=True)
+class Means:
+    """What answers are made with; shared by all of them."""
+
+    engine: Engine
+    speaker: Speaker
+    workers: Workers
+    metrics: Metrics
+    clock: Clock
+    ahead_seconds: float
+
+
+@dataclass
+class Progress:
+    """What the answer has come to so far."""
+
+    ids: list[int] = field(default_factory=list)
+    timeline: Timeline = field(default_factory=Timeline)
+    playback: Playback = field(default_factory=Playback)
+    made: float = 0.0  # seconds of sound
+
+
+class Answer:
+    """Runs from construction until `Over` has been read, or until `stop`."""
+
+    def __init__(
+        self,
+        means: Means,
+        key: str,
+        asked: Asked,
+        parser: ResponseParser,
+        output: Output | None,
+        *,
+        bytes_per_second: int = 1,
+        paced: bool = True,
+    ) -> None:
+        """Start answering.
+
+        Args:
+            means: see `Means`.
+            key: the engine's session key.
+            asked: what to answer, and how.
+            parser: a fresh parser of the bundle's answers.
+            output: a fresh converter to the wire's format; None for an answer in text only.
+            bytes_per_second: of that format.
+            paced: whether the sound is played while it is made (else it is wanted at once).
+        """
+        self.asked = asked
+        self.progress = Progress()
+        self.started = means.clock()
+        self.over = False  # whether `Over` has been read
+        self._means = means
+        self._key = key
+        self._parser = parser
+        self._output = output
+        self._bytes_per_second = bytes_per_second
+        self._paced = paced
+        self._wanted = asyncio.Event()
+        if not paced:
+            self._wanted.set()
+        self._parsed: asyncio.Queue[TextDelta | AudioGroup | Over] = asyncio.Queue(QUEUED_EVENTS)
+        self._said: asyncio.Queue[Said] = asyncio.Queue(QUEUED_EVENTS)
+        self._tasks = [asyncio.create_task(self._decode()), asyncio.create_task(self._speak())]
+
+    async def next(self) -> Said:
+        """What comes next; after `Over` nothing does."""
+        said = await self._said.get()
+        self.over = isinstance(said, Over)
+        return said
+
+    def adopt(self) -> None:
+        """The answer is wanted now: no longer a speculation."""
+        self._wanted.set()
+
+    async def stop(self) -> None:
+        """End the work; nothing more is said. May be called at any time, and twice."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- the decoder's half -----------------------------------------------------------------------
+
+    async def _decode(self) -> None:
+        try:
+            over = await self._take_ids()
+        except AqaaError as error:
+            log.warning("the answer failed: %s", error)
+            over = Over("failed", error_code(error))
+        except Exception:
+            log.exception("the answer failed for a reason that is a bug")
+            over = Over("failed", "internal_error")
+        await self._parsed.put(over)
+
+    async def _take_ids(self) -> Over:
+        progress, params = self.progress, self.asked.params
+        stream = self._means.engine.generate(self._key, self.asked.prompt, params)
+        async with aclosing(stream) as ids:
+            async for token in ids:
+                if progress.timeline.first_token is None:
+                    progress.timeline.first_token = self._means.clock()
+                progress.ids.append(token)
+                await self._parse([token])
+        for event in self._parser.finish():
+            await self._hand_on(event)
+        ended = bool(progress.ids) and progress.ids[-1] in params.stop_ids
+        return Over("completed" if ended else "max_output_tokens")
+
+    async def _parse(self, ids: list[int]) -> None:
+        for event in self._parser.push(ids):
+            await self._hand_on(event)
+
+    async def _hand_on(self, event: object) -> None:
+        match event:
+            case TextDelta():
+                await self._parsed.put(event)
+            case AudioGroup():
+                if self.progress.timeline.first_group is None:
+                    self.progress.timeline.first_group = self._means.clock()
+                await self._parsed.put(event)
+            case Malformed():
+                self._means.metrics.malformed.inc()
+                log.warning("ids that are no group were dropped: %s", event)
+
+    # --- the voice's half -------------------------------------------------------------------------
+
+    async def _speak(self) -> None:
+        try:
+            over = await self._say_all()
+        except AqaaError as error:
+            log.warning("the answer's voice failed: %s", error)
+            over = Over("failed", error_code(error))
+        except Exception:
+            log.exception("the answer's voice failed for a reason that is a bug")
+            over = Over("failed", "internal_error")
+        self._tasks[0].cancel()  # it has ended already, unless it was the voice that failed
+        await self._said.put(over)
+
+    async def _say_all(self) -> Over:
+        voice: VoiceStream | None = None
+        characters = 0
+        groups: list[int] = []
+        while True:
+            event = await self._parsed.get()
+            if isinstance(event, AudioGroup) and self._output is not None:
+                groups += event.tokens
+                if not self._parsed.empty():
+                    continue  # all groups that are there go to the vocoder at once
+            if groups:
+                if voice is None:
+                    voice = self._means.speaker.stream(self.asked.voice, self.asked.speed)
+                await self._pace()
+                data = await self._compute(_push, voice, self._output, groups)
+                await self._sound(data, len(groups))
+                groups = []
+            if isinstance(event, TextDelta):
+                start = characters / CHARACTERS_PER_SECOND / self.asked.speed
+                characters += len(event.text)
+                await self._said.put(Text(event.text, event.tokens, start))
+            elif isinstance(event, Over):
+                if voice is not None:
+                    await self._sound(await self._compute(_flush, voice, self._output), 0)
+                return event
+
+    async def _compute(
+        self, function: Callable[P, bytes], *args: P.args, **kwargs: P.kwargs
+    ) -> bytes:
+        deadline = self.progress.playback.needed_at(self._means.clock())
+        return await self._means.workers.run(deadline, function, *args, **kwargs)
+
+    async def _sound(self, data: bytes, tokens: int) -> None:
+        if not data and not tokens:
+            return
+        progress = self.progress
+        if data and progress.timeline.first_sound is None:
+            progress.timeline.first_sound = self._means.clock()
+        seconds = len(data) / self._bytes_per_second
+        progress.made += seconds
+        await self._said.put(Sound(data, seconds, tokens))
+
+    async def _pace(self) -> None:
+        """Wait while enough is made: of a speculation, or ahead of what is being played."""
+        if not self._wanted.is_set() and self.progress.made >= HELD_SECONDS:
+            await self._wanted.wait()
+        if self._paced:
+            ahead = self.progress.playback.ahead(self._means.clock()) - self._means.ahead_seconds
+            if ahead > 0:
+                await self._means.clock.sleep(ahead)
+
+
+def _push(voice: VoiceStream, output: Output, groups: list[int]) -> bytes:
+    return output.push(voice.push(groups))
+
+
+def _flush(voice: VoiceStream, output: Output) -> bytes:
+    return output.push(voice.flush()) + output.flush()
+
+
+def error_code(error: AqaaError) -> str:
+    """The error code that a client sees."""
+    match error:
+        case EngineDiedError():
+            return "engine_died"
+        case EngineBusyError():
+            return "engine_busy"
+        case PromptError():
+            return "context_length_exceeded"
+        case _:
+            return "server_error"

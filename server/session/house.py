@@ -1,0 +1,84 @@
+"""What all sessions share: the loaded parts, and how each session gets its own small pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from aqaa.models.bundle import Bundle
+from aqaa.server.conversation.prompt import PromptBuilder
+from aqaa.server.conversation.response import ResponseParser
+from aqaa.server.engine.base import SamplingParams
+from aqaa.server.protocol.configure import Voices
+from aqaa.server.protocol.types import PcmaFormat, PcmFormat, PcmuFormat
+from aqaa.server.session.answer import Means
+from aqaa.server.session.ears import SpeechProbability, Tokenizer
+from aqaa.tokenizers.audio import AudioFormat, InputConverter, OutputConverter
+
+WireFormat = PcmFormat | PcmuFormat | PcmaFormat
+
+# OpenAI's own voices. Clients send one by default; here each means the bundle's default voice.
+OPENAI_VOICES = "alloy ash ballad cedar coral echo fable marin nova onyx sage shimmer verse".split()
+
+
+class Vad(Protocol):
+    """Makes VAD streams (`vad.VadModel`)."""
+
+    def stream(self) -> SpeechProbability:
+        """A new stream."""
+
+
+@dataclass(frozen=True)
+class House:
+    """One server's parts."""
+
+    bundle: Bundle
+    tokenizer: Tokenizer
+    vad: Vad
+    prompts: PromptBuilder
+    parser: Callable[[], ResponseParser]
+    voices: Voices
+    means: Means
+    max_turn_seconds: float
+    speculation: bool
+
+    def sampling(self, max_tokens: int | None = None) -> SamplingParams:
+        """The bundle's sampling defaults, for an answer of at most so many ids."""
+        sampling = self.bundle.sampling
+        most = sampling.max_tokens if max_tokens is None else min(max_tokens, sampling.max_tokens)
+        return SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            repetition_aware=sampling.repetition_aware,
+            max_tokens=most,
+            stop_ids=(self.bundle.tokens.eot,),
+        )
+
+
+def voices_of(names: tuple[str, ...], default: str) -> Voices:
+    """The bundle's voices, with the names that clients of other services send."""
+    aliases = {name: default for name in OPENAI_VOICES if name not in names}
+    return Voices(names=names, default=default, aliases=aliases)
+
+
+def wire_audio(format: WireFormat) -> AudioFormat:
+    """The tokenizers' name for a format of the protocol."""
+    match format:
+        case PcmFormat():
+            return AudioFormat("pcm16", format.rate)
+        case PcmuFormat():
+            return AudioFormat("pcmu", 8000)
+        case PcmaFormat():
+            return AudioFormat("pcma", 8000)
+
+
+def input_of(format: WireFormat) -> Callable[[], InputConverter]:
+    """Makes converters from this format."""
+    audio = wire_audio(format)
+    return lambda: InputConverter(audio)
+
+
+def output_of(format: WireFormat) -> OutputConverter:
+    """A converter to this format."""
+    return OutputConverter(wire_audio(format))

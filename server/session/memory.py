@@ -1,0 +1,104 @@
+"""What the model is told of a conversation: audio tokens by item, and how much of each was heard.
+
+The protocol's items know no tokens. Here they are: the ids of what the user said, and the ids of
+each answer as the model gave them, cut where the user stopped hearing it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from aqaa.models.bundle import GROUP_SECONDS, GROUP_TOKENS, TokensConfig
+from aqaa.server.conversation.prompt import AnswerTurn, AudioTurn, TextTurn, Turn
+from aqaa.server.protocol.effects import ConversationItem
+from aqaa.server.protocol.types import Content, InputSound, Message, OutputSound
+
+
+@dataclass
+class _Answer:
+    ids: list[int]  # the answer's own list: it grows while the answer does
+    speed: float
+    heard: int | None = None  # audio tokens; None: all
+
+
+class Memory:
+    """One session's. Bounded by the conversation: what leaves that is forgotten here."""
+
+    def __init__(self, tokens: TokensConfig) -> None:
+        self._tokens = tokens
+        self._sounds: dict[str, asyncio.Future[tuple[int, ...]]] = {}
+        self._answers: dict[str, _Answer] = {}
+
+    def expect(self, item_id: str) -> None:
+        """The sound of this item is being tokenised."""
+        self._sounds[item_id] = asyncio.get_running_loop().create_future()
+
+    def store(self, item_id: str, tokens: Sequence[int]) -> None:
+        """The sound of this item, as decoder ids."""
+        future = self._sounds.get(item_id)
+        if future is None or future.done():
+            future = asyncio.get_running_loop().create_future()
+            self._sounds[item_id] = future
+        future.set_result(tuple(tokens))
+
+    def answer(self, item_id: str, ids: list[int], speed: float) -> None:
+        """The ids of an answer: a list that may still grow."""
+        self._answers[item_id] = _Answer(ids, speed)
+
+    def cut(self, item_id: str, heard_ms: int) -> None:
+        """Only so much of the answer was heard. The group that was being played counts as heard."""
+        answer = self._answers.get(item_id)
+        if answer is not None:
+            groups = math.ceil(heard_ms / 1000 * answer.speed / GROUP_SECONDS)
+            answer.heard = groups * GROUP_TOKENS
+
+    def forget(self, item_id: str) -> None:
+        """The item is gone."""
+        self._sounds.pop(item_id, None)
+        self._answers.pop(item_id, None)
+
+    async def ready(self, items: Iterable[ConversationItem]) -> None:
+        """Wait until all sound of these items is tokenised."""
+        waiting = [self._sounds[item.id] for item in items if item.id in self._sounds]
+        if waiting:
+            await asyncio.wait(waiting)
+
+    def turns(
+        self,
+        items: Iterable[ConversationItem],
+        instructions: str,
+        speaking: Sequence[int] = (),
+    ) -> list[Turn]:
+        """The conversation for the prompt; `speaking`: what the user is saying just now.
+
+        Function calls and their outputs are left out: this model was never taught them.
+        """
+        turns: list[Turn] = [TextTurn("system", instructions)] if instructions else []
+        for item in items:
+            if isinstance(item, Message) and item.id is not None:
+                turns += self._message(item.id, item)
+        if speaking:
+            turns.append(AudioTurn(tuple(speaking)))
+        return turns
+
+    def _message(self, item_id: str, item: Message) -> list[Turn]:
+        answer = self._answers.get(item_id)
+        if answer is not None:
+            return [AnswerTurn(tuple(answer.ids), answer.heard)]
+        turns: list[Turn] = []
+        sound = self._sounds.get(item_id)
+        if sound is not None and sound.done() and sound.result():
+            turns.append(AudioTurn(sound.result()))
+        text = " ".join(_text(part) for part in item.content if _text(part))
+        if text:
+            turns.append(TextTurn(item.role, text))
+        return turns
+
+
+def _text(part: Content) -> str:
+    if isinstance(part, InputSound | OutputSound):
+        return part.transcript or ""
+    return part.text
