@@ -1,0 +1,94 @@
+"""A real `vllm serve` process for tests, started as an operator would, reaped with its family."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+from serving import free_port
+
+from aqaa.server.engine.settings import VllmSettings
+from aqaa.server.engine.vllm_args import engine_environment, serve_command
+
+READY_WITHIN = 300  # seconds; half a minute on a quiet machine
+API_KEY = "test-key"
+
+
+class VllmServer:
+    """One server on a port of its own, which outlives restarts."""
+
+    def __init__(self, model: Path, context: int, settings: VllmSettings, log: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = log
+        self._environment = {**os.environ, **engine_environment(settings, cuda=False)}
+        command = serve_command(model, context, settings, cuda=False, port=self.port)
+        self._command = [
+            str(Path(sys.executable).parent / command[0]),
+            *command[1:],
+            *("--host", "127.0.0.1", "--api-key", API_KEY),
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + READY_WITHIN
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"vllm serve ended: {self._tail()}")
+            try:
+                if httpx.get(f"{self.url}/health", timeout=1).is_success:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.5)
+        self.stop()
+        raise RuntimeError(f"vllm serve is not ready after {READY_WITHIN} s: {self._tail()}")
+
+    def decoder_processes(self) -> list[psutil.Process]:
+        """The engine core and its workers."""
+        assert self._process is not None
+        return psutil.Process(self._process.pid).children(recursive=True)
+
+    def kill_decoder(self) -> None:
+        """kill -9 of the engine core, as the kernel does when memory runs out."""
+        engine_core(self.decoder_processes()).kill()
+
+    def stop(self) -> None:
+        """End it and whatever is left of its process group."""
+        if self._process is None:
+            return
+        family = self.decoder_processes() if self._process.poll() is None else []
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for process in family:
+            if process.is_running():
+                process.kill()
+        psutil.wait_procs(family, timeout=5)
+        self._process = None
+
+    def _tail(self) -> str:
+        return self._log.read_text(errors="replace")[-2000:]
+
+
+def engine_core(processes: list[psutil.Process]) -> psutil.Process:
+    """vLLM's decoder process among `processes`, by the title it gives itself."""
+    return next(p for p in processes if "EngineCore" in " ".join(p.cmdline()))
