@@ -148,8 +148,7 @@ class Step1:
                 _Layer(
                     qkv=torch.cat((q, k, v)) * take(at + "input_layernorm.weight", h),
                     out=take(attention + "o_proj.weight", h, h).t(),
-                    gate_up=torch.cat((gate, up))
-                    * take(at + "post_attention_layernorm.weight", h),
+                    gate_up=torch.cat((gate, up)) * take(at + "post_attention_layernorm.weight", h),
                     down=take(mlp + "down_proj.weight", h, f).t(),
                 )
             )
@@ -199,15 +198,15 @@ class Step1:
         """
         c = self.config
         n, end = len(ids), start + len(ids)
-        heads, groups, width = c.num_attention_heads, c.num_attention_groups, c.head_dim
+        width = c.head_dim
+        bounds = (c.num_attention_heads, c.num_attention_heads + c.num_attention_groups)
         bias = self._bias_of(start, end)
         x = F.embedding(ids, self._embedding)
         for layer, kv in zip(self._layers, cache, strict=True):
             qkv = F.linear(self._unit(x), layer.qkv)
-            q, k, v = qkv.split((c.hidden_size, c.kv_size, c.kv_size), dim=1)
-            kv[0, :, start:end] = k.view(n, groups, width).transpose(0, 1)
-            kv[1, :, start:end] = v.view(n, groups, width).transpose(0, 1)
-            q = q.view(n, heads, width).transpose(0, 1)
+            q, k, v = qkv.view(n, -1, width).transpose(0, 1).tensor_split(bounds)
+            kv[0, :, start:end] = k
+            kv[1, :, start:end] = v
             mixed = self._attend(q, kv[0, :, :end], kv[1, :, :end], bias)
             x = torch.addmm(x, mixed.transpose(0, 1).reshape(n, c.hidden_size), layer.out)
             gate, up = F.linear(self._unit(x), layer.gate_up).chunk(2, dim=1)
