@@ -13,14 +13,16 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from aqaa.models.bundle import VOCODER_RATE
-from aqaa.models.recipe.domain.load import load_domain
+from aqaa.models.bundle import TOKENIZER_RATE, VOCODER_RATE
+from aqaa.models.recipe.decoder.clips import in_mood
+from aqaa.models.recipe.domain.load import Style, load_domain
 from aqaa.models.recipe.speech.cache import Utterance, say
+from aqaa.models.recipe.vocoder.pitch import f0_track
 from aqaa.models.recipe.vocoder.settings import HOP, settings
 from aqaa.vocoder.mel import log_mel
 
 Item = TypeVar("Item")
-F0_FLOOR, F0_CEIL = 55.0, 500.0  # Hz; joe speaks around 110, alpha around 230, both with styles
+MOODS: tuple[Style, ...] = ("happy", "sad")
 EDGE_SILENCE = 0.06  # seconds of silence put before and after: answers begin and end in silence
 
 # Sentences beside the domain's, so that every sound of English is heard in many neighbourhoods.
@@ -42,22 +44,24 @@ class Recording:
 
     Attributes:
         utterance: what was said, by whom, how fast.
+        mood: how; "happy" and "sad" are made of plain speech by the decoder's recipe.
         wave: float32 [256 T], 22 050 Hz.
         mel: float32 [80, T], natural log.
         f0: float32 [T], Hz, 0 where there is no voice.
     """
 
     utterance: Utterance
+    mood: Style
     wave: Tensor
     mel: Tensor
     f0: Tensor
 
 
-def utterances(seed: int = 0) -> list[Utterance]:
+def script(seed: int = 0) -> list[tuple[Utterance, Style]]:
     """The corpus, in a fixed order: every 20th is held out of training (see `held_out`).
 
     Answers are what the vocoder will have to say, so both teachers say all of them, and joe, whose
-    tokens the decoder learns, says them slowly and quickly too. Questions add other words.
+    tokens the decoder learns, says them slowly, quickly and in moods too. Questions add words.
     """
     rng = random.Random(seed)
     domain = load_domain()
@@ -68,45 +72,41 @@ def utterances(seed: int = 0) -> list[Utterance]:
     said += [Utterance(t, "joe", rate) for rate in (0.75, 1.3) for t in rng.sample(answers, 80)]
     said += [Utterance(t, v) for v in ("kumo", "gongitsune", "slt", "awb")
              for t in rng.sample(questions, 40)]  # fmt: skip
-    rng.shuffle(said)
-    return said
+    lines: list[tuple[Utterance, Style]] = [(u, "plain") for u in said]
+    for mood in MOODS:
+        lines += [(Utterance(t, "joe"), mood) for t in rng.sample(answers, 60)]
+    rng.shuffle(lines)
+    return lines
 
 
-def record(utterance: Utterance) -> Recording:
+def record(utterance: Utterance, mood: Style) -> Recording:
     """Say `utterance` (through the speech cache) and measure it."""
-    import pyworld
-
     heard, rate = say(utterance)
+    if mood in MOODS:
+        heard = in_mood(soxr.resample(heard, rate, TOKENIZER_RATE).astype(np.float32), mood)
+        rate = TOKENIZER_RATE  # what is above 8 kHz is lost, but mels end there anyway
     edge = np.zeros(int(EDGE_SILENCE * VOCODER_RATE), np.float32)
     wave = np.concatenate([edge, soxr.resample(heard, rate, VOCODER_RATE), edge])
-    frames = len(wave) // HOP
-    wave = np.ascontiguousarray(wave[: frames * HOP], dtype=np.float32)
-    double = wave.astype(np.float64)
-    coarse, times = pyworld.dio(
-        double, VOCODER_RATE, F0_FLOOR, F0_CEIL, frame_period=1000 * HOP / VOCODER_RATE
-    )
-    f0 = pyworld.stonemask(double, coarse, times, VOCODER_RATE)[:frames].astype(np.float32)
-    mel = log_mel(torch.from_numpy(wave), settings().feat_extractor)
-    return Recording(utterance, torch.from_numpy(wave), mel, torch.from_numpy(f0))
+    wave = np.ascontiguousarray(wave[: len(wave) // HOP * HOP], dtype=np.float32)
+    sound = torch.from_numpy(wave)
+    mel = log_mel(sound, settings().feat_extractor)
+    return Recording(utterance, mood, sound, mel, f0_track(sound, HOP))
 
 
 def load_corpus(cache: Path, seed: int = 0) -> list[Recording]:
     """All recordings, measured once and kept in `cache` (a file of tensors)."""
-    corpus = utterances(seed)
+    lines = script(seed)
     if cache.exists():
         rows = torch.load(cache, weights_only=True)
-        if [row["said"] for row in rows] == [tuple(u) for u in corpus]:
+        if [row["line"] for row in rows] == [(*u, mood) for u, mood in lines]:
             return [
-                Recording(Utterance(*row["said"]), row["wave"], row["mel"], row["f0"])
+                Recording(Utterance(*row["line"][:-1]), row["line"][-1], *row["measured"])
                 for row in rows
             ]
-    recordings = [record(u) for u in track(corpus, "measuring")]
+    recordings = [record(*line) for line in track(lines, "measuring")]
     cache.parent.mkdir(parents=True, exist_ok=True)
     torch.save(
-        [
-            {"said": tuple(r.utterance), "wave": r.wave, "mel": r.mel, "f0": r.f0}
-            for r in recordings
-        ],
+        [{"line": (*r.utterance, r.mood), "measured": (r.wave, r.mel, r.f0)} for r in recordings],
         cache,
     )
     return recordings

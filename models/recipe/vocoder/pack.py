@@ -39,7 +39,7 @@ def pack_voices(
             (len(ids), i)
             for i, (r, ids) in enumerate(zip(recordings, tokens, strict=True))
             if r.utterance.voice == name
-            and r.utterance.rate == 1.0
+            and (r.utterance.rate, r.mood) == (1.0, "plain")
             and low <= len(ids) // GROUP_TOKENS <= high
         ]
         _, best = min(fitting)

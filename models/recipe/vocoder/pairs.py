@@ -1,9 +1,9 @@
 """What the flow learns from: tokens of a recording, and the mel that they are to become.
 
-Besides every recording with its own mel there are *parallel* pieces: joe's tokens with alpha's mel
-of the same sentence, warped to joe's timing. The decoder only ever says joe's tokens, so this is
-what the female voice will be asked for; and it keeps the flow from reading the speaker off the
-tokens.
+Besides every recording with its own mel there are joe's pieces slowed and quickened as the
+decoder's material is, and *parallel* pieces: joe's tokens with alpha's mel of the same sentence,
+warped to joe's timing. The decoder only ever says joe's tokens, so this is what the female voice
+will be asked for; and it keeps the flow from reading the speaker off the tokens.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from rich.progress import track
 from torch import Tensor
 
 from aqaa.models.bundle import GROUP_TOKENS, TOKENIZER_RATE, VOCODER_RATE
+from aqaa.models.recipe.decoder.clips import STRETCH, stretch
+from aqaa.models.recipe.domain.load import Style
 from aqaa.models.recipe.vocoder.corpus import Recording
 from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES
 
@@ -53,7 +55,7 @@ def tokenise(
 
 
 def pieces(recordings: list[Recording], tokens: list[list[int]]) -> list[Piece]:
-    """Every recording's own piece, then the parallel ones."""
+    """Every recording's own piece, joe's also slower and faster, then the parallel ones."""
     heard = list(zip(tokens, recordings, strict=True))
     female = {
         r.utterance.text: r
@@ -61,10 +63,13 @@ def pieces(recordings: list[Recording], tokens: list[list[int]]) -> list[Piece]:
         if r.utterance.voice == "alpha" and r.utterance.rate == 1.0
     }
     made = [_piece(t, r.mel, r.utterance.voice) for t, r in heard]
+    for t, r in heard:
+        if r.utterance.voice == "joe" and r.mood == "plain" and t:
+            made += [_stretched(t, r.mel, style) for style in STRETCH]
     made += [
         _piece(t, warp(r.mel, female[r.utterance.text].mel), "alpha")
         for t, r in track(heard, "warping")
-        if r.utterance.voice == "joe" and r.utterance.text in female
+        if r.utterance.voice == "joe" and r.mood == "plain" and r.utterance.text in female
     ]
     return [p for p in made if len(p.tokens)]
 
@@ -78,12 +83,25 @@ def _piece(tokens: list[int], mel: Tensor, speaker: str) -> Piece:
     )
 
 
-def warp(guide: Tensor, mel: Tensor) -> Tensor:
-    """`mel` float32 [80, B] on the time of `guide` [80, A], which says the same words: [80, A]."""
-    where = torch.from_numpy(align(guide.numpy(), mel.numpy()))
+def _stretched(tokens: list[int], mel: Tensor, style: Style) -> Piece:
+    """joe in another tempo, as the decoder's material has it: codes repeated or left out."""
+    read, write = STRETCH[style]
+    other = stretch(np.asarray(tokens, np.uint16), style)
+    frames = int(mel.shape[1] * write / read)
+    where = ((torch.arange(frames) + 0.5) * read / write - 0.5).clamp(0, mel.shape[1] - 1)
+    return _piece([int(t) for t in other], _at(mel, where), "joe")
+
+
+def _at(mel: Tensor, where: Tensor) -> Tensor:
+    """`mel` [80, T] at the frames `where` [F], linearly between them: [80, F]."""
     left = where.floor().long().clamp(0, mel.shape[1] - 1)
     right = (left + 1).clamp(max=mel.shape[1] - 1)
     return torch.lerp(mel[:, left], mel[:, right], (where - left).float())
+
+
+def warp(guide: Tensor, mel: Tensor) -> Tensor:
+    """`mel` float32 [80, B] on the time of `guide` [80, A], which says the same words: [80, A]."""
+    return _at(mel, torch.from_numpy(align(guide.numpy(), mel.numpy())))
 
 
 def align(guide: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:

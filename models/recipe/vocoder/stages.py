@@ -77,7 +77,7 @@ def hift_stage(recipe: Recipe) -> None:
     training, _ = held_out(recipe.corpus())
     model = Hift(settings().hift)
     train_f0(model, training, F0_STEPS, recipe.folder / "f0.pt", recipe.log)
-    pairs = [(r.mel, r.wave) for r in training]
+    pairs = [(r.mel, r.wave) for r in training if r.mood == "plain"]  # moods end at 8 kHz
     train_generator(model, pairs, HIFT_STEPS, recipe.folder / "hift.pt", recipe.log)
 
 
@@ -96,7 +96,7 @@ def tune_stage(recipe: Recipe) -> None:
     training, _ = held_out(list(zip(recipe.corpus(), recipe.tokens(), strict=True)))
     pairs = []
     for recording, tokens in track(training, "rendering"):
-        if tokens:
+        if tokens and recording.mood == "plain":
             speaker = speaker_embedding(recording.utterance.voice)
             mel = render(flow, tokens, speaker, steps=FLOW_STEPS_AT_USE, temperature=TEMPERATURE)[
                 :, : recording.mel.shape[1]
