@@ -10,14 +10,17 @@ from __future__ import annotations
 import json
 import random
 
+from aqaa.models.recipe.decoder.corpus import question_plan
 from aqaa.models.recipe.domain.load import load_domain
 from aqaa.models.recipe.speech.cache import Utterance, cached_path, work_dir
+from aqaa.models.recipe.speech.store import Clip, load, pack
 from aqaa.models.recipe.speech.texts import sentences
 from aqaa.models.recipe.speech.voices import HELD_OUT, SPOKEN, VOICES
 
 CLIPS = {"espeak": 150, "flite": 350, "festival": 250, "piper": 1400, "kokoro": 70}  # a voice
 TEACHER_CLIPS = {"alpha": 180, "gongitsune": 180, "kumo": 180}  # the natural ones say more
-HELD_OUT_CLIPS = 40
+REPEAT = {"kokoro": 3}  # the most human voices are few and dear, so each clip is met more often
+HELD_OUT_CLIPS = 15
 RATES = (0.85, 0.93, 1.0, 1.0, 1.08, 1.18)
 
 
@@ -35,8 +38,9 @@ def plan(seed: int = 0) -> list[Utterance]:
 
 
 def spoken() -> list[Utterance]:
-    """The part of the plan that has been synthesised."""
-    return [utterance for utterance in plan() if cached_path(utterance).exists()]
+    """What has been synthesised so far of this plan and of the decoder's questions."""
+    wanted = dict.fromkeys(plan() + question_plan(load_domain()))
+    return [utterance for utterance in wanted if cached_path(utterance).exists()]
 
 
 def _plan(seed: int) -> list[Utterance]:
@@ -55,3 +59,17 @@ def held_out_plan(seed: int = 77_000) -> list[Utterance]:
     texts = sentences(HELD_OUT_CLIPS * len(HELD_OUT), seed)
     voices = [name for name in HELD_OUT for _ in range(HELD_OUT_CLIPS)]
     return [Utterance(text, voice) for text, voice in zip(texts, voices, strict=True)]
+
+
+def packed() -> tuple[list[Clip], list[Clip]]:
+    """The training clips and the held-out ones, packed from what has been spoken so far.
+
+    A packed corpus is used again; delete `clips.npy` in the work directory to pack anew.
+    """
+    train, judge = work_dir() / "clips", work_dir() / "judge"
+    if not judge.with_suffix(".npy").exists():
+        pack(held_out_plan(), judge)
+    if not train.with_suffix(".npy").exists():
+        pack(spoken(), train)
+    clips = [c for c in load(train) for _ in range(REPEAT.get(VOICES[c.voice].engine, 1))]
+    return clips, load(judge)

@@ -1,0 +1,206 @@
+"""Training: CTC on phonemes through the frames that the tokenizer emits, then through its codes.
+
+First the encoder learns alone. Then 1,024 codes are placed on its output by k-means, and both are
+trained on with the codes in the path (straight-through), so that what the decoder will see, the
+numbers, spells the words; the codes follow as a running k-means (EMA).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from aqaa.models.recipe.linguistic.encoder import WindowedEncoder
+from aqaa.models.recipe.linguistic.fbank import (
+    CHUNK_SAMPLES,
+    WIDTH,
+    fbank,
+    mel_filters,
+    stack,
+)
+from aqaa.models.recipe.speech.batches import Row, make_batch
+from aqaa.models.recipe.speech.phonemes import BLANK, CLASSES, collapse, edit_distance
+from aqaa.models.recipe.speech.store import Clip
+from aqaa.models.recipe.vq import Codebook
+
+log = logging.getLogger(__name__)
+
+WIDTH_OUT, HEADS, UNITS, BLOCKS = 144, 4, 576, 6
+CODES = 1024
+SPELLED = 2  # CTC steps per emitted frame: at 16.7 Hz speech has nearly a phoneme a frame
+WARPS = tuple(round(0.84 + 0.02 * i, 2) for i in range(19))  # vocal tract lengths, 0.84 to 1.20
+LENGTHS = tuple(CHUNK_SAMPLES * c for c in (13, 18, 25, 34))  # 3.1 to 8.2 s
+BATCH_SECONDS = 48.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train: steps in all, the step at which codes enter, and the peak rate."""
+
+    steps: int = 1500
+    codes_from: int = 1000
+    rate: float = 1.5e-3
+    warmup: int = 100
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then a cosine to a hundredth."""
+        if step < self.warmup:
+            return self.rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+class Speller(nn.Module):
+    """Encoder, codes, and the head that spells phonemes; only the first two are kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = WindowedEncoder(WIDTH, WIDTH_OUT, HEADS, UNITS, BLOCKS)
+        self.codebook = Codebook(CODES, WIDTH_OUT)
+        self.head = nn.Linear(WIDTH_OUT, SPELLED * CLASSES)
+        self.register_buffer("shift", torch.zeros(WIDTH))  # am.mvn's AddShift and Rescale
+        self.register_buffer("scale", torch.ones(WIDTH))
+        self.shift: Tensor
+        self.scale: Tensor
+
+    def spell(self, emitted: Tensor) -> Tensor:
+        """Log-probabilities [B, 2T, classes] from emitted or quantised frames [B, T, width]."""
+        logits = self.head(emitted).view(emitted.shape[0], -1, CLASSES)
+        return F.log_softmax(logits, -1)
+
+
+def features(waves: Tensor, filters: Tensor | None = None) -> Tensor:
+    """Stacked filterbank [B, 4C, 560] of waves of whole chunks, before normalisation."""
+    return stack(fbank(waves, mel_filters() if filters is None else filters))
+
+
+def measure_normalisation(model: Speller, clips: Sequence[Clip]) -> None:
+    """Set am.mvn from rows of `clips` as they are heard."""
+    rng = np.random.default_rng(1)
+    heard = [r.heard for _ in range(12) for r in make_batch(clips, 40, LENGTHS[1:2], rng)]
+    found = features(torch.from_numpy(np.stack(heard))).flatten(0, 1)
+    model.shift.copy_(-found.mean(0))
+    model.scale.copy_(1 / found.std(0).clamp(min=0.1))
+
+
+def _mask(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """SpecAugment on stacked features: blank a few frames and a band of mels in some rows."""
+    for row in x:
+        if rng.random() < 0.4:
+            start = int(rng.integers(x.shape[1]))
+            row[start : start + int(rng.integers(1, 4))] = 0
+        if rng.random() < 0.4:
+            low = int(rng.integers(80))
+            row.view(x.shape[1], -1, 80)[:, :, low : low + int(rng.integers(2, 14))] = 0
+    return x
+
+
+def batch_features(model: Speller, rows: Sequence[Row], rng: np.random.Generator) -> Tensor:
+    """Augmented, normalised features of training rows: warped tracts, tilted spectra, masks."""
+    waves = torch.from_numpy(np.stack([r.heard for r in rows]))
+    filters = torch.stack([mel_filters(float(w)) for w in rng.choice(WARPS, len(rows))])
+    found = features(waves, filters)
+    tilt = np.cos(np.linspace(0, 1, 80) * math.pi * rng.uniform(0.3, 3, (len(rows), 1)))
+    tilt = torch.from_numpy(tilt * rng.normal(0, 0.5, (len(rows), 1))).float().repeat(1, 7)
+    return _mask((found + tilt[:, None] + model.shift) * model.scale, rng)
+
+
+def spelling_loss(log_probabilities: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
+    """CTC per phoneme; rows that speak faster than the frames can spell count nothing."""
+    lengths = torch.tensor([len(t) for t in targets])
+    steps = torch.full((len(targets),), log_probabilities.shape[1])
+    flat = torch.tensor([p for t in targets for p in t])
+    loss = F.ctc_loss(
+        log_probabilities.transpose(0, 1), flat, steps, lengths, BLANK, "sum", zero_infinity=True
+    )
+    return loss / lengths.sum()
+
+
+def train(clips: Sequence[Clip], judge: Sequence[Clip], folder: Path, schedule: Schedule) -> Speller:
+    """Train, or go on from `folder/checkpoint.pt`; `judge` (held-out voices) is only measured."""
+    torch.manual_seed(0)
+    model = Speller()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    step, checkpoint = 0, folder / "checkpoint.pt"
+    if checkpoint.exists():
+        state: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        step = state["step"]
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        measure_normalisation(model, clips)
+    mean, began = 0.0, time.monotonic()
+    while step < schedule.steps:
+        rng = np.random.default_rng([7, step])
+        rows = make_batch(clips, BATCH_SECONDS, LENGTHS, rng)
+        if step == schedule.codes_from:
+            _place_codes(model, clips)
+        model.train()
+        emitted = model.encoder(batch_features(model, rows, rng))
+        targets = [r.phonemes for r in rows]
+        if step < schedule.codes_from:
+            loss = spelling_loss(model.spell(emitted), targets)
+        else:
+            quantised, commitment = model.codebook(emitted)
+            loss = spelling_loss(model.spell(quantised), targets)
+            loss = loss + 0.3 * spelling_loss(model.spell(emitted), targets) + 0.1 * commitment
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.learning_rate(step)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+        mean += (float(loss.detach()) - mean) / min(step, 50)
+        if step % 50 == 0:
+            log.info("step %d loss %.3f, %.2f s/step", step, mean, (time.monotonic() - began) / 50)
+            began = time.monotonic()
+        if step % 250 == 0 or step == schedule.steps:
+            log.info("step %d errors %s", step, phoneme_errors(model, judge))
+            torch.save(
+                {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step},
+                checkpoint,
+            )
+            began = time.monotonic()
+    return model.eval()
+
+
+@torch.no_grad()
+def _place_codes(model: Speller, clips: Sequence[Clip]) -> None:
+    """K-means on what the encoder emits for augmented speech."""
+    model.eval()
+    rng = np.random.default_rng(3)
+    found = [
+        model.encoder(batch_features(model, make_batch(clips, 80, LENGTHS, rng), rng)).flatten(0, 1)
+        for _ in range(25)
+    ]
+    model.codebook.place(torch.cat(found))
+
+
+@torch.no_grad()
+def phoneme_errors(model: Speller, clips: Sequence[Clip]) -> dict[str, float]:
+    """Phoneme error rates in percent, greedy: a voice's own, and `codes` for all through the codes."""
+    model.eval()
+    wrong: dict[str, list[int]] = {}
+    for clip in clips:
+        n = -(-(len(clip.pcm) + 1600) // CHUNK_SAMPLES) * CHUNK_SAMPLES
+        wave = torch.from_numpy(np.pad(clip.wave, (0, n - len(clip.pcm))))[None]
+        emitted = model.encoder((features(wave) + model.shift) * model.scale)
+        said = list(clip.phonemes)
+        for name, frames in ((clip.voice, emitted), ("codes", model.codebook.lookup(emitted))):
+            heard = collapse(model.spell(frames)[0].argmax(-1).tolist())
+            entry = wrong.setdefault(name, [0, 0])
+            entry[0] += edit_distance(said, heard)
+            entry[1] += len(said)
+    return {name: round(100 * errors / count, 1) for name, (errors, count) in wrong.items()}
