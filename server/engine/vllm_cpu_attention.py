@@ -201,7 +201,7 @@ class SqrtAlibiCPUImpl(CPUAttentionBackendImpl):  # type: ignore[misc]
         """Fill `output` [T, H, d] for `query` [T, H, d]; keys and values are in the cache."""
         if not isinstance(attn_metadata, SqrtAlibiMetadata):
             # vLLM's kernels, or a profiling run without metadata
-            return super().forward(
+            super().forward(
                 layer,
                 query,
                 key,
@@ -212,6 +212,7 @@ class SqrtAlibiCPUImpl(CPUAttentionBackendImpl):  # type: ignore[misc]
                 output_scale,
                 output_block_scale,
             )
+            return output
         if attn_metadata.decode is not None:
             rows = attn_metadata.decode.rows
             output[rows] = attend_decode(query[rows], kv_cache, attn_metadata.decode, self.slopes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import os
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -27,6 +28,7 @@ from aqaa.server.engine.relay import PREFILL, Piece, RelayEngine
 from aqaa.server.engine.settings import VllmSettings
 from aqaa.server.engine.step1 import Step1Config
 from aqaa.server.engine.vllm_args import engine_arguments, engine_environment, environment
+from aqaa.server.engine.vllm_plugin import OWNER
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -119,7 +121,8 @@ class VllmEngine(RelayEngine):
 
         cuda = not current_platform.is_cpu()
         arguments = engine_arguments(self._model, self._context, self._settings, cuda=cuda)
-        with environment(engine_environment(self._settings, cuda=cuda)):
+        variables = engine_environment(self._settings, cuda=cuda)
+        with environment({**variables, OWNER: str(os.getpid())}):
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments, disable_log_stats=True))
 
     async def _shut_down(self) -> None:
