@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 Json = dict[str, Any]
 Modality = Literal["text", "audio"]
 
+SLOWEST = 0.5  # speed, of the vocoder
+
 
 class Wire(BaseModel):
     """Base of everything on the wire: frozen values, unknown keys ignored."""
@@ -102,7 +104,13 @@ class OutputAudio(Wire):
 
     format: AudioFormat = PcmFormat()
     voice: str = ""
-    speed: float = Field(default=1.0, ge=0.25, le=1.5)
+    speed: float = Field(default=1.0, ge=0.25, le=2.0)
+
+    @field_validator("speed")
+    @classmethod
+    def _as_slow_as_can_be(cls, value: float) -> float:
+        """OpenAI goes down to 0.25; the vocoder does not, and the session says what will sound."""
+        return max(value, SLOWEST)
 
     @field_validator("voice", mode="before")
     @classmethod

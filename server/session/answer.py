@@ -20,8 +20,15 @@ from typing import Literal, ParamSpec, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from aqaa.models.bundle import GROUP_SECONDS
 from aqaa.models.errors import AqaaError, EngineBusyError, EngineDiedError, PromptError
-from aqaa.server.conversation.response import AudioGroup, Malformed, ResponseParser, TextDelta
+from aqaa.server.conversation.response import (
+    AudioGroup,
+    Malformed,
+    ResponseParser,
+    TextDelta,
+    VoiceSwitch,
+)
 from aqaa.server.engine.base import Engine, SamplingParams
 from aqaa.server.observe.latency import Timeline
 from aqaa.server.observe.metrics import Metrics
@@ -35,7 +42,6 @@ P = ParamSpec("P")
 
 HELD_SECONDS = 2.0  # of sound made for an answer that nobody has asked for yet
 QUEUED_EVENTS = 64  # between decoder and vocoder, and between vocoder and reader
-CHARACTERS_PER_SECOND = 15.0  # of English read aloud; where in the sound a text is spoken
 
 
 class VoiceStream(Protocol):
@@ -165,7 +171,9 @@ class Answer:
         self._wanted = asyncio.Event()
         if not paced:
             self._wanted.set()
-        self._parsed: asyncio.Queue[TextDelta | AudioGroup | Over] = asyncio.Queue(QUEUED_EVENTS)
+        self._parsed: asyncio.Queue[TextDelta | AudioGroup | VoiceSwitch | Over] = asyncio.Queue(
+            QUEUED_EVENTS
+        )
         self._said: asyncio.Queue[Said] = asyncio.Queue(QUEUED_EVENTS)
         self._tasks = [asyncio.create_task(self._decode()), asyncio.create_task(self._speak())]
 
@@ -218,7 +226,7 @@ class Answer:
 
     async def _hand_on(self, event: object) -> None:
         match event:
-            case TextDelta():
+            case TextDelta() | VoiceSwitch():
                 await self._parsed.put(event)
             case AudioGroup():
                 if self.progress.timeline.first_group is None:
@@ -244,7 +252,7 @@ class Answer:
 
     async def _say_all(self) -> Over:
         voice: VoiceStream | None = None
-        characters = 0
+        name = self.asked.voice
         groups: list[int] = []
         while True:
             event = await self._parsed.get()
@@ -252,21 +260,25 @@ class Answer:
                 groups += event.tokens
                 if not self._parsed.empty():
                     continue  # all groups that are there go to the vocoder at once
-            if groups:
-                if voice is None:
-                    voice = self._means.speaker.stream(self.asked.voice, self.asked.speed)
+            if groups and self._output is not None:
+                voice = voice or self._means.speaker.stream(name, self.asked.speed)
                 await self._pace()
                 data = await self._compute(_push, voice, self._output, groups)
                 await self._sound(data, len(groups))
                 groups = []
-            if isinstance(event, TextDelta):
-                start = characters / CHARACTERS_PER_SECOND / self.asked.speed
-                characters += len(event.text)
-                await self._said.put(Text(event.text, event.tokens, start))
-            elif isinstance(event, Over):
-                if voice is not None:
-                    await self._sound(await self._compute(_flush, voice, self._output), 0)
-                return event
+            match event:
+                case TextDelta():
+                    start = event.group * GROUP_SECONDS / self.asked.speed
+                    await self._said.put(Text(event.text, event.tokens, start))
+                case VoiceSwitch():
+                    name = event.voice
+                    if voice is not None and self._output is not None:
+                        await self._sound(await self._compute(_flush, voice, self._output), 0)
+                        voice = None
+                case Over():
+                    if self._output is not None:
+                        await self._sound(await self._compute(_end, voice, self._output), 0)
+                    return event
 
     async def _compute(
         self, function: Callable[P, bytes], *args: P.args, **kwargs: P.kwargs
@@ -299,7 +311,11 @@ def _push(voice: VoiceStream, output: Output, groups: list[int]) -> bytes:
 
 
 def _flush(voice: VoiceStream, output: Output) -> bytes:
-    return output.push(voice.flush()) + output.flush()
+    return output.push(voice.flush())
+
+
+def _end(voice: VoiceStream | None, output: Output) -> bytes:
+    return b"" if voice is None else _flush(voice, output) + output.flush()
 
 
 def error_code(error: AqaaError) -> str:

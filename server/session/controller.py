@@ -63,7 +63,7 @@ class Conversation:
         self._send = send
         self._key = session.id
         self._machine = SessionMachine(session, house.voices)
-        self._memory = Memory(house.bundle.tokens)
+        self._memory = Memory(house.bundle.tokens, house.text)
         audio = self._machine.session.audio.input
         self._input_format = audio.format
         self._carry = b""  # the first byte of a sample that was cut by the client's chunking
@@ -118,9 +118,10 @@ class Conversation:
         """Tell the client that its message was no good."""
         self._apply(self._machine.refuse(error))
 
-    def answering(self) -> bool:
-        """Whether an answer is being given."""
-        return bool(self._runs)
+    async def idle(self) -> None:
+        """Wait until no answer is being given."""
+        while self._runs:
+            await asyncio.wait(list(self._runs.values()))
 
     async def close(self) -> None:
         """Stop everything and give everything back."""

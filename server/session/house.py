@@ -9,6 +9,7 @@ from typing import Protocol
 from aqaa.models.bundle import Bundle
 from aqaa.server.conversation.prompt import PromptBuilder
 from aqaa.server.conversation.response import ResponseParser
+from aqaa.server.conversation.text import TextCodec
 from aqaa.server.engine.base import SamplingParams
 from aqaa.server.protocol.configure import Voices
 from aqaa.server.protocol.types import PcmaFormat, PcmFormat, PcmuFormat
@@ -19,7 +20,21 @@ from aqaa.tokenizers.audio import AudioFormat, InputConverter, OutputConverter
 WireFormat = PcmFormat | PcmuFormat | PcmaFormat
 
 # OpenAI's own voices. Clients send one by default; here each means the bundle's default voice.
-OPENAI_VOICES = "alloy ash ballad cedar coral echo fable marin nova onyx sage shimmer verse".split()
+OPENAI_VOICES = [
+    "alloy",
+    "ash",
+    "ballad",
+    "cedar",
+    "coral",
+    "echo",
+    "fable",
+    "marin",
+    "nova",
+    "onyx",
+    "sage",
+    "shimmer",
+    "verse",
+]
 
 
 class Vad(Protocol):
@@ -36,12 +51,16 @@ class House:
     bundle: Bundle
     tokenizer: Tokenizer
     vad: Vad
+    text: TextCodec
     prompts: PromptBuilder
-    parser: Callable[[], ResponseParser]
     voices: Voices
     means: Means
     max_turn_seconds: float
     speculation: bool
+
+    def parser(self) -> ResponseParser:
+        """A parser for one answer."""
+        return ResponseParser(self.bundle.tokens, self.text)
 
     def sampling(self, max_tokens: int | None = None) -> SamplingParams:
         """The bundle's sampling defaults, for an answer of at most so many ids."""

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from aqaa.models.bundle import GROUP_SECONDS, GROUP_TOKENS, TokensConfig
-from aqaa.server.conversation.prompt import AnswerTurn, AudioTurn, TextTurn, Turn
+from aqaa.server.conversation.heard import heard
+from aqaa.server.conversation.prompt import AssistantTurn, SystemTurn, Turn, UserTurn
+from aqaa.server.conversation.text import TextCodec
 from aqaa.server.protocol.effects import ConversationItem
 from aqaa.server.protocol.types import Content, InputSound, Message, OutputSound
 
@@ -27,8 +29,9 @@ class _Answer:
 class Memory:
     """One session's. Bounded by the conversation: what leaves that is forgotten here."""
 
-    def __init__(self, tokens: TokensConfig) -> None:
+    def __init__(self, tokens: TokensConfig, text: TextCodec) -> None:
         self._tokens = tokens
+        self._text = text
         self._sounds: dict[str, asyncio.Future[tuple[int, ...]]] = {}
         self._answers: dict[str, _Answer] = {}
 
@@ -76,29 +79,42 @@ class Memory:
 
         Function calls and their outputs are left out: this model was never taught them.
         """
-        turns: list[Turn] = [TextTurn("system", instructions)] if instructions else []
+        turns: list[Turn] = [SystemTurn(instructions)] if instructions else []
         for item in items:
             if isinstance(item, Message) and item.id is not None:
                 turns += self._message(item.id, item)
         if speaking:
-            turns.append(AudioTurn(tuple(speaking)))
+            turns.append(UserTurn((tuple(speaking),)))
         return turns
 
     def _message(self, item_id: str, item: Message) -> list[Turn]:
         answer = self._answers.get(item_id)
         if answer is not None:
-            return [AnswerTurn(tuple(answer.ids), answer.heard)]
-        turns: list[Turn] = []
+            ids = tuple(answer.ids)
+            if answer.heard is not None:
+                ids = heard(ids, answer.heard, self._tokens, self._text)
+            return [AssistantTurn(ids)] if ids else []
+        words = "\n".join(text for part in item.content if (text := _text(part)))
+        match item.role:
+            case "system":
+                return [SystemTurn(words)] if words else []
+            case "assistant":
+                return [AssistantTurn(words)] if words else []
+            case "user":
+                return self._user(item_id, item, words)
+
+    def _user(self, item_id: str, item: Message, words: str) -> list[Turn]:
         sound = self._sounds.get(item_id)
-        if sound is not None and sound.done() and sound.result():
-            turns.append(AudioTurn(sound.result()))
-        text = " ".join(_text(part) for part in item.content if _text(part))
-        if text:
-            turns.append(TextTurn(item.role, text))
-        return turns
+        spoken = sound.result() if sound is not None and sound.done() else ()
+        if not spoken:
+            return [UserTurn((words,))] if words else []
+        written = tuple(part.text for part in item.content if not isinstance(part, Sounds))
+        said = " ".join(part.transcript or "" for part in item.content if isinstance(part, Sounds))
+        return [UserTurn((*written, spoken), words=said.strip())]
+
+
+Sounds = InputSound | OutputSound
 
 
 def _text(part: Content) -> str:
-    if isinstance(part, InputSound | OutputSound):
-        return part.transcript or ""
-    return part.text
+    return (part.transcript or "") if isinstance(part, Sounds) else part.text

@@ -1,0 +1,60 @@
+"""What all connections and requests of one server share."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Literal
+
+from aqaa.models.errors import EngineDiedError
+from aqaa.server.config import Settings
+from aqaa.server.gateway.admission import Gate, Keys
+from aqaa.server.session.house import House
+
+PartStatus = Literal["up", "loading", "down", "draining"]
+
+
+@dataclass
+class ServerState:
+    """One server: settings, parts, who is in, and whether it is going down."""
+
+    settings: Settings
+    house: House
+    keys: Keys
+    sessions: Gate
+    requests: Gate
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    def of(cls, settings: Settings, house: House) -> ServerState:
+        """A server that has just started, over loaded and warmed parts."""
+        return cls(
+            settings=settings,
+            house=house,
+            keys=Keys([key.get_secret_value() for key in settings.api_keys]),
+            sessions=Gate(settings.max_sessions, settings.max_sessions_per_key),
+            requests=Gate(settings.max_rest_requests, None),
+        )
+
+    def drain(self) -> None:
+        """Take nobody in any more; sessions end when their answers have."""
+        self.sessions.draining = self.requests.draining = True
+        self.draining.set()
+
+    def parts(self) -> dict[str, PartStatus]:
+        """Each part and how it is. The tokenizers, the vocoder and the VAD cannot go down alone."""
+        return {
+            "tokenizer": "up",
+            "vocoder": "up",
+            "vad": "up",
+            "engine": "up" if self.house.means.engine.alive else "down",
+            "gateway": "draining" if self.draining.is_set() else "up",
+        }
+
+    async def revive(self) -> None:
+        """Start the engine again if it died; the next answer would do so too."""
+        if not self.house.means.engine.alive:
+            try:
+                await self.house.means.engine.start()
+            except EngineDiedError:
+                return

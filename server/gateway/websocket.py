@@ -1,0 +1,211 @@
+"""`WS /v1/realtime`: a thin shell between one socket and one `Conversation`.
+
+Close codes. Clients of the OpenAI SDK try again after 1011, 1012 and 1013, and not after the rest:
+
+    1008  the key or the web origin is not welcome; or the client does not read what it is sent
+    1009  a message over the limit
+    1011  a fault of ours
+    1012  the server goes down, or the session is as old as it may get: connect again
+    1013  all places are taken: try again later
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from aqaa.models.errors import CapacityError
+from aqaa.server.gateway.admission import UnauthorizedError, bearer, offered, origin_is_ours
+from aqaa.server.gateway.outbox import Outbox
+from aqaa.server.gateway.state import ServerState
+from aqaa.server.gateway.wire import close_or_abort
+from aqaa.server.observe.logs import session_id
+from aqaa.server.protocol import beta
+from aqaa.server.protocol import events as e
+from aqaa.server.protocol.configure import updated
+from aqaa.server.protocol.machine import random_id
+from aqaa.server.protocol.types import Error, Json, Session
+from aqaa.server.session.controller import Conversation
+
+log = logging.getLogger(__name__)
+
+POLICY, FAULT, RESTART, TRY_LATER = 1008, 1011, 1012, 1013
+CLOSE_SECONDS = 5.0  # for the peer to take what is left and the close frame
+
+
+@dataclass(frozen=True)
+class Goodbye:
+    """Why a session ended. `code` None: the client has gone already."""
+
+    code: int | None
+    error: str = ""
+    message: str = ""
+
+
+async def realtime(socket: WebSocket, server: ServerState) -> None:
+    """Serve one connection from its handshake to its close."""
+    key, subprotocol = offered(socket.scope.get("subprotocols", []))
+    # A refusal is told on an open socket: a browser sees nothing of a failed handshake.
+    await socket.accept(subprotocol=subprotocol)
+    goodbye = await _admit(socket, server, bearer(socket.headers) or key)
+    if goodbye.code is None:
+        return
+    server.house.means.metrics.refused.labels(goodbye.error).inc() if goodbye.error else None
+    await close_or_abort(_say_goodbye(socket, goodbye), socket.scope, CLOSE_SECONDS)
+
+
+async def _admit(socket: WebSocket, server: ServerState, key: str | None) -> Goodbye:
+    """Let the caller in, if it may come, and serve it to the end."""
+    if not origin_is_ours(socket.headers, server.settings):
+        return Goodbye(POLICY, "origin_not_allowed", "this web origin may not connect")
+    try:
+        caller = server.keys.check(key)
+        with server.sessions.enter(caller.name):
+            return await _serve(socket, server, caller.session)
+    except UnauthorizedError as error:
+        return Goodbye(POLICY, "invalid_api_key", str(error))
+    except CapacityError as error:
+        code = RESTART if server.sessions.draining else TRY_LATER
+        return Goodbye(code, "server_full", str(error))
+    except e.ProtocolError as error:
+        return Goodbye(POLICY, error.code, str(error))
+
+
+async def _serve(socket: WebSocket, server: ServerState, wanted: Json) -> Goodbye:
+    settings = server.settings
+    session = Session(
+        id=random_id("sess"),
+        model=server.house.bundle.name,
+        expires_at=int(time.time() + settings.session_seconds),
+    )
+    session_id.set(session.id)
+    session = updated(session, wanted, server.house.voices)
+    outbox = Outbox(settings.send_buffer_bytes)
+    speaks_beta = beta.is_beta(socket.headers)
+
+    def send(event: e.ServerEvent) -> None:
+        if not speaks_beta:
+            outbox.put(event.model_dump_json())
+        elif (old := beta.from_ga(event.model_dump())) is not None:
+            outbox.put(json.dumps(old))
+
+    conversation = Conversation(server.house, session, send)
+    metrics = server.house.means.metrics
+    log.info("session opened")
+    metrics.sessions.inc()
+    try:
+        conversation.open()
+        goodbye = await _first_of(
+            _read(socket, conversation, speaks_beta),
+            _write(socket, outbox),
+            _fail(conversation),
+            _overflow(outbox),
+            _expire(settings.session_seconds),
+            _drain(server, conversation, outbox),
+        )
+    finally:
+        await conversation.close()
+        metrics.sessions.dec()
+    log.info("session closed: %s %s", goodbye.code or "by the client", goodbye.error)
+    return goodbye
+
+
+async def _first_of(*parts: Coroutine[Any, Any, Goodbye]) -> Goodbye:
+    """Run the parts of a session until one of them ends it; the others are stopped."""
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    first = next(task for task in tasks if task in done)
+    fault = first.exception()
+    if fault is None:
+        return first.result()
+    if isinstance(fault, WebSocketDisconnect):
+        return Goodbye(None)
+    log.error("a session failed for a reason that is a bug", exc_info=fault)
+    return Goodbye(FAULT, "internal_error", "the server made a mistake; it is in its log")
+
+
+async def _read(socket: WebSocket, conversation: Conversation, speaks_beta: bool) -> Goodbye:
+    while True:
+        frame = await socket.receive()
+        if frame["type"] == "websocket.disconnect":
+            return Goodbye(None)
+        try:
+            message = _decode(frame)
+        except e.ProtocolError as error:
+            conversation.refuse(error)
+            continue
+        await conversation.receive(beta.to_ga(message) if speaks_beta else message)
+
+
+def _decode(frame: Any) -> Json:
+    text = frame.get("text")
+    try:
+        message = json.loads(frame["bytes"] if text is None else text)
+    except (ValueError, RecursionError) as error:
+        raise e.ProtocolError("invalid_json", f"the message is not JSON: {error}") from None
+    if not isinstance(message, dict):
+        raise e.ProtocolError("invalid_json", "the message is not a JSON object")
+    return message
+
+
+async def _write(socket: WebSocket, outbox: Outbox) -> Goodbye:
+    while True:
+        message = await outbox.get()
+        try:
+            await socket.send_text(message)
+        except (WebSocketDisconnect, RuntimeError, OSError):
+            return Goodbye(None)
+        outbox.sent(message)
+
+
+async def _fail(conversation: Conversation) -> Goodbye:
+    """The ears never end by themselves: this raises what went wrong in them."""
+    await conversation.run()
+    raise AssertionError("unreachable")
+
+
+async def _overflow(outbox: Outbox) -> Goodbye:
+    await outbox.overflowed.wait()
+    return Goodbye(POLICY, "slow_reader", "the client does not read what it is sent")
+
+
+async def _expire(seconds: float) -> Goodbye:
+    await asyncio.sleep(seconds)
+    return Goodbye(
+        RESTART, "session_expired", "this session has reached its longest; connect again"
+    )
+
+
+async def _drain(server: ServerState, conversation: Conversation, outbox: Outbox) -> Goodbye:
+    """When the server goes down: let the running answer end, within the deadline."""
+    await server.draining.wait()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(server.settings.drain_seconds):
+            await conversation.idle()
+            await outbox.drained()
+    return Goodbye(RESTART, "server_restarting", "the server goes down; connect again")
+
+
+async def _say_goodbye(socket: WebSocket, goodbye: Goodbye) -> None:
+    assert goodbye.code is not None
+    kind = "server_error" if goodbye.code == FAULT else "invalid_request_error"
+    detail = Error.model_validate({"type": kind, "code": goodbye.error, "message": goodbye.message})
+    event = e.ErrorEvent(event_id=random_id("event"), error=detail)
+    with suppress(WebSocketDisconnect, RuntimeError, OSError):
+        # To a client that goes on reading the error is of use; 1012 says all by itself.
+        if goodbye.error not in ("slow_reader", "server_restarting"):
+            await socket.send_text(event.model_dump_json())
+        await socket.close(goodbye.code, goodbye.message)

@@ -1,0 +1,144 @@
+"""The names of the beta protocol, for clients that send `OpenAI-Beta: realtime=v1` and only them.
+
+Both directions are rewritten on the JSON objects at the edge; inside there is only GA.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aqaa.server.protocol.types import Json
+
+_EVENTS = {
+    "response.output_text.delta": "response.text.delta",
+    "response.output_text.done": "response.text.done",
+    "response.output_audio.delta": "response.audio.delta",
+    "response.output_audio.done": "response.audio.done",
+    "response.output_audio_transcript.delta": "response.audio_transcript.delta",
+    "response.output_audio_transcript.done": "response.audio_transcript.done",
+    "conversation.item.added": "conversation.item.created",
+}
+_DROPPED = frozenset({"conversation.item.done"})  # the beta had one event for an item
+_CONTENT = {"output_text": "text", "output_audio": "audio"}
+_CONTENT_IN = {"text": "output_text", "audio": "output_audio"}
+_FORMATS: dict[str, Json] = {
+    "pcm16": {"type": "audio/pcm", "rate": 24000},
+    "g711_ulaw": {"type": "audio/pcmu"},
+    "g711_alaw": {"type": "audio/pcma"},
+}
+_FORMAT_NAMES = {"audio/pcm": "pcm16", "audio/pcmu": "g711_ulaw", "audio/pcma": "g711_alaw"}
+
+
+def is_beta(headers: Any) -> bool:
+    """Whether the client asked for the beta protocol."""
+    return "realtime=v1" in str(headers.get("openai-beta", ""))
+
+
+def to_ga(message: Json) -> Json:
+    """A beta client's message in GA's words."""
+    message = dict(message)
+    if isinstance(message.get("session"), dict):
+        message["session"] = _session_to_ga(message["session"])
+    if isinstance(message.get("response"), dict):
+        message["response"] = _response_to_ga(message["response"])
+    if isinstance(message.get("item"), dict):
+        message["item"] = _content(message["item"], _CONTENT_IN)
+    return message
+
+
+def from_ga(event: Json) -> Json | None:
+    """A GA event in the beta's words; None for one that the beta did not have."""
+    if event["type"] in _DROPPED:
+        return None
+    event = {**event, "type": _EVENTS.get(event["type"], event["type"])}
+    if "session" in event:
+        event["session"] = _session_from_ga(event["session"])
+    if "response" in event:
+        event["response"] = _response_from_ga(event["response"])
+    if "item" in event:
+        event["item"] = _content(event["item"], _CONTENT)
+    return event
+
+
+def _session_to_ga(session: Json) -> Json:
+    ga = {k: v for k, v in session.items() if k in ("instructions", "tools", "tool_choice", "aqaa")}
+    audio_in: Json = {}
+    audio_out: Json = {}
+    if "modalities" in session:
+        ga["output_modalities"] = session["modalities"]
+    if "max_response_output_tokens" in session:
+        ga["max_output_tokens"] = session["max_response_output_tokens"]
+    if "input_audio_format" in session:
+        audio_in["format"] = _FORMATS.get(session["input_audio_format"])
+    if "turn_detection" in session:
+        audio_in["turn_detection"] = session["turn_detection"]
+    if "output_audio_format" in session:
+        audio_out["format"] = _FORMATS.get(session["output_audio_format"])
+    audio_out |= {key: session[key] for key in ("voice", "speed") if key in session}
+    return {**ga, "audio": {"input": audio_in, "output": audio_out}}
+
+
+def _response_to_ga(response: Json) -> Json:
+    kept = ("conversation", "instructions", "metadata")
+    ga = {k: v for k, v in response.items() if k in kept}
+    if "modalities" in response:
+        ga["output_modalities"] = response["modalities"]
+    if "max_output_tokens" in response:
+        ga["max_output_tokens"] = response["max_output_tokens"]
+    if isinstance(response.get("input"), list):
+        ga["input"] = [_content(item, _CONTENT_IN) for item in response["input"]]
+    output: Json = {}
+    if "voice" in response:
+        output["voice"] = response["voice"]
+    if "output_audio_format" in response:
+        output["format"] = _FORMATS.get(response["output_audio_format"])
+    return {**ga, "audio": {"output": output}}
+
+
+def _session_from_ga(session: Json) -> Json:
+    audio_in, audio_out = session["audio"]["input"], session["audio"]["output"]
+    return {
+        "id": session["id"],
+        "object": session["object"],
+        "model": session["model"],
+        "expires_at": session["expires_at"],
+        "modalities": _modalities(session["output_modalities"]),
+        "instructions": session["instructions"],
+        "voice": audio_out["voice"],
+        "input_audio_format": _FORMAT_NAMES[audio_in["format"]["type"]],
+        "output_audio_format": _FORMAT_NAMES[audio_out["format"]["type"]],
+        "input_audio_transcription": None,
+        "turn_detection": audio_in["turn_detection"],
+        "tools": session["tools"],
+        "tool_choice": session["tool_choice"],
+        "max_response_output_tokens": session["max_output_tokens"],
+    }
+
+
+def _response_from_ga(response: Json) -> Json:
+    output = response["audio"]["output"]
+    beta = {k: v for k, v in response.items() if k not in ("audio", "output_modalities")}
+    return {
+        **beta,
+        "modalities": _modalities(response["output_modalities"]),
+        "voice": output["voice"],
+        "output_audio_format": _FORMAT_NAMES[output["format"]["type"]],
+        "output": [_content(item, _CONTENT) for item in response["output"]],
+    }
+
+
+def _modalities(modalities: list[str]) -> list[str]:
+    return ["text", "audio"] if "audio" in modalities else ["text"]
+
+
+def _content(item: Any, names: dict[str, str]) -> Any:
+    """The item with its content parts renamed; whatever is not of that shape stays as it is."""
+    if not isinstance(item, dict) or not isinstance(item.get("content"), list):
+        return item
+    parts = [
+        {**part, "type": names.get(str(part.get("type")), part.get("type"))}
+        if isinstance(part, dict)
+        else part
+        for part in item["content"]
+    ]
+    return {**item, "content": parts}

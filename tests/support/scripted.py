@@ -1,0 +1,250 @@
+"""Small real programs in the models' places: deterministic ears, brain and voice for session tests.
+
+The tokenizer makes one group of each 120 ms, the voice 2,646 samples of each group, the engine
+answers with a legal woven stream at the pace that a test asks for, and dies when it is told to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aqaa.models.bundle import Bundle
+from aqaa.models.errors import EngineDiedError, TokenError
+from aqaa.server.conversation.prompt import PromptBuilder
+from aqaa.server.engine.base import EngineStats, SamplingParams, check_prompt
+from aqaa.server.observe.metrics import Metrics
+from aqaa.server.session.answer import Means
+from aqaa.server.session.clock import Clock, MonotonicClock
+from aqaa.server.session.house import House, voices_of
+from aqaa.server.session.workers import Workers
+
+AUDIO = 2000  # audio_offset: text ids are code points below it
+EOT = 3
+START, END = 5, 6
+GROUP_SAMPLES = 1920  # 120 ms at 16 kHz
+GROUP_SOUND = 2646  # 120 ms at 22.05 kHz
+FIRST_LETTER = 32  # code points below are control ids
+
+Samples = NDArray[np.float32]
+
+
+def bundle() -> Bundle:
+    """A bundle that names no files."""
+    nowhere = Path("nowhere")
+    return Bundle.model_validate(
+        {
+            "name": "scripted",
+            "tokenizer": {"path": nowhere},
+            "tokens": {
+                "audio_offset": AUDIO,
+                "audio_start": START,
+                "audio_end": END,
+                "voice_markers": {"amy": 7},
+            },
+            "decoder": {"path": nowhere, "context": 4096},
+            "sampling": {"max_tokens": 1024},
+            "vocoder": {"path": nowhere},
+            "voices": {"path": nowhere, "default": "joe"},
+        }
+    )
+
+
+class Letters:
+    """Each character is an id: its code point."""
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(character) for character in text]
+
+    def stream(self) -> LetterStream:
+        return LetterStream()
+
+
+class LetterStream:
+    def push(self, token: int) -> str:
+        if not 0 <= token < AUDIO:
+            raise TokenError(f"{token} is not a letter")
+        return chr(token) if token >= FIRST_LETTER else ""
+
+    def flush(self) -> str:
+        return ""
+
+
+class GroupTokenizer:
+    """A group of five ids for each 120 ms; the ids tell how loud they were."""
+
+    def stream(self) -> GroupStream:
+        return GroupStream()
+
+    def encode(self, wav: Samples) -> list[int]:
+        stream = self.stream()
+        return stream.push(wav) + stream.flush()
+
+
+class GroupStream:
+    def __init__(self, rest: Samples | None = None) -> None:
+        self._rest = np.zeros(0, np.float32) if rest is None else rest
+
+    def push(self, pcm: Samples) -> list[int]:
+        self._rest = np.concatenate((self._rest, pcm))
+        ids: list[int] = []
+        while self._rest.size >= GROUP_SAMPLES:
+            loud = int(np.abs(self._rest[:GROUP_SAMPLES]).mean() * 1000)
+            self._rest = self._rest[GROUP_SAMPLES:]
+            ids += group(loud % 1024)
+        return ids
+
+    def flush(self) -> list[int]:
+        return []
+
+    def fork(self) -> GroupStream:
+        return GroupStream(self._rest.copy())
+
+
+def group(code: int) -> list[int]:
+    """A legal group of decoder ids, two linguistic and three semantic."""
+    return [AUDIO + code, AUDIO + code, *[AUDIO + 1024 + code] * 3]
+
+
+class LoudnessVad:
+    """Whatever is loud is speech."""
+
+    def stream(self) -> LoudnessVad:
+        return self
+
+    def push(self, frame: Samples) -> float:
+        return 1.0 if np.abs(frame).mean() > 0.05 else 0.0
+
+
+class Voice:
+    """Each group becomes 120 ms of a sawtooth whose pitch tells the group and the voice."""
+
+    def __init__(self, name: str, speed: float) -> None:
+        self._name = name
+        self._samples = round(GROUP_SOUND / speed)
+
+    def push(self, tokens: Sequence[int]) -> Samples:
+        sounds = [self._sound(tokens[at]) for at in range(0, len(tokens), 5)]
+        return np.concatenate([np.zeros(0, np.float32), *sounds])
+
+    def flush(self) -> Samples:
+        return np.zeros(0, np.float32)
+
+    def _sound(self, token: int) -> Samples:
+        period = 40 + token % 100 + len(self._name)
+        wave = np.arange(self._samples) % period / period - 0.5
+        return wave.astype(np.float32)
+
+
+class Voices:
+    def stream(self, voice: str, speed: float = 1.0) -> Voice:
+        return Voice(voice, speed)
+
+
+def woven(text: str, groups: int) -> list[int]:
+    """An answer as the model weaves it: ten letters, three groups, ..., the rest of the groups."""
+    ids = [START]
+    letters = [ord(character) for character in text]
+    audio = [token for code in range(groups) for token in group(code)]
+    while letters or audio:
+        ids += letters[:10] + audio[:15]
+        letters, audio = letters[10:], audio[15:]
+    return [*ids, END, EOT]
+
+
+@dataclass
+class ScriptedEngine:
+    """Says `answer(prompt)`, one id each `seconds`; raises after `dies_after` ids."""
+
+    answer: Callable[[Sequence[int]], list[int]] = lambda prompt: woven("hello there", 6)
+    seconds: float = 0.0
+    dies_after: int | None = None
+    alive: bool = True
+    name: str = "scripted"
+    vocab_size: int = AUDIO + 5120
+    context: int = 4096
+    warmed: list[tuple[int, ...]] = field(default_factory=list)
+    prompts: list[tuple[int, ...]] = field(default_factory=list)
+    released: list[str] = field(default_factory=list)
+    running: int = 0
+
+    async def start(self) -> None:
+        self.alive = True
+
+    async def close(self) -> None:
+        self.alive = False
+
+    async def warm(self, session: str, prompt: Sequence[int]) -> int:
+        check_prompt(prompt, self.vocab_size, self.context)
+        self.warmed.append(tuple(prompt))
+        return len(prompt)
+
+    async def generate(
+        self, session: str, prompt: Sequence[int], params: SamplingParams
+    ) -> AsyncGenerator[int, None]:
+        if not self.alive:
+            raise EngineDiedError("the scripted engine is dead")
+        check_prompt(prompt, self.vocab_size, self.context)
+        self.prompts.append(tuple(prompt))
+        self.running += 1
+        try:
+            for count, token in enumerate(self.answer(prompt)[: params.max_tokens]):
+                await asyncio.sleep(self.seconds)
+                if self.dies_after is not None and count >= self.dies_after:
+                    self.alive = False
+                    raise EngineDiedError("the scripted engine was told to die")
+                yield token
+        finally:
+            self.running -= 1
+
+    async def cancel(self, session: str) -> None:
+        pass
+
+    async def release(self, session: str) -> None:
+        self.released.append(session)
+
+    def stats(self) -> EngineStats:
+        return EngineStats(running=self.running)
+
+
+def house(
+    engine: ScriptedEngine | None = None,
+    *,
+    clock: Clock | None = None,
+    workers: Workers | None = None,
+    speculation: bool = True,
+    max_turn_seconds: float = 20.0,
+) -> House:
+    """All parts, scripted; close `house.means.workers` when done."""
+    parts = bundle()
+    letters = Letters()
+    return House(
+        bundle=parts,
+        tokenizer=GroupTokenizer(),
+        vad=LoudnessVad(),
+        text=letters,
+        prompts=PromptBuilder.of(parts, letters),
+        voices=voices_of(("joe", "amy"), "joe"),
+        means=Means(
+            engine=engine or ScriptedEngine(),
+            speaker=Voices(),
+            workers=workers or Workers(1),
+            metrics=Metrics(),
+            clock=clock or MonotonicClock(),
+            ahead_seconds=60.0,
+        ),
+        max_turn_seconds=max_turn_seconds,
+        speculation=speculation,
+    )
+
+
+def pcm(seconds: float, *, loud: bool, rate: int = 24_000) -> bytes:
+    """Speech (a square wave of 100 Hz) or silence, as pcm16."""
+    places = np.arange(round(seconds * rate))
+    wave = np.where(places * 200 // rate % 2, 8000, -8000) if loud else np.zeros(places.size)
+    return wave.astype("<i2").tobytes()
