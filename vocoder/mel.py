@@ -1,8 +1,13 @@
-"""Features of a voice's prompt: the vocoder's log-mel, and CAM++'s filterbank and x-vector."""
+"""Features of a voice's prompt: the vocoder's log-mel, and CAM++'s filterbank and x-vector.
+
+They are those of the published text-to-speech path, resampling included, so that a voice made here
+is the voice made there.
+"""
 
 from __future__ import annotations
 
 from functools import cache
+from math import ceil, gcd
 from pathlib import Path
 
 import kaldi_native_fbank as knf
@@ -19,6 +24,7 @@ from aqaa.vocoder.config import MelConfig
 
 POWER_FLOOR = 1e-9  # added under the square root of the power spectrum (SPEC 7.1)
 MEL_FLOOR = 1e-5  # the log's argument is at least this; its log is digital silence
+RESAMPLE_CROSSINGS, RESAMPLE_ROLLOFF = 6, 0.99  # torchaudio's defaults (SPEC 1)
 SPEAKER_BINS = 80  # CAM++ hears an 80-bin Kaldi filterbank
 
 
@@ -72,6 +78,27 @@ def _to_mel(hertz: float) -> float:
 def _to_hertz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
     above = _KNEE_HERTZ * np.exp((mel - _KNEE_MEL) / _MELS_PER_E)
     return np.where(mel < _KNEE_MEL, mel * 200.0 / 3.0, above)
+
+
+def resample(wave: Tensor, source: int, target: int) -> Tensor:
+    """Wave float32 [N] at `source` Hz as [ceil(N * target / source)] at `target` Hz.
+
+    A Hann-windowed sinc of 6 zero crossings, rolled off at 0.99 of the lower Nyquist frequency:
+    what torchaudio does by default, and so the published prompts.
+    """
+    if source == target:
+        return wave
+    step, phases = source // gcd(source, target), target // gcd(source, target)
+    cutoff = min(step, phases) * RESAMPLE_ROLLOFF
+    width = ceil(RESAMPLE_CROSSINGS * step / cutoff)
+    taps = torch.arange(-width, width + step, dtype=torch.float64) / step
+    shifts = torch.arange(phases, dtype=torch.float64)[:, None] / phases
+    at = ((taps - shifts) * cutoff).clamp(-RESAMPLE_CROSSINGS, RESAMPLE_CROSSINGS)
+    window = torch.cos(at * (torch.pi / 2 / RESAMPLE_CROSSINGS)).square()
+    kernels = (torch.sinc(at) * window * (cutoff / step)).float()[:, None]
+    padded = functional.pad(wave, (width, width + step))[None, None]
+    out = functional.conv1d(padded, kernels, stride=step)[0].T.reshape(-1)
+    return out[: ceil(len(wave) * target / source)]
 
 
 def speaker_features(wave: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soxr
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -27,7 +26,7 @@ from aqaa.models.errors import AudioError, BundleError, TokenError, UnknownVoice
 from aqaa.models.weights import require_file
 from aqaa.vocoder.config import CosyVoiceConfig
 from aqaa.vocoder.groups import check_groups
-from aqaa.vocoder.mel import log_mel, speaker_embedding
+from aqaa.vocoder.mel import log_mel, resample, speaker_embedding
 
 SUFFIX = ".safetensors"
 
@@ -139,13 +138,12 @@ def make_voice(
     """
     if wave.ndim != 1:
         raise AudioError(f"a voice is made from mono audio, not from shape {wave.shape}")
-    mel_rate = config.feat_extractor.sampling_rate
-    spoken = torch.from_numpy(soxr.resample(wave, rate, mel_rate, "VHQ").astype(np.float32))
-    heard = soxr.resample(wave, rate, TOKENIZER_RATE, "VHQ").astype(np.float32)
+    features, sound = config.feat_extractor, torch.from_numpy(wave)
+    heard = resample(sound, rate, TOKENIZER_RATE).numpy()
     return Voice(
         name,
         torch.from_numpy(check_groups(tokens)),
-        log_mel(spoken, config.feat_extractor).T.contiguous(),
+        log_mel(resample(sound, rate, features.sampling_rate), features).T.contiguous(),
         torch.from_numpy(speaker_embedding(heard, campplus)),
         text,
         description,
