@@ -155,9 +155,9 @@ class PromptBuilder:
                 for part in parts:
                     ids += self._encode(part) if isinstance(part, str) else self._audio(part)
                 return ids
-            case AssistantTurn(str(text)):
-                return [*self._header("assistant"), *self._encode(text)]
-            case AssistantTurn(tuple(answer)):
+            case AssistantTurn(answer):
+                if isinstance(answer, str):
+                    return [*self._header("assistant"), *self._encode(answer)]
                 said = [token for token in answer if token != self._tokens.eot]
                 return [*self._header("assistant"), *said]
 

@@ -15,13 +15,13 @@ class EmbeddedSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    threads: Positive = Field(
-        default=1, description="PyTorch threads of a step; nano is too small to gain from more"
+    workers: Positive = Field(
+        default=1,
+        description="threads that step conversations, one each; leave cores for the vocoder",
     )
-    cache_tokens: Positive = Field(
-        default=131_072,
-        description="computed tokens held over all sessions: 16 contexts of 8,192; nano needs "
-        "12 kB a token",
+    cache_mb: Positive = Field(
+        default=1024,
+        description="of keys and values, over all sessions; nano needs about 3 MB for 1,000 ids",
     )
 
 
