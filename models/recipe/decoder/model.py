@@ -76,7 +76,7 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """`x` [B, T, D] and `bias` [H, T, T] to [B, T, D]."""
+        """`x` [B, T, D] and `bias` [1, H, T, T] to [B, T, D]."""
         batch, length, width = x.shape
         q = self.q_proj(x).view(batch, length, self.heads, -1).transpose(1, 2)
         k = self.k_proj(x).view(batch, length, self.groups, -1).transpose(1, 2)
@@ -154,7 +154,7 @@ class Decoder(nn.Module):
         nn.init.normal_(self.lm_head.weight, std=0.02)
 
     def hidden(self, ids: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Last and ear states, both [B, T, D], of `ids` [B, T] under `bias` [H, T, T]."""
+        """Last and ear states, both [B, T, D], of `ids` [B, T] under `bias` [1, H, T, T]."""
         x = self.model.embed_tokens(ids)
         heard = x
         for index, layer in enumerate(self.model.layers):
@@ -164,10 +164,10 @@ class Decoder(nn.Module):
         return self.model.norm(x), self.ear_norm(heard)
 
     def attention_bias(self, length: int) -> Tensor:
-        """The bias for `length` positions, cut from one that is kept."""
+        """The bias for `length` positions, cut from one that is kept; 4-D, or torch leaves its fast path."""
         if self.bias.ndim < 3 or self.bias.shape[-1] < length:
             self.bias = sqrt_alibi(self.config.num_attention_heads, max(length, 512))
-        return self.bias[:, :length, :length].contiguous()
+        return self.bias[None, :, :length, :length].contiguous()
 
     def logits(self, ids: Tensor) -> Tensor:
         """[B, T] ids to [B, T, V] logits, for tests and for judging."""

@@ -49,12 +49,16 @@ class Dialogue:
 
 @dataclass(frozen=True)
 class Control:
-    """What is said after an answer to have it said again, in a style or in the other voice."""
+    """What is said after an answer to have it said again, in a style or in the other voice.
+
+    `after` are the intents whose answers it is taught on; empty: all.
+    """
 
     name: str
     ask: tuple[str, ...]
     style: Style
     other_voice: bool
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,11 @@ class Domain:
     facts: tuple[Fact, ...]
     dialogues: tuple[Dialogue, ...]
     controls: tuple[Control, ...]
+
+    def moods(self) -> tuple[str, ...]:
+        """The answers that are also taught happily and sadly."""
+        intents = {name for control in self.controls for name in control.after}
+        return tuple(dict.fromkeys(f.answer for f in self.facts if f.intent in intents))
 
     def answers(self) -> tuple[str, ...]:
         """Every different answer text, in a fixed order."""
@@ -150,9 +159,8 @@ def load_domain(folder: Path = HERE) -> Domain:
         for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
             if "control" in entry:
                 voice = entry.get("voice") == "other"
-                controls.append(
-                    Control(entry["control"], tuple(entry["ask"]), entry.get("style", "plain"), voice)
-                )
+                style, after = entry.get("style", "plain"), tuple(entry.get("after", []))
+                controls.append(Control(entry["control"], tuple(entry["ask"]), style, voice, after))
             elif "dialogue" in entry:
                 dialogues.extend(_dialogues(entry))
             else:

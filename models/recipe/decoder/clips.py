@@ -1,0 +1,161 @@
+"""Speech as audio tokens, kept on disk: questions as a microphone hears them, answers as joe says them."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aqaa.models.bundle import GROUP_TOKENS, LINGUISTIC_CODES
+from aqaa.models.recipe.domain.load import Style
+from aqaa.models.recipe.speech.augment import RATE, add_noise, change_speed, distort
+from aqaa.models.recipe.speech.cache import Utterance
+from aqaa.models.recipe.speech.store import hear
+from aqaa.models.recipe.speech.voices import Wave
+
+Tokens = NDArray[np.uint16]
+Encode = Callable[[Wave], Sequence[int]]  # 16 kHz wave -> audio tokens in whole groups
+SILENCE_DB = -38.0  # of the loudest 10 ms; quieter ends are not speech
+LEAD, TAIL = (0.0, 0.3), (0.05, 0.45)  # seconds of near-silence that a turn detector leaves
+SHARD = 500  # clips in one file
+STRETCH = {"slow": (3, 4), "fast": (5, 4)}  # style -> codes of the plain answer to codes of it: 4 for 3
+
+
+@dataclass
+class Material:
+    """What the sampler draws from: takes of each question, renderings of each answer."""
+
+    questions: dict[str, list[Tokens]] = field(default_factory=dict)
+    answers: dict[tuple[str, Style], Tokens] = field(default_factory=dict)
+
+
+def trim(wave: Wave, keep: float = 0.03) -> Wave:
+    """`wave` (16 kHz) without the silence at its ends, `keep` seconds of it left."""
+    frame = RATE // 100
+    frames = len(wave) // frame
+    if not frames:
+        return wave
+    power = np.square(wave[: frames * frame].reshape(frames, frame)).mean(1)
+    loud = np.flatnonzero(power > power.max() * 10 ** (SILENCE_DB / 10))
+    margin = int(keep * 100)
+    first, last = max(loud[0] - margin, 0), min(loud[-1] + 1 + margin, frames)
+    return wave[first * frame : last * frame]
+
+
+def overheard(utterance: Utterance, rng: np.random.Generator) -> Wave:
+    """The utterance through a random channel, between the silences that a turn has."""
+    wave = trim(hear(utterance))
+    if rng.random() < 0.4:
+        wave = change_speed(wave, rng.uniform(0.88, 1.14))
+    ends = [int(rng.uniform(*span) * RATE) for span in (LEAD, TAIL)]
+    wave = np.pad(wave, (ends[0], ends[1])).astype(np.float32)
+    if rng.random() < 0.65:
+        return distort(wave, rng)
+    return add_noise(wave * np.float32(rng.uniform(0.15, 1.0)), rng.uniform(35, 60), rng)
+
+
+def tokenise_questions(
+    utterances: Sequence[Utterance], folder: Path, encode: Encode, tick: Callable[[], None]
+) -> None:
+    """Writes shards of question tokens to `folder`, those that are not there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard in range(-(-len(utterances) // SHARD)):
+        path = folder / f"questions-{shard:03}.npz"
+        part = utterances[shard * SHARD : (shard + 1) * SHARD]
+        if not path.exists():
+            rng = np.random.default_rng(shard)
+            save([(u.text, "plain", encode(overheard(u, rng))) for u in part], path)
+        tick()
+
+
+def stretch(tokens: Tokens, style: Style) -> Tokens:
+    """`tokens` said slower or faster: codes of both streams repeated or left out at an even pace."""
+    read, write = STRETCH[style]
+    groups = tokens.reshape(-1, GROUP_TOKENS)
+    streams = [groups[:, :2].reshape(-1), groups[:, 2:].reshape(-1)]
+    count = len(groups) * write // read
+    picked = [
+        stream[np.minimum(np.arange(count * per) * read // write, len(stream) - 1)]
+        for stream, per in zip(streams, (2, 3), strict=True)
+    ]
+    return np.concatenate([picked[0].reshape(-1, 2), picked[1].reshape(-1, 3)], 1).reshape(-1)
+
+
+def in_mood(wave: Wave, mood: Style) -> Wave:
+    """`wave` (16 kHz) with the pitch of a mood: higher and livelier, or lower and flatter."""
+    import pyworld
+
+    double = wave.astype(np.float64)
+    pitch, times = pyworld.harvest(double, RATE, f0_floor=60.0, f0_ceil=400.0)
+    envelope = pyworld.cheaptrick(double, pitch, times, RATE)
+    breath = pyworld.d4c(double, pitch, times, RATE)
+    voiced = pitch > 0
+    middle = float(np.exp(np.log(pitch[voiced]).mean())) if voiced.any() else 120.0
+    level, range_ = {"happy": (1.3, 1.25), "sad": (0.82, 0.5)}[mood]
+    pitch[voiced] = middle * level * (pitch[voiced] / middle) ** range_
+    spoken = pyworld.synthesize(pitch, envelope, breath, RATE)[: len(wave)]
+    return np.asarray(spoken, np.float32)
+
+
+def tokenise_answers(
+    answers: Sequence[str], moods: Sequence[str], path: Path, encode: Encode
+) -> None:
+    """Writes every answer as joe says it, its slow and fast renderings, and moods of `moods`."""
+    rows: list[tuple[str, str, Sequence[int]]] = []
+    for text in answers:
+        wave = trim(hear(Utterance(text, "joe")), keep=0.05)
+        plain = np.asarray(encode(np.pad(wave, (0, RATE // 8))), np.uint16)
+        rows.append((text, "plain", plain))
+        rows += [(text, style, stretch(plain, style)) for style in ("slow", "fast")]
+        if text in moods:
+            for mood in ("happy", "sad"):
+                other = np.asarray(encode(np.pad(in_mood(wave, mood), (0, RATE // 8))), np.uint16)
+                rows.append((text, mood, other))
+    save(rows, path)
+
+
+def save(rows: Sequence[tuple[str, str, Sequence[int]]], path: Path) -> None:
+    """One file of (text, style, audio tokens) rows; whole or not at all."""
+    partial = path.with_suffix(".part.npz")
+    np.savez_compressed(
+        partial,
+        tokens=np.concatenate([np.asarray(tokens, np.uint16) for _, _, tokens in rows]),
+        lengths=np.array([len(tokens) for _, _, tokens in rows]),
+        rows=json.dumps([[text, style] for text, style, _ in rows]),
+    )
+    partial.replace(path)
+
+
+def _rows(path: Path) -> list[tuple[str, str, Tokens]]:
+    with np.load(path) as file:
+        pieces = np.split(file["tokens"], np.cumsum(file["lengths"])[:-1])
+        names = json.loads(str(file["rows"]))
+    return [(text, style, piece) for (text, style), piece in zip(names, pieces, strict=True)]
+
+
+def load_material(folder: Path) -> Material:
+    """All shards of `folder` that exist, and its answers."""
+    material = Material()
+    for path in sorted(folder.glob("questions-*.npz")):
+        if ".part" in path.name:
+            continue
+        for text, _, tokens in _rows(path):
+            material.questions.setdefault(text, []).append(tokens)
+    for text, style, tokens in _rows(folder / "answers.npz"):
+        material.answers[(text, style)] = tokens  # type: ignore[index]
+    return material
+
+
+def roughen(tokens: Tokens, rng: random.Random, rate: float) -> list[int]:
+    """`tokens` with a share `rate` of codes replaced by others of the same book."""
+    out = [int(token) for token in tokens]
+    for place in range(len(out)):
+        if rng.random() < rate:
+            linguistic = out[place] < LINGUISTIC_CODES
+            out[place] = rng.randrange(1024) if linguistic else 1024 + rng.randrange(4096)
+    return out

@@ -1,0 +1,102 @@
+"""Draws conversations: facts, follow-ups, dialogues, voice control, spoken or written."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+
+from aqaa.models.recipe.decoder.clips import Material, roughen
+from aqaa.models.recipe.decoder.layout import Layout, Talk
+from aqaa.models.recipe.domain.load import Control, Domain, Fact, Style
+from aqaa.models.recipe.domain.numbers import normalise
+
+LONGEST = 420  # ids; a conversation gets no further turn beyond this
+WEIGHTS = {"plus": 0.7, "minus": 0.7, "times": 0.7, "refuse": 14.0}  # of one fact; others 1.0
+SINGLE_WEIGHT = 1.6  # of a fact that is alone in its intent: nothing else teaches its words
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How often what is drawn; shares of conversations or of turns."""
+
+    written: float = 0.2
+    another_turn: float = 0.4
+    dialogue: float = 0.16
+    follow: float = 0.35
+    control: float = 0.22
+    rough: float = 0.05
+
+
+class Sampler:
+    """Endless conversations from the training phrasings."""
+
+    def __init__(self, domain: Domain, material: Material, layout: Layout, mix: Mix, seed: int) -> None:
+        self.domain, self.material, self.layout, self.mix = domain, material, layout, mix
+        self.rng = random.Random(seed)
+        families: dict[str, list[Fact]] = defaultdict(list)
+        for fact in domain.facts:
+            families[fact.intent].append(fact)
+        self._families = families
+        self._weights = [
+            WEIGHTS.get(fact.intent, SINGLE_WEIGHT if len(families[fact.intent]) == 1 else 1.0)
+            for fact in domain.facts
+        ]
+        self._controls = {
+            intent: [c for c in domain.controls if not c.after or intent in c.after]
+            for intent in families
+        }
+        self._by_dialogue = defaultdict(list)
+        for dialogue in domain.dialogues:
+            self._by_dialogue[dialogue.name].append(dialogue)
+
+    def talk(self) -> Talk:
+        """One conversation."""
+        talk = self.layout.start()
+        while True:
+            if self.rng.random() < self.mix.dialogue:
+                self._dialogue(talk)
+            else:
+                self._facts(talk)
+            if len(talk.ids) > LONGEST or self.rng.random() > self.mix.another_turn:
+                return talk
+
+    def _dialogue(self, talk: Talk) -> None:
+        name = self.rng.choices(
+            [*self._by_dialogue], [4 if len(d) > 1 else 1 for d in self._by_dialogue.values()]
+        )[0]
+        turns = self.rng.choice(self._by_dialogue[name]).turns
+        if name in ("pirate", "robot"):  # the role, then any of what is asked in it
+            turns = (turns[0], self.rng.choice(turns[1:]))
+        for turn in turns:
+            self._ask(talk, self.rng.choice(turn.ask))
+            self._answer(talk, turn.answer, "plain", None)
+
+    def _facts(self, talk: Talk) -> None:
+        (fact,) = self.rng.choices(self.domain.facts, self._weights)
+        self._ask(talk, self.rng.choice(fact.ask))
+        self._answer(talk, fact.answer, "plain", None)
+        if fact.follow and self.rng.random() < self.mix.follow:
+            fact = self.rng.choice(self._families[fact.intent])
+            self._ask(talk, self.rng.choice(fact.follow))
+            self._answer(talk, fact.answer, "plain", None)
+        if self.rng.random() < self.mix.control:
+            control = self.rng.choice(self._controls[fact.intent])
+            self._control(talk, fact, control)
+
+    def _control(self, talk: Talk, fact: Fact, control: Control) -> None:
+        self._ask(talk, self.rng.choice(control.ask))
+        self._answer(talk, fact.answer, control.style, "alpha" if control.other_voice else None)
+
+    def _ask(self, talk: Talk, text: str) -> None:
+        takes = self.material.questions.get(text)
+        if takes is None or self.rng.random() < self.mix.written:
+            self.layout.ask_in_writing(talk, text)
+        else:
+            rough = self.rng.random() * 2 * self.mix.rough
+            audio = roughen(self.rng.choice(takes), self.rng, rough)
+            self.layout.ask_aloud(talk, audio, normalise(text))
+
+    def _answer(self, talk: Talk, text: str, style: Style, voice: str | None) -> None:
+        audio = self.material.answers[(text, style)]
+        self.layout.answer(talk, text, audio.tolist(), style, voice)
