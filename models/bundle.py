@@ -86,12 +86,19 @@ class TokenizerConfig(Section):
         description="scale whole utterances to a peak of 0.999, as the published chat path does",
     )
     stream_peak: float = Field(
-        default=0.0,
+        default=0.3,
         ge=0.0,
         le=1.0,
-        description="0: streams are not scaled; else the peak that a stream's gain aims at",
+        description="streams are scaled to 0.999 by their loudest sample so far, but by no more "
+        "than this peak would be; 0: not scaled (docs/streaming-tokenizers.md measures it)",
     )
     streaming: SemanticStreaming = SemanticStreaming()
+
+    @model_validator(mode="after")
+    def _exact_streams_are_not_scaled(self) -> TokenizerConfig:
+        if self.streaming.exact and (self.normalise or self.stream_peak):
+            raise ValueError("streaming.exact needs normalise = false and stream_peak = 0")
+        return self
 
 
 class TokensConfig(Section):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +16,9 @@ from aqaa.models.bundle import (
 from aqaa.models.errors import StreamClosedError
 from aqaa.tokenizers.interleave import Interleaver, interleave
 from aqaa.tokenizers.linguistic import LinguisticStream, LinguisticTokenizer
-from aqaa.tokenizers.normalise import prepare
+from aqaa.tokenizers.normalise import RunningGain, prepare
 from aqaa.tokenizers.semantic import SemanticStream, SemanticTokenizer
-from aqaa.tokenizers.stream import Codes, check_samples
+from aqaa.tokenizers.stream import Codes, Samples, check_samples
 
 GROUP_SAMPLES = round(GROUP_SECONDS * TOKENIZER_RATE)
 
@@ -42,12 +41,14 @@ class DualTokenizer:
         semantic: SemanticTokenizer,
         *,
         audio_offset: int,
-        normalise: bool,
+        normalise: bool = True,
+        stream_peak: float = 0.0,
     ) -> None:
         self.linguistic = linguistic
         self.semantic = semantic
         self.audio_offset = audio_offset
         self._normalise = normalise
+        self._stream_peak = stream_peak
 
     @classmethod
     def load(cls, bundle: Bundle, device: str = "cpu", threads: int = 1) -> DualTokenizer:
@@ -61,6 +62,7 @@ class DualTokenizer:
             SemanticTokenizer.load(bundle.tokenizer, device, threads),
             audio_offset=bundle.tokens.audio_offset,
             normalise=bundle.tokenizer.normalise,
+            stream_peak=bundle.tokenizer.stream_peak,
         )
 
     def encode(self, wav: NDArray[np.generic]) -> list[int]:
@@ -86,9 +88,12 @@ class DualTokenizer:
         return Encoded(linguistic, semantic, ids)
 
     def stream(self) -> DualStream:
-        """A new stream; cheap. Streams are not scaled: a peak is only known at the end."""
+        """A new stream; cheap. It is scaled by a running peak if the bundle says so."""
         return DualStream(
-            self.linguistic.stream(), self.semantic.stream(), Interleaver(self.audio_offset)
+            self.linguistic.stream(),
+            self.semantic.stream(),
+            Interleaver(self.audio_offset),
+            RunningGain(self._stream_peak) if self._stream_peak else None,
         )
 
 
@@ -100,11 +105,16 @@ class DualStream:
     """
 
     def __init__(
-        self, linguistic: LinguisticStream, semantic: SemanticStream, weave: Interleaver
+        self,
+        linguistic: LinguisticStream,
+        semantic: SemanticStream,
+        weave: Interleaver,
+        gain: RunningGain | None,
     ) -> None:
         self._linguistic = linguistic
         self._semantic = semantic
         self._weave = weave
+        self._gain = gain
         self._closed = False
         self.samples_in = 0
         self.groups = 0
@@ -124,7 +134,7 @@ class DualStream:
         self._check_open()
         samples = check_samples(pcm)
         self.samples_in += samples.size
-        return self._advance(lambda: (self._linguistic.push(samples), self._semantic.push(samples)))
+        return self._advance(self._gain.push(samples) if self._gain else samples)
 
     def flush(self) -> list[int]:
         """The ids that were waiting for more audio; closes the stream.
@@ -135,14 +145,19 @@ class DualStream:
             StreamClosedError: the stream was flushed before, or a fault closed it.
         """
         self._check_open()
-        ids = self._advance(lambda: (self._linguistic.flush(), self._semantic.flush()))
+        ids = self._advance(self._gain.flush()) if self._gain else []
         self._closed = True
-        return ids
+        return ids + self._join(self._linguistic.flush(), self._semantic.flush())
 
     def fork(self) -> DualStream:
         """An independent stream in the same state: flush it at a pause, go on with the original."""
         self._check_open()
-        other = DualStream(self._linguistic.fork(), self._semantic.fork(), self._weave.copy())
+        other = DualStream(
+            self._linguistic.fork(),
+            self._semantic.fork(),
+            self._weave.copy(),
+            self._gain.copy() if self._gain else None,
+        )
         other.samples_in, other.groups = self.samples_in, self.groups
         return other
 
@@ -150,12 +165,14 @@ class DualStream:
         if self._closed:
             raise StreamClosedError("this token stream has ended: open a new one")
 
-    def _advance(self, step: Callable[[], tuple[Codes, Codes]]) -> list[int]:
+    def _advance(self, samples: Samples) -> list[int]:
         try:
-            linguistic, semantic = step()
+            return self._join(self._linguistic.push(samples), self._semantic.push(samples))
         except BaseException:
             self._closed = True  # one tokenizer may be ahead of the other
             raise
+
+    def _join(self, linguistic: Codes, semantic: Codes) -> list[int]:
         ids = self._weave.push(linguistic.tolist(), semantic.tolist())
         self.groups += len(ids) // GROUP_TOKENS
         return ids

@@ -1,6 +1,7 @@
-"""Whole-utterance preparation as the reference does it: peak normalisation, and trimming.
+"""Whole-utterance preparation as the reference does it, and the gain that stands in for it.
 
-Both need the whole utterance, so streams do neither.
+Peak normalisation and trimming need the whole utterance. A stream is never trimmed, and is scaled
+by the peak that it has had so far.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from aqaa.tokenizers.stream import Samples, check_samples
 
 _PEAK = 0.999
 _LEAST_PEAK = 0.01  # quieter audio is scaled as if its peak were this
+
+_GAIN_BLOCK = 160  # samples, 10 ms: the hop of both tokenizers' features
 
 # librosa.effects.trim(top_db=20, frame_length=512, hop_length=128)
 _TRIM_DB = 20.0
@@ -44,6 +47,43 @@ def peak_normalise(samples: Samples) -> Samples:
     """Scale to a peak of 0.999; audio below a peak of 0.01 by the factor for 0.01."""
     peak = max(float(np.abs(samples).max()), _LEAST_PEAK)
     return samples / np.float32(peak) * np.float32(_PEAK)
+
+
+class RunningGain:
+    """Peak normalisation of a stream: by the loudest sample so far, or a presumed peak if larger.
+
+    The gain is one for each block of 10 ms, so that it does not depend on how audio was cut.
+    """
+
+    def __init__(self, presumed_peak: float) -> None:
+        self._peak = presumed_peak
+        self._waiting = np.empty(0, np.float32)  # a block that is not whole yet
+
+    def push(self, pcm: Samples) -> Samples:
+        """The scaled samples of the blocks that `pcm` [n] completes."""
+        samples = np.concatenate([self._waiting, pcm])
+        whole = samples.size - samples.size % _GAIN_BLOCK
+        self._waiting = samples[whole:].copy()
+        return self._scale(samples[:whole].reshape(-1, _GAIN_BLOCK))
+
+    def flush(self) -> Samples:
+        """The scaled samples of the last block, which may be short."""
+        last, self._waiting = self._waiting, np.empty(0, np.float32)
+        return self._scale(last[None])
+
+    def copy(self) -> RunningGain:
+        """An independent gain in the same state."""
+        other = RunningGain(self._peak)
+        other._waiting = self._waiting
+        return other
+
+    def _scale(self, blocks: Samples) -> Samples:
+        if not blocks.size:
+            return np.empty(0, np.float32)
+        peaks = np.maximum.accumulate(np.maximum(np.abs(blocks).max(axis=1), self._peak))
+        self._peak = float(peaks[-1])
+        scaled = blocks / peaks[:, None].astype(np.float32) * np.float32(_PEAK)
+        return np.asarray(scaled, np.float32).reshape(-1)
 
 
 def trim_silence(samples: Samples) -> Samples:

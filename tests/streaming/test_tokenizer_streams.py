@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from aqaa.models.bundle import SemanticStreaming, load_bundle
 from aqaa.models.errors import AudioError, StreamClosedError
 from aqaa.tokenizers.dual import GROUP_SAMPLES, DualTokenizer
+from aqaa.tokenizers.normalise import RunningGain, peak_normalise
 from aqaa.tokenizers.onnx_model import SemanticModel
 from aqaa.tokenizers.semantic import SemanticTokenizer
 
@@ -193,6 +194,42 @@ def test_a_fork_that_goes_on_does_not_disturb_the_original(dual) -> None:
     branch = stream.fork()
     branch.push(other)
     assert ids + stream.push(wav[9000:]) + stream.flush() == whole
+
+
+@given(cuts=st.lists(st.integers(0, 32_000), max_size=20), pause=st.integers(0, 32_000))
+@settings(max_examples=8, deadline=None, suppress_health_check=SLOW)
+def test_a_running_gain_does_not_depend_on_the_cutting(cuts: list[int], pause: int) -> None:
+    wav = noise(2.0, seed=4)
+    once, gain = RunningGain(0.3), RunningGain(0.3)
+    whole = np.concatenate([once.push(wav), once.flush()])
+    parts = []
+    for piece in pieces(wav, cuts):
+        parts.append(gain.push(piece))
+        gain.copy().push(wav[:pause] * 2)
+    np.testing.assert_array_equal(np.concatenate([*parts, gain.flush()]), whole)
+
+
+def test_a_running_gain_ends_where_peak_normalisation_does() -> None:
+    quiet = noise(1.0) / np.abs(noise(1.0)).max() * 0.1
+    wav = np.concatenate([quiet, [0.9], quiet]).astype(np.float32)
+    gain = RunningGain(0.3)
+    scaled = np.concatenate([gain.push(wav), gain.flush()])
+    assert scaled.size == wav.size
+    np.testing.assert_allclose(scaled[:16_000], wav[:16_000] / 0.3 * 0.999, rtol=1e-5)
+    np.testing.assert_allclose(scaled[16_000:], peak_normalise(wav)[16_000:], rtol=1e-5)
+
+
+def test_a_scaled_stream_is_whole_and_does_not_depend_on_the_cutting(dual, recordings) -> None:
+    wav = min(recordings.values(), key=len)
+    scaled = DualTokenizer(
+        dual.linguistic, dual.semantic, audio_offset=dual.audio_offset, stream_peak=0.3
+    )
+    once, stream = scaled.stream(), scaled.stream()
+    whole = once.push(wav) + once.flush()
+    ids = [token for i in range(0, wav.size, 1234) for token in stream.push(wav[i : i + 1234])]
+    ended = ids + stream.fork().flush()
+    assert ended == ids + stream.flush() == whole
+    assert len(whole) == len(dual.encode(wav))
 
 
 def test_the_stream_counts_what_it_heard_and_what_its_ids_stand_for(dual) -> None:
