@@ -79,7 +79,7 @@ class VllmHttpSettings(BaseModel):
     give_up_after: float = Field(
         default=1.5,
         gt=0,
-        description="seconds of failed connections before the server counts as dead; an answer "
+        description="seconds without a sign of life before the server counts as dead; an answer "
         "that broke off must surface within two",
     )
     busy_for: float = Field(

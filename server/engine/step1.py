@@ -180,7 +180,7 @@ class Step1:
                 f"{config.max_seq_len}: lower decoder.context in aqaa.toml"
             )
         weights: dict[str, Tensor] = {}
-        for file in _weight_files(directory):
+        for file in weight_files(directory):
             weights |= load_state_dict(file, "the decoder's weights")
         return cls(config, weights, context)
 
@@ -250,7 +250,12 @@ class Step1:
         return rows
 
 
-def _weight_files(directory: Path) -> list[Path]:
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files of a checkpoint: one, or the shards that its index names.
+
+    Raises:
+        BundleError: one is missing, or the index is none.
+    """
     single = directory / "model.safetensors"
     index = directory / "model.safetensors.index.json"
     if single.is_file() or not index.is_file():

