@@ -1,0 +1,191 @@
+"""Training: the tokens must spell the words, carry the melody, and give back the clean sound.
+
+The sound is given back by a small decoder that is told who speaks, so codes need not carry that;
+pitch is asked for relative to the speaker's mean, so one sentence in two voices can be one code
+sequence, and an answer's codes can be spoken in another voice.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from aqaa.models.recipe.linguistic.train import spelling_loss
+from aqaa.models.recipe.semantic.network import MELS, WIDTH, SemanticEncoder
+from aqaa.models.recipe.semantic.targets import (
+    FRAMES,
+    SPEAKERS,
+    TOKEN,
+    Pitch,
+    Targets,
+    log_mel,
+    make_targets,
+    measure_pitch,
+)
+from aqaa.models.recipe.speech.batches import make_batch
+from aqaa.models.recipe.speech.phonemes import CLASSES, collapse, edit_distance
+from aqaa.models.recipe.speech.store import Clip
+
+log = logging.getLogger(__name__)
+
+LENGTHS = tuple(TOKEN * 6 * blocks for blocks in (13, 18, 25, 34))
+BATCH_SECONDS = 48.0
+INNER = 192  # the training-time decoder's width
+MEL, PITCH, VOICING, COMMITMENT = 2.0, 3.0, 0.3, 1.0  # weights beside CTC's 1
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps in all, the step at which codes enter, the peak learning rate and its warm-up."""
+
+    steps: int = 1300
+    codes_from: int = 500
+    rate: float = 1.5e-3
+    warmup: int = 80
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then a cosine to a hundredth."""
+        if step < self.warmup:
+            return self.rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+class _Mixer(nn.Module):
+    """Depthwise convolution over time and an MLP, with a residual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.over_time = nn.Conv1d(INNER, INNER, 7, padding=3, groups=INNER)
+        self.norm = nn.LayerNorm(INNER)
+        self.mlp = nn.Sequential(nn.Linear(INNER, 3 * INNER), nn.GELU(), nn.Linear(3 * INNER, INNER))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.mlp(self.norm(self.over_time(x.transpose(1, 2)).transpose(1, 2)))
+        return x + out
+
+
+class Learner(nn.Module):
+    """The encoder with the heads that teach it; only the encoder is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = SemanticEncoder()
+        self.spell = nn.Linear(WIDTH, CLASSES)
+        self.melody = nn.Linear(WIDTH, 2)  # relative log f0, voicing
+        self.speaker = nn.Embedding(len(SPEAKERS) + 1, INNER)
+        self.speed = nn.Linear(1, INNER)
+        self.enter = nn.Linear(WIDTH, INNER)
+        self.mixers = nn.Sequential(_Mixer(), _Mixer(), _Mixer())
+        self.leave = nn.Linear(INNER, FRAMES * MELS)
+
+    def losses(self, targets: Targets, quantise: bool) -> dict[str, Tensor]:
+        """Every part of the loss, unweighted."""
+        vectors = self.encoder(targets.mel)
+        # Unit vectors are short for linear heads: scaled to unit variance an element.
+        parts: dict[str, Tensor] = {}
+        if quantise:
+            codes, commitment = self.encoder.codebook(vectors)
+            parts["commitment"] = commitment * WIDTH
+        else:
+            codes = vectors
+        x = codes * math.sqrt(WIDTH)
+        parts["ctc"] = spelling_loss(F.log_softmax(self.spell(x), -1), targets.phonemes)
+        melody, voiced = self.melody(x), torch.isfinite(targets.pitch)
+        parts["pitch"] = (melody[..., 0] - targets.pitch)[voiced].abs().mean()
+        parts["voicing"] = F.binary_cross_entropy_with_logits(melody[..., 1], voiced.float())
+        inner = self.enter(x) + self.speaker(targets.speaker) + self.speed(targets.speed[..., None])
+        sound = self.leave(self.mixers(inner))
+        parts["mel"] = (sound - targets.clean).abs().mean()
+        return parts
+
+
+WEIGHTS = {"ctc": 1.0, "mel": MEL, "pitch": PITCH, "voicing": VOICING, "commitment": COMMITMENT}
+
+
+def train(clips: Sequence[Clip], judge: Sequence[Clip], folder: Path, schedule: Schedule) -> Learner:
+    """Train, or go on from `folder/checkpoint.pt`; `judge` (held-out voices) is only measured."""
+    torch.manual_seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    pitch = measure_pitch(clips, folder / "pitch.npz")
+    model = Learner()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    step, checkpoint = 0, folder / "checkpoint.pt"
+    if checkpoint.exists():
+        state: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        step = state["step"]
+    mean: dict[str, float] = {}
+    began = time.monotonic()
+    while step < schedule.steps:
+        rng = np.random.default_rng([11, step])
+        targets = make_targets(make_batch(clips, BATCH_SECONDS, LENGTHS, rng), pitch, rng)
+        if step == schedule.codes_from:
+            _place_codes(model, clips, pitch)
+        model.train()
+        parts = model.losses(targets, step >= schedule.codes_from)
+        loss = torch.stack([WEIGHTS[name] * part for name, part in parts.items()]).sum()
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.learning_rate(step)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+        for name, part in parts.items():
+            mean[name] = mean.get(name, float(part.detach())) * 0.95 + float(part.detach()) * 0.05
+        if step % 50 == 0:
+            shown = " ".join(f"{name} {value:.3f}" for name, value in mean.items())
+            log.info("step %d %s, %.2f s/step", step, shown, (time.monotonic() - began) / 50)
+            began = time.monotonic()
+        if step % 250 == 0 or step == schedule.steps:
+            log.info("step %d errors %s", step, phoneme_errors(model, judge, step > schedule.codes_from))
+            torch.save(
+                {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step},
+                checkpoint,
+            )
+            began = time.monotonic()
+    return model.eval()
+
+
+@torch.no_grad()
+def _place_codes(model: Learner, clips: Sequence[Clip], pitch: Pitch) -> None:
+    """K-means on the vectors of augmented speech."""
+    model.eval()
+    rng = np.random.default_rng(5)
+    found = []
+    for _ in range(20):
+        targets = make_targets(make_batch(clips, BATCH_SECONDS, LENGTHS, rng), pitch, rng)
+        found.append(model.encoder(targets.mel).flatten(0, 1))
+    model.encoder.codebook.place(torch.cat(found), rounds=6)
+
+
+@torch.no_grad()
+def phoneme_errors(model: Learner, clips: Sequence[Clip], quantise: bool) -> dict[str, float]:
+    """Phoneme error rate in percent of every voice, through the codes if `quantise`."""
+    model.eval()
+    wrong: dict[str, list[int]] = {}
+    used: set[int] = set()
+    for clip in clips:
+        mel = torch.from_numpy(log_mel(np.pad(clip.wave, (0, 1600))))[None]
+        vectors = model.encoder(mel)
+        if quantise:
+            used.update(model.encoder.codebook.nearest(vectors).flatten().tolist())
+            vectors = model.encoder.codebook.lookup(vectors)
+        heard = collapse(model.spell(vectors * math.sqrt(WIDTH))[0].argmax(-1).tolist())
+        entry = wrong.setdefault(clip.voice, [0, 0])
+        entry[0] += edit_distance(list(clip.phonemes), heard)
+        entry[1] += len(clip.phonemes)
+    rates = {name: round(100 * errors / count, 1) for name, (errors, count) in wrong.items()}
+    return rates | ({"codes used": float(len(used))} if quantise else {})
