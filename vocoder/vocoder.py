@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,20 +11,29 @@ from aqaa.models.errors import BundleError, InputError, StreamClosedError
 from aqaa.vocoder.config import load_config
 from aqaa.vocoder.loading import load_flow, load_hift
 from aqaa.vocoder.noise import KeyedNoise, Noise
-from aqaa.vocoder.state import Grid, StreamState, due, feed
+from aqaa.vocoder.state import Chunk, Grid, StreamState, due, feed
 from aqaa.vocoder.stream import Sound, Speaker
+from aqaa.vocoder.together import Together
 from aqaa.vocoder.voices import Voice, find_voice, load_voices
 
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
+MOST_TOGETHER = 8  # sessions in one batch: beyond, a batch's time grows faster than it saves
+
+Speak = Callable[[Chunk], tuple[StreamState, Sound]]
 
 
 class Vocoder:
-    """Weights and voices, shared by every stream; nothing in it changes after loading."""
+    """Weights and voices, shared by every stream of every thread.
+
+    Chunks are computed one call at a time, each on all of torch's threads; streams that wait at
+    the same time for chunks of one shape are computed in one call.
+    """
 
     def __init__(self, speaker: Speaker, voices: Mapping[str, Voice]) -> None:
         self.speaker = speaker
         self.voices = voices
         self._prompts = {name: speaker.prompt(voice) for name, voice in voices.items()}
+        self._speak: Speak = Together(speaker.speak, speaker.shape, lanes=1, most=MOST_TOGETHER)
 
     @classmethod
     def load(cls, config: VocoderConfig, voices: VoicesConfig, device: str = "cpu") -> Vocoder:
@@ -63,7 +72,7 @@ class Vocoder:
             UnknownVoiceError: the message lists the known ones.
             InputError: `speed` is not within 0.5 to 2.
         """
-        return VocoderStream(self.speaker, self._start(voice, speed, noise))
+        return VocoderStream(self._speak, self.speaker.config, self._start(voice, speed, noise))
 
     def whole(
         self, tokens: Sequence[int], voice: str, speed: float = 1.0, *, noise: Noise | None = None
@@ -77,7 +86,7 @@ class Vocoder:
             TokenError: see `VocoderStream.push`.
         """
         chunk = due(feed(self._start(voice, speed, noise), tokens), self.speaker.config, final=True)
-        return self.speaker.speak([chunk])[0][1] if chunk else np.zeros(0, np.float32)
+        return self._speak(chunk)[1] if chunk else np.zeros(0, np.float32)
 
     def _start(self, voice: str, speed: float, noise: Noise | None) -> StreamState:
         if not MIN_SPEED <= speed <= MAX_SPEED:
@@ -93,8 +102,9 @@ class VocoderStream:
     bundle's schedule. A stream belongs to one session and is not for two threads at once.
     """
 
-    def __init__(self, speaker: Speaker, state: StreamState) -> None:
-        self._speaker = speaker
+    def __init__(self, speak: Speak, config: VocoderConfig, state: StreamState) -> None:
+        self._speak = speak
+        self._config = config
         self._state = state
         self._open = True
 
@@ -123,11 +133,11 @@ class VocoderStream:
             raise StreamClosedError("this answer is over: ask the vocoder for a new stream")
         state = feed(self._state, tokens)
         sounds: list[Sound] = [np.zeros(0, np.float32)]
-        while chunk := due(state, self._speaker.config):
-            ((state, sound),) = self._speaker.speak([chunk])
+        while chunk := due(state, self._config):
+            state, sound = self._speak(chunk)
             sounds.append(sound)
-        if final and (chunk := due(state, self._speaker.config, final=True)):
-            ((state, sound),) = self._speaker.speak([chunk])
+        if final and (chunk := due(state, self._config, final=True)):
+            state, sound = self._speak(chunk)
             sounds.append(sound)
         self._state = state
         return np.concatenate(sounds)
