@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 import time
@@ -101,6 +102,7 @@ class Gate:
         self._most = most
         self._most_per_caller = most_per_caller
         self._callers: Counter[str] = Counter()
+        self._left = asyncio.Event()
         self.draining = False
 
     def inside(self) -> int:
@@ -127,6 +129,13 @@ class Gate:
             self._callers[caller] -= 1
             if not self._callers[caller]:
                 del self._callers[caller]
+            self._left.set()
+
+    async def empty(self) -> None:
+        """Wait until nobody is in."""
+        while self.inside():
+            self._left.clear()
+            await self._left.wait()
 
 
 def bearer(headers: Mapping[str, str]) -> str | None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from aqaa.models.errors import EngineDiedError
+from aqaa.models.errors import CapacityError
 from aqaa.server.config import Settings
-from aqaa.server.gateway.admission import Gate, Keys
+from aqaa.server.gateway.admission import Caller, Gate, Keys
 from aqaa.server.session.house import House
 
-PartStatus = Literal["up", "loading", "down", "draining"]
+PartStatus = Literal["up", "down", "draining"]
 
 
 @dataclass
@@ -24,6 +27,7 @@ class ServerState:
     sessions: Gate
     requests: Gate
     draining: asyncio.Event = field(default_factory=asyncio.Event)
+    started: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
     def of(cls, settings: Settings, house: House) -> ServerState:
@@ -51,10 +55,26 @@ class ServerState:
             "gateway": "draining" if self.draining.is_set() else "up",
         }
 
-    async def revive(self) -> None:
-        """Start the engine again if it died; the next answer would do so too."""
-        if not self.house.means.engine.alive:
-            try:
-                await self.house.means.engine.start()
-            except EngineDiedError:
-                return
+    @contextmanager
+    def place(self, caller: Caller) -> Iterator[None]:
+        """A place for one REST answer, for the length of a `with`.
+
+        Raises:
+            CapacityError: there is none.
+        """
+        metrics = self.house.means.metrics
+        try:
+            with self.requests.enter(caller.name):
+                metrics.requests.inc()
+                try:
+                    yield
+                finally:
+                    metrics.requests.dec()
+        except CapacityError:
+            metrics.refused.labels("server_full").inc()
+            raise
+
+    async def empty(self) -> None:
+        """Wait until nobody is inside any more."""
+        await self.sessions.empty()
+        await self.requests.empty()

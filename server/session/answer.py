@@ -208,6 +208,8 @@ class Answer:
 
     async def _take_ids(self) -> Over:
         progress, params = self.progress, self.asked.params
+        if not self._means.engine.alive:
+            await self._means.engine.start()  # it died in an earlier answer
         stream = self._means.engine.generate(self._key, self.asked.prompt, params)
         async with aclosing(stream) as ids:
             async for token in ids:

@@ -1,0 +1,291 @@
+"""`POST /v1/chat/completions`, in OpenAI's audio shape, whole or streamed."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from aqaa.models.errors import AudioError, EngineError, InputError
+from aqaa.server.conversation.prompt import AssistantTurn, SystemTurn, Turn, UserTurn
+from aqaa.server.gateway.encode import RAW, check_container, encode
+from aqaa.server.gateway.schema import ChatMessage, ChatRequest, InputAudioPart
+from aqaa.server.protocol.machine import random_id
+from aqaa.server.protocol.types import Json
+from aqaa.server.session.answer import Answer, Over, Sound, Text
+from aqaa.server.session.house import House
+from aqaa.server.session.question import asking, hear_recording
+
+REMEMBER_SECONDS = 3600  # for which `audio.id` stands for an answer; OpenAI's is an hour too
+REMEMBER_ANSWERS = 1000
+
+
+class Remembered:
+    """Answers that later requests may name by `audio.id`: bounded, and for an hour."""
+
+    def __init__(self) -> None:
+        self._answers: OrderedDict[str, tuple[int, tuple[int, ...]]] = OrderedDict()
+
+    def keep(self, audio_id: str, ids: list[int]) -> int:
+        """Remember an answer's ids; returns when it is forgotten (Unix seconds)."""
+        expires = int(time.time()) + REMEMBER_SECONDS
+        self._answers[audio_id] = (expires, tuple(ids))
+        while len(self._answers) > REMEMBER_ANSWERS:
+            self._answers.popitem(last=False)
+        return expires
+
+    def find(self, audio_id: str) -> tuple[int, ...]:
+        """The ids of an answer.
+
+        Raises:
+            InputError: it was never given, or is forgotten.
+        """
+        expires, ids = self._answers.get(audio_id, (0, ()))
+        if expires <= time.time():
+            raise InputError(
+                f"no answer {audio_id!r} is remembered here; send its transcript as `content`"
+            )
+        return ids
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A request that was understood."""
+
+    turns: list[Turn]
+    spoken: bool
+    voice: str
+    container: str
+    max_tokens: int | None
+
+
+@dataclass
+class Collected:
+    """An answer so far."""
+
+    text: str = ""
+    pcm: list[bytes] = field(default_factory=list)
+    text_tokens: int = 0
+    audio_tokens: int = 0
+    over: Over | None = None
+
+    def take(self, said: Text | Sound | Over) -> None:
+        """Add what was said."""
+        match said:
+            case Text():
+                self.text += said.text
+                self.text_tokens += said.tokens
+            case Sound():
+                self.pcm.append(said.data)
+                self.audio_tokens += said.tokens
+            case Over():
+                self.over = said
+
+    @property
+    def finish_reason(self) -> str:
+        """In OpenAI's words."""
+        cut = self.over is not None and self.over.status == "max_output_tokens"
+        return "length" if cut else "stop"
+
+
+async def understand(house: House, request: ChatRequest, remembered: Remembered) -> Wanted:
+    """What a request asks for.
+
+    Raises:
+        InputError: something in it cannot be done; the message says what.
+    """
+    spoken = "audio" in (request.modalities or ["text"])
+    audio = request.audio
+    if spoken and audio is None:
+        raise InputError('modalities has "audio": say how in `audio` ({"voice", "format"})')
+    container = check_container(audio.format) if audio is not None else RAW
+    if spoken and request.stream and container != RAW:
+        raise InputError('a streamed answer has audio.format "pcm16"; files come whole')
+    named = audio.voice if audio is not None else ""
+    name = str(named.get("id", "")) if isinstance(named, dict) else named
+    turns = [t for m in request.messages if (t := await _turn(house, m, remembered)) is not None]
+    if not any(isinstance(turn, SystemTurn) for turn in turns) and _default_system(house):
+        turns.insert(0, SystemTurn(_default_system(house)))
+    house.prompts.finished(turns)  # what cannot be asked is refused before a stream begins
+    return Wanted(
+        turns=turns,
+        spoken=spoken,
+        voice=house.voices.find(name, "audio.voice"),
+        container=container,
+        max_tokens=request.max_completion_tokens or request.max_tokens,
+    )
+
+
+def _default_system(house: House) -> str:
+    return house.bundle.decoder.system_prompt
+
+
+async def _turn(house: House, message: ChatMessage, remembered: Remembered) -> Turn | None:
+    if message.role == "assistant" and message.audio is not None:
+        return AssistantTurn(remembered.find(message.audio.id))
+    parts: list[str | tuple[int, ...]] = []
+    content = message.content or []
+    for part in [content] if isinstance(content, str) else content:
+        if isinstance(part, str):
+            parts.append(part)
+        elif isinstance(part, InputAudioPart):
+            parts.append(await hear_recording(house, _decode(part.input_audio.data)))
+        else:
+            parts.append(part.text)
+    parts = [part for part in parts if part]
+    if not parts:
+        return None
+    if message.role == "user":
+        return UserTurn(tuple(parts))
+    written = "\n".join(part for part in parts if isinstance(part, str))
+    if message.role == "assistant":
+        return AssistantTurn(written)
+    return SystemTurn(written)
+
+
+def _decode(data: str) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise AudioError(f"input_audio.data is not base64: {error}") from None
+
+
+class Completion:
+    """One request's answer, in OpenAI's objects."""
+
+    def __init__(self, house: House, request: ChatRequest, wanted: Wanted) -> None:
+        self._house = house
+        self._request = request
+        self._wanted = wanted
+        self._id = random_id("chatcmpl")
+        self._audio_id = random_id("audio")
+        self._created = int(time.time())
+
+    async def whole(self, remembered: Remembered) -> Json:
+        """The `chat.completion`.
+
+        Raises:
+            EngineError: the answer failed.
+            PromptError: the messages do not fit the context.
+        """
+        async with self._asking() as answer:
+            got = Collected()
+            while got.over is None:
+                got.take(await answer.next())
+            _check(got)
+            message: Json = {"role": "assistant", "content": got.text, "refusal": None}
+            if self._wanted.spoken:
+                pcm = b"".join(got.pcm)
+                file = await asyncio.to_thread(encode, pcm, self._wanted.container)
+                message["content"] = None
+                message["audio"] = {
+                    "id": self._audio_id,
+                    "data": base64.b64encode(file).decode("ascii"),
+                    "expires_at": remembered.keep(self._audio_id, answer.progress.ids),
+                    "transcript": got.text,
+                }
+            choice = {
+                "index": 0,
+                "message": message,
+                "finish_reason": got.finish_reason,
+                "logprobs": None,
+            }
+            usage = self._usage(answer, got)
+            return {**self._head("chat.completion"), "choices": [choice], "usage": usage}
+
+    async def stream(self, remembered: Remembered) -> AsyncIterator[bytes]:
+        """The server-sent events of `chat.completion.chunk`s, `[DONE]` last.
+
+        A failure after the first of them is an event with an `error`, for the status is sent.
+        """
+        got = Collected()
+        async with self._asking() as answer:
+            yield self._event({"role": "assistant", "content": None if self._wanted.spoken else ""})
+            while got.over is None:
+                said = await answer.next()
+                got.take(said)
+                delta = self._delta(said)
+                if delta is not None:
+                    yield self._event(delta)
+            try:
+                _check(got)
+            except EngineError as error:
+                detail = {"message": str(error), "type": "server_error", "code": "engine_error"}
+                yield _sse({"error": {**detail, "param": None}})
+                return
+            if self._wanted.spoken:
+                expires = remembered.keep(self._audio_id, answer.progress.ids)
+                yield self._event({"audio": {"id": self._audio_id, "expires_at": expires}})
+            yield self._event({}, got.finish_reason)
+            options = self._request.stream_options
+            if options is not None and options.include_usage:
+                usage = self._usage(answer, got)
+                yield _sse({**self._head("chat.completion.chunk"), "choices": [], "usage": usage})
+        yield b"data: [DONE]\n\n"
+
+    def _asking(self) -> Any:
+        request, wanted = self._request, self._wanted
+        return asking(
+            self._house,
+            wanted.turns,
+            voice=wanted.voice,
+            spoken=wanted.spoken,
+            max_tokens=wanted.max_tokens,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+        )
+
+    def _delta(self, said: Text | Sound | Over) -> Json | None:
+        match said:
+            case Text() if self._wanted.spoken:
+                return {"audio": {"id": self._audio_id, "transcript": said.text}}
+            case Text():
+                return {"content": said.text}
+            case Sound() if said.data:
+                data = base64.b64encode(said.data).decode("ascii")
+                return {"audio": {"id": self._audio_id, "data": data}}
+            case _:
+                return None
+
+    def _event(self, delta: Json, finish_reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
+        return _sse({**self._head("chat.completion.chunk"), "choices": [choice]})
+
+    def _head(self, kind: str) -> Json:
+        name = self._house.bundle.name
+        return {"id": self._id, "object": kind, "created": self._created, "model": name}
+
+    def _usage(self, answer: Answer, got: Collected) -> Json:
+        prompt = answer.asked.prompt
+        audio_in = self._house.prompts.audio_tokens(prompt)
+        return {
+            "prompt_tokens": len(prompt),
+            "completion_tokens": got.text_tokens + got.audio_tokens,
+            "total_tokens": len(prompt) + got.text_tokens + got.audio_tokens,
+            "prompt_tokens_details": {
+                "text_tokens": len(prompt) - audio_in,
+                "audio_tokens": audio_in,
+                "cached_tokens": 0,
+            },
+            "completion_tokens_details": {
+                "text_tokens": got.text_tokens,
+                "audio_tokens": got.audio_tokens,
+                "reasoning_tokens": 0,
+            },
+        }
+
+
+def _check(got: Collected) -> None:
+    if got.over is not None and got.over.status == "failed":
+        raise EngineError(f"the answer failed ({got.over.code}); try again")
+
+
+def _sse(body: Json) -> bytes:
+    return b"data: " + json.dumps(body).encode() + b"\n\n"

@@ -1,0 +1,96 @@
+"""Faults of REST requests, in OpenAI's shape: `{"error": {message, type, param, code}}`."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from aqaa.models.errors import (
+    AqaaError,
+    AudioError,
+    CapacityError,
+    EngineBusyError,
+    EngineError,
+    InputError,
+    PromptError,
+)
+from aqaa.server.gateway.admission import UnauthorizedError
+from aqaa.server.protocol.events import ProtocolError
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = "1"  # a place is freed when an answer ends, which takes seconds
+
+
+class ModelNotFoundError(Exception):
+    """A model that this server does not have."""
+
+
+class OriginError(Exception):
+    """A web page that may not use this server."""
+
+
+def reply(
+    status: int, code: str, message: str, *, param: str | None = None, kind: str = ""
+) -> JSONResponse:
+    """An error's response."""
+    kind = kind or ("server_error" if status >= 500 else "invalid_request_error")
+    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    headers = {"Retry-After": RETRY_SECONDS} if status == 503 else None
+    return JSONResponse(body, status, headers)
+
+
+def answer_for(error: Exception) -> JSONResponse:
+    """What a client is told of a fault: its own are 4xx, ours are 5xx and in the log."""
+    message = str(error)
+    match error:
+        case UnauthorizedError():
+            return reply(401, "invalid_api_key", message, kind="authentication_error")
+        case OriginError():
+            return reply(403, "origin_not_allowed", message)
+        case ModelNotFoundError():
+            return reply(404, "model_not_found", message, param="model")
+        case ProtocolError():
+            return reply(400, error.code, message, param=error.param)
+        case PromptError():
+            return reply(400, "context_length_exceeded", message, param="messages")
+        case AudioError():
+            return reply(400, "invalid_audio", message)
+        case InputError():
+            return reply(400, "invalid_value", message)
+        case CapacityError() | EngineBusyError():
+            return reply(503, "server_full", message)
+        case EngineError():
+            return reply(500, "engine_error", message)
+        case _:
+            log.error("a request failed for a reason that is a bug", exc_info=error)
+            return reply(500, "internal_error", "the server made a mistake; it is in its log")
+
+
+def install(app: FastAPI) -> None:
+    """Have the application answer all faults so."""
+
+    async def ours(_: Request, error: Exception) -> JSONResponse:
+        return answer_for(error)
+
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"] if part != "body")
+        code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
+        return reply(400, code, f"{path}: {first['msg']}", param=path or None)
+
+    async def http(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "error")
+        return reply(error.status_code, code, str(error.detail))
+
+    for kind in (UnauthorizedError, OriginError, ModelNotFoundError, ProtocolError, AqaaError):
+        app.add_exception_handler(kind, ours)
+    app.add_exception_handler(Exception, ours)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)

@@ -1,0 +1,231 @@
+"""The REST routes. Health and metrics are open; all else wants a key, where keys are configured."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.datastructures import UploadFile
+from starlette.types import Receive, Scope, Send
+
+from aqaa.models.errors import EngineError, InputError
+from aqaa.server.conversation.prompt import SystemTurn, Turn, UserTurn
+from aqaa.server.gateway.admission import Caller, bearer, origin_is_ours
+from aqaa.server.gateway.chat import Collected, Completion, Remembered, understand
+from aqaa.server.gateway.encode import check_container, encode, media_type
+from aqaa.server.gateway.errors import ModelNotFoundError, OriginError
+from aqaa.server.gateway.schema import ChatRequest, ClientSecretRequest
+from aqaa.server.gateway.state import ServerState
+from aqaa.server.protocol.configure import updated
+from aqaa.server.protocol.machine import random_id
+from aqaa.server.protocol.types import Json, Session
+from aqaa.server.session.question import asking, hear_recording
+
+router = APIRouter()
+open_router = APIRouter()
+
+ANSWER_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "The recorded question: as a multipart `file`, or as the body itself.",
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            },
+            "audio/*": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+ANSWER_REPLY: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The spoken answer.",
+        "content": {"audio/wav": {"schema": {"type": "string", "format": "binary"}}},
+        "headers": {
+            "X-Transcript": {
+                "description": "The answer's text, percent-encoded where it is not plain ASCII.",
+                "schema": {"type": "string"},
+            }
+        },
+    }
+}
+
+
+def _server(request: Request) -> ServerState:
+    state = request.app.state.server
+    assert isinstance(state, ServerState)
+    return state
+
+
+Server = Annotated[ServerState, Depends(_server)]
+
+
+def _caller(request: Request, server: Server) -> Caller:
+    if not origin_is_ours(request.headers, server.settings):
+        raise OriginError("this web origin may not use the server")
+    return server.keys.check(bearer(request.headers))
+
+
+Whoever = Annotated[Caller, Depends(_caller)]
+
+
+def _remembered(request: Request) -> Remembered:
+    remembered = request.app.state.remembered
+    assert isinstance(remembered, Remembered)
+    return remembered
+
+
+@open_router.get("/health/live", summary="Whether the process runs")
+async def live() -> Json:
+    """Always 200 while the server runs."""
+    return {"status": "ok"}
+
+
+@open_router.get("/health/ready", summary="Whether new sessions are served, and which part is down")
+async def ready(server: Server) -> JSONResponse:
+    """200 if every part is up, else 503; the body names each part either way."""
+    parts = server.parts()
+    well = all(status == "up" for status in parts.values())
+    body = {"status": "ready" if well else "not ready", "parts": parts}
+    return JSONResponse(body, 200 if well else 503)
+
+
+@open_router.get("/metrics", summary="Prometheus metrics")
+async def metrics(server: Server) -> Response:
+    """The text exposition format."""
+    return Response(server.house.means.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _model(server: ServerState) -> Json:
+    name = server.house.bundle.name
+    return {"id": name, "object": "model", "created": server.started, "owned_by": "aqaa"}
+
+
+@router.get("/v1/models", summary="The model that is served")
+async def models(server: Server, _: Whoever) -> Json:
+    """One: a server serves one bundle, under the bundle's name."""
+    return {"object": "list", "data": [_model(server)]}
+
+
+@router.get("/v1/models/{name}", summary="One model")
+async def model(name: str, server: Server, _: Whoever) -> Json:
+    """404 for any but the served one."""
+    _check_model(server, name)
+    return _model(server)
+
+
+@router.get("/v1/voices", summary="The bundle's voices")
+async def voices(server: Server, _: Whoever) -> Json:
+    """Names for `voice`; OpenAI's own names mean the default one."""
+    known = server.house.voices
+    data = [
+        {"id": name, "object": "voice", "name": name, "default": name == known.default}
+        for name in known.names
+    ]
+    return {"object": "list", "data": data}
+
+
+@router.post("/v1/realtime/client_secrets", summary="An ephemeral key for a browser")
+async def client_secrets(server: Server, caller: Whoever, body: ClientSecretRequest) -> Json:
+    """The secret opens sessions, with these settings, until it expires."""
+    session = Session(id=random_id("sess"), model=server.house.bundle.name)
+    session = updated(session, body.session, server.house.voices)
+    seconds = body.expires_after.seconds
+    value, expires_at = server.keys.make_secret(caller.name, seconds, body.session)
+    return {"value": value, "expires_at": expires_at, "session": session.model_dump()}
+
+
+@router.post("/v1/chat/completions", summary="A spoken or written answer to a conversation")
+async def chat_completions(
+    request: ChatRequest,
+    server: Server,
+    caller: Whoever,
+    remembered: Annotated[Remembered, Depends(_remembered)],
+) -> Response:
+    """OpenAI's audio shape; `stream: true` gives `chat.completion.chunk`s with `delta.audio`."""
+    _check_model(server, request.model)
+    with ExitStack() as stack:
+        stack.enter_context(server.place(caller))
+        wanted = await understand(server.house, request, remembered)
+        completion = Completion(server.house, request, wanted)
+        if not request.stream:
+            return JSONResponse(await completion.whole(remembered))
+        return _Held(completion.stream(remembered), stack.pop_all())
+
+
+class _Held(StreamingResponse):
+    """A stream of events that keeps its place until it has ended, however it ends."""
+
+    def __init__(self, events: AsyncIterator[bytes], place: ExitStack) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._place:
+            await super().__call__(scope, receive, send)
+
+
+@router.post(
+    "/v1/answer",
+    summary="A recorded question in, a spoken answer out",
+    openapi_extra=ANSWER_BODY,
+    responses=ANSWER_REPLY,
+    response_class=Response,
+)
+async def answer(
+    request: Request,
+    server: Server,
+    caller: Whoever,
+    voice: Annotated[str, Query(description="empty: the bundle's default")] = "",
+    speed: Annotated[float, Query(ge=0.5, le=2.0)] = 1.0,
+    format: Annotated[str, Query(description="wav, mp3, flac, opus or pcm16")] = "wav",
+    instructions: Annotated[str, Query(description="a system prompt")] = "",
+) -> Response:
+    """`curl --data-binary @question.wav -o answer.wav http://localhost:8000/v1/answer`."""
+    house = server.house
+    container = check_container(format)
+    name = house.voices.find(voice, "voice")
+    system = instructions or house.bundle.decoder.system_prompt
+    with server.place(caller):
+        tokens = await hear_recording(house, await _recording(request))
+        turns: list[Turn] = [SystemTurn(system)] if system else []
+        turns.append(UserTurn((tokens,)))
+        got = Collected()
+        async with asking(house, turns, voice=name, spoken=True, speed=speed) as said:
+            while got.over is None:
+                got.take(await said.next())
+                if await request.is_disconnected():
+                    return Response(status_code=499)  # nobody will read it
+        if got.over.status == "failed":
+            raise EngineError(f"the answer failed ({got.over.code}); try again")
+        file = await asyncio.to_thread(encode, b"".join(got.pcm), container)
+    transcript = quote(got.text, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
+    return Response(file, media_type=media_type(container), headers={"X-Transcript": transcript})
+
+
+async def _recording(request: Request) -> bytes:
+    if not request.headers.get("content-type", "").startswith("multipart/"):
+        data = await request.body()
+    else:
+        form = await request.form()
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise InputError("send the recording as the multipart field `file`")
+        data = await file.read()
+    if not data:
+        raise InputError("the body is empty: send a recorded question (wav, flac, mp3 or ogg)")
+    return data
+
+
+def _check_model(server: ServerState, name: str) -> None:
+    if name != server.house.bundle.name:
+        raise ModelNotFoundError(f"no model {name!r} here; it is {server.house.bundle.name!r}")

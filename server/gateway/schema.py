@@ -1,0 +1,97 @@
+"""The bodies of REST requests, in OpenAI's shapes. Keys that this server has no use for pass."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+AudioContainer = Literal["wav", "mp3", "flac", "opus", "pcm16"]
+
+
+class Body(BaseModel):
+    """Base of what clients send."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class TextPart(Body):
+    """Written content."""
+
+    type: Literal["text"]
+    text: str
+
+
+class InputAudioData(Body):
+    """A recording in base64; the container is found out, `format` is not needed for it."""
+
+    data: str
+    format: str = "wav"
+
+
+class InputAudioPart(Body):
+    """Spoken content."""
+
+    type: Literal["input_audio"]
+    input_audio: InputAudioData
+
+
+class AudioReference(Body):
+    """An answer of this server's, by the id that came with it."""
+
+    id: str
+
+
+ContentPart = Annotated[TextPart | InputAudioPart, Field(discriminator="type")]
+
+
+class ChatMessage(Body):
+    """One turn."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[ContentPart] | None = None
+    audio: AudioReference | None = None
+
+
+class AudioOptions(Body):
+    """How a spoken answer sounds."""
+
+    voice: str | dict[str, Any] = ""
+    format: str = Field(default="wav", description="wav, mp3, flac, opus or pcm16")
+
+
+class StreamOptions(Body):
+    """What a stream ends with."""
+
+    include_usage: bool = False
+
+
+class ChatRequest(Body):
+    """`POST /v1/chat/completions`."""
+
+    model: str
+    messages: list[ChatMessage] = Field(min_length=1)
+    modalities: list[Literal["text", "audio"]] | None = None
+    audio: AudioOptions | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    seed: int | None = None
+    n: Literal[1] | None = None
+
+
+class ExpiresAfter(Body):
+    """How long a client secret lives; OpenAI's bounds and default."""
+
+    anchor: Literal["created_at"] = "created_at"
+    seconds: int = Field(default=600, ge=10, le=7200)
+
+
+class ClientSecretRequest(Body):
+    """`POST /v1/realtime/client_secrets`."""
+
+    expires_after: ExpiresAfter = ExpiresAfter()
+    session: dict[str, Any] = Field(default_factory=dict)

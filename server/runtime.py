@@ -1,0 +1,143 @@
+"""From a bundle's directory to a house that answers: load all parts at once, then warm them up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from aqaa.models.bundle import TOKENIZER_RATE, Bundle, load_bundle
+from aqaa.models.errors import EngineError
+from aqaa.server.config import Settings
+from aqaa.server.conversation.prompt import PromptBuilder, SystemTurn, Turn, UserTurn
+from aqaa.server.engine.base import Engine
+from aqaa.server.observe.metrics import Metrics
+from aqaa.server.session.answer import Means, Over
+from aqaa.server.session.clock import MonotonicClock
+from aqaa.server.session.house import House, voices_of
+from aqaa.server.session.question import asking
+from aqaa.server.session.vad import FRAME, VadModel
+from aqaa.server.session.workers import Workers
+from aqaa.tokenizers.dual import DualTokenizer
+from aqaa.tokenizers.text import TextTokenizer
+from aqaa.vocoder.vocoder import Vocoder
+
+log = logging.getLogger(__name__)
+
+WARM_SECONDS = 1.0  # of noise that is tokenised
+WARM_TOKENS = 100  # ids of the answer to it: several groups, so that the vocoder's chunks grow
+WARM_GROUPS = 12
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Loaded parts that must be closed again."""
+
+    house: House
+    loaded_seconds: float
+
+    @classmethod
+    async def load(cls, settings: Settings) -> Runtime:
+        """Load the bundle's parts side by side, start the engine, and go once all the way.
+
+        Raises:
+            AqaaError: the bundle cannot be used, or the engine does not come up; says why.
+        """
+        began = time.monotonic()
+        bundle = load_bundle(settings.model)
+        _bound_threads(settings.workers)
+        tokenizer, vocoder, text, vad, engine = await asyncio.gather(
+            asyncio.to_thread(DualTokenizer.load, bundle),
+            asyncio.to_thread(Vocoder.load, bundle.vocoder, bundle.voices),
+            asyncio.to_thread(TextTokenizer.of, bundle),
+            asyncio.to_thread(VadModel.load),
+            _start_engine(bundle, settings),
+        )
+        metrics = Metrics()
+        workers = Workers(settings.workers)
+        metrics.watch(engine.stats, workers.waiting)
+        house = House(
+            bundle=bundle,
+            tokenizer=tokenizer,
+            vad=vad,
+            text=text,
+            prompts=PromptBuilder.of(bundle, text),
+            voices=voices_of(tuple(vocoder.voices), bundle.voices.default),
+            means=Means(
+                engine=engine,
+                speaker=vocoder,
+                workers=workers,
+                metrics=metrics,
+                clock=MonotonicClock(),
+                ahead_seconds=settings.ahead_seconds,
+            ),
+            max_turn_seconds=settings.max_turn_seconds,
+            speculation=settings.speculation,
+        )
+        runtime = cls(house, time.monotonic() - began)
+        await runtime._warm_up()
+        return runtime
+
+    async def close(self) -> None:
+        """Give everything back."""
+        await self.house.means.engine.close()
+        await asyncio.to_thread(self.house.means.workers.close)
+
+    async def _warm_up(self) -> None:
+        """A whole turn, so that no user pays for first calls: kernels, buffers, thread pools."""
+        began = time.monotonic()
+        house = self.house
+        noise = np.random.default_rng(0).normal(0, 0.05, round(TOKENIZER_RATE * WARM_SECONDS))
+        tokens = await asyncio.to_thread(_hear, house, noise.astype(np.float32))
+        system = house.bundle.decoder.system_prompt
+        turns: list[Turn] = [SystemTurn(system)] if system else []
+        turns.append(UserTurn((tuple(tokens),)))
+        voice = house.voices.default
+        answer = asking(house, turns, voice=voice, spoken=True, max_tokens=WARM_TOKENS)
+        async with answer as said:
+            while not isinstance(over := await said.next(), Over):
+                pass
+        if over.status == "failed":
+            raise EngineError(f"the first answer failed ({over.code}): see the log above")
+        await asyncio.to_thread(_speak, house)
+        log.info(
+            "parts loaded in %.1f s, warmed up in %.1f s",
+            self.loaded_seconds,
+            time.monotonic() - began,
+        )
+
+
+def _hear(house: House, samples: np.ndarray[tuple[int], np.dtype[np.float32]]) -> list[int]:
+    vad = house.vad.stream()
+    for begin in range(0, samples.size - FRAME, FRAME):
+        vad.push(samples[begin : begin + FRAME])
+    stream = house.tokenizer.stream()
+    ids = stream.push(samples[: samples.size // 2]) + stream.push(samples[samples.size // 2 :])
+    return ids + stream.fork().flush()
+
+
+def _speak(house: House) -> None:
+    """Every chunk size of the vocoder's schedule, whatever the first answer was."""
+    stream = house.means.speaker.stream(house.voices.default)
+    for _ in range(WARM_GROUPS):
+        stream.push([0, 0, 1024, 1024, 1024])
+    stream.flush()
+
+
+async def _start_engine(bundle: Bundle, settings: Settings) -> Engine:
+    from aqaa.server.engine.select import create_engine  # an engine's packages load when chosen
+
+    engine = await asyncio.to_thread(create_engine, bundle, settings.engine)
+    await engine.start()
+    return engine
+
+
+def _bound_threads(workers: int) -> None:
+    """Model calls come from several threads already: each gets its share of the cores."""
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))

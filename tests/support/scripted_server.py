@@ -1,0 +1,53 @@
+"""A real server on a real port, with scripted models behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from scripted import ScriptedEngine, house
+
+from aqaa.server.config import Settings
+from aqaa.server.gateway.server import DrainingServer, listen
+from aqaa.server.gateway.state import ServerState
+from aqaa.server.session.house import House
+
+
+@dataclass
+class Served:
+    """A running server."""
+
+    port: int
+    state: ServerState
+    engine: ScriptedEngine
+    server: DrainingServer
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/v1/realtime"
+
+    @property
+    def house(self) -> House:
+        return self.state.house
+
+
+@asynccontextmanager
+async def serving(engine: ScriptedEngine, **settings: Any) -> AsyncIterator[Served]:
+    parts = house(engine)
+    with listen("127.0.0.1", 0) as listener:
+        state = ServerState.of(Settings(model="nowhere", **settings), parts)
+        ready = asyncio.Event()
+        server = DrainingServer(state, ready.set)
+        task = asyncio.create_task(server.serve([listener]))
+        await ready.wait()
+        yield Served(listener.getsockname()[1], state, engine, server)
+        server.should_exit = True
+        await task
+    parts.means.workers.close()
