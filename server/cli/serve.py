@@ -12,7 +12,7 @@ SettingsFile = Annotated[Path | None, typer.Option(help="Settings in TOML; see -
 
 
 def serve(
-    model: Annotated[Path | None, typer.Option(help="The bundle's directory [nano].")] = None,
+    model: Annotated[Path | None, typer.Argument(help="The bundle's directory [nano].")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one [8000].")] = None,
     config: SettingsFile = None,
