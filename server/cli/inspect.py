@@ -1,0 +1,215 @@
+"""`aqaa inspect`: what a model bundle holds, whether every part loads, and the memory it takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aqaa.models.errors import AqaaError, BundleError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from aqaa.models.bundle import Bundle
+
+GIB = 2**30
+MIB = 2**20
+FLOAT32 = 4  # bytes; what every part but the decoder is computed in
+BFLOAT16 = 2  # bytes; published decoders and their caches
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a bundle. `problem` says why it does not load; None: it does."""
+
+    name: str
+    holds: str
+    parameters: int
+    memory_bytes: int
+    problem: str | None = None
+
+
+def inspect(
+    directory: Annotated[Path, typer.Argument(help="A model bundle's directory.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what a model bundle holds, whether every part loads, and the memory it will take."""
+    from aqaa.models.bundle import load_bundle
+
+    bundle = load_bundle(directory)
+    parts = examine(bundle)
+    engine, reason = _engine(bundle)
+    if as_json:
+        report = {
+            "name": bundle.name,
+            "directory": str(bundle.root),
+            "description": bundle.description,
+            "license": bundle.license,
+            "loads": not any(part.problem for part in parts),
+            "memory_bytes": sum(part.memory_bytes for part in parts),
+            "engine": engine,
+            "engine_reason": reason,
+            "parts": [asdict(part) for part in parts],
+        }
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        from rich.console import Console
+
+        console = Console()
+        console.print(_table(bundle, parts))
+        console.print(f"engine: {engine} ({reason})")
+        for part in parts:
+            if part.problem:
+                console.print(f"{part.name}: {part.problem}", style="red", markup=False)
+    if any(part.problem for part in parts):
+        raise typer.Exit(1)
+
+
+def examine(bundle: Bundle) -> list[Part]:
+    """Load every part of `bundle`, one after the other; a part that fails carries its reason."""
+    looks: dict[str, Callable[[Bundle], tuple[str, int, int]]] = {
+        "linguistic tokenizer": _linguistic,
+        "semantic tokenizer": _semantic,
+        "text tokenizer": _text,
+        "decoder": _decoder,
+        "vocoder": _vocoder,
+        "voices": _voices,
+    }
+    parts = []
+    for name, look in looks.items():
+        try:
+            parts.append(Part(name, *look(bundle)))
+        except AqaaError as error:
+            parts.append(Part(name, "", 0, 0, str(error)))
+    return parts
+
+
+def _linguistic(bundle: Bundle) -> tuple[str, int, int]:
+    from aqaa.tokenizers.linguistic import LinguisticTokenizer
+
+    tokenizer = LinguisticTokenizer.load(bundle.tokenizer)
+    count = tokenizer.encoder.parameters() + tokenizer.centres.numel()
+    return f"Paraformer encoder, {len(tokenizer.centres)} centres", count, FLOAT32 * count
+
+
+def _semantic(bundle: Bundle) -> tuple[str, int, int]:
+    from aqaa.tokenizers.semantic import SemanticTokenizer
+
+    tokenizer = SemanticTokenizer.load(bundle.tokenizer)
+    streaming = tokenizer.streaming
+    window = f"{streaming.left_ms} | {streaming.chunk_ms} | {streaming.right_ms} ms"
+    kind = "exact" if streaming.exact else "approximate"
+    count = tokenizer.model.parameters
+    return f"ONNX, streams {window} ({kind})", count, FLOAT32 * count
+
+
+def _text(bundle: Bundle) -> tuple[str, int, int]:
+    from aqaa.tokenizers.text import TextTokenizer
+
+    tokenizer = TextTokenizer.of(bundle)
+    size = (bundle.decoder.path / bundle.decoder.text_tokenizer).stat().st_size
+    return f"sentencepiece, {tokenizer.vocabulary} pieces", 0, size
+
+
+def _decoder(bundle: Bundle) -> tuple[str, int, int]:
+    """Only headers are read: they say whether every file is whole, and 130 B may not fit here."""
+    from aqaa.server.engine.step1 import Step1Config, weight_files
+
+    config = Step1Config.load(bundle.decoder.path)
+    count = size = 0
+    for file in weight_files(bundle.decoder.path):
+        held, bytes_held = _safetensors_header(file)
+        count, size = count + held, size + bytes_held
+    if count < config.parameters:
+        raise BundleError(
+            f"{bundle.decoder.path} holds {count} of the {config.parameters} weights that its "
+            "config.json describes: fetch the missing shards"
+        )
+    context = bundle.decoder.context
+    cache = BFLOAT16 * config.kv_per_token * context
+    return (
+        f"Step-1, {config.num_hidden_layers} layers x {config.hidden_size}, "
+        f"+{cache / MIB:.0f} MiB of cache for {context} ids in bf16",
+        count,
+        size,
+    )
+
+
+def _safetensors_header(file: Path) -> tuple[int, int]:
+    """Weights in a safetensors file, and their bytes."""
+    from math import prod
+
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="np") as tensors:
+            shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"a shard of the decoder is damaged: {file}: {error}") from error
+    return sum(prod(shape) for shape in shapes), file.stat().st_size
+
+
+def _vocoder(bundle: Bundle) -> tuple[str, int, int]:
+    from aqaa.vocoder.config import load_config
+    from aqaa.vocoder.loading import load_flow, load_hift
+
+    path = bundle.vocoder.path
+    config = load_config(path / "cosyvoice.yaml")
+    networks = (load_flow(path, config.flow), load_hift(path, config.hift))
+    count = sum(p.numel() for network in networks for p in network.parameters())
+    return f"flow ({bundle.vocoder.steps} steps) and HiFT", count, FLOAT32 * count
+
+
+def _voices(bundle: Bundle) -> tuple[str, int, int]:
+    from aqaa.vocoder.config import load_config
+    from aqaa.vocoder.voices import load_voices
+
+    config = load_config(bundle.vocoder.path / "cosyvoice.yaml")
+    voices = load_voices(bundle.voices.path, config)
+    if bundle.voices.default not in voices:
+        raise BundleError(
+            f"voices.default is {bundle.voices.default!r}, but the voices are: {', '.join(voices)}"
+        )
+    return ", ".join(voices), 0, 0
+
+
+def _engine(bundle: Bundle) -> tuple[str, str]:
+    from aqaa.server.engine.select import choose_engine
+
+    try:
+        return choose_engine(bundle)
+    except AqaaError as error:
+        return "none", str(error)
+
+
+def _table(bundle: Bundle, parts: list[Part]) -> Table:
+    from rich.table import Table
+
+    table = Table(
+        title=f"{bundle.name}  ({bundle.root})", caption=bundle.description, show_footer=True
+    )
+    memory = sum(part.memory_bytes for part in parts)
+    table.add_column("part", footer="all")
+    table.add_column("holds")
+    table.add_column("weights", justify="right")
+    table.add_column("memory", justify="right", footer=_size(memory))
+    table.add_column("loads")
+    for part in parts:
+        table.add_row(
+            part.name,
+            part.holds,
+            f"{part.parameters:,}" if part.parameters else "",
+            _size(part.memory_bytes) if part.memory_bytes else "",
+            "no" if part.problem else "yes",
+            style="red" if part.problem else None,
+        )
+    return table
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / MIB:.1f} MiB"

@@ -1,0 +1,122 @@
+"""`aqaa tokens`: what both tokenizers hear in a recording."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from aqaa.tokenizers.dual import DualTokenizer
+    from aqaa.tokenizers.stream import Samples
+
+GROUP_MS = 120
+PUSH_MS = 20  # of audio in one push of a stream, as clients send it
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Tokens of a recording. `ready_ms` [groups]: when the audio that a stream needed was there."""
+
+    file: str
+    seconds: float
+    linguistic: list[int]
+    semantic: list[int]
+    ids: list[int]
+    compute_ms: float
+    ready_ms: list[int] | None = None
+
+
+def tokens(
+    recording: Annotated[Path, typer.Argument(help="A recording (wav, flac, mp3, ogg).")],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="A model bundle's directory; the built-in nano if not given."),
+    ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Tokenize as a stream, 20 ms at a time.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print both token streams of a recording and the interleaved ids, with times."""
+    from rich.console import Console
+
+    from aqaa.models.bundle import load_bundle, nano_path
+    from aqaa.tokenizers.dual import DualTokenizer
+    from aqaa.tokenizers.files import read_audio
+
+    samples = read_audio(recording)
+    dual = DualTokenizer.load(load_bundle(model or nano_path()))
+    heard = (_streamed if stream else _whole)(dual, samples, str(recording))
+    if as_json:
+        typer.echo(json.dumps(asdict(heard)))
+        return
+    console = Console()
+    console.print(_table(heard))
+    console.print(
+        f"{heard.seconds:.2f} s of audio: {len(heard.linguistic)} linguistic and "
+        f"{len(heard.semantic)} semantic tokens, {len(heard.ids)} ids in "
+        f"{len(heard.ids) // 5} groups, computed in {heard.compute_ms:.0f} ms "
+        f"({heard.compute_ms / heard.seconds / 1000:.3f} of real time)"
+    )
+
+
+def _whole(dual: DualTokenizer, samples: Samples, file: str) -> Heard:
+    start = time.perf_counter()
+    encoded = dual.encode_fully(samples)
+    return Heard(
+        file,
+        samples.size / 16_000,
+        encoded.linguistic.tolist(),
+        encoded.semantic.tolist(),
+        encoded.ids,
+        1000 * (time.perf_counter() - start),
+    )
+
+
+def _streamed(dual: DualTokenizer, samples: Samples, file: str) -> Heard:
+    from aqaa.tokenizers.interleave import deinterleave
+
+    step = PUSH_MS * 16
+    stream = dual.stream()
+    ids: list[int] = []
+    ready: list[int] = []
+    start = time.perf_counter()
+    for begin in range(0, samples.size, step):
+        new = stream.push(samples[begin : begin + step])
+        ids += new
+        ready += [min(begin + step, samples.size) // 16] * (len(new) // 5)
+    last = stream.flush()
+    ids += last
+    ready += [samples.size // 16] * (len(last) // 5)
+    compute_ms = 1000 * (time.perf_counter() - start)
+    linguistic, semantic = deinterleave(ids, dual.audio_offset)
+    return Heard(file, samples.size / 16_000, linguistic, semantic, ids, compute_ms, ready)
+
+
+def _table(heard: Heard) -> Table:
+    from rich.table import Table
+
+    table = Table(title=heard.file)
+    table.add_column("audio (ms)", justify="right")
+    for name in ("linguistic", "semantic", "ids"):
+        table.add_column(name)
+    if heard.ready_ms is not None:
+        table.add_column("there at (ms)", justify="right")
+    for group in range(len(heard.ids) // 5):
+        row = [
+            f"{GROUP_MS * group}-{GROUP_MS * (group + 1)}",
+            " ".join(map(str, heard.linguistic[2 * group : 2 * group + 2])),
+            " ".join(map(str, heard.semantic[3 * group : 3 * group + 3])),
+            " ".join(map(str, heard.ids[5 * group : 5 * group + 5])),
+        ]
+        if heard.ready_ms is not None:
+            row.append(str(heard.ready_ms[group]))
+        table.add_row(*row)
+    return table
