@@ -31,7 +31,7 @@ class EmbeddedEngine:
         Args:
             directory: a Step-1 checkpoint in the published layout.
             settings: the operator's.
-            context: ids of prompt and answer together; None takes the checkpoint's.
+            context: ids of prompt and answer together, up to the checkpoint's; None takes that.
 
         Raises:
             BundleError: config.json is missing or cannot be used.
@@ -39,7 +39,7 @@ class EmbeddedEngine:
         self._directory = directory
         self._settings = settings
         self._config = Step1Config.load(directory)
-        self._context = context or self._config.max_seq_len
+        self._context = min(context or self._config.max_seq_len, self._config.max_seq_len)
         self._model: Step1 | None = None
         self._scheduler: Scheduler | None = None
 

