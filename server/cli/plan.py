@@ -1,0 +1,99 @@
+"""`aqaa plan`: what a checkpoint needs on a machine, before any GPU is rented."""
+
+from __future__ import annotations
+
+import shlex
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from aqaa.server.engine.plan import Plan
+
+
+class WeightFormat(StrEnum):
+    """How the weights are stored."""
+
+    bf16 = "bf16"
+    fp8 = "fp8"
+    int4 = "int4"
+
+
+class CacheFormat(StrEnum):
+    """How keys and values are stored."""
+
+    bf16 = "bf16"
+    fp8 = "fp8"
+
+
+def plan(
+    model: Annotated[
+        Path, typer.Argument(help="A bundle, or a Step-1 directory; only config.json is read.")
+    ],
+    gpus: Annotated[str, typer.Option(help="How many of which.")] = "8xH100",
+    quant: Annotated[WeightFormat, typer.Option(help="Of the weights.")] = WeightFormat.fp8,
+    kv: Annotated[CacheFormat, typer.Option(help="Of keys and values.")] = CacheFormat.bf16,
+    context: Annotated[
+        int, typer.Option(min=1, help="Ids that a conversation holds; 8,192 are about 3 minutes.")
+    ] = 8192,
+) -> None:
+    """Print the fit, the speed and the launch command of a decoder on a machine."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from aqaa.models.bundle import load_bundle
+    from aqaa.server.engine import plan as planner
+    from aqaa.server.engine.step1 import Step1Config
+    from aqaa.server.engine.vllm_args import serve_command
+
+    directory = load_bundle(model).decoder.path if (model / "aqaa.toml").is_file() else model
+    config = Step1Config.load(directory)
+    count, gpu = planner.parse_gpus(gpus)
+    made = planner.make_plan(config, count, gpu, quant.value, kv.value, context)
+
+    table = Table(title=f"{directory} on {gpus}, {quant.value} weights", show_header=False)
+    rows = {
+        "parameters": f"{config.parameters:,}",
+        "split": f"tensor {made.tensor_parallel} x pipeline {made.pipeline_parallel}",
+        "weights": f"{_gb(made.weight_bytes)}, {_gb(made.gpu_weight_bytes)} a GPU",
+        "keys and values": f"{made.kv_bytes_per_token:,} bytes a token, "
+        f"{made.gpu_kv_bytes_per_token:,.0f} a GPU",
+        "left for them": f"{_gb(made.gpu_free_bytes)} a GPU",
+        "roofline, one conversation": f"{made.roofline:,.0f} tokens/s; "
+        f"{made.roofline * planner.EFFICIENCY:,.0f} to be expected",
+        "speech needs": f"{planner.REAL_TIME:.0f} tokens/s, {planner.OPENING:.0f} at its opening",
+        f"conversations of {context:,} ids": f"{made.sessions_by_memory} fit, "
+        f"{made.sessions_by_speed} keep up with speech",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console = Console()
+    console.print(table)
+    console.print(_verdict(made, quant.value), soft_wrap=True)
+    if made.fits:
+        settings = planner.vllm_settings(made, quant.value, kv.value)
+        command = shlex.join(serve_command(directory, context, settings, cuda=True))
+        console.print(
+            "\nLaunch (the gateway then uses engine vllm-http), or engine vllm with these:"
+        )
+        console.print(command, soft_wrap=True, highlight=False, markup=False)
+
+
+def _verdict(made: Plan, quant: str) -> str:
+    from aqaa.server.engine import plan as planner
+
+    if not made.fits:
+        return "It does not fit: more GPUs, or fewer bits a weight."
+    expected = made.roofline * planner.EFFICIENCY
+    if expected < planner.REAL_TIME:
+        return "It fits, but speech would stall: more GPUs, or fewer bits a weight."
+    if expected < planner.OPENING:
+        return "Real time, but the opening of an answer may stall: start playing a little later."
+    caution = "" if quant == "bf16" else " Listen to the voice: quantised audio ids can suffer."
+    return f"Real time, opening included.{caution}"
+
+
+def _gb(count: float) -> str:
+    return f"{count / 1e9:,.2f} GB"
