@@ -35,6 +35,12 @@ class Together(Generic[Job, Result]):
         self._lock = threading.Lock()
         self._waiting: list[_Waiting[Job, Result]] = []
 
+    @property
+    def waiting(self) -> int:
+        """Callers that no lane has taken yet."""
+        with self._lock:
+            return len(self._waiting)
+
     def __call__(self, job: Job) -> Result:
         """The job's result, or the error that its run ended in."""
         mine = _Waiting[Job, Result](job, self._alike(job), Future())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aqaa.models.bundle import AUDIO_CODES, GROUP_TOKENS, Bundle, load_bundle, nano_path
+from aqaa.models.bundle import GROUP_TOKENS, Bundle, load_bundle, nano_path
 from aqaa.models.errors import AudioError, InputError, TokenError
 
 if TYPE_CHECKING:
@@ -65,23 +65,26 @@ def resynth(
 def read_tokens(path: Path, audio_offset: int) -> list[int]:
     """Audio tokens of a JSON file: a list of them, or of decoder ids, or an object that has `ids`.
 
+    The two kinds are told apart by the places in a group, which only one of them fits.
+
     Raises:
         InputError: the file cannot be read or is not such a list.
-        TokenError: it has an id that is neither kind.
+        TokenError: the list is neither kind, or its groups are incomplete.
     """
+    from aqaa.vocoder.groups import check_groups
+
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}") from error
     if isinstance(data, dict):
-        data = data.get("ids", data.get("tokens"))
+        data = data.get("ids")
     if not isinstance(data, list) or not all(type(item) is int for item in data):
         raise InputError(f"{path} must hold a list of whole numbers: audio tokens or decoder ids")
-    tokens = [item - audio_offset if item >= audio_offset else item for item in data]
-    for at, (token, item) in enumerate(zip(tokens, data, strict=True)):
-        if not 0 <= token < AUDIO_CODES:
-            raise TokenError(f"{path}: {item} at index {at} is neither an audio token nor its id")
-    return tokens
+    try:
+        return [int(token) for token in check_groups([item - audio_offset for item in data])]
+    except TokenError:
+        return [int(token) for token in check_groups(data)]
 
 
 def _speak(

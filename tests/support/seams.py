@@ -1,4 +1,4 @@
-"""How a streamed sound differs from the same sound made in one piece: at its joins and elsewhere."""
+"""How a streamed sound differs from the same sound made in one piece: at joins and elsewhere."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from aqaa.models.bundle import VocoderConfig
 from aqaa.vocoder.config import MelConfig
 from aqaa.vocoder.mel import log_mel
-
-Sound = NDArray[np.float32]
+from aqaa.vocoder.noise import KeyedNoise
+from aqaa.vocoder.state import due, feed
+from aqaa.vocoder.stream import Sound, Speaker
+from aqaa.vocoder.vocoder import Vocoder
 
 NEAR = 2  # mel frames on either side of a join that count as the join (23 ms)
 TAIL_SECONDS = 0.04  # the end that users of this vocoder family find noisy
@@ -69,35 +72,75 @@ class Report:
     seams: Sequence[Seams]
 
     @property
+    def distance(self) -> float:
+        """Mean log-mel distance away from joins, in nepers."""
+        return float(np.concatenate([one.elsewhere for one in self.seams]).mean())
+
+    @property
     def join_ratio(self) -> float:
         """Mean log-mel distance at joins over that away from them."""
-        return self._ratio("at_joins")
+        joins = np.concatenate([one.at_joins for one in self.seams])
+        return float(joins.mean()) / self.distance
 
     @property
     def tail_ratio(self) -> float:
         """Mean log-mel distance in the last 40 ms over that away from joins."""
-        return self._ratio("tail")
-
-    @property
-    def distance(self) -> float:
-        """Mean log-mel distance away from joins, in nepers."""
-        return float(np.concatenate([s.elsewhere for s in self.seams]).mean())
-
-    @property
-    def worst_jump(self) -> float:
-        """The largest jump at a join, in units of its utterance's 99.9th percentile."""
-        return max((float(s.join_jumps.max()) / s.rare_jump for s in self.seams if len(s.join_jumps)))
+        tails = np.concatenate([one.tail for one in self.seams])
+        return float(tails.mean()) / self.distance
 
     @property
     def clicks(self) -> int:
         """Joins whose jump exceeds the 99.9th percentile of the jumps elsewhere."""
-        return sum(int((s.join_jumps > s.rare_jump).sum()) for s in self.seams)
+        return sum(int((one.join_jumps > one.rare_jump).sum()) for one in self.seams)
 
     @property
     def joins(self) -> int:
         """Joins in all."""
-        return sum(len(s.join_jumps) for s in self.seams)
+        return sum(len(one.join_jumps) for one in self.seams)
 
-    def _ratio(self, part: str) -> float:
-        distances = np.concatenate([getattr(s, part) for s in self.seams])
-        return float(distances.mean()) / self.distance
+    @property
+    def same_lengths(self) -> bool:
+        """Whether every stream is as long as its whole, to the sample."""
+        return all(ours == theirs for ours, theirs in (one.lengths for one in self.seams))
+
+
+def streamed(
+    vocoder: Vocoder, utterances: Sequence[Sequence[int]], voice: str, config: VocoderConfig
+) -> list[list[Sound]]:
+    """The pieces of each utterance under `config`'s schedule.
+
+    The utterances go in step, as sessions do that wait at the same time, which is much faster.
+    """
+    speaker = Speaker(vocoder.speaker.flow, vocoder.speaker.hift, config)
+    prompt = speaker.prompt(vocoder.voices[voice])
+    states = [feed(speaker.start(prompt, KeyedNoise(), 1.0), tokens) for tokens in utterances]
+    pieces: list[list[Sound]] = [[] for _ in states]
+    speaking = list(range(len(states)))
+    while speaking:
+        chunks, ended = [], []
+        for i in speaking:
+            chunk = due(states[i], config)
+            if chunk is None:
+                chunk = due(states[i], config, final=True)
+                ended.append(i)
+            assert chunk is not None
+            chunks.append(chunk)
+        for i, (state, sound) in zip(speaking, speaker.speak(chunks), strict=True):
+            states[i] = state
+            pieces[i].append(sound)
+        speaking = [i for i in speaking if i not in ended]
+    return pieces
+
+
+def whole(
+    vocoder: Vocoder, utterances: Sequence[Sequence[int]], voice: str, config: VocoderConfig
+) -> list[Sound]:
+    """Each utterance in one piece: its only chunk is its last."""
+    speaker = Speaker(vocoder.speaker.flow, vocoder.speaker.hift, config)
+    prompt = speaker.prompt(vocoder.voices[voice])
+    chunks = []
+    for tokens in utterances:
+        chunk = due(feed(speaker.start(prompt, KeyedNoise(), 1.0), tokens), config, final=True)
+        assert chunk is not None
+        chunks.append(chunk)
+    return [sound for _, sound in speaker.speak(chunks)]
