@@ -10,7 +10,6 @@ from aqaa.models.bundle import Bundle
 from aqaa.server.engine.base import Engine
 from aqaa.server.engine.settings import EngineSettings
 
-
 log = logging.getLogger(__name__)
 
 

@@ -1,0 +1,251 @@
+"""What the embedded engine promises beyond the shared contract."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import random
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from engine_conformance import a_prompt, answer, eventually, greedy
+from safetensors.torch import load_file, save_file
+from tiny_step1 import write_step1
+
+from aqaa.models.errors import BundleError, EngineBusyError, EngineDiedError, EngineError
+from aqaa.server.engine.embedded import EmbeddedEngine
+from aqaa.server.engine.scheduler import PREFILL_CHUNK, Job, Scheduler
+from aqaa.server.engine.settings import EmbeddedSettings
+from aqaa.server.engine.step1 import Step1
+
+CONTEXT = 1024
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[EmbeddedEngine]:
+    engine = EmbeddedEngine(write_step1(tmp_path), EmbeddedSettings(workers=2), CONTEXT)
+    await engine.start()
+    yield engine
+    await engine.close()
+
+
+async def test_a_greedy_answer_does_not_depend_on_what_other_sessions_do(
+    engine: EmbeddedEngine,
+) -> None:
+    prompts = [a_prompt(engine, 20 + 11 * seed, seed) for seed in range(6)]
+    alone = [await answer(engine, prompt, greedy(24)) for prompt in prompts]
+    together = await asyncio.gather(*(answer(engine, prompt, greedy(24)) for prompt in prompts))
+    assert list(together) == alone
+
+
+async def test_a_released_session_is_forgotten(engine: EmbeddedEngine) -> None:
+    prompt = a_prompt(engine, 100)
+    await engine.warm("gone", prompt)
+    await engine.release("gone")
+    assert engine.stats().sessions == 0
+    assert await engine.warm("gone", prompt) == 100
+
+
+async def test_warming_an_older_prefix_keeps_what_comes_after_it(engine: EmbeddedEngine) -> None:
+    prompt = a_prompt(engine, 100)
+    await engine.warm("one", prompt)
+    assert await engine.warm("one", prompt[:40]) == 0
+    assert await engine.warm("one", prompt) == 0
+
+
+async def test_a_stopped_engine_says_so(engine: EmbeddedEngine) -> None:
+    await engine.close()
+    with pytest.raises(EngineDiedError, match="start it"):
+        await engine.warm("one", [1, 2])
+
+
+async def test_a_thousand_cancelled_answers_leave_memory_flat(engine: EmbeddedEngine) -> None:
+    async def cycles(count: int) -> int:
+        for number in range(count):
+            session = f"caller-{number % 16}"
+            stream = engine.generate(session, a_prompt(engine, 40, number), greedy(500))
+            await anext(stream)
+            await engine.cancel(session)
+            await stream.aclose()
+            if number % 3 == 0:
+                await engine.release(session)
+        await eventually(lambda: engine.stats().running == 0)
+        gc.collect()
+        return int(psutil.Process().memory_info().rss)
+
+    settled = await cycles(200)
+    grown = await cycles(1000) - settled
+    assert grown < 4 * 2**20  # one leaked conversation of a hundred would be more
+    assert engine.stats().cancelled == 1200
+
+
+def small_room(directory: Path, conversations: int) -> Scheduler:
+    """Room for so many conversations of a short prompt and 200 ids."""
+    return Scheduler(Step1.load(write_step1(directory), CONTEXT), 256 * conversations, workers=1)
+
+
+def submit(scheduler: Scheduler, key: str, tokens: int = 200) -> list[object]:
+    """Begin an answer; the list takes what is delivered."""
+    delivered: list[object] = []
+    scheduler.submit(key, Job([1, 2, 3], greedy(tokens), delivered.append))
+    return delivered
+
+
+async def test_the_longest_unused_session_makes_room(tmp_path: Path) -> None:
+    scheduler = small_room(tmp_path, 2)
+    for key in ("first", "second", "first", "third"):
+        delivered = submit(scheduler, key, tokens=5)
+        await eventually(lambda delivered=delivered: None in delivered)
+    stats = scheduler.stats()
+    assert (stats.sessions, stats.evictions) == (2, 1)
+    before = stats.computed_tokens
+    delivered = submit(scheduler, "first", tokens=5)
+    await eventually(lambda: None in delivered)
+    assert scheduler.stats().computed_tokens - before == 1  # "second" went, "first" is still held
+    scheduler.close()
+
+
+async def test_running_sessions_are_never_evicted_and_the_next_is_refused(tmp_path: Path) -> None:
+    scheduler = small_room(tmp_path, 2)
+    running = [submit(scheduler, key) for key in ("first", "second")]
+    with pytest.raises(EngineBusyError, match="cache_mb"):
+        submit(scheduler, "third")
+    assert scheduler.stats().running == 2
+    scheduler.close()
+    assert all(isinstance(delivered[-1], EngineDiedError) for delivered in running)
+
+
+async def test_a_long_prompt_does_not_hold_up_an_answer(tmp_path: Path) -> None:
+    scheduler = Scheduler(Step1.load(write_step1(tmp_path), CONTEXT), 8192, workers=1)
+    order: list[str] = []
+    answering = Job([1, 2], greedy(12), lambda item: order.append("token"))
+    reading = Job([5] * (PREFILL_CHUNK * 12), None, lambda item: order.append("prompt read"))
+    scheduler.submit("reading", reading)
+    scheduler.submit("answering", answering)
+    await eventually(lambda: "prompt read" in order and len(order) >= 12)
+    scheduler.close()
+    assert order.index("prompt read") >= 10
+
+
+async def test_a_fault_in_the_decoder_fails_its_request_only(
+    engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = Step1.forward
+
+    def faulty(self: Step1, ids: torch.Tensor, cache: torch.Tensor, start: int) -> torch.Tensor:
+        if 13 in ids.tolist():
+            raise RuntimeError("out of memory")
+        return forward(self, ids, cache, start)
+
+    monkeypatch.setattr(Step1, "forward", faulty)
+    with pytest.raises(EngineError, match="out of memory"):
+        await answer(engine, [13], greedy(3))
+    assert engine.stats().running == 0
+    assert len(await answer(engine, [14], greedy(1))) == 1
+
+
+async def test_shards_with_an_index_give_the_same_answer(
+    engine: EmbeddedEngine, tmp_path: Path
+) -> None:
+    directory = write_step1(tmp_path / "sharded")
+    weights = load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
+    names = sorted(weights)
+    halves = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, part in halves.items():
+        save_file({name: weights[name] for name in part}, directory / file)
+    index = {"weight_map": {name: file for file, part in halves.items() for name in part}}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    sharded = EmbeddedEngine(directory, EmbeddedSettings(), CONTEXT)
+    await sharded.start()
+    prompt = a_prompt(engine, 20)
+    assert await answer(sharded, prompt, greedy(8)) == await answer(engine, prompt, greedy(8))
+    await sharded.close()
+
+
+def change(key: str, value: object) -> Callable[[Path], None]:
+    def edit(directory: Path) -> None:
+        file = directory / "config.json"
+        config = json.loads(file.read_text())
+        config.pop(key) if value is None else config.update({key: value})
+        file.write_text(json.dumps(config))
+
+    return edit
+
+
+def drop_tensor(directory: Path) -> None:
+    weights = load_file(directory / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, directory / "model.safetensors")
+
+
+def truncate(directory: Path) -> None:
+    file = directory / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        pytest.param(change("num_attention_groups", None), "num_attention_groups", id="no key"),
+        pytest.param(change("hidden_size", "96"), "hidden_size", id="a string for a number"),
+        pytest.param(change("num_attention_heads", 7), "not a multiple", id="heads do not divide"),
+        pytest.param(change("intermediate_size", 200), "gate_proj", id="tensors of another shape"),
+        pytest.param(drop_tensor, "up_proj", id="a tensor is missing"),
+        pytest.param(truncate, "model.safetensors", id="a truncated file"),
+        pytest.param(lambda d: (d / "config.json").write_text("{"), "JSON", id="no JSON"),
+        pytest.param(lambda d: (d / "model.safetensors").unlink(), "missing", id="no weights"),
+    ],
+)
+async def test_a_damaged_checkpoint_is_one_clear_error(
+    tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    write_step1(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(BundleError, match=message):
+        await EmbeddedEngine(tmp_path, EmbeddedSettings()).start()
+
+
+def test_the_decoder_is_the_formula(tmp_path: Path) -> None:
+    """Against a second, naive transcription of SPEC 6: explicit bias, repeated groups, no cache."""
+    write_step1(tmp_path, num_attention_heads=12, num_attention_groups=4)
+    decoder = Step1.load(tmp_path)
+    ids = [random.Random(3).randrange(decoder.config.vocab_size) for _ in range(40)]
+    expected = naive(load_file(tmp_path / "model.safetensors"), decoder, ids)
+    ours = decoder.logits(decoder.forward(torch.tensor(ids), decoder.empty_cache(40), 0))
+    torch.testing.assert_close(ours, expected, atol=1e-3, rtol=1e-4)
+
+
+def naive(weights: dict[str, torch.Tensor], decoder: Step1, ids: list[int]) -> torch.Tensor:
+    config = decoder.config
+    heads, width = config.num_attention_heads, config.head_dim
+    slopes = [2 ** (-8 * (h + 1) / 8) for h in range(8)] + [
+        2 ** (-4 * (2 * m + 1) / 8) for m in range(4)
+    ]
+
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        scale = (x.pow(2).mean(-1, keepdim=True) + config.rms_norm_eps).sqrt()
+        return x / scale * weights[name]
+
+    x = weights["model.embed_tokens.weight"][ids]
+    for layer in range(config.num_hidden_layers):
+        at = f"model.layers.{layer}."
+        y = norm(x, at + "input_layernorm.weight")
+        q, k, v = (y @ weights[f"{at}self_attn.{n}_proj.weight"].T for n in "qkv")
+        out = torch.zeros_like(q)
+        for head in range(heads):
+            group = head // (heads // config.num_attention_groups)
+            mine, theirs = (slice(n * width, (n + 1) * width) for n in (head, group))
+            for i in range(len(ids)):
+                scores = k[: i + 1, theirs] @ q[i, mine] / width**0.5
+                scores -= slopes[head] * (i - torch.arange(i + 1.0)).sqrt()
+                out[i, mine] = scores.softmax(0) @ v[: i + 1, theirs]
+        x = x + out @ weights[at + "self_attn.o_proj.weight"].T
+        y = norm(x, at + "post_attention_layernorm.weight")
+        gate, up = (y @ weights[f"{at}mlp.{n}_proj.weight"].T for n in ("gate", "up"))
+        x = x + (torch.nn.functional.silu(gate) * up) @ weights[at + "mlp.down_proj.weight"].T
+    return norm(x, "model.norm.weight") @ weights["lm_head.weight"].T
