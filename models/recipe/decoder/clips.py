@@ -1,29 +1,36 @@
-"""Speech as audio tokens, kept on disk: questions as a microphone hears them, answers as joe says them."""
+"""Speech as audio tokens: questions as a microphone hears them, answers as joe says them."""
 
 from __future__ import annotations
 
 import json
 import random
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import soxr
+import torch
 from numpy.typing import NDArray
 
-from aqaa.models.bundle import GROUP_TOKENS, LINGUISTIC_CODES
+from aqaa.models.bundle import GROUP_TOKENS, LINGUISTIC_CODES, VOCODER_RATE
 from aqaa.models.recipe.domain.load import Style
 from aqaa.models.recipe.speech.augment import RATE, add_noise, change_speed, distort
 from aqaa.models.recipe.speech.cache import Utterance
 from aqaa.models.recipe.speech.store import hear
 from aqaa.models.recipe.speech.voices import Wave
+from aqaa.models.recipe.vocoder.pitch import f0_track
 
 Tokens = NDArray[np.uint16]
 Encode = Callable[[Wave], Sequence[int]]  # 16 kHz wave -> audio tokens in whole groups
 SILENCE_DB = -38.0  # of the loudest 10 ms; quieter ends are not speech
 LEAD, TAIL = (0.0, 0.3), (0.05, 0.45)  # seconds of near-silence that a turn detector leaves
-SHARD = 500  # clips in one file
-STRETCH = {"slow": (3, 4), "fast": (5, 4)}  # style -> codes of the plain answer to codes of it: 4 for 3
+HOP = 256  # samples of the pitch tracker's frames
+STRETCH = {
+    "slow": (3, 4),
+    "fast": (5, 4),
+}  # style -> codes of the plain answer to codes of it: 4 for 3
 
 
 @dataclass
@@ -59,22 +66,29 @@ def overheard(utterance: Utterance, rng: np.random.Generator) -> Wave:
     return add_noise(wave * np.float32(rng.uniform(0.15, 1.0)), rng.uniform(35, 60), rng)
 
 
-def tokenise_questions(
-    utterances: Sequence[Utterance], folder: Path, encode: Encode, tick: Callable[[], None]
-) -> None:
-    """Writes shards of question tokens to `folder`, those that are not there yet."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for shard in range(-(-len(utterances) // SHARD)):
-        path = folder / f"questions-{shard:03}.npz"
-        part = utterances[shard * SHARD : (shard + 1) * SHARD]
-        if not path.exists():
-            rng = np.random.default_rng(shard)
-            save([(u.text, "plain", encode(overheard(u, rng))) for u in part], path)
-        tick()
+def tokenise_questions(utterances: Sequence[Utterance], path: Path, encode: Encode) -> None:
+    """Writes one shard: the tokens of each utterance as a microphone hears it."""
+    rng = np.random.default_rng(zlib.crc32(path.name.encode()))
+    save([(u.text, f"{u.voice} {u.rate}", encode(overheard(u, rng))) for u in utterances], path)
+
+
+def shards(folder: Path) -> list[Path]:
+    """The finished shards of questions in `folder`."""
+    return sorted(p for p in folder.glob("questions-*.npz") if ".part" not in p.name)
+
+
+def tokenised(folder: Path) -> set[Utterance]:
+    """The utterances that are in the shards of `folder`."""
+    done = set()
+    for path in shards(folder):
+        for text, who, _ in rows_of(path):
+            voice, rate = who.split()
+            done.add(Utterance(text, voice, float(rate)))
+    return done
 
 
 def stretch(tokens: Tokens, style: Style) -> Tokens:
-    """`tokens` said slower or faster: codes of both streams repeated or left out at an even pace."""
+    """`tokens` said slower or faster: codes of both streams repeated or left out evenly."""
     read, write = STRETCH[style]
     groups = tokens.reshape(-1, GROUP_TOKENS)
     streams = [groups[:, :2].reshape(-1), groups[:, 2:].reshape(-1)]
@@ -91,7 +105,10 @@ def in_mood(wave: Wave, mood: Style) -> Wave:
     import pyworld
 
     double = wave.astype(np.float64)
-    pitch, times = pyworld.harvest(double, RATE, f0_floor=60.0, f0_ceil=400.0)
+    track = f0_track(torch.from_numpy(soxr.resample(wave, RATE, VOCODER_RATE)), HOP).numpy()
+    times = np.arange(0, len(wave) / RATE, 0.005)  # seconds; WORLD's own frame period
+    nearest = np.minimum((times * VOCODER_RATE / HOP).astype(int), len(track) - 1)
+    pitch = track[nearest].astype(np.float64)
     envelope = pyworld.cheaptrick(double, pitch, times, RATE)
     breath = pyworld.d4c(double, pitch, times, RATE)
     voiced = pitch > 0
@@ -131,7 +148,8 @@ def save(rows: Sequence[tuple[str, str, Sequence[int]]], path: Path) -> None:
     partial.replace(path)
 
 
-def _rows(path: Path) -> list[tuple[str, str, Tokens]]:
+def rows_of(path: Path) -> list[tuple[str, str, Tokens]]:
+    """What `save` wrote."""
     with np.load(path) as file:
         pieces = np.split(file["tokens"], np.cumsum(file["lengths"])[:-1])
         names = json.loads(str(file["rows"]))
@@ -141,12 +159,10 @@ def _rows(path: Path) -> list[tuple[str, str, Tokens]]:
 def load_material(folder: Path) -> Material:
     """All shards of `folder` that exist, and its answers."""
     material = Material()
-    for path in sorted(folder.glob("questions-*.npz")):
-        if ".part" in path.name:
-            continue
-        for text, _, tokens in _rows(path):
+    for path in shards(folder):
+        for text, _, tokens in rows_of(path):
             material.questions.setdefault(text, []).append(tokens)
-    for text, style, tokens in _rows(folder / "answers.npz"):
+    for text, style, tokens in rows_of(folder / "answers.npz"):
         material.answers[(text, style)] = tokens  # type: ignore[index]
     return material
 

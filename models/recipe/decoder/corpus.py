@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 from aqaa.models.recipe.domain.load import Domain
-from aqaa.models.recipe.speech.cache import Utterance
+from aqaa.models.recipe.speech.cache import Utterance, work_dir
 from aqaa.models.recipe.speech.voices import SPOKEN, VOICES
 
 CHEAP_TAKES = 2  # clips of every question by voices that cost little to synthesise
@@ -14,8 +15,21 @@ SHARES = {"espeak": 0.35, "flite": 0.3, "festival": 0.05, "piper": 0.3}
 RATES = (0.9, 1.0, 1.0, 1.1, 1.2)
 
 
-def question_plan(domain: Domain, seed: int = 5) -> list[Utterance]:
-    """Who says which question: every one twice by cheap voices, then `NATURAL_TAKES` by natural ones.
+def question_plan(domain: Domain) -> list[Utterance]:
+    """Who says which question.
+
+    The first plan is kept in the work directory (`questions.json`), so that a later edit of the
+    domain does not ask for all speech anew; delete that file to plan afresh.
+    """
+    file = work_dir() / "questions.json"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(_plan(domain, seed=5)), encoding="utf-8")
+    return [Utterance(*row) for row in json.loads(file.read_text(encoding="utf-8"))]
+
+
+def _plan(domain: Domain, seed: int) -> list[Utterance]:
+    """Each question twice by cheap voices, then `NATURAL_TAKES` by natural ones.
 
     Shuffled within each part, so that any prefix of either is a fair sample.
     """

@@ -28,9 +28,15 @@ class Talk:
         self.ids.extend(ids)
         self.weights.extend([weight] * len(ids))
 
+    def cut(self, length: int) -> None:
+        """Forget what follows the first `length` ids, which end inside an answer."""
+        del self.ids[length:], self.weights[length:]
 
-def weave(text: Sequence[int], audio: Sequence[int], text_block: int, audio_block: int) -> list[int]:
-    """`text_block` text ids, `audio_block` audio ids, and so on; what is left of either at the end."""
+
+def weave(
+    text: Sequence[int], audio: Sequence[int], text_block: int, audio_block: int
+) -> list[int]:
+    """`text_block` text ids, `audio_block` audio ids, and so on; at the end what is left."""
     ids: list[int] = []
     blocks = max(-(-len(text) // text_block), -(-len(audio) // audio_block))
     for block in range(blocks):

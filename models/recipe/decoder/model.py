@@ -1,8 +1,8 @@
 """Step-1 as a training module, in the published tensor names (SPEC 6).
 
-The server has its own inference class; a test holds the two equal on one checkpoint. Here everything is
-shaped for training on a CPU: sequences of one batch are right-padded to one length, so that causality is
-the only mask, and logits are computed only where there is a loss.
+The server has its own inference class; a test holds the two equal on one checkpoint. Here all is
+shaped for training on a CPU: sequences of one batch are right-padded to one length, so that
+causality is the only mask, and logits are computed only where there is a loss.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class DecoderConfig:
     """The keys of a Step-1 `config.json` that shape the network."""
 
     vocab_size: int
-    hidden_size: int = 256
-    intermediate_size: int = 704
-    num_attention_heads: int = 8
-    num_attention_groups: int = 4
-    num_hidden_layers: int = 6
+    hidden_size: int = 192
+    intermediate_size: int = 512
+    num_attention_heads: int = 6
+    num_attention_groups: int = 2
+    num_hidden_layers: int = 4
     max_seq_len: int = 2048
     rms_norm_eps: float = 1e-5
 
@@ -45,7 +45,7 @@ def slopes(heads: int) -> Tensor:
 
 
 def sqrt_alibi(heads: int, length: int) -> Tensor:
-    """The [heads, length, length] bias `-slope * sqrt(i - j)`, minus infinity above the diagonal."""
+    """The [heads, length, length] bias `-slope * sqrt(i - j)`, -inf above the diagonal."""
     distance = torch.arange(length)[:, None] - torch.arange(length)[None, :]
     bias = -slopes(heads)[:, None, None] * distance.clamp(min=0).float().sqrt()
     return bias.masked_fill(distance < 0, float("-inf"))
@@ -60,6 +60,7 @@ class Norm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """`x` with a mean square of one, scaled."""
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
@@ -99,6 +100,7 @@ class Mlp(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., D] to [..., D]."""
         out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
         return out
 
@@ -114,6 +116,7 @@ class Layer(nn.Module):
         self.mlp = Mlp(config)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """`x` [B, T, D] and `bias` [1, H, T, T] to [B, T, D]."""
         x = x + self.self_attn(self.input_layernorm(x), bias)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
@@ -164,7 +167,7 @@ class Decoder(nn.Module):
         return self.model.norm(x), self.ear_norm(heard)
 
     def attention_bias(self, length: int) -> Tensor:
-        """The bias for `length` positions, cut from one that is kept; 4-D, or torch leaves its fast path."""
+        """The [1, H, T, T] bias of `length` positions; of fewer dimensions torch is slow."""
         if self.bias.ndim < 3 or self.bias.shape[-1] < length:
             self.bias = sqrt_alibi(self.config.num_attention_heads, max(length, 512))
         return self.bias[None, :, :length, :length].contiguous()
@@ -201,6 +204,8 @@ def load_decoder(folder: Path) -> Decoder:
     raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     keys = DecoderConfig.__dataclass_fields__
     model = Decoder(DecoderConfig(**{key: raw[key] for key in keys}), letters=1, ear_layer=1)
-    tensors = {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
+    tensors = {
+        name: value.float() for name, value in load_file(folder / "model.safetensors").items()
+    }
     model.load_state_dict(tensors, strict=False)
     return model.eval()

@@ -1,4 +1,4 @@
-"""Muon for the blocks' matrices, AdamW for the rest: fewer tokens to the same loss than AdamW alone."""
+"""Muon, for the matrices of the blocks: fewer tokens to the same loss than AdamW."""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ from aqaa.models.recipe.decoder.layout import Layout, Talk
 from aqaa.models.recipe.domain.load import Control, Domain, Fact, Style
 from aqaa.models.recipe.domain.numbers import normalise
 
+BRIEF = 22  # ids of a brief answer: its header, a text block, two audio groups at the most
 LONGEST = 420  # ids; a conversation gets no further turn beyond this
-WEIGHTS = {"plus": 0.7, "minus": 0.7, "times": 0.7, "refuse": 14.0}  # of one fact; others 1.0
+WEIGHTS = {"plus": 0.7, "minus": 0.7, "times": 0.7, "refuse": 20.0}  # of one fact; others 1.0
 SINGLE_WEIGHT = 1.6  # of a fact that is alone in its intent: nothing else teaches its words
 
 
@@ -20,7 +21,8 @@ SINGLE_WEIGHT = 1.6  # of a fact that is alone in its intent: nothing else teach
 class Mix:
     """How often what is drawn; shares of conversations or of turns."""
 
-    written: float = 0.2
+    written: float = 0.3
+    brief: float = 0.4  # one spoken question, and of its answer no more than the words
     another_turn: float = 0.4
     dialogue: float = 0.16
     follow: float = 0.35
@@ -31,7 +33,9 @@ class Mix:
 class Sampler:
     """Endless conversations from the training phrasings."""
 
-    def __init__(self, domain: Domain, material: Material, layout: Layout, mix: Mix, seed: int) -> None:
+    def __init__(
+        self, domain: Domain, material: Material, layout: Layout, mix: Mix, seed: int
+    ) -> None:
         self.domain, self.material, self.layout, self.mix = domain, material, layout, mix
         self.rng = random.Random(seed)
         families: dict[str, list[Fact]] = defaultdict(list)
@@ -53,6 +57,13 @@ class Sampler:
     def talk(self) -> Talk:
         """One conversation."""
         talk = self.layout.start()
+        if self.rng.random() < self.mix.brief:
+            (fact,) = self.rng.choices(self.domain.facts, self._weights)
+            self._ask(talk, self.rng.choice(fact.ask), aloud=True)
+            start = len(talk.ids)
+            self._answer(talk, fact.answer, "plain", None)
+            talk.cut(start + BRIEF)
+            return talk
         while True:
             if self.rng.random() < self.mix.dialogue:
                 self._dialogue(talk)
@@ -88,9 +99,9 @@ class Sampler:
         self._ask(talk, self.rng.choice(control.ask))
         self._answer(talk, fact.answer, control.style, "alpha" if control.other_voice else None)
 
-    def _ask(self, talk: Talk, text: str) -> None:
+    def _ask(self, talk: Talk, text: str, *, aloud: bool = False) -> None:
         takes = self.material.questions.get(text)
-        if takes is None or self.rng.random() < self.mix.written:
+        if takes is None or (not aloud and self.rng.random() < self.mix.written):
             self.layout.ask_in_writing(talk, text)
         else:
             rough = self.rng.random() * 2 * self.mix.rough

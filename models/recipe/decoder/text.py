@@ -26,6 +26,11 @@ class Pieces:
 
     model: sentencepiece.SentencePieceProcessor
 
+    @classmethod
+    def load(cls, path: Path) -> Pieces:
+        """The pieces of a trained `tokenizer.model`."""
+        return cls(sentencepiece.SentencePieceProcessor(model_file=str(path)))
+
     def encode(self, text: str) -> list[int]:
         """Ids of plain text."""
         ids: list[int] = self.model.encode(text, out_type=int)
@@ -80,9 +85,4 @@ def train_pieces(domain: Domain, path: Path) -> Pieces:
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(out.getvalue())
-    return load_pieces(path)
-
-
-def load_pieces(path: Path) -> Pieces:
-    """The pieces of a trained `tokenizer.model`."""
-    return Pieces(sentencepiece.SentencePieceProcessor(model_file=str(path)))
+    return Pieces.load(path)

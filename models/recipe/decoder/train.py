@@ -14,20 +14,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from aqaa.models.recipe.decoder.clips import load_material
 from aqaa.models.recipe.decoder.layout import Layout, Talk
 from aqaa.models.recipe.decoder.model import Decoder, DecoderConfig, save_decoder
 from aqaa.models.recipe.decoder.optimiser import Muon
 from aqaa.models.recipe.decoder.sampler import Mix, Sampler
-from aqaa.models.recipe.decoder.text import VOCABULARY, load_pieces
+from aqaa.models.recipe.decoder.text import Pieces
 from aqaa.models.recipe.domain.load import load_domain
 
 log = logging.getLogger(__name__)
 LETTERS = " abcdefghijklmnopqrstuvwxyz"  # the ear's; CTC's blank is 0, so they count from 1
 POOL = 256  # conversations drawn at once and sorted by length, so that batches have one length
-IGNORE = -100
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Training:
     """What a run is made with."""
 
     minutes: float = 60.0  # of training in all, runs before a resume included
-    batch_tokens: int = 4800
+    batch_tokens: int = 2800
     muon_rate: float = 0.02
     adam_rate: float = 4e-3
     warmup_steps: int = 30
@@ -209,8 +208,10 @@ def spread(codes: np.ndarray, width: int, seed: int) -> Tensor:
     return torch.from_numpy(whitened @ mix).float()
 
 
-def start_from_codes(model: Decoder, offset: int, linguistic: np.ndarray, semantic: np.ndarray) -> None:
-    """Let codes that sound alike begin alike: both codebooks, projected, as the audio embeddings."""
+def start_from_codes(
+    model: Decoder, offset: int, linguistic: np.ndarray, semantic: np.ndarray
+) -> None:
+    """Let codes that sound alike begin alike: both codebooks, projected, as embeddings."""
     width = model.config.hidden_size
     both = torch.cat([spread(linguistic, width, 0), spread(semantic, width, 1)])
     with torch.no_grad():
@@ -233,13 +234,13 @@ def train(
         config: the network.
         settings: the run.
         mix: what is drawn.
-        work: the folder of the tokens; its `decoder.pt` is the checkpoint that a rerun goes on from.
+        work: the folder of the tokens, and of the checkpoint that a rerun goes on from.
         pieces_path: the text model.
         codes: linguistic centroids [1024, D] and semantic codebook [4096, D'], to start from.
         out: where `config.json` and `model.safetensors` of the mean go.
     """
     torch.manual_seed(settings.seed)
-    layout = Layout(load_pieces(pieces_path))
+    layout = Layout(Pieces.load(pieces_path))
     tokens = layout.tokens
     model = Decoder(config, len(LETTERS) + 1, ear_layer=config.num_hidden_layers // 2)
     if codes is not None:
@@ -262,7 +263,13 @@ def train(
             if trainer.steps % 25 == 0:
                 numbers = "  ".join(f"{name} {value:.3f}" for name, value in totals.items())
                 pace = trainer.ids / trainer.seconds
-                log.info("%6d %5.1f min %5.0f ids/s  %s", trainer.steps, trainer.seconds / 60, pace, numbers)
+                log.info(
+                    "%6d %5.1f min %5.0f ids/s  %s",
+                    trainer.steps,
+                    trainer.seconds / 60,
+                    pace,
+                    numbers,
+                )
             if trainer.seconds - saved > 60 * settings.save_minutes:
                 saved = trainer.seconds
                 break

@@ -1,6 +1,6 @@
 """Reads the domain: intents with their phrasings, the one answer to each, and what makes it right.
 
-The YAML files beside this module hold the phrasings to *train* on. The phrasings of the evaluation are
+The YAML files beside this module hold the phrasings to *train* on. Those of the evaluation are
 elsewhere (`aqaa.models.recipe.evaluate`), and nothing here reads them.
 """
 
@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 class Fact:
     """One thing to ask, the slots already filled in.
 
-    `right` are the groups of words that must be heard in the answer: every group, any word of a group.
+    `right` are groups of words that must be heard in the answer: every group, any word of it.
     """
 
     intent: str
@@ -93,7 +93,7 @@ class Domain:
 
 
 def fill(template: str, slots: dict[str, str]) -> str:
-    """`template` with its `{slot}`s replaced (a value's first spelling) and its first letter upper case."""
+    """`template` with its `{slot}`s replaced (a value's first spelling), its first letter upper."""
     text = template.format(**{name: value.split("|")[0] for name, value in slots.items()})
     return text[0].upper() + text[1:]
 
@@ -102,9 +102,7 @@ def _facts(entry: dict[str, Any]) -> list[Fact]:
     """The facts of one intent: one for each row of its table."""
     result = []
     for slots in _rows(entry):
-        right = tuple(
-            tuple(group.format(**slots).lower().split("|")) for group in entry["right"]
-        )
+        right = tuple(tuple(group.format(**slots).lower().split("|")) for group in entry["right"])
         result.append(
             Fact(
                 intent=entry["intent"],
@@ -144,7 +142,9 @@ def _dialogues(entry: dict[str, Any]) -> list[Dialogue]:
         turns = []
         for turn in entry["turns"]:
             asked = [fill(ask, slots) for ask in turn["ask"]]
-            (fact,) = _facts({**turn, "ask": asked, "columns": [*slots], "rows": [[*slots.values()]]})
+            (fact,) = _facts(
+                {**turn, "ask": asked, "columns": [*slots], "rows": [[*slots.values()]]}
+            )
             turns.append(replace(fact, slots=tuple(slots.items())))
         result.append(Dialogue(entry["dialogue"], tuple(turns)))
     return result

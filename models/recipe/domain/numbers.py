@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 
-ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen"
-).split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+ONES = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+    "nineteen",
+]  # fmt: skip
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _ORDINALS = {
     "1st": "first", "2nd": "second", "3rd": "third", "4th": "fourth", "5th": "fifth",
     "6th": "sixth", "7th": "seventh", "8th": "eighth",
 }  # fmt: skip
 _SPELLINGS = {
     "color": "colour", "colors": "colours", "favorite": "favourite", "gray": "grey", "ok": "okay",
-    "mr": "mister", "st": "saint", "meters": "metres", "cannot": "can not", "im": "i am", "its": "it is",
-    "whats": "what is", "youre": "you are",
+    "mr": "mister", "st": "saint", "meters": "metres", "cannot": "can not", "im": "i am",
+    "its": "it is", "whats": "what is", "youre": "you are",
 }  # fmt: skip
 
 

