@@ -4,7 +4,7 @@
 
 The lengths of the blocks are not checked: text and audio may come in any proportion. Audio itself
 is strict: two linguistic and three semantic tokens make a group. Whatever breaks a group is
-reported, with all that follows it up to the next linguistic token, and never becomes sound.
+reported, with all that follows it up to the next whole group, and never becomes sound.
 """
 
 from __future__ import annotations
@@ -132,13 +132,13 @@ class ResponseParser:
             if not linguistic:
                 self._broken.append(token)
                 return []
-        events = self._report() if linguistic else []
         self._group.append(token)
-        if len(self._group) == GROUP_TOKENS:
-            events.append(AudioGroup(tuple(self._group), self.groups))
-            self.groups += 1
-            self._group.clear()
-        return events
+        if len(self._group) < GROUP_TOKENS:
+            return []
+        group = AudioGroup(tuple(self._group), self.groups)
+        self.groups += 1
+        self._group.clear()
+        return [*self._report(), group]
 
     def _end_audio(self) -> list[Event]:
         """Text or the end comes: a group that is open stays open for ever."""
