@@ -44,10 +44,12 @@ ALLOCATOR = {
 
 def evaluate_nano(folder: Path, console: Console) -> None:
     """Prints the table and keeps it, with every answer, in the work directory."""
+    from aqaa.models.recipe.evaluate.examples import write_examples
     from aqaa.models.recipe.evaluate.run import evaluate
 
     report = evaluate(folder, tick=lambda what: console.log(what))
     (work_dir() / "evaluation.json").write_text(json.dumps(report.as_json(), indent=1))
+    write_examples(report, folder / "examples")
     console.print(report.table(), markup=False)
 
 

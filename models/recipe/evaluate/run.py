@@ -174,7 +174,8 @@ async def _evaluate(
             tick(what)
             judged = await examiner.hold(plain[:questions], voices, change)
             report.rows.append(right_row(what, judged, asked))
-            report.answers += [_as_json(what, one) for one in judged]
+            kind = "plain" if change is None else what
+            report.answers += [_as_json(kind, one) for one in judged]
             everything += judged
         tick("slower, faster, happy, sad")
         controlled = await examiner.hold(moods[:styled], [TEACHER], None)
@@ -202,9 +203,11 @@ def trained_voices() -> list[str]:
     ]
 
 
-def _as_json(what: str, one: Judged) -> dict[str, object]:
+def _as_json(condition: str, one: Judged) -> dict[str, object]:
     return {
-        "condition": what,
+        "condition": condition,
+        "first": one.first is None,
+        "words": [word for group in one.turn.right for word in group],
         "voice": one.voice,
         "intent": one.turn.intent,
         "asked": one.turn.said,
