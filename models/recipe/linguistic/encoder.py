@@ -113,7 +113,7 @@ class WindowedEncoder(nn.Module):
     """The encoder; its `state_dict` is that of FunASR's `SANMEncoderChunkOpt`."""
 
     def __init__(
-        self, inner: int, width: int, heads: int, units: int, blocks: int, dropout: float = 0.1
+        self, inner: int, width: int, heads: int, units: int, blocks: int, dropout: float = 0.0
     ) -> None:
         super().__init__()
         self.width = width

@@ -38,17 +38,17 @@ log = logging.getLogger(__name__)
 WIDTH_OUT, HEADS, UNITS, BLOCKS = 144, 4, 576, 6
 CODES = 1024
 SPELLED = 2  # CTC steps per emitted frame: at 16.7 Hz speech has nearly a phoneme a frame
-WARPS = tuple(round(0.84 + 0.02 * i, 2) for i in range(19))  # vocal tract lengths, 0.84 to 1.20
+WARPS = tuple(round(0.9 + 0.02 * i, 2) for i in range(12))  # vocal tract lengths, 0.90 to 1.12
 LENGTHS = tuple(CHUNK_SAMPLES * c for c in (13, 18, 25, 34))  # 3.1 to 8.2 s
-BATCH_SECONDS = 48.0
+BATCH_SECONDS = 24.0
 
 
 @dataclass(frozen=True)
 class Schedule:
     """How long to train: steps in all, the step at which codes enter, and the peak rate."""
 
-    steps: int = 1500
-    codes_from: int = 1000
+    steps: int = 4000
+    codes_from: int = 2300
     rate: float = 1.5e-3
     warmup: int = 100
 

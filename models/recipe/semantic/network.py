@@ -84,7 +84,7 @@ class Block(nn.Module):
 class SemanticEncoder(nn.Module):
     """Log-mel to unit vectors, and the codebook that makes tokens of them."""
 
-    def __init__(self, dropout: float = 0.1) -> None:
+    def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
         self.conv1 = nn.Conv1d(MELS, WIDTH, 3, 2, 1)
         self.conv2 = nn.Conv1d(WIDTH, WIDTH, 3, 2, 1)

@@ -39,7 +39,7 @@ from aqaa.models.recipe.speech.store import Clip
 log = logging.getLogger(__name__)
 
 LENGTHS = tuple(TOKEN * 6 * blocks for blocks in (13, 18, 25, 34))
-BATCH_SECONDS = 48.0
+BATCH_SECONDS = 24.0
 INNER = 192  # the training-time decoder's width
 MEL, PITCH, VOICING, COMMITMENT = 2.0, 3.0, 0.3, 1.0  # weights beside CTC's 1
 
@@ -48,8 +48,8 @@ MEL, PITCH, VOICING, COMMITMENT = 2.0, 3.0, 0.3, 1.0  # weights beside CTC's 1
 class Schedule:
     """Steps in all, the step at which codes enter, the peak learning rate and its warm-up."""
 
-    steps: int = 1300
-    codes_from: int = 500
+    steps: int = 2300
+    codes_from: int = 900
     rate: float = 1.5e-3
     warmup: int = 80
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from aqaa.models.recipe.speech.voices import Wave
 
 RATE = 16_000  # Hz
-SPEEDS = (0.84, 1.2)  # resampled: tempo, pitch and formants go together
+SPEEDS = (0.9, 1.13)  # resampled: tempo, pitch and formants go together
 MU = 255.0  # G.711's companding constant
 
 
