@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -39,8 +39,7 @@ def create_app(server: ServerState) -> FastAPI:
     async def websocket(socket: WebSocket) -> None:
         await realtime(socket, server)
 
-    page = Path(str(files("aqaa.clients") / "web"))
-    app.mount("/", StaticFiles(directory=page, html=True), name="page")
+    app.mount("/", StaticFiles(directory=page_directory(), html=True), name="page")
     app.add_middleware(BodyLimit, most=server.settings.max_upload_bytes)
     if server.settings.allowed_origins:
         app.add_middleware(
@@ -51,6 +50,17 @@ def create_app(server: ServerState) -> FastAPI:
             expose_headers=["x-transcript"],
         )
     return app
+
+
+def page_directory() -> Path:
+    """Where the demo page's files lie: beside the client's modules, none of which is imported.
+
+    (`importlib.resources` cannot read a namespace package that is installed editable.)
+    """
+    spec = find_spec("aqaa.clients.client")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "web"
 
 
 class BodyLimit:

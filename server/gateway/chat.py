@@ -221,7 +221,7 @@ class Completion:
                 return
             if self._wanted.spoken:
                 expires = remembered.keep(self._audio_id, answer.progress.ids)
-                yield self._event({"audio": {"id": self._audio_id, "expires_at": expires}})
+                yield self._event({"audio": {"expires_at": expires}})
             yield self._event({}, got.finish_reason)
             options = self._request.stream_options
             if options is not None and options.include_usage:

@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import from_json
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from aqaa.models.errors import CapacityError
@@ -153,8 +154,9 @@ async def _read(socket: WebSocket, conversation: Conversation, speaks_beta: bool
 def _decode(frame: Any) -> Json:
     text = frame.get("text")
     try:
-        message = json.loads(frame["bytes"] if text is None else text)
-    except (ValueError, RecursionError) as error:
+        # Not json.loads: this one refuses lone surrogates, which nothing could be sent back of.
+        message = from_json(frame["bytes"] if text is None else text)
+    except ValueError as error:
         raise e.ProtocolError("invalid_json", f"the message is not JSON: {error}") from None
     if not isinstance(message, dict):
         raise e.ProtocolError("invalid_json", "the message is not a JSON object")

@@ -340,6 +340,9 @@ class Conversation:
         try:
             await self._memory.ready(run.items)
             turns = self._memory.turns(run.items, run.instructions)
+            if not turns:
+                self._end(run, None, Over("failed", "conversation_empty"))
+                return
             prompt = tuple(self._house.prompts.finished(turns))
             asked = self._asked(run, prompt)
             answer = self._adopted(run, asked) or self._begin(key, asked, run)

@@ -1,0 +1,217 @@
+"""The other REST routes: a recorded question by curl, models, voices, health, metrics, keys."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+from scripted import ScriptedEngine, pcm
+from scripted_server import Served, serving
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+
+def recording(seconds: float = 1.0) -> bytes:
+    file = io.BytesIO()
+    samples = np.frombuffer(pcm(seconds, loud=True), "<i2")
+    soundfile.write(file, samples, 24_000, format="WAV")
+    return file.getvalue()
+
+
+@pytest.fixture
+async def http(served: Served) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=served.http, timeout=30) as client:
+        yield client
+
+
+@pytest.mark.parametrize("how", ["body", "multipart"])
+async def test_a_recorded_question_is_answered_by_a_wav_and_its_transcript(
+    http: httpx.AsyncClient, how: str
+) -> None:
+    given = {"files": {"file": recording()}} if how == "multipart" else {"content": recording()}
+    response = await http.post("/v1/answer", **given)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "audio/wav"
+    assert response.headers["x-transcript"] == "hello there"
+    samples, rate = soundfile.read(io.BytesIO(response.content))
+    assert (samples.size, rate) == (17_280, 24_000)
+
+
+async def test_a_faster_answer_is_shorter(http: httpx.AsyncClient) -> None:
+    slow = await http.post("/v1/answer", content=recording())
+    fast = await http.post("/v1/answer?speed=1.5", content=recording())
+    assert len(fast.content) < len(slow.content) * 0.7
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [(b"", "invalid_value"), (b"no sound", "invalid_audio"), (recording(30.0), "invalid_audio")],
+    ids=["empty", "not audio", "too long"],
+)
+async def test_a_question_that_cannot_be_heard_is_refused_with_the_reason(
+    http: httpx.AsyncClient, content: bytes, code: str
+) -> None:
+    response = await http.post("/v1/answer", content=content)
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == code
+
+
+async def test_an_unknown_voice_is_refused_with_those_that_there_are(
+    http: httpx.AsyncClient,
+) -> None:
+    response = await http.post("/v1/answer?voice=nobody", content=recording())
+    assert response.status_code == 400
+    assert "joe, amy" in response.json()["error"]["message"]
+
+
+async def test_a_body_over_the_limit_is_refused(engine: ScriptedEngine) -> None:
+    async def drip() -> AsyncIterator[bytes]:
+        for _ in range(30):
+            yield bytes(1000)
+
+    async with (
+        serving(engine, max_upload_bytes=10_000) as served,
+        httpx.AsyncClient(base_url=served.http) as http,
+    ):
+        said = await http.post("/v1/answer", content=bytes(30_000))
+        unsaid = await http.post("/v1/answer", content=drip())
+    assert (said.status_code, unsaid.status_code) == (413, 413)
+    assert said.json()["error"]["code"] == "body_too_large"
+
+
+async def test_a_failed_answer_is_an_error_and_not_a_short_file(
+    http: httpx.AsyncClient, served: Served
+) -> None:
+    served.engine.dies_after = 30
+    response = await http.post("/v1/answer", content=recording())
+    assert response.status_code == 500
+    assert response.json()["error"]["code"] == "engine_error"
+
+
+async def test_models_and_voices_are_listed(http: httpx.AsyncClient) -> None:
+    models = (await http.get("/v1/models")).json()
+    voices = (await http.get("/v1/voices")).json()
+    assert [model["id"] for model in models["data"]] == ["scripted"]
+    assert {v["id"]: v["default"] for v in voices["data"]} == {"joe": True, "amy": False}
+
+
+async def test_readiness_names_the_part_that_is_down(
+    http: httpx.AsyncClient, served: Served
+) -> None:
+    assert (await http.get("/health/ready")).status_code == 200
+    served.engine.alive = False
+    response = await http.get("/health/ready")
+    assert response.status_code == 503
+    assert response.json()["parts"]["engine"] == "down"
+    assert (await http.get("/health/live")).status_code == 200
+
+
+async def test_metrics_count_what_was_done(http: httpx.AsyncClient) -> None:
+    await http.post("/v1/answer", content=recording())
+    text = (await http.get("/metrics")).text
+    for name in (
+        "aqaa_heard_latency_seconds",
+        "aqaa_latency_stage_seconds",
+        "aqaa_underruns_total",
+        "aqaa_active_sessions",
+        "aqaa_queue",
+        "aqaa_malformed_groups_total",
+        "aqaa_engine_tokens_per_second",
+    ):
+        assert name in text
+
+
+async def test_the_page_is_served_at_the_root(http: httpx.AsyncClient) -> None:
+    response = await http.get("/")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/html")
+
+
+async def test_the_openapi_document_describes_the_recorded_question(
+    http: httpx.AsyncClient,
+) -> None:
+    document = (await http.get("/openapi.json")).json()
+    answer = document["paths"]["/v1/answer"]["post"]
+    assert "multipart/form-data" in answer["requestBody"]["content"]
+    assert "audio/wav" in answer["responses"]["200"]["content"]
+
+
+async def test_more_questions_than_places_are_refused_at_once(engine: ScriptedEngine) -> None:
+    engine.seconds = 0.05
+    async with (
+        serving(engine, max_rest_requests=1) as served,
+        httpx.AsyncClient(base_url=served.http, timeout=30) as http,
+    ):
+        chat = {
+            "model": "scripted",
+            "stream": True,
+            "messages": [{"role": "user", "content": "hi"}],
+        }
+        async with http.stream("POST", "/v1/chat/completions", json=chat) as first:
+            await anext(first.aiter_lines())
+            second = await http.post("/v1/answer", content=recording())
+        assert second.status_code == 503
+        assert second.headers["retry-after"]
+        engine.seconds = 0
+        for _ in range(100):
+            third = await http.post("/v1/answer", content=recording())
+            if third.status_code == 200:
+                break
+        assert third.status_code == 200  # the place of the stream that was left is free again
+
+
+@pytest.fixture
+async def locked(engine: ScriptedEngine) -> AsyncIterator[Served]:
+    async with serving(engine, api_keys=["right"]) as served:
+        yield served
+
+
+@pytest.mark.parametrize("key", [None, "wrong", "ek_made_up"])
+async def test_without_a_known_key_nothing_is_answered(locked: Served, key: str | None) -> None:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with httpx.AsyncClient(base_url=locked.http, headers=headers) as http:
+        assert (await http.get("/v1/models")).status_code == 401
+        assert (await http.get("/health/ready")).status_code == 200
+    async with connect(locked.ws, additional_headers=headers) as client:
+        await client.recv()
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+        assert client.close_code == 1008
+
+
+async def test_a_browser_connects_with_an_ephemeral_secret(locked: Served) -> None:
+    headers = {"Authorization": "Bearer right"}
+    async with httpx.AsyncClient(base_url=locked.http, headers=headers) as http:
+        wanted = {"session": {"type": "realtime", "instructions": "be brief"}}
+        secret = (await http.post("/v1/realtime/client_secrets", json=wanted)).json()
+    assert secret["value"].startswith("ek_")
+    offered = ["realtime", f"openai-insecure-api-key.{secret['value']}"]
+    async with connect(locked.ws, subprotocols=offered) as client:
+        assert client.subprotocol == "realtime"
+        assert "be brief" in str(await client.recv())
+
+
+@pytest.mark.parametrize(
+    ("origin", "welcome"),
+    [(None, True), ("http://evil.example", False), ("https://app.example", True)],
+)
+async def test_only_pages_of_allowed_origins_may_connect(
+    engine: ScriptedEngine, origin: str | None, welcome: bool
+) -> None:
+    async with serving(engine, allowed_origins=["https://app.example"]) as served:
+        async with connect(served.ws, origin=origin) as client:
+            first = str(await client.recv())
+        headers = {"Origin": origin} if origin else {}
+        async with httpx.AsyncClient(base_url=served.http, headers=headers) as http:
+            status = (await http.get("/v1/voices")).status_code
+    assert ("session.created" in first) is welcome
+    assert status == (200 if welcome else 403)
+
+
+async def test_the_servers_own_page_may_connect(served: Served) -> None:
+    async with connect(served.ws, origin=served.http) as client:
+        assert "session.created" in str(await client.recv())
