@@ -1,0 +1,306 @@
+"""Tokenizers: processor time of a stream, what dominates it, when tokens come, and what streaming
+the published semantic network costs in tokens.
+
+Times are processor time of one thread, so other load on the machine does not change them.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor, nn
+
+from aqaa.models.bundle import (
+    LINGUISTIC_CODES,
+    SEMANTIC_CODES,
+    SemanticStreaming,
+    TokenizerConfig,
+    load_bundle,
+    nano_path,
+)
+from aqaa.tokenizers import linguistic as linguistic_module
+from aqaa.tokenizers import semantic as semantic_module
+from aqaa.tokenizers.funasr_encoder import ChunkEncoder
+from aqaa.tokenizers.linguistic import Cmvn, LinguisticTokenizer
+from aqaa.tokenizers.normalise import RunningGain, peak_normalise
+from aqaa.tokenizers.onnx_model import SemanticModel
+from aqaa.tokenizers.semantic import SemanticTokenizer
+from aqaa.tokenizers.stream import Samples
+
+TITLE = "Tokenizers"
+ROOT = Path(__file__).resolve().parents[2]
+FIXTURES = Path(os.environ.get("AQAA_FIXTURES", ROOT.parent / "shared" / "reference" / "public"))
+CHUNK_MS = 240
+SECONDS = 12  # of noise for each timing; the first quarter warms up
+LONGEST = 12 * 16_000  # recordings of the agreement table are at most so long
+
+# SPEC 2 and 3: Paraformer-large's online encoder, and CosyVoice-1.0's speech tokenizer.
+WIDTH_02, BLOCKS_02, HIDDEN_02, HEADS_02 = 512, 50, 2048, 4
+WIDTH_06, BLOCKS_06, HEADS_06 = 1280, 6, 20
+
+WINDOWS = [  # chunk, left, right in ms
+    (240, 0, 0),
+    (240, 1000, 0),
+    (240, 1000, 240),
+    (240, 3000, 0),
+    (240, 3000, 240),
+    (240, 3000, 480),
+    (480, 3000, 480),
+    (240, 10_000, 240),
+    (1000, 10_000, 1000),
+]
+
+
+def main() -> str:
+    torch.set_num_threads(1)
+    return "\n\n".join([speed(), agreement(), gains()])
+
+
+def speed() -> str:
+    rows = [
+        "| tokenizer | chunk | processor time a chunk | real-time factor | of it features | "
+        "of it network | first token of a chunk after its audio began |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    wav = np.random.default_rng(0).uniform(-0.1, 0.1, SECONDS * 16_000).astype(np.float32)
+    for name, tokenizer in (
+        *nano(),
+        ("linguistic, published size", published_linguistic()),
+        ("semantic, published size", published_semantic()),
+    ):
+        is_semantic = isinstance(tokenizer, SemanticTokenizer)
+        wait = CHUNK_MS + (tokenizer.streaming.right_ms + 2.5 if is_semantic else -5)
+        with stages() as spent:
+            stream = tokenizer.stream()
+            stream.push(wav[: wav.size // 4])
+            spent.update(features=0.0, network=0.0)
+            start = time.process_time()
+            stream.push(wav[wav.size // 4 :])
+            total = time.process_time() - start
+        chunks = wav.size * 3 / 4 / 16 / CHUNK_MS
+        rows.append(
+            f"| {name} | {CHUNK_MS} ms | {1000 * total / chunks:.1f} ms | "
+            f"{1000 * total / chunks / CHUNK_MS:.3f} | {spent['features'] / total:.0%} | "
+            f"{spent['network'] / total:.0%} | {wait + 1000 * total / chunks:.0f} ms |"
+        )
+    return "\n".join(rows)
+
+
+def nano() -> Iterator[tuple[str, LinguisticTokenizer | SemanticTokenizer]]:
+    if (nano_path() / "aqaa.toml").is_file():
+        config = load_bundle(nano_path()).tokenizer
+        yield "linguistic, nano", LinguisticTokenizer.load(config)
+        yield "semantic, nano", SemanticTokenizer.load(config)
+
+
+@contextmanager
+def stages() -> Iterator[dict[str, float]]:
+    """Adds up the processor time of features and networks while it is open."""
+    spent = {"features": 0.0, "network": 0.0}
+    places = [
+        (linguistic_module, "kaldi_fbank", "features"),
+        (semantic_module, "log_power_mel", "features"),
+        (ChunkEncoder, "step", "network"),
+        (SemanticModel, "run", "network"),
+    ]
+    originals = [getattr(owner, name) for owner, name, _ in places]
+
+    def timed(function, stage):  # type: ignore[no-untyped-def]
+        def call(*args, **kwargs):  # type: ignore[no-untyped-def]
+            start = time.process_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent[stage] += time.process_time() - start
+
+        return call
+
+    for (owner, name, stage), original in zip(places, originals, strict=True):
+        setattr(owner, name, timed(original, stage))
+    try:
+        yield spent
+    finally:
+        for (owner, name, _), original in zip(places, originals, strict=True):
+            setattr(owner, name, original)
+
+
+def published_linguistic() -> LinguisticTokenizer:
+    """Random weights in the published dimensions."""
+    settings = {
+        "output_size": WIDTH_02,
+        "attention_heads": HEADS_02,
+        "linear_units": HIDDEN_02,
+        "num_blocks": BLOCKS_02,
+        "input_layer": "pe_online",
+        "kernel_size": 11,
+        "selfattention_layer_type": "sanm",
+    }
+    state: dict[str, Tensor] = {}
+    for block in range(BLOCKS_02):
+        name = f"encoder.encoders.{block - 1}" if block else "encoder.encoders0.0"
+        width = WIDTH_02 if block else 560
+        shapes = {
+            "self_attn.linear_q_k_v.weight": (3 * WIDTH_02, width),
+            "self_attn.linear_q_k_v.bias": (3 * WIDTH_02,),
+            "self_attn.linear_out.weight": (WIDTH_02, WIDTH_02),
+            "self_attn.linear_out.bias": (WIDTH_02,),
+            "self_attn.fsmn_block.weight": (WIDTH_02, 1, 11),
+            "feed_forward.w_1.weight": (HIDDEN_02, WIDTH_02),
+            "feed_forward.w_1.bias": (HIDDEN_02,),
+            "feed_forward.w_2.weight": (WIDTH_02, HIDDEN_02),
+            "feed_forward.w_2.bias": (WIDTH_02,),
+            "norm1.weight": (width,),
+            "norm1.bias": (width,),
+            "norm2.weight": (WIDTH_02,),
+            "norm2.bias": (WIDTH_02,),
+        }
+        state |= {f"{name}.{key}": 0.02 * torch.randn(shape) for key, shape in shapes.items()}
+    state["encoder.after_norm.weight"] = torch.ones(WIDTH_02)
+    state["encoder.after_norm.bias"] = torch.zeros(WIDTH_02)
+    cmvn = Cmvn(np.full(560, -10, np.float32), np.full(560, 0.2, np.float32))
+    encoder = ChunkEncoder.load(settings, 560, state)
+    return LinguisticTokenizer(encoder, cmvn, torch.randn(LINGUISTIC_CODES, WIDTH_02))
+
+
+def published_semantic() -> SemanticTokenizer:
+    """Random weights in the published dimensions, streamed with the default window."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "speech_tokenizer_v1.onnx"
+        torch.onnx.export(
+            _Published().eval(),
+            (torch.randn(1, 128, 96), torch.tensor([96], dtype=torch.int32)),
+            str(path),
+            input_names=["feats", "feats_length"],
+            output_names=["indices"],
+            dynamic_axes={"feats": {2: "T"}, "indices": {1: "N"}},
+            do_constant_folding=False,
+            opset_version=14,
+            dynamo=False,
+        )
+        return SemanticTokenizer(SemanticModel.load(path), SemanticStreaming())
+
+
+class _Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn_ln, self.mlp_ln = nn.LayerNorm(WIDTH_06), nn.LayerNorm(WIDTH_06)
+        self.qkv = nn.Linear(WIDTH_06, 3 * WIDTH_06)
+        self.out = nn.Linear(WIDTH_06, WIDTH_06)
+        self.mlp = nn.Sequential(
+            nn.Linear(WIDTH_06, 4 * WIDTH_06), nn.GELU(), nn.Linear(4 * WIDTH_06, WIDTH_06)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.attn_ln(x)).chunk(3, dim=-1)
+        q, k, v = (t.unflatten(-1, (HEADS_06, -1)).transpose(1, 2) for t in (q, k, v))
+        share = (q @ k.transpose(-1, -2) / 8.0).softmax(-1)
+        x = x + self.out((share @ v).transpose(1, 2).flatten(2))
+        return x + self.mlp(self.mlp_ln(x))
+
+
+class _Front(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv1d(128, WIDTH_06, 3, 2, 1)
+        self.conv2 = nn.Conv1d(WIDTH_06, WIDTH_06, 3, 2, 1)
+        self.positional_embedding = nn.Parameter(torch.randn(1500, WIDTH_06))
+
+    def forward(self, feats: Tensor) -> Tensor:
+        gelu = nn.functional.gelu
+        x = gelu(self.conv2(gelu(self.conv1(feats)))).transpose(1, 2)
+        return x + self.positional_embedding[: x.shape[1]]
+
+
+class _Published(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoders = _Front()
+        self.blocks = nn.ModuleList([_Block() for _ in range(BLOCKS_06)])
+        self.codes = nn.Parameter(torch.randn(WIDTH_06, SEMANTIC_CODES))
+
+    def forward(self, feats: Tensor, feats_length: Tensor) -> Tensor:
+        x = self.encoders(feats) + 0 * feats_length.to(torch.float32)
+        for block in self.blocks:
+            x = block(x)
+        x = nn.functional.normalize(x, dim=-1)
+        return (2 * x @ self.codes - self.codes.square().sum(0)).argmax(-1).to(torch.int32)
+
+
+def recordings() -> dict[str, Samples]:
+    found = {}
+    for path in sorted((FIXTURES / "wavs").glob("*.wav")):
+        wav, _ = soundfile.read(path, dtype="float32")
+        if wav.size <= LONGEST:
+            found[path.stem] = wav
+    return found
+
+
+def fixture_config() -> TokenizerConfig:
+    return TokenizerConfig(path=FIXTURES / "checkpoints" / "Step-Audio-Tokenizer")
+
+
+def agreement() -> str:
+    """Stream against whole utterance for several windows; the fixtures' weights are random."""
+    if not FIXTURES.is_dir():
+        return "(no reference fixtures here: the agreement of streams was not measured)"
+    model = SemanticTokenizer.load(fixture_config()).model
+    rows = [
+        "| chunk / left / right (ms) | longest wait for a token | equal to the whole utterance's |",
+        "|---|---|---|",
+    ]
+    wavs = recordings().values()
+    whole = [SemanticTokenizer(model, SemanticStreaming()).encode(wav) for wav in wavs]
+    for chunk, left, right in WINDOWS:
+        streaming = SemanticStreaming(chunk_ms=chunk, left_ms=left, right_ms=right)
+        same = [
+            streamed(SemanticTokenizer(model, streaming), wav) == codes
+            for wav, codes in zip(wavs, whole, strict=True)
+        ]
+        rows.append(
+            f"| {chunk} / {left} / {right} | {chunk + right + 2.5:.1f} ms | "
+            f"{np.concatenate(same).mean():.3f} |"
+        )
+    return "\n".join(rows)
+
+
+def streamed(tokenizer: SemanticTokenizer, wav: Samples) -> np.ndarray:
+    stream = tokenizer.stream()
+    return np.concatenate([stream.push(wav), stream.flush()])
+
+
+def gains() -> str:
+    """Tokens under a stream's gain against those of the peak-normalised utterance."""
+    if not FIXTURES.is_dir():
+        return ""
+    linguistic = LinguisticTokenizer.load(fixture_config())
+    semantic = SemanticTokenizer.load(fixture_config())
+    rows = ["| a stream's gain | linguistic equal | semantic equal |", "|---|---|---|"]
+    wavs = recordings().values()
+    wanted = [[t.encode(peak_normalise(w)) for w in wavs] for t in (linguistic, semantic)]
+    for presumed in (None, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7):
+        scaled = []
+        for wav in wavs:
+            gain = RunningGain(presumed or 1.0)
+            parts = [gain.push(wav), gain.flush()]
+            scaled.append(wav if presumed is None else np.concatenate(parts))
+        means = [
+            np.mean([(t.encode(w) == codes).mean() for w, codes in zip(scaled, right, strict=True)])
+            for t, right in zip((linguistic, semantic), wanted, strict=True)
+        ]
+        name = "none" if presumed is None else f"running, presumed peak {presumed}"
+        rows.append(f"| {name} | {means[0]:.3f} | {means[1]:.3f} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(main())

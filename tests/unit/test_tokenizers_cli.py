@@ -1,0 +1,91 @@
+"""`aqaa tokens` and `aqaa inspect` on a bundle of the reference fixtures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import typer
+from bundles import fixture_bundle
+from typer.testing import CliRunner
+
+from aqaa.models.bundle import load_bundle
+from aqaa.models.errors import AudioError
+from aqaa.server.cli.inspect import examine
+from aqaa.server.cli.tokens import tokens
+
+
+@pytest.fixture
+def bundle(fixtures_dir: Path, tmp_path: Path) -> Path:
+    return fixture_bundle(tmp_path / "bundle", fixtures_dir)
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    path = tmp_path / "question.wav"
+    rng = np.random.default_rng(0)
+    soundfile.write(path, rng.uniform(-0.3, 0.3, 24_000), 24_000)
+    return path
+
+
+def run(*arguments: object) -> str:
+    app = typer.Typer()
+    app.command()(tokens)
+    done = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.stdout
+
+
+def test_tokens_prints_both_streams_and_whole_groups(bundle: Path, recording: Path) -> None:
+    heard = json.loads(run(recording, "--model", bundle, "--json"))
+    assert heard["seconds"] == 1.0
+    assert len(heard["linguistic"]) == 16
+    assert len(heard["semantic"]) == 25
+    assert len(heard["ids"]) == 8 * 5
+    assert heard["ready_ms"] is None
+
+
+def test_streamed_tokens_say_when_each_group_was_ready(bundle: Path, recording: Path) -> None:
+    heard = json.loads(run(recording, "--model", bundle, "--json", "--stream"))
+    assert len(heard["ids"]) == 8 * 5
+    assert len(heard["ready_ms"]) == 8
+    assert heard["ready_ms"] == sorted(heard["ready_ms"])
+    assert all(t >= 120 * (group + 1) for group, t in enumerate(heard["ready_ms"]))
+    assert heard["ready_ms"][-1] == 1000
+
+
+def test_tokens_prints_a_table_for_people(bundle: Path, recording: Path) -> None:
+    shown = run(recording, "--model", bundle)
+    assert "1.00 s of audio: 16 linguistic and 25 semantic tokens" in shown
+
+
+def test_tokens_names_a_recording_that_is_not_there(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"lost\.wav"):
+        run(tmp_path / "lost.wav", "--model", bundle)
+
+
+def test_inspection_finds_what_loads_and_names_what_does_not(bundle: Path) -> None:
+    parts = {part.name: part for part in examine(load_bundle(bundle))}
+    for name in ("linguistic tokenizer", "semantic tokenizer", "decoder", "vocoder"):
+        assert parts[name].problem is None, parts[name].problem
+        assert parts[name].memory_bytes >= 2 * parts[name].parameters > 0
+    assert "tokenizer.model" in (parts["text tokenizer"].problem or "")
+    assert "voices" in (parts["voices"].problem or "")
+
+
+def test_inspection_sees_a_decoder_cut_short(fixtures_dir: Path, tmp_path: Path) -> None:
+    bundle = load_bundle(fixture_bundle(tmp_path / "bundle", fixtures_dir))
+    copy = tmp_path / "step1"
+    copy.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (copy / name).write_bytes((bundle.decoder.path / name).read_bytes())
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    decoder = bundle.decoder.model_copy(update={"path": copy})
+    cut = bundle.model_copy(update={"decoder": decoder})
+    problem = next(part.problem for part in examine(cut) if part.name == "decoder")
+    assert problem is not None
+    assert "model.safetensors" in problem
