@@ -12,7 +12,6 @@ of the new prompt and never come twice.
 from __future__ import annotations
 
 import asyncio
-import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
@@ -21,9 +20,9 @@ from dataclasses import dataclass, field, replace
 
 from aqaa.models.errors import EngineDiedError
 from aqaa.server.engine.base import EngineStats, SamplingParams, check_prompt
+from aqaa.server.engine.rate import Rate
 
 BUFFER = 64  # ids that may wait for a slow reader: more than a second of speech
-RATE_SECONDS = 5.0  # span over which tokens_per_second is measured
 
 PREFILL = SamplingParams(temperature=0.0, top_p=1.0, max_tokens=1)
 
@@ -56,34 +55,15 @@ class _Work:
     computed: int = 0
 
     async def stop(self, error: Exception | None = None) -> None:
-        """End it: the request is aborted, waiting ids are dropped, the reader sees the end."""
+        """Abort the request and end the stream: at once, or with `error` after what waits."""
         self.stopped = True
         self.error = error
-        self.waiting.clear()
+        if error is None:
+            self.waiting.clear()
         self.changed.set()
         if self.task is not None:
             self.task.cancel()
             await asyncio.wait([self.task])
-
-
-class _Rate:
-    """Ids a second over the last seconds."""
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
-
-    def add(self, count: int) -> None:
-        self._seen.append((time.monotonic(), count))
-        self._trim()
-
-    def value(self) -> float:
-        self._trim()
-        return sum(count for _, count in self._seen) / RATE_SECONDS
-
-    def _trim(self) -> None:
-        oldest = time.monotonic() - RATE_SECONDS
-        while self._seen and self._seen[0][0] < oldest:
-            self._seen.popleft()
 
 
 class RelayEngine(ABC):
@@ -96,7 +76,7 @@ class RelayEngine(ABC):
         self._block = block
         self._work: dict[str, _Work] = {}
         self._held: dict[str, tuple[int, ...]] = {}  # whole blocks that a session has computed
-        self._rate = _Rate()
+        self._rate = Rate()
         self._computed = self._reused = self._generated = self._generations = self._cancelled = 0
 
     @property
@@ -186,8 +166,7 @@ class RelayEngine(ABC):
         running = list(self._work.values())
         self._work.clear()
         self._held.clear()
-        for work in running:
-            await work.stop(error)
+        await asyncio.gather(*(work.stop(error) for work in running))
 
     def _whole_blocks(self, prompt: Sequence[int]) -> tuple[int, ...]:
         return tuple(prompt[: len(prompt) // self._block * self._block])

@@ -10,6 +10,7 @@ import asyncio
 import importlib.util
 import json
 import logging
+import multiprocessing
 import os
 import uuid
 from collections.abc import AsyncGenerator, Sequence
@@ -59,11 +60,13 @@ class VllmEngine(RelayEngine):
         self._open = False
         self._starting = asyncio.Lock()
         self._revival: asyncio.Task[None] | None = None
+        self._sentinels: list[int] = []  # become readable when a process of vLLM ends
+        self._obituary: asyncio.Task[None] | None = None
 
     @property
     def alive(self) -> bool:
         """Whether vLLM runs and its processes are there."""
-        return self._llm is not None and not self._llm.errored
+        return self._llm is not None and self._obituary is None and not self._llm.errored
 
     async def start(self) -> None:
         """Load vLLM and the weights in a thread, and answer once, so that no user waits for that.
@@ -110,6 +113,7 @@ class VllmEngine(RelayEngine):
         log.info("starting vLLM with %s", self._model)
         try:
             self._llm = await asyncio.to_thread(self._load)
+            self._watch()
         except Exception as error:
             raise EngineError(
                 f"vLLM does not start with {self._model}: {error}; its log above says why"
@@ -127,11 +131,36 @@ class VllmEngine(RelayEngine):
         cuda = not current_platform.is_cpu()
         arguments = engine_arguments(self._model, self._context, self._settings, cuda=cuda)
         variables = engine_environment(self._settings, cuda=cuda)
+        former = multiprocessing.active_children()
         with environment({**variables, OWNER: str(os.getpid())}):
-            return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments, disable_log_stats=True))
+            llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments, disable_log_stats=True))
+        added = [child for child in multiprocessing.active_children() if child not in former]
+        self._sentinels = [os.dup(child.sentinel) for child in added]
+        return llm
+
+    def _watch(self) -> None:
+        """Tell readers of a death at once: vLLM tidies up for seconds before it does."""
+        loop = asyncio.get_running_loop()
+        for sentinel in self._sentinels:
+            loop.add_reader(sentinel, self._died)
+
+    def _unwatch(self) -> None:
+        loop = asyncio.get_running_loop()
+        for sentinel in self._sentinels:
+            loop.remove_reader(sentinel)
+            os.close(sentinel)
+        self._sentinels = []
+
+    def _died(self) -> None:
+        self._unwatch()
+        error = EngineDiedError("vLLM's decoder process died; the next request starts it anew")
+        self._obituary = asyncio.create_task(self._stop_all(error))
 
     async def _shut_down(self) -> None:
-        llm, self._llm = self._llm, None
+        self._unwatch()
+        if self._obituary is not None:
+            await self._obituary
+        llm, self._llm, self._obituary = self._llm, None, None
         if llm is not None:
             await asyncio.to_thread(llm.shutdown)
 
