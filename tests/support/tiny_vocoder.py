@@ -1,15 +1,89 @@
-"""Vocoders for tests: the fixtures' random weights, and what to have them say."""
+"""Vocoders for tests: the fixtures' and one smaller still, and what to have them say."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from aqaa.models.bundle import LINGUISTIC_CODES, SEMANTIC_CODES, VocoderConfig, VoicesConfig
+from aqaa.vocoder.config import CosyVoiceConfig
+from aqaa.vocoder.flow import Flow
+from aqaa.vocoder.hift import Hift
+from aqaa.vocoder.stream import Speaker
 from aqaa.vocoder.vocoder import Vocoder
 from aqaa.vocoder.voices import Voice, save_voice
+
+# The published architecture with as little in it as it allows, for tests of what does not depend
+# on the sound: 80 mels, 256 samples a frame, one block of everything.
+TINY: dict[str, Any] = {
+    "flow": {
+        "input_size": 8,
+        "output_size": 80,
+        "spk_embed_dim": 192,
+        "vocab_size": 5121,
+        "input_frame_rate": 125 / 3,
+        "encoder": {
+            "input_size": 8,
+            "output_size": 8,
+            "attention_heads": 1,
+            "linear_units": 8,
+            "num_blocks": 1,
+        },
+        "length_regulator": {"channels": 80, "sampling_ratios": [1]},
+        "decoder": {
+            "cfm_params": {"inference_cfg_rate": 0.0},
+            "estimator": {
+                "in_channels": 320,
+                "out_channels": 80,
+                "channels": [8],
+                "attention_head_dim": 8,
+                "n_blocks": 1,
+                "num_mid_blocks": 0,
+                "num_heads": 1,
+            },
+        },
+    },
+    "hift": {
+        "in_channels": 80,
+        "base_channels": 16,
+        "nb_harmonics": 1,
+        "sampling_rate": 22_050,
+        "upsample_rates": [2],
+        "upsample_kernel_sizes": [4],
+        "istft_params": {"n_fft": 256, "hop_len": 128},
+        "resblock_kernel_sizes": [3],
+        "resblock_dilation_sizes": [[1]],
+        "source_resblock_kernel_sizes": [3],
+        "source_resblock_dilation_sizes": [[1]],
+        "f0_predictor": {"in_channels": 80, "cond_channels": 8},
+    },
+    "feat_extractor": {
+        "n_fft": 1024,
+        "num_mels": 80,
+        "sampling_rate": 22_050,
+        "hop_size": 256,
+        "win_size": 1024,
+        "fmax": 8000.0,
+    },
+}
+
+
+def tiny_vocoder(config: VocoderConfig, *names: str) -> Vocoder:
+    """A vocoder of `TINY`'s dimensions at random weights, with voices `names`."""
+    described = CosyVoiceConfig.model_validate(TINY)
+    torch.manual_seed(0)
+    flow, hift = Flow(described.flow), Hift(described.hift)
+    for module in (flow, hift):
+        module.eval().requires_grad_(False)
+    hift.freeze()
+    voices = {
+        name: Voice(name, torch.tensor(tokens(2, seed)), torch.randn(21, 80), torch.randn(192))
+        for seed, name in enumerate(names)
+    }
+    return Vocoder(Speaker(flow, hift, config), voices)
 
 
 def tokens(groups: int, seed: int = 0) -> list[int]:
@@ -42,10 +116,7 @@ def checkpoint(fixtures: Path) -> Path:
     return file.parent
 
 
-def fixture_vocoder(
-    directory: Path, fixtures: Path, *names: str, config: VocoderConfig | None = None
-) -> Vocoder:
+def fixture_vocoder(directory: Path, fixtures: Path, *names: str, **settings: Any) -> Vocoder:
     """The fixtures' vocoder with voices `names`, whose files are written to `directory`."""
-    path = checkpoint(fixtures)
-    settings = config or VocoderConfig(path=path, steps=3, context_groups=2)
-    return Vocoder.load(settings, write_voices(directory, fixtures, *(names or ("any",))))
+    config = VocoderConfig(path=checkpoint(fixtures), **settings)
+    return Vocoder.load(config, write_voices(directory, fixtures, *names))

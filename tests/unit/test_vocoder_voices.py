@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_vocoder import checkpoint, fixture_vocoder, write_voices
+from tiny_vocoder import checkpoint, tiny_vocoder, write_voices
 
 from aqaa.models.bundle import VocoderConfig, VoicesConfig
 from aqaa.models.errors import BundleError, UnknownVoiceError
@@ -46,10 +46,8 @@ def test_a_voice_comes_back_as_it_was_saved(
     assert torch.equal(again.tokens, voice.tokens)
 
 
-def test_the_error_for_an_unknown_voice_lists_the_known_ones(
-    tmp_path: Path, fixtures_dir: Path
-) -> None:
-    vocoder = fixture_vocoder(tmp_path, fixtures_dir, "zoe", "ada")
+def test_the_error_for_an_unknown_voice_lists_the_known_ones() -> None:
+    vocoder = tiny_vocoder(VocoderConfig(path=Path()), "zoe", "ada")
     with pytest.raises(UnknownVoiceError, match=r"'bob'.*ada, zoe"):
         vocoder.stream("bob")
 

@@ -1,0 +1,194 @@
+"""A stream of speech: exact lengths, any portions, bad input, bounded state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from tiny_vocoder import tiny_vocoder, tokens
+
+from aqaa.models.bundle import GROUP_SECONDS, GROUP_TOKENS, VocoderConfig
+from aqaa.models.errors import InputError, StreamClosedError, TokenError
+from aqaa.vocoder.noise import KeyedNoise
+from aqaa.vocoder.state import StreamState, due, feed
+from aqaa.vocoder.stream import Speaker
+from aqaa.vocoder.vocoder import Vocoder
+
+ROUNDING = 1e-4  # of float32 sums in another order, on a wave in [-1, 1]
+GROUP_SAMPLES = 2646  # 0.12 s at 22 050 Hz
+
+
+def schedule(*chunk_groups: int) -> VocoderConfig:
+    return VocoderConfig(path=Path(), steps=2, chunk_groups=chunk_groups, context_groups=1)
+
+
+@pytest.fixture(scope="module")
+def vocoder() -> Vocoder:
+    return tiny_vocoder(schedule(1, 2), "ada", "zoe")
+
+
+def portions(ids: list[int], sizes: list[int]) -> list[list[int]]:
+    """`ids` in portions of `sizes` groups, the rest last."""
+    cuts = np.cumsum([0, *sizes]) * GROUP_TOKENS
+    parts = [ids[a:b] for a, b in zip(cuts, [*cuts[1:], len(ids)], strict=True)]
+    return [part for part in parts if part]
+
+
+def say(vocoder: Vocoder, parts: list[list[int]], speed: float = 1.0) -> NDArray[np.float32]:
+    stream = vocoder.stream("ada", speed)
+    return np.concatenate([*(stream.push(part) for part in parts), stream.flush()])
+
+
+@settings(max_examples=10, deadline=None)
+@given(sizes=st.lists(st.integers(0, 4), max_size=6))
+def test_the_sound_does_not_depend_on_the_portions(vocoder: Vocoder, sizes: list[int]) -> None:
+    ids = tokens(9)
+    assert np.array_equal(say(vocoder, portions(ids, sizes)), say(vocoder, [ids]))
+
+
+@pytest.mark.parametrize("speed", [0.5, 0.77, 1.0, 1.3, 2.0])
+@pytest.mark.parametrize("groups", [1, 2, 3, 7])
+def test_samples_out_are_what_the_tokens_stand_for(
+    vocoder: Vocoder, groups: int, speed: float
+) -> None:
+    sound = say(vocoder, portions(tokens(groups), [1] * groups), speed)
+    assert len(sound) == round(groups * GROUP_SECONDS * vocoder.rate / speed)
+    assert len(sound) == vocoder.samples(groups, speed)
+
+
+def test_a_group_is_exactly_120_ms(vocoder: Vocoder) -> None:
+    assert [vocoder.samples(n) for n in (0, 1, 5000)] == [0, GROUP_SAMPLES, 5000 * GROUP_SAMPLES]
+
+
+def test_one_group_is_enough_for_the_first_sound(vocoder: Vocoder) -> None:
+    assert len(vocoder.stream("ada").push(tokens(1))) > 0
+
+
+def test_a_stream_that_is_over_before_its_first_chunk_is_the_whole() -> None:
+    patient = tiny_vocoder(schedule(50), "ada")
+    assert np.array_equal(say(patient, [tokens(6)]), patient.whole(tokens(6), "ada"))
+
+
+def test_the_sound_is_finite_and_within_full_scale(vocoder: Vocoder) -> None:
+    sound = say(vocoder, [tokens(6)])
+    assert sound.dtype == np.float32
+    assert np.isfinite(sound).all()
+    assert np.abs(sound).max() <= 1
+
+
+def test_an_answer_begins_and_ends_at_silence(vocoder: Vocoder) -> None:
+    sound = say(vocoder, [tokens(4)])
+    step = float(np.percentile(np.abs(np.diff(sound)), 50))
+    assert abs(sound[0]) < step
+    assert abs(sound[-1]) < step
+
+
+def test_no_tokens_are_no_sound(vocoder: Vocoder) -> None:
+    stream = vocoder.stream("ada")
+    assert len(stream.push([])) == 0
+    assert len(stream.flush()) == 0
+    assert len(vocoder.whole([], "ada")) == 0
+
+
+@pytest.mark.parametrize(
+    ("bad", "complaint"),
+    [
+        ([5120, 1, 1024, 1024, 1024], "5120 at index 0.*no codebook"),
+        ([1, 1, 1024, -1, 1024], "-1 at index 3.*no codebook"),
+        ([1, 1, 1024, 1024, 66_000], "66000 at index 4.*audio offset"),
+        ([1024, 1, 1, 1024, 1024], "1024 at index 0.*out of phase"),
+        ([1, 1, 1024, 1024, 1024, 1, 1, 1, 1024, 1024], "1 at index 7.*out of phase"),
+        ([1, 1, 1024, 1024], "4 audio tokens are not whole groups"),
+    ],
+)
+def test_bad_tokens_are_named_and_leave_the_stream_as_it_was(
+    vocoder: Vocoder, bad: list[int], complaint: str
+) -> None:
+    stream = vocoder.stream("ada")
+    before = stream.push(tokens(3))
+    with pytest.raises(TokenError, match=complaint):
+        stream.push(bad)
+    after = [stream.push(tokens(2, seed=1)), stream.flush()]
+    untroubled = say(vocoder, [tokens(3), tokens(2, seed=1)])
+    assert np.array_equal(np.concatenate([before, *after]), untroubled)
+
+
+def test_a_flushed_stream_says_that_it_is_over(vocoder: Vocoder) -> None:
+    stream = vocoder.stream("ada")
+    stream.flush()
+    with pytest.raises(StreamClosedError):
+        stream.push(tokens(1))
+    with pytest.raises(StreamClosedError):
+        stream.flush()
+
+
+@pytest.mark.parametrize("speed", [0.0, 0.49, 2.01, float("nan")])
+def test_speed_outside_half_to_double_is_refused(vocoder: Vocoder, speed: float) -> None:
+    with pytest.raises(InputError, match=r"0\.5 to 2"):
+        vocoder.stream("ada", speed)
+
+
+def state_bytes(state: StreamState) -> int:
+    values = [getattr(state, field.name) for field in fields(state) if field.name != "prompt"]
+    return sum(value.nbytes for value in values if isinstance(value, torch.Tensor | np.ndarray))
+
+
+class Mute(Speaker):
+    """A speaker whose networks are left out: they keep nothing, and an hour passes in seconds."""
+
+    def _mels(self, windows: Sequence[Any]) -> Sequence[torch.Tensor]:
+        return [torch.zeros(80, window.last - window.first) for window in windows]
+
+    def _sounds(self, pieces: Sequence[Any]) -> Sequence[torch.Tensor]:
+        return [torch.zeros((piece.mel.shape[1] - self.context) * self.hop) for piece in pieces]
+
+
+def test_memory_does_not_grow_over_an_hour_of_speech(vocoder: Vocoder) -> None:
+    config = schedule(1, 10)
+    speaker = Mute(vocoder.speaker.flow, vocoder.speaker.hift, config)
+    state = speaker.start(speaker.prompt(vocoder.voices["ada"]), KeyedNoise(), 1.0)
+    sizes = []
+    while state.frames * speaker.hop < 3600 * vocoder.rate:
+        state = feed(state, tokens(10))
+        while chunk := due(state, config):
+            ((state, _),) = speaker.speak([chunk])
+        kept = [value for value in vars(state).values() if isinstance(value, torch.Tensor)]
+        assert all(t.untyped_storage().nbytes() == t.nbytes for t in kept), "a view keeps more"
+        sizes.append(state_bytes(state))
+    assert max(sizes[10:]) <= max(sizes[:10])
+    assert max(sizes) < 1_000_000
+
+
+def test_a_ten_minute_answer_in_one_push() -> None:
+    groups = 5000
+    sound = say(tiny_vocoder(schedule(1, 40), "ada"), [tokens(groups)])
+    assert len(sound) == groups * GROUP_SAMPLES
+    assert np.isfinite(sound).all()
+
+
+def test_sessions_that_are_batched_sound_as_if_alone(vocoder: Vocoder) -> None:
+    answers = [tokens(4, seed=seed) for seed in range(6)]
+    alone = [say(vocoder, [answer]) for answer in answers]
+    with ThreadPoolExecutor(len(answers)) as pool:
+        together = list(pool.map(lambda answer: say(vocoder, [answer]), answers))
+    for one, other in zip(alone, together, strict=True):
+        assert np.abs(one - other).max() < ROUNDING
+
+
+def test_streams_of_one_vocoder_do_not_disturb_each_other(vocoder: Vocoder) -> None:
+    mine, other = vocoder.stream("ada"), vocoder.stream("zoe", 1.5)
+    parts = portions(tokens(5), [1] * 5)
+    sounds = []
+    for part in parts:
+        sounds.append(mine.push(part))
+        other.push(tokens(1, seed=9))
+    assert np.array_equal(np.concatenate([*sounds, mine.flush()]), say(vocoder, parts))
