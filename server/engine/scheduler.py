@@ -298,7 +298,7 @@ class Scheduler:
         if job.params is not None or common < len(job.prompt):
             del ids[common:]
         cache = conversation.cache
-        if cache is None or cache.shape[3] < room:
+        if cache is None or cache.shape[2] < room:
             conversation.cache = self._model.empty_cache(room)
             if cache is not None:
                 conversation.cache[..., : len(ids), :] = cache[..., : len(ids), :]

@@ -153,6 +153,7 @@ class Step1:
                 )
             )
         self._norm = take("model.norm.weight", h)
+        self._eps = torch.tensor(c.rms_norm_eps)
         self._head = take("lm_head.weight", c.vocab_size, h)
         # Column t is the bias at distance context-1-t, so that the keys 0..i of query i read a
         # contiguous run that ends at distance 0.
@@ -178,9 +179,12 @@ class Step1:
         return cls(config, weights, context or config.max_seq_len)
 
     def empty_cache(self, capacity: int) -> Tensor:
-        """Room for `capacity` positions: float32 `[layers, 2, groups, capacity, head_dim]`."""
+        """Room for `capacity` positions: float32 `[layers, 2 * groups, capacity, head_dim]`.
+
+        In each layer the keys of all groups come first, then their values.
+        """
         c = self.config
-        return torch.empty(c.num_hidden_layers, 2, c.num_attention_groups, capacity, c.head_dim)
+        return torch.empty(c.num_hidden_layers, 2 * c.num_attention_groups, capacity, c.head_dim)
 
     @torch.inference_mode()
     def forward(self, ids: Tensor, cache: Tensor, start: int) -> Tensor:
@@ -191,16 +195,14 @@ class Step1:
         """
         c = self.config
         n, end = len(ids), start + len(ids)
-        width = c.head_dim
-        bounds = (c.num_attention_heads, c.num_attention_heads + c.num_attention_groups)
+        heads, width = c.num_attention_heads, c.head_dim
         bias = self._bias_of(start, end)
         x = F.embedding(ids, self._embedding)
         for layer, kv in zip(self._layers, cache, strict=True):
             qkv = F.linear(self._unit(x), layer.qkv)
-            q, k, v = qkv.view(n, -1, width).transpose(0, 1).tensor_split(bounds)
-            kv[0, :, start:end] = k
-            kv[1, :, start:end] = v
-            mixed = self._attend(q, kv[0, :, :end], kv[1, :, :end], bias)
+            qkv = qkv.view(n, -1, width).transpose(0, 1)
+            kv[:, start:end] = qkv[heads:]
+            mixed = self._attend(qkv[:heads], kv[:, :end], bias)
             x = torch.addmm(x, mixed.transpose(0, 1).reshape(n, c.hidden_size), layer.out)
             gate, up = F.linear(self._unit(x), layer.gate_up).chunk(2, dim=1)
             x = torch.addmm(x, F.silu(gate) * up, layer.down)
@@ -213,12 +215,14 @@ class Step1:
 
     def _unit(self, x: Tensor) -> Tensor:
         """RMSNorm without its weight; `F.rms_norm` costs four times as much on a CPU."""
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.config.rms_norm_eps)
+        squares = (x * x).sum(-1, keepdim=True)
+        return x * torch.add(self._eps, squares, alpha=1 / self.config.hidden_size).rsqrt_()
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        """`[heads, n, d]` queries on `[groups, end, d]` keys and values, with `[heads, n, end]`."""
+    def _attend(self, q: Tensor, kv: Tensor, bias: Tensor) -> Tensor:
+        """`[heads, n, d]` queries on `[2 * groups, end, d]` keys and values: `[heads, n, d]`."""
         heads, n, width = q.shape
-        groups, end, _ = k.shape
+        groups, end = len(kv) // 2, kv.shape[1]
+        k, v = kv[:groups], kv[groups:]
         if n > 1:
             return F.scaled_dot_product_attention(
                 q[None], k[None], v[None], attn_mask=bias[None], enable_gqa=True
