@@ -24,8 +24,9 @@ from aqaa.models.recipe.vocoder.pitch import f0_track
 
 Tokens = NDArray[np.uint16]
 Encode = Callable[[Wave], Sequence[int]]  # 16 kHz wave -> audio tokens in whole groups
+EncodeAll = Callable[[Sequence[Wave]], list[list[int]]]
 SILENCE_DB = -38.0  # of the loudest 10 ms; quieter ends are not speech
-LEAD, TAIL = (0.0, 0.3), (0.05, 0.45)  # seconds of near-silence that a turn detector leaves
+LEAD, TAIL = (0.15, 0.35), (0.05, 0.4)  # seconds of near-silence that a turn detector leaves
 HOP = 256  # samples of the pitch tracker's frames
 STRETCH = {
     "slow": (3, 4),
@@ -66,10 +67,12 @@ def overheard(utterance: Utterance, rng: np.random.Generator) -> Wave:
     return add_noise(wave * np.float32(rng.uniform(0.15, 1.0)), rng.uniform(35, 60), rng)
 
 
-def tokenise_questions(utterances: Sequence[Utterance], path: Path, encode: Encode) -> None:
+def tokenise_questions(utterances: Sequence[Utterance], path: Path, encode: EncodeAll) -> None:
     """Writes one shard: the tokens of each utterance as a microphone hears it."""
     rng = np.random.default_rng(zlib.crc32(path.name.encode()))
-    save([(u.text, f"{u.voice} {u.rate}", encode(overheard(u, rng))) for u in utterances], path)
+    tokens = encode([overheard(u, rng) for u in utterances])
+    names = [(u.text, f"{u.voice} {u.rate}") for u in utterances]
+    save([(*name, codes) for name, codes in zip(names, tokens, strict=True)], path)
 
 
 def shards(folder: Path) -> list[Path]:

@@ -19,9 +19,12 @@ from aqaa.models.errors import BundleError
 from aqaa.models.recipe.decoder.clips import shards, tokenise_answers, tokenise_questions, tokenised
 from aqaa.models.recipe.decoder.text import train_pieces
 from aqaa.models.recipe.domain.load import load_domain
+from aqaa.models.recipe.hearing import Hearing
 from aqaa.models.recipe.speech.cache import Utterance, work_dir
 from aqaa.models.recipe.speech.corpus import spoken
+from aqaa.models.recipe.speech.voices import Wave
 from aqaa.tokenizers.dual import DualTokenizer
+from aqaa.tokenizers.interleave import interleave
 from aqaa.tokenizers.linguistic import LinguisticTokenizer
 from aqaa.tokenizers.semantic import SemanticTokenizer
 
@@ -51,8 +54,20 @@ def _encoder() -> Callable[[NDArray[np.float32]], list[int]]:
     ).encode
 
 
+@functools.cache
+def _hearing() -> Hearing:
+    torch.set_num_threads(1)
+    return Hearing(nano_path() / "Step-Audio-Tokenizer")
+
+
+def _encode_all(waves: Sequence[Wave]) -> list[list[int]]:
+    """Audio tokens of many waves, in batches: what `_encoder` gives, but for a silent tail."""
+    pairs = _hearing().both(waves)
+    return [interleave(first.tolist(), second.tolist(), 0) for first, second in pairs]
+
+
 def _shard(job: tuple[Sequence[Utterance], Path]) -> None:
-    tokenise_questions(*job, _encoder())
+    tokenise_questions(*job, _encode_all)
 
 
 def prepare(processes: int) -> None:

@@ -22,7 +22,7 @@ from aqaa.tokenizers.text import TextTokenizer
 from aqaa.vocoder.vocoder import Vocoder
 
 PUSH = TOKENIZER_RATE // 50  # samples: a client sends 20 ms at a time
-PAUSES = (0.15, 0.3)  # seconds of silence that a turn detector leaves around a question
+PAUSES = (0.25, 0.3)  # seconds of silence that a turn detector leaves around a question
 
 
 @dataclass
