@@ -63,7 +63,8 @@ class _Work:
         self.changed.set()
         if self.task is not None:
             self.task.cancel()
-            await asyncio.wait([self.task])
+            if error is None:  # the abort that it sends to a dead decoder may never be taken
+                await asyncio.wait([self.task])
 
 
 class RelayEngine(ABC):
@@ -75,6 +76,7 @@ class RelayEngine(ABC):
         self._context = context
         self._block = block
         self._work: dict[str, _Work] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop alone would not hold them
         self._held: dict[str, tuple[int, ...]] = {}  # whole blocks that a session has computed
         self._rate = Rate()
         self._computed = self._reused = self._generated = self._generations = self._cancelled = 0
@@ -183,6 +185,8 @@ class RelayEngine(ABC):
                 await former.stop()
             if not work.stopped:
                 work.task = asyncio.create_task(self._pump(work, session, prompt, params))
+                self._tasks.add(work.task)
+                work.task.add_done_callback(self._tasks.discard)
             while True:
                 while work.waiting:
                     yield work.waiting.popleft()

