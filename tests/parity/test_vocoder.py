@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import published_stream
 import pytest
 import soundfile
 import torch
@@ -18,6 +19,7 @@ from aqaa.vocoder.flow import Flow, cosine_times, token_positions
 from aqaa.vocoder.hift import Hift
 from aqaa.vocoder.loading import load_flow, load_hift
 from aqaa.vocoder.mel import resample, speaker_features
+from aqaa.vocoder.state import Prompt
 from aqaa.vocoder.voices import make_voice
 
 FLOW_TOLERANCE = 1e-4  # fixtures' README: "mel 1e-3, others 1e-4"
@@ -26,6 +28,8 @@ F0_TOLERANCE = 5e-3
 WAVE_TOLERANCE = 1e-4
 SOURCE_TOLERANCE = 1e-3
 OWN_SOURCE_TOLERANCE = 1e-2
+STREAM_MEL_TOLERANCE = 2e-3
+STREAM_WAVE_TOLERANCE = 5e-3
 RESAMPLE_TOLERANCE = 1e-5
 FBANK_TOLERANCE = 1e-3  # the README's for a log filterbank
 
@@ -248,3 +252,33 @@ def test_a_voice_made_from_a_recording_is_the_references(reference: Reference) -
     assert distance(voice.embedding[None], arrays["campplus_embedding"]) < FLOW_TOLERANCE
     features = tensor(speaker_features(wave))
     assert distance(features, arrays["campplus_fbank_meansub"]) < FBANK_TOLERANCE
+
+
+def test_the_published_streaming_scheme_is_the_references(reference: Reference) -> None:
+    """The baseline that our streaming is measured against is really the published one."""
+    arrays = reference.arrays("vocoder_stream")
+    count, known = arrays["prompt_token"].shape[1], arrays["prompt_feat"].shape[1]
+    prompt = Prompt(
+        tensor(arrays["prompt_token"])[0],
+        token_positions(0, known, count, count / known),
+        tensor(arrays["prompt_feat"])[0].T,
+        reference.flow.speaker(tensor(arrays["embedding"]))[0],
+    )
+    steps = len(reference.arrays("flow")["a/t_span"])
+    for case in sorted({key.split("/")[0] for key in arrays if "/c0/" in key}):
+        calls = published_stream.speak(
+            reference.flow,
+            reference.hift,
+            prompt,
+            arrays["token"][0].tolist(),
+            lambda call, frames, case=case: tensor(arrays[f"{case}/c{call}/z"]),
+            hop_tokens=int(arrays["hop"]),
+            keep=int(case.removeprefix("k")),
+            steps=steps,
+        )
+        assert len(calls) == int(arrays[f"{case}/n_calls"])
+        for i, call in enumerate(calls):
+            at = f"{case}/c{i}"
+            assert distance(call.flow_mel, arrays[f"{at}/flow_mel"]) < STREAM_MEL_TOLERANCE, at
+            assert distance(call.mel, arrays[f"{at}/mel_in"]) < STREAM_MEL_TOLERANCE, at
+            assert distance(call.sound[None], arrays[f"{at}/wav"]) < STREAM_WAVE_TOLERANCE, at
