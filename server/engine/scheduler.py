@@ -2,8 +2,10 @@
 
 A conversation that has something to compute stands in one queue. A worker takes the first,
 computes one quantum (a decoding step, or a chunk of a prompt, so that a long prompt holds nobody
-up), and puts it back at the end. Conversations are stepped one by one and never batched: the ids
-of one do not depend, in any bit, on what the others do.
+up), and puts it back at the end. Conversations that stand together and draw their ids at random
+are stepped together: the weights are read once for all. That changes the last bits of their
+logits, so whoever asks for the same answer every time, greedy or seeded, is stepped alone, and
+its ids do not depend in any bit on what the others do.
 
 Each conversation keeps the keys and values of the ids that it has computed, and the ids. New work
 on it starts after the longest common prefix. Room is granted when work is accepted, so no answer
@@ -12,6 +14,7 @@ stops for want of it; idle conversations give theirs up, the longest unused firs
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -26,13 +29,17 @@ from aqaa.server.engine.rate import Rate
 from aqaa.server.engine.sampling import Sampler
 from aqaa.server.engine.step1 import Step1
 
+log = logging.getLogger(__name__)
+
 PREFILL_CHUNK = 32  # ids of a prompt in one quantum: costs about as much as eight decoding steps
 ROOM = 256  # room is granted in multiples of this
 WARM_ROOM = 512  # beyond a prompt that is only warmed: it will grow
+BATCH = 8  # conversations stepped together; more make a step, and so every gap, longer
 BUFFER = 64  # ids that may wait for a slow reader: more than a second of speech
 
 END = None
 Item = int | AqaaError | None
+Outcome = int | EngineError | None  # of a quantum: an id, a fault, or nothing yet
 
 
 @dataclass(slots=True, eq=False)
@@ -58,6 +65,12 @@ class Job:
         """Whether its reader is so far behind that it must wait."""
         return self.made - self.read >= BUFFER
 
+    @property
+    def joins(self) -> bool:
+        """Whether its next step may be computed together with others."""
+        params = self.params
+        return bool(self.made and params and params.temperature > 0 and params.seed is None)
+
 
 @dataclass(slots=True, eq=False)
 class _Conversation:
@@ -68,7 +81,7 @@ class _Conversation:
     running: bool = False
     granted: int = 0
     ids: list[int] = field(default_factory=list)  # those whose keys and values are in `cache`
-    cache: Tensor | None = None
+    cache: Tensor = field(default_factory=lambda: torch.empty(0, 0, 0, 0))
 
 
 class Scheduler:
@@ -216,37 +229,35 @@ class Scheduler:
 
     def _work(self) -> None:
         torch.set_num_threads(1)  # a step's products are too small to be worth splitting
-        while True:
+        while picked := self._pick():
+            outcomes = self._compute(picked)
             with self._lock:
-                while not self._ready and not self._closed:
-                    self._lock.wait()
-                if self._closed:
-                    return
-                conversation = self._ready.popleft()
-                conversation.queued = False
-                job = conversation.job
-                if job is None or job.paused:
-                    continue
-                conversation.running = True
-                room = conversation.granted
-            error: EngineError | None = None
-            token: int | None = None
-            before = job.computed
-            try:
-                token = self._advance(conversation, job, room)
-            except Exception as fault:  # whatever it is, the reader must hear of it
-                conversation.ids.clear()
-                error = EngineError(f"the decoder failed on this request: {fault}")
-                error.__cause__ = fault
-            with self._lock:
-                self._computed += job.computed - before
-                self._settle(conversation, job, token, error)
+                for (conversation, job), outcome in zip(picked, outcomes, strict=True):
+                    self._settle(conversation, job, outcome)
 
-    def _settle(
-        self, conversation: _Conversation, job: Job, token: int | None, error: EngineError | None
-    ) -> None:
+    def _pick(self) -> list[tuple[_Conversation, Job]]:
+        """Wait for the first in the queue, and those behind it that it can be stepped with."""
+        picked: list[tuple[_Conversation, Job]] = []
+        with self._lock:
+            while not picked and not self._closed:
+                while self._ready and len(picked) < BATCH:
+                    job = self._ready[0].job
+                    if picked and not (job is None or (job.joins and picked[0][1].joins)):
+                        break
+                    conversation = self._ready.popleft()
+                    conversation.queued = False
+                    if job is not None and not job.paused:
+                        conversation.running = True
+                        picked.append((conversation, job))
+                if not picked:
+                    self._lock.wait()
+        return picked
+
+    def _settle(self, conversation: _Conversation, job: Job, outcome: Outcome) -> None:
         """With the lock held, hand on what a quantum gave; void if the job was stopped."""
         conversation.running = False
+        error = outcome if isinstance(outcome, EngineError) else None
+        token = outcome if isinstance(outcome, int) else None
         if not job.over:
             if token is not None:
                 job.made += 1
@@ -268,28 +279,61 @@ class Scheduler:
             or len(job.prompt) + job.made >= self._model.context
         )
 
-    # --- without it: the conversation is this worker's alone --------------------------------------
+    # --- without it: the picked conversations are this worker's alone -----------------------------
 
-    def _advance(self, conversation: _Conversation, job: Job, room: int) -> int | None:
+    def _compute(self, picked: list[tuple[_Conversation, Job]]) -> list[Outcome]:
+        """A quantum of each."""
+        if len(picked) > 1:
+            try:
+                return self._advance_together(picked)
+            except Exception:  # each is tried alone, which tells whose fault it is
+                log.exception("stepping %d conversations together failed", len(picked))
+        outcomes: list[Outcome] = []
+        for conversation, job in picked:
+            try:
+                outcomes.append(self._advance(conversation, job))
+            except Exception as fault:  # whatever it is, the reader must hear of it
+                conversation.ids.clear()
+                error = EngineError(f"the decoder failed on this request: {fault}")
+                error.__cause__ = fault
+                outcomes.append(error)
+        return outcomes
+
+    def _advance(self, conversation: _Conversation, job: Job) -> int | None:
         """One quantum: a chunk of the prompt, or one more id. The id, if there is one."""
         if job.sampler is None:
             job.sampler = Sampler(job.params or SamplingParams())
-            self._resume(conversation, job, room)
+            self._resume(conversation, job)
         ids = conversation.ids
         chunk = job.prompt[len(ids) : len(ids) + PREFILL_CHUNK] if not job.made else [job.last]
         if not chunk:  # a prompt that was warmed already
             return None
-        assert conversation.cache is not None
         hidden = self._model.forward(torch.tensor(chunk), conversation.cache, len(ids))
         ids.extend(chunk)
         if not job.made:
             job.computed += len(chunk)
+            with self._lock:
+                self._computed += len(chunk)
         if job.params is None or len(ids) < len(job.prompt):
             return None
         job.last = job.sampler.pick(self._model.logits(hidden[-1:])[0], ids)
         return job.last
 
-    def _resume(self, conversation: _Conversation, job: Job, room: int) -> None:
+    def _advance_together(self, picked: list[tuple[_Conversation, Job]]) -> list[Outcome]:
+        """One more id of each; a fault leaves all as they were."""
+        last = torch.tensor([job.last for _, job in picked])
+        caches = [
+            conversation.cache for conversation, _ in picked if conversation.cache is not None
+        ]
+        starts = [len(conversation.ids) for conversation, _ in picked]
+        rows = self._model.logits(self._model.step(last, caches, starts))
+        for (conversation, job), logits in zip(picked, rows, strict=True):
+            conversation.ids.append(job.last)
+            assert job.sampler is not None
+            job.last = job.sampler.pick(logits, conversation.ids)
+        return [job.last for _, job in picked]
+
+    def _resume(self, conversation: _Conversation, job: Job) -> None:
         """Keep the longest prefix that is computed already, in a cache with room for the job."""
         ids = conversation.ids
         common = common_prefix(ids, job.prompt)
@@ -297,11 +341,11 @@ class Scheduler:
             common = min(common, len(job.prompt) - 1)  # the last one gives the first logits
         if job.params is not None or common < len(job.prompt):
             del ids[common:]
-        cache = conversation.cache
-        if cache is None or cache.shape[2] < room:
-            conversation.cache = self._model.empty_cache(room)
-            if cache is not None:
-                conversation.cache[..., : len(ids), :] = cache[..., : len(ids), :]
+        former = conversation.cache
+        if former.shape[2] < conversation.granted:
+            conversation.cache = self._model.empty_cache(conversation.granted)
+            if ids:
+                conversation.cache[..., : len(ids), :] = former[..., : len(ids), :]
         with self._lock:
             self._reused += common
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -193,17 +194,44 @@ class Step1:
         `cache` holds the positions before `start`. Returns the hidden states after the final norm,
         float32 `[n, hidden]`.
         """
-        c = self.config
         n, end = len(ids), start + len(ids)
-        heads, width = c.num_attention_heads, c.head_dim
+        heads = self.config.num_attention_heads
         bias = self._bias_of(start, end)
+
+        def attend(qkv: Tensor, layer: int) -> Tensor:
+            qkv = qkv.transpose(0, 1)
+            cache[layer, :, start:end] = qkv[heads:]
+            mixed = self._attend(qkv[:heads], cache[layer, :, :end], bias)
+            return mixed.transpose(0, 1).reshape(n, -1)
+
+        return self._run(ids, attend)
+
+    @torch.inference_mode()
+    def step(self, ids: Tensor, caches: Sequence[Tensor], starts: Sequence[int]) -> Tensor:
+        """Run one id of each of several sequences: int64 `[n]`; row i is at `starts[i]` of its own.
+
+        The weights are read once for all of them. Otherwise as `forward`, to rounding.
+        """
+        heads = self.config.num_attention_heads
+        biases = [self._bias_of(start, start + 1) for start in starts]
+
+        def attend(qkv: Tensor, layer: int) -> Tensor:
+            rows = []
+            for row, cache, start, bias in zip(qkv, caches, starts, biases, strict=True):
+                cache[layer, :, start] = row[heads:]
+                q = row[:heads, None]
+                rows.append(self._attend(q, cache[layer, :, : start + 1], bias).flatten())
+            return torch.stack(rows)
+
+        return self._run(ids, attend)
+
+    def _run(self, ids: Tensor, attend: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """All layers; `attend` takes q, k and v as `[n, heads + 2 * groups, d]`, and the layer."""
+        n, width = len(ids), self.config.head_dim
         x = F.embedding(ids, self._embedding)
-        for layer, kv in zip(self._layers, cache, strict=True):
-            qkv = F.linear(self._unit(x), layer.qkv)
-            qkv = qkv.view(n, -1, width).transpose(0, 1)
-            kv[:, start:end] = qkv[heads:]
-            mixed = self._attend(qkv[:heads], kv[:, :end], bias)
-            x = torch.addmm(x, mixed.transpose(0, 1).reshape(n, c.hidden_size), layer.out)
+        for index, layer in enumerate(self._layers):
+            qkv = F.linear(self._unit(x), layer.qkv).view(n, -1, width)
+            x = torch.addmm(x, attend(qkv, index), layer.out)
             gate, up = F.linear(self._unit(x), layer.gate_up).chunk(2, dim=1)
             x = torch.addmm(x, F.silu(gate) * up, layer.down)
         return self._unit(x) * self._norm

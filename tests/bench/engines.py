@@ -27,7 +27,7 @@ def a_prompt(engine: EmbeddedEngine, length: int, seed: int) -> list[int]:
 
 
 def sampled(tokens: int) -> SamplingParams:
-    return SamplingParams(temperature=0.7, top_p=0.9, max_tokens=tokens, seed=1)
+    return SamplingParams(temperature=0.7, top_p=0.9, max_tokens=tokens)
 
 
 async def gaps(engine: EmbeddedEngine, session: str, prompt: list[int]) -> list[float]:

@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from tiny_step1 import write_step1
 
 from aqaa.models.errors import BundleError, EngineBusyError, EngineDiedError, EngineError
+from aqaa.server.engine.base import SamplingParams
 from aqaa.server.engine.embedded import EmbeddedEngine
 from aqaa.server.engine.scheduler import PREFILL_CHUNK, Job, Scheduler
 from aqaa.server.engine.settings import EmbeddedSettings
@@ -40,6 +42,53 @@ async def test_a_greedy_answer_does_not_depend_on_what_other_sessions_do(
     alone = [await answer(engine, prompt, greedy(24)) for prompt in prompts]
     together = await asyncio.gather(*(answer(engine, prompt, greedy(24)) for prompt in prompts))
     assert list(together) == alone
+
+
+def nearly_greedy(tokens: int) -> SamplingParams:
+    """Drawn at random, so it may be stepped together with others, but hardly ever otherwise."""
+    return SamplingParams(temperature=1e-6, max_tokens=tokens)
+
+
+async def test_sessions_that_are_stepped_together_get_the_answers_that_they_would_get_alone(
+    engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together: list[int] = []
+    step = Step1.step
+
+    def counted(self: Step1, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        together.append(len(ids))
+        return step(self, ids, *rest)
+
+    monkeypatch.setattr(Step1, "step", counted)
+    prompts = [a_prompt(engine, 20 + 11 * seed, seed) for seed in range(6)]
+    alone = [await answer(engine, prompt, nearly_greedy(40)) for prompt in prompts]
+    assert together == []
+    answers = await asyncio.gather(*(answer(engine, p, nearly_greedy(40)) for p in prompts))
+    assert list(answers) == alone
+    assert max(together) > 1
+
+
+async def test_greedy_and_seeded_answers_are_stepped_alone(
+    engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Step1, "step")
+    seeded = SamplingParams(temperature=1.0, seed=3, max_tokens=10)
+    kinds = [greedy(10), seeded] * 3
+    answers = await asyncio.gather(*(answer(engine, a_prompt(engine, 9), kind) for kind in kinds))
+    assert answers[0::2] == [answers[0]] * 3
+    assert answers[1::2] == [answers[1]] * 3
+
+
+async def test_a_fault_in_a_common_step_is_tried_again_one_by_one(
+    engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(self: Step1, *rest: object) -> torch.Tensor:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Step1, "step", faulty)
+    prompts = [a_prompt(engine, 20, seed) for seed in range(3)]
+    answers = await asyncio.gather(*(answer(engine, p, nearly_greedy(20)) for p in prompts))
+    assert [len(ids) for ids in answers] == [20] * 3
 
 
 async def test_a_released_session_is_forgotten(engine: EmbeddedEngine) -> None:
@@ -218,6 +267,25 @@ def test_the_decoder_is_the_formula(tmp_path: Path) -> None:
     expected = naive(load_file(tmp_path / "model.safetensors"), decoder, ids)
     ours = decoder.logits(decoder.forward(torch.tensor(ids), decoder.empty_cache(40), 0))
     torch.testing.assert_close(ours, expected, atol=1e-3, rtol=1e-4)
+
+
+def test_a_common_step_is_the_same_arithmetic(tmp_path: Path) -> None:
+    decoder = Step1.load(write_step1(tmp_path))
+    beginnings = [[3, 4, 5], [900] * 40, [7]]
+    caches = [decoder.empty_cache(64) for _ in beginnings]
+    for ids, cache in zip(beginnings, caches, strict=True):
+        decoder.forward(torch.tensor(ids), cache, 0)
+    copies = [cache.clone() for cache in caches]
+    starts = [len(ids) for ids in beginnings]
+    nexts = torch.tensor([1, 2, 3])
+    together = decoder.step(nexts, caches, starts)
+    alone = [
+        decoder.forward(nexts[i : i + 1], copies[i], starts[i])[0] for i in range(len(beginnings))
+    ]
+    torch.testing.assert_close(together, torch.stack(alone), atol=1e-4, rtol=1e-4)
+    for mine, other, start in zip(caches, copies, starts, strict=True):
+        held = (..., slice(start + 1), slice(None))
+        torch.testing.assert_close(mine[held], other[held], atol=1e-4, rtol=1e-4)
 
 
 def naive(weights: dict[str, torch.Tensor], decoder: Step1, ids: list[int]) -> torch.Tensor:
