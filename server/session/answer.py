@@ -219,6 +219,8 @@ class Answer:
                 await self._parse([token])
         for event in self._parser.finish():
             await self._hand_on(event)
+        if self._parser.malformed:
+            log.warning("%d malformed ids in an answer were dropped", self._parser.malformed)
         ended = bool(progress.ids) and progress.ids[-1] in params.stop_ids
         return Over("completed" if ended else "max_output_tokens")
 
@@ -236,7 +238,7 @@ class Answer:
                 await self._parsed.put(event)
             case Malformed():
                 self._means.metrics.malformed.inc()
-                log.warning("ids that are no group were dropped: %s", event)
+                log.debug("ids were dropped: %s", event)
 
     # --- the voice's half -------------------------------------------------------------------------
 

@@ -223,6 +223,10 @@ def house(
     """All parts, scripted; close `house.means.workers` when done."""
     parts = bundle()
     letters = Letters()
+    engine = engine or ScriptedEngine()
+    workers = workers or Workers(1)
+    metrics = Metrics()
+    metrics.watch(engine.stats, workers.waiting)
     return House(
         bundle=parts,
         tokenizer=GroupTokenizer(),
@@ -231,10 +235,10 @@ def house(
         prompts=PromptBuilder.of(parts, letters),
         voices=voices_of(("joe", "amy"), "joe"),
         means=Means(
-            engine=engine or ScriptedEngine(),
+            engine=engine,
             speaker=Voices(),
-            workers=workers or Workers(1),
-            metrics=Metrics(),
+            workers=workers,
+            metrics=metrics,
             clock=clock or MonotonicClock(),
             ahead_seconds=60.0,
         ),
