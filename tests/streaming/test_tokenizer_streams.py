@@ -15,7 +15,7 @@ from bundles import fixture_bundle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aqaa.models.bundle import SemanticStreaming, load_bundle
+from aqaa.models.bundle import SemanticStreaming, load_bundle, nano_path
 from aqaa.models.errors import AudioError, StreamClosedError
 from aqaa.tokenizers.dual import GROUP_SAMPLES, DualTokenizer
 from aqaa.tokenizers.normalise import RunningGain, peak_normalise
@@ -152,6 +152,16 @@ def test_a_chunk_causal_checkpoint_streams_exactly(local) -> None:
         codes = np.concatenate([*parts, stream.flush()])
         assert codes.size == sum(-(-(n // 160) // 4) for n in segment_lengths(wav.size))
         np.testing.assert_array_equal(codes, local.encode(wav), err_msg=str(seconds))
+
+
+def test_nano_streams_exactly(recordings) -> None:
+    if not (nano_path() / "aqaa.toml").is_file():
+        pytest.skip("models/nano is not built: run `make nano`")
+    nano = DualTokenizer.load(load_bundle(nano_path()))
+    for name, wav in recordings.items():
+        stream = nano.stream()
+        ids = [token for i in range(0, wav.size, 1601) for token in stream.push(wav[i : i + 1601])]
+        assert ids + stream.flush() == nano.encode(wav), name
 
 
 def test_windows_of_a_chunk_causal_checkpoint_may_have_any_left_context(local) -> None:

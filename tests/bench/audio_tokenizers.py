@@ -1,5 +1,7 @@
-"""Tokenizers: processor time of a stream, what dominates it, when tokens come, and what streaming
-the published semantic network costs in tokens.
+"""Audio tokenizers (not `tokenizers.py`: that would shadow Hugging Face's package in this folder).
+
+Processor time of a stream, what dominates it, when tokens come, and what streaming the published
+semantic network costs in tokens.
 
 Times are processor time of one thread, so other load on the machine does not change them.
 """
