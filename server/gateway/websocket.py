@@ -85,6 +85,7 @@ async def _serve(socket: WebSocket, server: ServerState, wanted: Json) -> Goodby
     session = Session(
         id=random_id("sess"),
         model=server.house.bundle.name,
+        instructions=server.house.bundle.decoder.system_prompt,
         expires_at=int(time.time() + settings.session_seconds),
     )
     session_id.set(session.id)

@@ -1,0 +1,64 @@
+"""The beta's names, for those who ask for them; what is said in both ways means the same."""
+
+from __future__ import annotations
+
+from driven_machine import Driven
+
+from aqaa.server.protocol import effects as fx
+from aqaa.server.protocol import events as e
+from aqaa.server.protocol.beta import from_ga, is_beta, to_ga
+from aqaa.server.protocol.types import Json
+
+
+def said(driven: Driven, message: Json) -> list[Json]:
+    outputs = driven.take(driven.machine.on_client(e.parse_client_event(to_ga(message))))
+    return in_beta(outputs)
+
+
+def in_beta(outputs: list[object]) -> list[Json]:
+    events = [from_ga(o.model_dump()) for o in outputs if isinstance(o, e.FromServer)]
+    return [event for event in events if event is not None]
+
+
+def test_the_header_decides() -> None:
+    assert is_beta({"openai-beta": "realtime=v1"})
+    assert not is_beta({})
+
+
+def test_a_flat_session_is_understood_and_given_back_flat() -> None:
+    flat: Json = {
+        "modalities": ["text", "audio"],
+        "instructions": "be brief",
+        "voice": "amy",
+        "input_audio_format": "g711_ulaw",
+        "output_audio_format": "pcm16",
+        "turn_detection": {"type": "server_vad", "threshold": 0.7},
+        "max_response_output_tokens": 100,
+        "temperature": 0.8,
+    }
+    (updated,) = said(Driven(), {"type": "session.update", "session": flat})
+    session = updated["session"]
+    assert session["turn_detection"]["threshold"] == 0.7
+    kept = {k: v for k, v in flat.items() if k not in ("turn_detection", "temperature")}
+    assert {key: session[key] for key in kept} == kept
+
+
+def test_an_item_is_created_once_and_not_added_and_done() -> None:
+    item = {"type": "message", "role": "assistant", "content": [{"type": "text", "text": "hi"}]}
+    (created,) = said(Driven(), {"type": "conversation.item.create", "item": item})
+    assert created["type"] == "conversation.item.created"
+    assert created["item"]["content"] == [{"type": "text", "text": "hi"}]
+
+
+def test_an_answer_is_told_in_the_betas_names() -> None:
+    driven = Driven()
+    said(driven, {"type": "response.create", "response": {"modalities": ["text", "audio"]}})
+    run = driven.runs[-1].response_id
+    events = in_beta([*driven.happen(fx.RunText(run, "hi", 1, 0))])
+    events += in_beta([*driven.happen(fx.RunSound(run, bytes(480), 5))])
+    events += in_beta([*driven.happen(fx.RunEnded(run, "completed"))])
+    names = [event["type"] for event in events]
+    assert "response.audio.delta" in names
+    assert "response.audio_transcript.done" in names
+    assert not any("output_audio" in name for name in names)
+    assert events[-1]["response"]["output"][0]["content"][0]["type"] == "audio"

@@ -1,0 +1,158 @@
+"""The small parts of a session: workers, playback clock, latency account, outbox, keys."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from aqaa.models.errors import CapacityError
+from aqaa.server.gateway.admission import Gate, Keys, UnauthorizedError, offered
+from aqaa.server.gateway.outbox import Outbox
+from aqaa.server.observe.latency import STAGES, Timeline
+from aqaa.server.session.playback import Playback
+from aqaa.server.session.workers import Workers
+
+
+async def test_the_most_urgent_job_is_taken_first() -> None:
+    workers = Workers(1)
+    gate = threading.Event()
+    order: list[str] = []
+    blocking = asyncio.create_task(workers.run(0, gate.wait))
+    await asyncio.sleep(0.01)
+    waiting = [
+        asyncio.create_task(workers.run(deadline, order.append, name))
+        for deadline, name in [(30, "late"), (10, "soon"), (20, "later")]
+    ]
+    await asyncio.sleep(0.01)
+    gate.set()
+    await asyncio.gather(blocking, *waiting)
+    workers.close()
+    assert order == ["soon", "later", "late"]
+
+
+async def test_a_jobs_exception_comes_back_to_its_caller() -> None:
+    workers = Workers(1)
+    with pytest.raises(ZeroDivisionError):
+        await workers.run(0, lambda: 1 // 0)
+    assert await workers.run(0, lambda: "the thread goes on") == "the thread goes on"
+    workers.close()
+
+
+async def test_a_job_that_nobody_waits_for_is_never_begun() -> None:
+    workers = Workers(1)
+    gate, done = threading.Event(), []
+    blocking = asyncio.create_task(workers.run(0, gate.wait))
+    await asyncio.sleep(0.01)
+    unwanted = asyncio.create_task(workers.run(1, done.append, "unwanted"))
+    await asyncio.sleep(0)
+    unwanted.cancel()
+    await asyncio.gather(unwanted, return_exceptions=True)
+    gate.set()
+    await blocking
+    await workers.run(2, lambda: None)
+    workers.close()
+    assert done == []
+
+
+def test_what_was_sent_is_heard_at_the_pace_of_sound() -> None:
+    playback = Playback()
+    playback.send(2.0, now=10.0)
+    assert playback.heard(10.5) == pytest.approx(0.5)
+    assert playback.heard(13.0) == pytest.approx(2.0)
+
+
+def test_sound_that_comes_late_is_a_gap_and_is_heard_later() -> None:
+    playback = Playback()
+    playback.send(1.0, now=10.0)
+    assert playback.send(1.0, now=11.5) == pytest.approx(0.5)
+    assert playback.gaps == 1
+    assert playback.heard(12.0) == pytest.approx(1.5)
+
+
+def test_the_stages_of_a_turn_add_up_to_its_heard_latency() -> None:
+    timeline = Timeline(
+        speech_end=10.0,
+        turn_end=10.5,
+        tokenise=10.51,
+        first_token=10.2,  # on speculation: before the turn was over
+        first_group=10.3,
+        first_sound=10.53,
+        send=10.54,
+    )
+    stages = timeline.stages()
+    assert stages["total"] == pytest.approx(540)
+    assert sum(stages[name] for name in STAGES) == pytest.approx(stages["total"])
+    assert stages["first_token"] == 0
+    assert stages["first_sound"] == pytest.approx(20)
+
+
+def test_a_turn_that_was_not_spoken_has_no_stages() -> None:
+    assert Timeline(send=1.0).stages() == {}
+
+
+async def test_an_outbox_that_is_not_read_overflows_and_forgets() -> None:
+    outbox = Outbox(100)
+    for _ in range(3):
+        outbox.put("x" * 40)
+    assert outbox.overflowed.is_set()
+    outbox.put("y")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await outbox.get()
+
+
+async def test_what_has_been_sent_makes_room() -> None:
+    outbox = Outbox(100)
+    for _ in range(10):
+        outbox.put("x" * 90)
+        outbox.sent(await outbox.get())
+    await outbox.drained()
+    assert not outbox.overflowed.is_set()
+
+
+def test_without_configured_keys_anybody_may_come() -> None:
+    assert Keys([]).check(None).name == Keys([]).check("whatever").name
+
+
+def test_with_configured_keys_only_their_holders_may_come() -> None:
+    keys = Keys(["one", "two"])
+    assert keys.check("one").name != keys.check("two").name
+    for wrong in (None, "", "three", "ek_forged"):
+        with pytest.raises(UnauthorizedError):
+            keys.check(wrong)
+
+
+def test_an_ephemeral_secret_works_until_it_expires_for_its_owner() -> None:
+    now = 1000.0
+    keys = Keys(["one"], now=lambda: now)
+    value, expires = keys.make_secret("key-0", 60, {"instructions": "x"})
+    assert expires == 1060
+    assert keys.check(value).name == "key-0"
+    assert keys.check(value).session == {"instructions": "x"}
+    now = 1061.0
+    with pytest.raises(UnauthorizedError, match="expired"):
+        keys.check(value)
+
+
+def test_a_place_is_free_again_when_its_holder_leaves() -> None:
+    gate = Gate(1, None)
+    for _ in range(3):
+        with gate.enter("a"), pytest.raises(CapacityError), gate.enter("b"):
+            pass
+    assert gate.inside() == 0
+
+
+@pytest.mark.parametrize(
+    ("protocols", "found"),
+    [
+        ([], (None, None)),
+        (["realtime"], (None, "realtime")),
+        (["realtime", "openai-insecure-api-key.k", "openai-beta.realtime-v1"], ("k", "realtime")),
+    ],
+)
+def test_a_browsers_key_is_found_among_its_subprotocols(
+    protocols: list[str], found: tuple[str | None, str | None]
+) -> None:
+    assert offered(protocols) == found
