@@ -28,13 +28,14 @@ from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, TOKENS_PER_FRAME
 from aqaa.models.recipe.vocoder.training import Losses, train
 from aqaa.vocoder.flow import Flow, token_positions
 
-BATCH_FRAMES = 2400  # mel frames a batch, about 28 s
+BATCH_FRAMES = 1600  # mel frames a batch, about 19 s
 WINDOW_GROUPS = (3, 22)  # 0.36 to 2.6 s
 PROMPT_GROUPS = (7, 12)
 PROMPTED = 0.6  # of the batches
 KNOWN_CONTEXT = 0.5  # of the prompted windows begin with up to half of known mel
 WRONG_TOKENS = 0.02  # replaced by random ones: the decoder errs too
 PRIOR_WEIGHT = 0.3  # of the L1 that makes mu a mel by itself
+SHARES = {"joe": 0.5, "alpha": 0.4}  # of the windows; the other speakers share the rest
 EMBEDDING = 192
 
 
@@ -122,13 +123,23 @@ class _Windows:
         self.of_speaker: dict[str, list[int]] = {}
         for i, piece in enumerate(data):
             self.of_speaker.setdefault(piece.speaker, []).append(i)
+        rest = 1.0 - sum(SHARES.values())
+        size = {name: float(self.groups[i].sum()) for name, i in self.of_speaker.items()}
+        small = sum(count for name, count in size.items() if name not in SHARES)
+        self.weight = self.groups * torch.tensor(
+            [
+                SHARES[p.speaker] / size[p.speaker] if p.speaker in SHARES else rest / small
+                for p in data
+            ],
+            dtype=torch.float64,
+        )
 
     def __call__(self) -> Batch:
         window = _randint(*WINDOW_GROUPS)
         prompt = _randint(*PROMPT_GROUPS) if torch.rand(()) < PROMPTED else 0
         fit = self.groups >= window
         chosen = torch.multinomial(
-            self.groups * fit.double(),
+            self.weight * fit,
             max(4, int(BATCH_FRAMES / ((window + prompt) * GROUP_FRAMES))),
             replacement=True,
         )
