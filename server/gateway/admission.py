@@ -21,6 +21,7 @@ MAX_SECRETS = 10_000  # that have not expired: a bound on what a key's holder ca
 SUBPROTOCOL = "realtime"
 KEY_SUBPROTOCOL = "openai-insecure-api-key."  # how a browser, which sets no headers, sends a key
 ANYBODY = "anonymous"
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class UnauthorizedError(Exception):
@@ -161,4 +162,7 @@ def origin_is_ours(headers: Mapping[str, str], settings: Settings) -> bool:
     origin = headers.get("origin")
     if origin is None or "*" in settings.allowed_origins or origin in settings.allowed_origins:
         return True
-    return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    page = urlsplit(origin)
+    if settings.host in LOOPBACK and page.hostname not in LOOPBACK:
+        return False  # a name that someone else has pointed at the user's loopback
+    return page.netloc.lower() == headers.get("host", "").lower()

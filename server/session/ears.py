@@ -260,7 +260,7 @@ class Ears:
         events: list[TurnEvent] = []
         while self.received - self._frame_begin >= FRAME:
             frame = self._since(self._frame_begin)[:FRAME]
-            events += detector.frame(self._vad.push(frame))
+            events += detector.frame(self._vad.push(frame), float(np.dot(frame, frame)))
             self._frame_begin += FRAME
         events += detector.clock(self.received)
         return self._react(detector, events)

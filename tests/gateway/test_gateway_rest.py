@@ -212,6 +212,15 @@ async def test_only_pages_of_allowed_origins_may_connect(
     assert status == (200 if welcome else 403)
 
 
+async def test_a_foreign_name_for_the_loopback_is_not_the_servers_own_page(
+    served: Served,
+) -> None:
+    evil = f"http://rebound.example:{served.port}"
+    headers = {"Origin": evil, "Host": f"rebound.example:{served.port}"}
+    async with httpx.AsyncClient(base_url=served.http, headers=headers) as http:
+        assert (await http.get("/v1/voices")).status_code == 403
+
+
 async def test_the_servers_own_page_may_connect(served: Served) -> None:
     async with connect(served.ws, origin=served.http) as client:
         assert "session.created" in str(await client.recv())

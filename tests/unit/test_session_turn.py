@@ -82,6 +82,22 @@ def test_a_probability_a_little_below_the_threshold_does_not_end_speech() -> Non
     assert kinds(events) == [Onset]
 
 
+def test_a_silence_begins_where_the_sound_ended_if_the_model_notices_late() -> None:
+    detector = TurnDetector(rules())
+    for probability, power in [(0.9, 1.0)] * 10 + [(0.9, 1e-6)] * 2 + [(0.0, 1e-6)] * 3:
+        detector.frame(probability, power)
+    (pause,) = detector.clock(15 * FRAME)
+    assert pause == Pause(10 * FRAME)
+
+
+def test_a_noisy_room_leaves_the_silence_to_the_model() -> None:
+    detector = TurnDetector(rules())
+    for probability, power in [(0.9, 1.0)] * 12 + [(0.0, 0.05)] * 5:
+        detector.frame(probability, power)
+    (pause,) = detector.clock(17 * FRAME)
+    assert pause == Pause(12 * FRAME)
+
+
 def test_the_lowest_threshold_still_lets_a_turn_end() -> None:
     events = hear(TurnDetector(rules(threshold=0.1)), [0.9] * 10 + [0.0] * 40)
     assert kinds(events)[-1] is TurnEnd

@@ -1,0 +1,52 @@
+"""All real parts at once, tiny and at random weights: loaded, warmed up, asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tiny_bundle import tiny_bundle
+
+from aqaa.models.errors import BundleError
+from aqaa.server.config import Settings
+from aqaa.server.gateway.server import DrainingServer, listen
+from aqaa.server.gateway.state import ServerState
+from aqaa.server.runtime import Runtime
+
+
+@pytest.fixture
+async def runtime(tmp_path: Path, fixtures_dir: Path) -> AsyncIterator[Runtime]:
+    runtime = await Runtime.load(Settings(model=tiny_bundle(tmp_path, fixtures_dir)))
+    yield runtime
+    await runtime.close()
+
+
+async def test_a_recording_is_answered_by_the_real_parts(
+    runtime: Runtime, fixtures_dir: Path
+) -> None:
+    question = sorted((fixtures_dir / "wavs").glob("*.wav"))[1].read_bytes()
+    state = ServerState.of(Settings(), runtime.house)
+    ready = asyncio.Event()
+    with listen("127.0.0.1", 0) as listener:
+        server = DrainingServer(state, ready.set)
+        task = asyncio.create_task(server.serve([listener]))
+        await ready.wait()
+        base = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with httpx.AsyncClient(base_url=base, timeout=120) as http:
+            health = await http.get("/health/ready")
+            answer = await http.post("/v1/answer", content=question)
+        server.should_exit = True
+        await task
+    assert set(health.json()["parts"].values()) == {"up"}
+    assert answer.status_code == 200
+    assert answer.content.startswith(b"RIFF")
+
+
+async def test_a_bundle_that_lacks_a_part_is_named(tmp_path: Path, fixtures_dir: Path) -> None:
+    bundle = tiny_bundle(tmp_path, fixtures_dir)
+    (bundle / "voices" / "joe.safetensors").unlink()
+    with pytest.raises(BundleError, match="joe"):
+        await Runtime.load(Settings(model=bundle))
