@@ -7,6 +7,7 @@ it anew after a death. Everything else is in `relay`.
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import json
 import logging
@@ -163,6 +164,8 @@ class VllmEngine(RelayEngine):
         llm, self._llm, self._obituary = self._llm, None, None
         if llm is not None:
             await asyncio.to_thread(llm.shutdown)
+            del llm
+            gc.collect()  # its finaliser fails noisily if the interpreter's end finds it
 
     async def _request(
         self, session: str, prompt: Sequence[int], params: SamplingParams

@@ -10,8 +10,6 @@ explicitly: only then does vLLM fill in the output ids before the rule looks at 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from vllm import SamplingParams
 from vllm.config import VllmConfig
@@ -19,23 +17,9 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from aqaa.server.engine.base import REPETITION_WINDOW
+from aqaa.server.engine.sampling import repeated_id
 
 ARGUMENT = "repetition_aware"
-
-
-def banned_id(prompt: Sequence[int], output: Sequence[int]) -> int | None:
-    """The id that may not come next, if any (SPEC 5).
-
-    It is the last one of prompt and output, if it stands at least twice among the last
-    `REPETITION_WINDOW`; with fewer ids than that the rule does nothing.
-    """
-    window = list(output[-REPETITION_WINDOW:])
-    missing = REPETITION_WINDOW - len(window)
-    if missing:
-        window = [*prompt[-missing:], *window]
-    if len(window) < REPETITION_WINDOW or window.count(window[-1]) < 2:
-        return None
-    return window[-1]
 
 
 class RepetitionAware(LogitsProcessor):  # type: ignore[misc]
@@ -75,10 +59,15 @@ class RepetitionAware(LogitsProcessor):  # type: ignore[misc]
         banned = {
             row: token
             for row, (prompt, output) in self._requests.items()
-            if (token := banned_id(prompt, output)) is not None
+            if (token := repeated_id(_tail(prompt, output))) is not None
         }
         if banned:
             rows = torch.tensor(list(banned), device=logits.device)
             tokens = torch.tensor(list(banned.values()), device=logits.device)
             logits[rows, tokens] = -torch.inf
         return logits
+
+
+def _tail(prompt: list[int], output: list[int]) -> list[int]:
+    """The ids that the rule looks at; both lists may be long."""
+    return [*prompt[-REPETITION_WINDOW:], *output[-REPETITION_WINDOW:]][-REPETITION_WINDOW:]

