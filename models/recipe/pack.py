@@ -19,6 +19,7 @@ license = "Apache-2.0"
 [tokenizer]
 path = "Step-Audio-Tokenizer"
 normalise = false
+stream_peak = 0.0
 
 [tokenizer.streaming]  # trained chunk-causal: a stream's tokens are those of the whole
 chunk_ms = 240

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ EncodeAll = Callable[[Sequence[Wave]], list[list[int]]]
 SILENCE_DB = -38.0  # of the loudest 10 ms; quieter ends are not speech
 LEAD, TAIL = (0.15, 0.35), (0.05, 0.4)  # seconds of near-silence that a turn detector leaves
 HOP = 256  # samples of the pitch tracker's frames
+DISTORTED = 0.4  # share of takes through room, noise or telephone
 STRETCH = {
     "slow": (3, 4),
     "fast": (5, 4),
@@ -62,7 +64,7 @@ def overheard(utterance: Utterance, rng: np.random.Generator) -> Wave:
         wave = change_speed(wave, rng.uniform(0.88, 1.14))
     ends = [int(rng.uniform(*span) * RATE) for span in (LEAD, TAIL)]
     wave = np.pad(wave, (ends[0], ends[1])).astype(np.float32)
-    if rng.random() < 0.65:
+    if rng.random() < DISTORTED:
         return distort(wave, rng)
     return add_noise(wave * np.float32(rng.uniform(0.15, 1.0)), rng.uniform(35, 60), rng)
 
@@ -80,13 +82,13 @@ def shards(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("questions-*.npz") if ".part" not in p.name)
 
 
-def tokenised(folder: Path) -> set[Utterance]:
-    """The utterances that are in the shards of `folder`."""
-    done = set()
+def tokenised(folder: Path) -> Counter[Utterance]:
+    """How many takes of each utterance are in the shards of `folder`."""
+    done: Counter[Utterance] = Counter()
     for path in shards(folder):
         for text, who, _ in rows_of(path):
             voice, rate = who.split()
-            done.add(Utterance(text, voice, float(rate)))
+            done[Utterance(text, voice, float(rate))] += 1
     return done
 
 

@@ -29,6 +29,7 @@ from aqaa.tokenizers.linguistic import LinguisticTokenizer
 from aqaa.tokenizers.semantic import SemanticTokenizer
 
 SHARD = 200  # clips in one file
+TAKES = 2  # of every clip, each through a channel of its own
 
 
 def pieces_path() -> Path:
@@ -80,7 +81,8 @@ def prepare(processes: int) -> None:
     if not answers.exists():
         tokenise_answers(domain.answers(), domain.moods(), answers, _encoder())
     questions, done = set(domain.questions()), tokenised(folder())
-    todo = [u for u in spoken() if u.text in questions and u not in done]
+    asked = [u for u in spoken() if u.text in questions]
+    todo = [u for take in range(TAKES) for u in asked if done[u] <= take]
     first = len(shards(folder()))
     jobs = [
         (todo[start : start + SHARD], folder() / f"questions-{first + number:03}.npz")

@@ -21,13 +21,13 @@ SINGLE_WEIGHT = 1.6  # of a fact that is alone in its intent: nothing else teach
 class Mix:
     """How often what is drawn; shares of conversations or of turns."""
 
-    written: float = 0.3
-    brief: float = 0.4  # one spoken question, and of its answer no more than the words
+    written: float = 0.12
+    brief: float = 0.6  # one spoken question, and of its answer no more than the words
     another_turn: float = 0.4
     dialogue: float = 0.16
     follow: float = 0.35
     control: float = 0.22
-    rough: float = 0.05
+    rough: float = 0.02
 
 
 class Sampler:

@@ -39,7 +39,7 @@ class Training:
     adam_rate: float = 4e-3
     warmup_steps: int = 30
     decay_from: float = 0.55  # share of `minutes` after which rates fall linearly, to a 20th
-    ear_weight: float = 0.5
+    ear_weight: float = 1.0
     average: float = 0.99  # of the running mean of weights that is saved
     save_minutes: float = 3.0
     seed: int = 1
