@@ -1,8 +1,8 @@
 """Writes the linguistic tokenizer as `Step-Audio-Tokenizer` has it, ready for the serving code.
 
-    dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online/
-        configuration.json  config.yaml  am.mvn  model.pt  tokens.json  seg_dict
-    linguistic_tokenizer.npy
+dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online/
+    configuration.json  config.yaml  am.mvn  model.pt  tokens.json  seg_dict
+linguistic_tokenizer.npy
 """
 
 from __future__ import annotations

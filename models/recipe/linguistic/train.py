@@ -126,7 +126,9 @@ def spelling_loss(log_probabilities: Tensor, targets: Sequence[Sequence[int]]) -
     return loss / lengths.sum()
 
 
-def train(clips: Sequence[Clip], judge: Sequence[Clip], folder: Path, schedule: Schedule) -> Speller:
+def train(
+    clips: Sequence[Clip], judge: Sequence[Clip], folder: Path, schedule: Schedule
+) -> Speller:
     """Train, or go on from `folder/checkpoint.pt`; `judge` (held-out voices) is only measured."""
     torch.manual_seed(0)
     model = Speller()

@@ -55,7 +55,9 @@ class _Graph:
         return self.add("Mul", f"{name}/Mul_1", self.add("Mul", f"{name}/Mul", x, one), half)
 
     def norm(self, name: str, x: str, layer: nn.LayerNorm) -> str:
-        apart = self.add("Sub", f"{name}/Sub", x, self.add("ReduceMean", f"{name}/ReduceMean", x, axes=[-1]))
+        apart = self.add(
+            "Sub", f"{name}/Sub", x, self.add("ReduceMean", f"{name}/ReduceMean", x, axes=[-1])
+        )
         square = self.add("Pow", f"{name}/Pow", apart, self.number(2.0, np.float32))
         spread = self.add("ReduceMean", f"{name}/ReduceMean_1", square, axes=[-1])
         spread = self.add("Add", f"{name}/Add", spread, self.number(layer.eps, np.float32))
@@ -80,10 +82,14 @@ def build(encoder: SemanticEncoder) -> onnx.ModelProto:
     for name, conv in (("conv1", encoder.conv1), ("conv2", encoder.conv2)):
         weights = [g.weight(f"encoders.{name}.{k}", v) for k, v in conv.named_parameters()]
         shape = {"kernel_shape": [3], "strides": [2], "pads": [1, 1]}
-        x = g.gelu(f"/encoders/{name}", g.add("Conv", f"/encoders/{name}/Conv", x, *weights, **shape))
+        x = g.gelu(
+            f"/encoders/{name}", g.add("Conv", f"/encoders/{name}/Conv", x, *weights, **shape)
+        )
     x = g.add("Transpose", "/encoders/Transpose", x, perm=[0, 2, 1])
     count = g.add("Gather", "/encoders/Gather", g.add("Shape", "/encoders/Shape", x), one, axis=0)
-    x = g.add("Add", "/encoders/Add", x, g.add("Slice", "/encoders/Slice_1", table, zero, count, zero))
+    x = g.add(
+        "Add", "/encoders/Add", x, g.add("Slice", "/encoders/Slice_1", table, zero, count, zero)
+    )
     mask = _mask(g, count, zero, one)
     for i, block in enumerate(encoder.blocks):
         x = _block(g, f"/blocks.{i}", x, mask, block)
@@ -92,7 +98,9 @@ def build(encoder: SemanticEncoder) -> onnx.ModelProto:
 
 def _mask(g: _Graph, count: str, zero: str, one: str) -> str:
     """[N, N]: 0 where key block is the query's or one of the `BLOCKS_BACK` before, else `HIDDEN`."""
-    scalar = [g.add("Squeeze", f"/mask/Squeeze_{i}", v, zero) for i, v in enumerate((zero, count, one))]
+    scalar = [
+        g.add("Squeeze", f"/mask/Squeeze_{i}", v, zero) for i, v in enumerate((zero, count, one))
+    ]
     block = g.add("Div", "/mask/Div", g.add("Range", "/mask/Range", *scalar), g.number(BLOCK))
     query = g.add("Unsqueeze", "/mask/Unsqueeze", block, one)
     behind = g.add("Sub", "/mask/Sub", query, g.add("Unsqueeze", "/mask/Unsqueeze_1", block, zero))

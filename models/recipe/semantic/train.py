@@ -68,7 +68,9 @@ class _Mixer(nn.Module):
         super().__init__()
         self.over_time = nn.Conv1d(INNER, INNER, 7, padding=3, groups=INNER)
         self.norm = nn.LayerNorm(INNER)
-        self.mlp = nn.Sequential(nn.Linear(INNER, 3 * INNER), nn.GELU(), nn.Linear(3 * INNER, INNER))
+        self.mlp = nn.Sequential(
+            nn.Linear(INNER, 3 * INNER), nn.GELU(), nn.Linear(3 * INNER, INNER)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.mlp(self.norm(self.over_time(x.transpose(1, 2)).transpose(1, 2)))
@@ -113,7 +115,9 @@ class Learner(nn.Module):
 WEIGHTS = {"ctc": 1.0, "mel": MEL, "pitch": PITCH, "voicing": VOICING, "commitment": COMMITMENT}
 
 
-def train(clips: Sequence[Clip], judge: Sequence[Clip], folder: Path, schedule: Schedule) -> Learner:
+def train(
+    clips: Sequence[Clip], judge: Sequence[Clip], folder: Path, schedule: Schedule
+) -> Learner:
     """Train, or go on from `folder/checkpoint.pt`; `judge` (held-out voices) is only measured."""
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
@@ -150,7 +154,9 @@ def train(clips: Sequence[Clip], judge: Sequence[Clip], folder: Path, schedule: 
             log.info("step %d %s, %.2f s/step", step, shown, (time.monotonic() - began) / 50)
             began = time.monotonic()
         if step % 250 == 0 or step == schedule.steps:
-            log.info("step %d errors %s", step, phoneme_errors(model, judge, step > schedule.codes_from))
+            log.info(
+                "step %d errors %s", step, phoneme_errors(model, judge, step > schedule.codes_from)
+            )
             torch.save(
                 {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step},
                 checkpoint,

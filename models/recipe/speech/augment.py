@@ -55,7 +55,9 @@ def noise(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
     return np.asarray(wave / np.sqrt((wave**2).mean() + 1e-20))
 
 
-def add_noise(wave: Wave, decibels: float, rng: np.random.Generator, what: Wave | None = None) -> Wave:
+def add_noise(
+    wave: Wave, decibels: float, rng: np.random.Generator, what: Wave | None = None
+) -> Wave:
     """Mix `what` (or coloured noise) under `wave` at a signal-to-noise ratio of `decibels`."""
     other = noise(len(wave), rng) if what is None else _fit(what, len(wave)).astype(np.float64)
     power = np.sqrt((wave.astype(np.float64) ** 2).mean() + 1e-12)

@@ -11,8 +11,7 @@ from aqaa.models.recipe.speech.voices import phonemise
 
 BLANK = 0  # CTC's blank; the phonemes count from 1
 PHONEMES: tuple[str, ...] = tuple(
-    "p b t d k ɡ f v θ ð s z ʃ ʒ h tʃ dʒ m n ŋ l ɹ j w"
-    " i ɪ ɛ æ ɑ ɔ ʊ u ʌ ə ɚ aɪ aʊ eɪ oʊ ɔɪ".split()
+    "p b t d k ɡ f v θ ð s z ʃ ʒ h tʃ dʒ m n ŋ l ɹ j w i ɪ ɛ æ ɑ ɔ ʊ u ʌ ə ɚ aɪ aʊ eɪ oʊ ɔɪ".split()
 )
 CLASSES = len(PHONEMES) + 1
 
