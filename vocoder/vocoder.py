@@ -8,7 +8,7 @@ import numpy as np
 
 from aqaa.models.bundle import VocoderConfig, VoicesConfig
 from aqaa.models.errors import BundleError, InputError, StreamClosedError
-from aqaa.vocoder.config import load_config
+from aqaa.vocoder.config import MelConfig, load_config
 from aqaa.vocoder.loading import load_flow, load_hift
 from aqaa.vocoder.noise import KeyedNoise, Noise
 from aqaa.vocoder.state import Chunk, Grid, StreamState, due, feed
@@ -29,8 +29,9 @@ class Vocoder:
     the same time for chunks of one shape are computed in one call.
     """
 
-    def __init__(self, speaker: Speaker, voices: Mapping[str, Voice]) -> None:
+    def __init__(self, speaker: Speaker, mel: MelConfig, voices: Mapping[str, Voice]) -> None:
         self.speaker = speaker
+        self.mel = mel
         self.voices = voices
         self._prompts = {name: speaker.prompt(voice) for name, voice in voices.items()}
         self._speak: Speak = Together(speaker.speak, speaker.shape, lanes=1, most=MOST_TOGETHER)
@@ -52,7 +53,7 @@ class Vocoder:
             load_hift(config.path, described.hift).to(device),
             config,
         )
-        return cls(speaker, found)
+        return cls(speaker, described.feat_extractor, found)
 
     @property
     def rate(self) -> int:

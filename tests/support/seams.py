@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import published_stream
 import torch
 from numpy.typing import NDArray
 
 from aqaa.models.bundle import VocoderConfig
 from aqaa.vocoder.config import MelConfig
 from aqaa.vocoder.mel import log_mel
-from aqaa.vocoder.noise import KeyedNoise
-from aqaa.vocoder.state import due, feed
+from aqaa.vocoder.noise import Noise
+from aqaa.vocoder.state import Chunk, Grid, StreamState, due, feed
 from aqaa.vocoder.stream import Sound, Speaker
 from aqaa.vocoder.vocoder import Vocoder
 
@@ -30,7 +31,6 @@ class Seams:
     elsewhere: NDArray[np.float32]
     tail: NDArray[np.float32]  # of the last 40 ms
     join_jumps: NDArray[np.float32]  # |x[n] - x[n-1]| where n begins a piece
-    tail_jumps: NDArray[np.float32]
     rare_jump: float  # 99.9th percentile of the other jumps
     lengths: tuple[int, int]
 
@@ -53,13 +53,11 @@ def compare(pieces: Sequence[Sound], whole: Sound, mel: MelConfig) -> Seams:
     jumps = np.abs(np.diff(streamed))
     at_join = np.zeros(len(jumps), bool)
     at_join[joins - 1] = True
-    tail_samples = round(TAIL_SECONDS * mel.sampling_rate)
     return Seams(
         distance[near],
         distance[~near & ~tail],
         distance[tail],
         jumps[at_join],
-        jumps[-tail_samples:],
         float(np.percentile(jumps[~at_join], RARE)),
         (len(streamed), len(whole)),
     )
@@ -77,10 +75,14 @@ class Report:
         return float(np.concatenate([one.elsewhere for one in self.seams]).mean())
 
     @property
+    def join_distance(self) -> float:
+        """Mean log-mel distance at joins, in nepers."""
+        return float(np.concatenate([one.at_joins for one in self.seams]).mean())
+
+    @property
     def join_ratio(self) -> float:
         """Mean log-mel distance at joins over that away from them."""
-        joins = np.concatenate([one.at_joins for one in self.seams])
-        return float(joins.mean()) / self.distance
+        return self.join_distance / self.distance
 
     @property
     def tail_ratio(self) -> float:
@@ -104,43 +106,73 @@ class Report:
         return all(ours == theirs for ours, theirs in (one.lengths for one in self.seams))
 
 
-def streamed(
-    vocoder: Vocoder, utterances: Sequence[Sequence[int]], voice: str, config: VocoderConfig
-) -> list[list[Sound]]:
-    """The pieces of each utterance under `config`'s schedule.
-
-    The utterances go in step, as sessions do that wait at the same time, which is much faster.
-    """
+def measure(
+    vocoder: Vocoder,
+    utterances: Sequence[Sequence[int]],
+    config: VocoderConfig,
+    noise: Noise,
+) -> Report:
+    """The seams of `utterances` in the first voice under `config`'s schedule."""
     speaker = Speaker(vocoder.speaker.flow, vocoder.speaker.hift, config)
-    prompt = speaker.prompt(vocoder.voices[voice])
-    states = [feed(speaker.start(prompt, KeyedNoise(), 1.0), tokens) for tokens in utterances]
+    prompt = speaker.prompt(next(iter(vocoder.voices.values())))
+    states = [feed(speaker.start(prompt, noise, 1.0), tokens) for tokens in utterances]
+    wholes = [sound for _, sound in speaker.speak([_last(state, config) for state in states])]
+    pieces = _streamed(speaker, states, config)
+    pairs = zip(pieces, wholes, strict=True)
+    return Report([compare(parts, whole, vocoder.mel) for parts, whole in pairs])
+
+
+def _last(state: StreamState, config: VocoderConfig) -> Chunk:
+    chunk = due(state, config, final=True)
+    if chunk is None:
+        raise ValueError("an utterance without tokens has no seams")
+    return chunk
+
+
+def _streamed(
+    speaker: Speaker, states: list[StreamState], config: VocoderConfig
+) -> list[list[Sound]]:
+    """Each stream's pieces. They go in step, as sessions do that wait at the same time: faster."""
     pieces: list[list[Sound]] = [[] for _ in states]
     speaking = list(range(len(states)))
     while speaking:
-        chunks, ended = [], []
-        for i in speaking:
-            chunk = due(states[i], config)
-            if chunk is None:
-                chunk = due(states[i], config, final=True)
-                ended.append(i)
-            assert chunk is not None
-            chunks.append(chunk)
+        chunks = [due(states[i], config) or _last(states[i], config) for i in speaking]
         for i, (state, sound) in zip(speaking, speaker.speak(chunks), strict=True):
             states[i] = state
             pieces[i].append(sound)
-        speaking = [i for i in speaking if i not in ended]
+        speaking = [i for i, chunk in zip(speaking, chunks, strict=True) if not chunk.last]
     return pieces
 
 
-def whole(
-    vocoder: Vocoder, utterances: Sequence[Sequence[int]], voice: str, config: VocoderConfig
-) -> list[Sound]:
-    """Each utterance in one piece: its only chunk is its last."""
-    speaker = Speaker(vocoder.speaker.flow, vocoder.speaker.hift, config)
-    prompt = speaker.prompt(vocoder.voices[voice])
-    chunks = []
-    for tokens in utterances:
-        chunk = due(feed(speaker.start(prompt, KeyedNoise(), 1.0), tokens), config, final=True)
-        assert chunk is not None
-        chunks.append(chunk)
-    return [sound for _, sound in speaker.speak(chunks)]
+def measure_published(
+    vocoder: Vocoder, utterances: Sequence[Sequence[int]], noise: Noise, hop_tokens: int
+) -> Report:
+    """The seams of the published scheme (SPEC 7.2), with the noise tied to frames as ours is.
+
+    The published code draws it anew in every call, which would take it further from the whole.
+    """
+    speaker = vocoder.speaker
+    prompt = speaker.prompt(next(iter(vocoder.voices.values())))
+    grid = Grid(vocoder.rate, speaker.hop, 1.0)
+    known, mels = prompt.mel.shape[1], prompt.mel.shape[0]
+
+    def pieces(tokens: Sequence[int], hop: int) -> list[Sound]:
+        def at(call: int, frames: int) -> torch.Tensor:
+            first = int(call * hop / grid.frame_tokens)
+            parts = [noise.mel(-known, 0, mels), noise.mel(first, first + frames - known, mels)]
+            return torch.cat(parts, dim=1)[None] * speaker.config.temperature
+
+        calls = published_stream.speak(
+            speaker.flow, speaker.hift, prompt, tokens, at,
+            hop_tokens=hop,
+            keep=published_stream.overlap_frames(vocoder.rate, speaker.hop),
+            steps=speaker.config.steps,
+        )  # fmt: skip
+        return [call.sound.numpy() for call in calls]
+
+    return Report(
+        [
+            compare(pieces(tokens, hop_tokens), pieces(tokens, len(tokens))[0], vocoder.mel)
+            for tokens in utterances
+        ]
+    )

@@ -83,7 +83,7 @@ def tiny_vocoder(config: VocoderConfig, *names: str) -> Vocoder:
         name: Voice(name, torch.tensor(tokens(2, seed)), torch.randn(21, 80), torch.randn(192))
         for seed, name in enumerate(names)
     }
-    return Vocoder(Speaker(flow, hift, config), voices)
+    return Vocoder(Speaker(flow, hift, config), described.feat_extractor, voices)
 
 
 def tokens(groups: int, seed: int = 0) -> list[int]:

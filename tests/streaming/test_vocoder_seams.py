@@ -1,0 +1,158 @@
+"""Streamed sound against the same sound made in one piece: no seam may be heard.
+
+The measure, over utterances and schedules: the log-mel distance at joins is at most 1.1 times
+that away from them, no join has a jump that is rare elsewhere, lengths are equal to the sample, and
+the last 40 ms are as clean as the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from numpy.typing import NDArray
+from seams import Report, measure, measure_published
+from tiny_vocoder import fixture_vocoder, tokens
+from torch import Tensor
+
+from aqaa.models.bundle import GROUP_TOKENS, TOKENIZER_RATE, load_bundle, nano_path
+from aqaa.tokenizers.dual import DualTokenizer
+from aqaa.vocoder.noise import KeyedNoise, Noise
+from aqaa.vocoder.vocoder import Vocoder
+
+MOST_AT_JOINS = 1.1  # times the distance elsewhere
+MODELS = ("published", "nano")
+NANO_UTTERANCES = 50
+SCHEDULES = [(1,), (2,), (1, 2), (1, 2, 3), (3,), (1, 1, 2, 3, 4)]  # groups in each chunk
+
+
+class GivenNoise(KeyedNoise):
+    """The reference's noise where it has some: on the prompt and the frames after it."""
+
+    def __init__(self, z: NDArray[np.float32], prompt: int) -> None:
+        super().__init__()
+        self.given = torch.from_numpy(z[0])
+        self.prompt = prompt
+
+    def mel(self, first: int, last: int, mels: int) -> Tensor:
+        """See `Noise.mel`."""
+        drawn = super().mel(first, last, mels)
+        begin, end = first + self.prompt, min(last + self.prompt, self.given.shape[1])
+        if 0 <= begin < end:
+            drawn[:, : end - begin] = self.given[:, begin:end]
+        return drawn
+
+
+@dataclass(frozen=True)
+class Case:
+    """A vocoder, what it says, and the noise that it says it with."""
+
+    vocoder: Vocoder
+    utterances: Sequence[Sequence[int]]
+    noise: Noise
+
+    def report(self, **settings: object) -> Report:
+        config = self.vocoder.speaker.config.model_copy(update=settings)
+        return measure(self.vocoder, self.utterances, config, self.noise)
+
+
+@pytest.fixture(scope="module")
+def published(fixtures_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """The fixtures' checkpoint (published layout, random weights) and the noise given there."""
+    directory = tmp_path_factory.mktemp("voices")
+    vocoder = fixture_vocoder(directory, fixtures_dir, "any", steps=2, context_groups=2)
+    with np.load(fixtures_dir / "expected" / "flow.npz") as reference:
+        noise = GivenNoise(reference["a/z"], reference["a/prompt_feat"].shape[1])
+    return Case(vocoder, [tokens(groups, seed) for groups in (7, 9) for seed in range(4)], noise)
+
+
+@pytest.fixture(scope="module")
+def nano() -> Case:
+    """The bundle that ships, saying 50 stretches of the recordings that ship with it."""
+    if not (nano_path() / "aqaa.toml").is_file():
+        pytest.skip("models/nano has not been trained yet: make nano")
+    bundle = load_bundle(nano_path())
+    tokenizer = DualTokenizer.load(bundle)
+    recordings = []
+    for file in sorted((nano_path() / "examples").glob("*.[fw]*")):
+        wave, rate = soundfile.read(file, dtype="float32")
+        assert rate == TOKENIZER_RATE
+        recordings.append([i - bundle.tokens.audio_offset for i in tokenizer.encode(wave)])
+    utterances = []
+    for i in range(NANO_UTTERANCES):
+        said = recordings[i % len(recordings)]
+        groups = 5 + i % 6
+        free = max(1, len(said) // GROUP_TOKENS - groups)
+        first = (i // len(recordings) * 3) % free
+        utterances.append(said[first * GROUP_TOKENS : (first + groups) * GROUP_TOKENS])
+    return Case(Vocoder.load(bundle.vocoder, bundle.voices), utterances, KeyedNoise())
+
+
+class Reports:
+    """Reports by model and schedule, each made when it is first asked for."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._request = request
+        self._made: dict[tuple[str, tuple[int, ...]], Report] = {}
+
+    def of(self, model: str, schedule: tuple[int, ...]) -> Report:
+        if (model, schedule) not in self._made:
+            case: Case = self._request.getfixturevalue(model)
+            self._made[model, schedule] = case.report(chunk_groups=schedule)
+        return self._made[model, schedule]
+
+
+@pytest.fixture(scope="module")
+def reports(request: pytest.FixtureRequest) -> Reports:
+    return Reports(request)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+@pytest.mark.parametrize("model", MODELS)
+def test_joins_are_as_near_to_the_whole_as_the_rest(
+    reports: Reports, model: str, schedule: tuple[int, ...]
+) -> None:
+    report = reports.of(model, schedule)
+    assert report.joins > 0
+    assert report.join_ratio <= MOST_AT_JOINS
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_join_has_a_jump_that_is_rare_elsewhere(reports: Reports, model: str) -> None:
+    found = [reports.of(model, schedule) for schedule in SCHEDULES]
+    assert sum(report.clicks for report in found) == 0
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_streams_are_as_long_as_the_whole(reports: Reports, model: str) -> None:
+    assert all(reports.of(model, schedule).same_lengths for schedule in SCHEDULES)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_last_40_ms_are_as_clean_as_the_rest(reports: Reports, model: str) -> None:
+    every = [one for schedule in SCHEDULES for one in reports.of(model, schedule).seams]
+    assert Report(every).tail_ratio <= MOST_AT_JOINS
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_stream_without_overlap_is_caught(model: str, request: pytest.FixtureRequest) -> None:
+    """The measure can fail: here nothing is held back, so nothing is mended at the joins."""
+    case: Case = request.getfixturevalue(model)
+    assert case.report(chunk_groups=(1, 2), lookahead_frames=0).join_ratio > MOST_AT_JOINS
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_worse_than_the_published_scheme(model: str, request: pytest.FixtureRequest) -> None:
+    """Which waits for 60 tokens in its fixture and 103 as published, where this waits for 5."""
+    case: Case = request.getfixturevalue(model)
+    long = [[*chain.from_iterable(case.utterances[i : i + 4])] for i in (0, 4)]
+    theirs = measure_published(case.vocoder, long, case.noise, hop_tokens=40)
+    ours = Case(case.vocoder, long, case.noise).report()
+    assert ours.join_distance <= theirs.join_distance
+    assert ours.clicks <= theirs.clicks
