@@ -10,7 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aqaa.models.bundle import TOKENIZER_RATE, Bundle, load_bundle
+from aqaa.models.bundle import (
+    GROUP_SECONDS,
+    GROUP_TOKENS,
+    TOKENIZER_RATE,
+    Bundle,
+    load_bundle,
+)
 from aqaa.models.errors import EngineError
 from aqaa.server.config import Settings
 from aqaa.server.conversation.prompt import PromptBuilder, SystemTurn, Turn, UserTurn
@@ -31,6 +37,7 @@ log = logging.getLogger(__name__)
 WARM_SECONDS = 1.0  # of noise that is tokenised
 WARM_TOKENS = 100  # ids of the answer to it: several groups, so that the vocoder's chunks grow
 WARM_GROUPS = 12
+HEADER_TOKENS = 64  # of a prompt beside its speech, generously; instructions come on top
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ class Runtime:
                 clock=MonotonicClock(),
                 ahead_seconds=settings.ahead_seconds,
             ),
-            max_turn_seconds=settings.max_turn_seconds,
+            max_turn_seconds=min(settings.max_turn_seconds, _longest_turn(bundle)),
             speculation=settings.speculation,
         )
         runtime = cls(house, time.monotonic() - began)
@@ -109,6 +116,13 @@ class Runtime:
             self.loaded_seconds,
             time.monotonic() - began,
         )
+
+
+def _longest_turn(bundle: Bundle) -> float:
+    """Seconds of speech that leave room in the context for an answer and the turn's headers."""
+    context = bundle.decoder.context
+    room = context - min(bundle.sampling.max_tokens, context // 2) - HEADER_TOKENS
+    return room // GROUP_TOKENS * GROUP_SECONDS
 
 
 def _hear(house: House, samples: np.ndarray[tuple[int], np.dtype[np.float32]]) -> list[int]:
