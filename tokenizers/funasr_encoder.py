@@ -30,6 +30,8 @@ CHUNK_FRAMES = 4
 WINDOW_BACK = 5
 LOOK_BACK_CHUNKS = 4
 
+_LONGEST_REASON = 400  # characters
+
 _import_lock = threading.Lock()
 
 
@@ -82,8 +84,10 @@ class ChunkEncoder:
         weights = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
         try:
             network.load_state_dict(weights, assign=True)
-        except RuntimeError as error:
-            raise BundleError(f"encoder tensors do not fit encoder_conf: {error}") from error
+        except RuntimeError as error:  # lists every tensor, of which there are hundreds
+            raise BundleError(
+                f"encoder tensors do not fit encoder_conf: {str(error)[:_LONGEST_REASON]}"
+            ) from error
         return cls(network.float().eval().to(device), input_size, device)
 
     def initial_state(self) -> EncoderState:

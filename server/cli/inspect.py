@@ -39,10 +39,13 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a model bundle holds, whether every part loads, and the memory it will take."""
+    from rich.console import Console
+
     from aqaa.models.bundle import load_bundle
 
     bundle = load_bundle(directory)
-    parts = examine(bundle)
+    with Console(stderr=True).status(f"loading the parts of {bundle.name}"):
+        parts = examine(bundle)
     engine, reason = _engine(bundle)
     if as_json:
         report = {
@@ -58,8 +61,6 @@ def inspect(
         }
         typer.echo(json.dumps(report, indent=2))
     else:
-        from rich.console import Console
-
         console = Console()
         console.print(_table(bundle, parts))
         console.print(f"engine: {engine} ({reason})")

@@ -51,9 +51,10 @@ def tokens(
     from aqaa.tokenizers.dual import DualTokenizer
     from aqaa.tokenizers.files import read_audio
 
-    samples = read_audio(recording)
-    dual = DualTokenizer.load(load_bundle(model or nano_path()))
-    heard = (_streamed if stream else _whole)(dual, samples, str(recording))
+    with Console(stderr=True).status(f"tokenizing {recording}"):
+        samples = read_audio(recording)
+        dual = DualTokenizer.load(load_bundle(model or nano_path()))
+        heard = (_streamed if stream else _whole)(dual, samples, str(recording))
     if as_json:
         typer.echo(json.dumps(asdict(heard)))
         return
