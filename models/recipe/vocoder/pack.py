@@ -13,7 +13,7 @@ from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, layout
 from aqaa.models.recipe.vocoder.train_flow import speaker_embedding
 from aqaa.vocoder.voices import Voice, save_voice
 
-PROMPT_GROUPS = (8, 14)  # 0.96 to 1.7 s: every window of a stream carries the prompt with it
+PROMPT_GROUPS = 8  # at least, 0.96 s; not many more: every window of a stream carries the prompt
 VOICES = {
     "joe": "Male, calm; taught by the piper voice en_US-joe-medium.",
     "alpha": "Female, bright; taught by Kokoro-82M's style jf_alpha speaking English.",
@@ -33,14 +33,13 @@ def pack_voices(
     """Write every voice of `VOICES`: its shortest utterance that makes a prompt."""
     folder = directory or nano_path() / "voices"
     folder.mkdir(parents=True, exist_ok=True)
-    low, high = PROMPT_GROUPS
     for name, description in VOICES.items():
         fitting = [
             (len(ids), i)
             for i, (r, ids) in enumerate(zip(recordings, tokens, strict=True))
             if r.utterance.voice == name
             and (r.utterance.rate, r.mood) == (1.0, "plain")
-            and low <= len(ids) // GROUP_TOKENS <= high
+            and len(ids) // GROUP_TOKENS >= PROMPT_GROUPS
         ]
         _, best = min(fitting)
         ids, recording = tokens[best], recordings[best]

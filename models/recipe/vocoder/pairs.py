@@ -25,6 +25,7 @@ from aqaa.models.recipe.vocoder.corpus import Recording
 from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES
 
 CEPSTRA = 13  # of the mel, for alignment: the coarse shape of the spectrum, not its harmonics
+TEMPOS: tuple[Style, ...] = ("slow", "fast")
 SILENCE = -9.0  # log mel; what is softer is the recording's noise floor, not the speaker
 SLOPE_COST = 0.3  # added to every step that stretches time, so that silence is not folded at will
 
@@ -65,7 +66,7 @@ def pieces(recordings: list[Recording], tokens: list[list[int]]) -> list[Piece]:
     made = [_piece(t, r.mel, r.utterance.voice) for t, r in heard]
     for t, r in heard:
         if r.utterance.voice == "joe" and r.mood == "plain" and t:
-            made += [_stretched(t, r.mel, style) for style in STRETCH]
+            made += [_stretched(t, r.mel, style) for style in TEMPOS]
     made += [
         _piece(t, warp(r.mel, female[r.utterance.text].mel), "alpha")
         for t, r in track(heard, "warping")

@@ -52,12 +52,22 @@ class Recipe:
         """One line of the log."""
         logging.getLogger("aqaa.recipe.vocoder").info(line)
 
-    def model(self, name: str) -> torch.nn.Module:
-        """The network of checkpoint `name`.pt, ready for inference."""
-        model = Flow(settings().flow) if name == "flow" else Hift(settings().hift)
+    def flow(self) -> Flow:
+        """The trained flow, ready for inference."""
+        model = Flow(settings().flow)
+        self._fill(model, "flow")
+        return model
+
+    def hift(self, name: str) -> Hift:
+        """The generator of checkpoint `name`.pt, ready for inference."""
+        model = Hift(settings().hift)
+        self._fill(model, name)
+        return model
+
+    def _fill(self, model: torch.nn.Module, name: str) -> None:
         saved = torch.load(self.folder / f"{name}.pt", weights_only=True)
         model.load_state_dict(saved["model"])
-        return model.eval()
+        model.eval()
 
 
 def nano_encoder() -> Callable[[NDArray[np.float32]], list[int]]:
@@ -92,7 +102,7 @@ def flow_stage(recipe: Recipe) -> None:
 
 def tune_stage(recipe: Recipe) -> None:
     """The generator goes on with the mels that the flow makes of the corpus's own tokens."""
-    flow, hift = recipe.model("flow"), recipe.model("hift")
+    flow, hift = recipe.flow(), recipe.hift("hift")
     training, _ = held_out(list(zip(recipe.corpus(), recipe.tokens(), strict=True)))
     pairs = []
     for recording, tokens in track(training, "rendering"):
@@ -107,7 +117,7 @@ def tune_stage(recipe: Recipe) -> None:
 
 def pack_stage(recipe: Recipe) -> None:
     """Weights and voices into the bundle."""
-    pack(recipe.model("flow"), recipe.model("tuned"))
+    pack(recipe.flow(), recipe.hift("tuned"))
     pack_voices(recipe.corpus(), recipe.tokens())
 
 

@@ -53,11 +53,12 @@ def train_flow(
     flow: Flow, data: list[Piece], steps: int, checkpoint: Path, log: Callable[[str], None]
 ) -> None:
     """Fit the whole flow to `data`."""
-    mean = torch.cat([p.mel for p in data], dim=1).mean(1)
-    if not checkpoint.exists():  # begin at the mean mel
+    if not checkpoint.exists():
+        mean = torch.cat([p.mel for p in data], dim=1).mean(1)
         with torch.no_grad():
-            flow.length_regulator.model[-1].bias.copy_(mean)
-            flow.decoder.estimator.final_proj.bias.copy_(mean)
+            for name, value in flow.named_parameters():
+                if name.endswith(("length_regulator.model.12.bias", "final_proj.bias")):
+                    value.copy_(mean)  # begin at the mean mel
     draw = _Windows(data)
     train(flow, lambda: flow_losses(flow, draw()), steps=steps, checkpoint=checkpoint, log=log)
 
@@ -98,7 +99,10 @@ def _gather(hidden: Tensor, positions: Tensor) -> Tensor:
     right = (left + 1).clamp(max=hidden.shape[1] - 1)
     weight = (positions - left).to(hidden)[..., None]
     wide = hidden.shape[-1]
-    pick = lambda at: hidden.gather(1, at[..., None].expand(-1, -1, wide))  # noqa: E731
+
+    def pick(at: Tensor) -> Tensor:
+        return hidden.gather(1, at[..., None].expand(-1, -1, wide))
+
     return torch.lerp(pick(left), pick(right), weight)
 
 
