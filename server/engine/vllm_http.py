@@ -14,7 +14,7 @@ import random
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -81,6 +81,7 @@ class VllmHttpEngine(RelayEngine):
         self._client: httpx.AsyncClient | None = None
         self._reachable = False
         self._aborts: set[asyncio.Task[None]] = set()
+        self._lookout: asyncio.Task[None] | None = None
 
     @property
     def alive(self) -> bool:
@@ -93,6 +94,7 @@ class VllmHttpEngine(RelayEngine):
         Raises:
             EngineError: it does not answer, or refuses the key.
         """
+        fresh = self._client is None
         if self._client is None:
             key = self._settings.api_key
             self._client = httpx.AsyncClient(
@@ -102,19 +104,25 @@ class VllmHttpEngine(RelayEngine):
                 limits=httpx.Limits(max_connections=None),  # admission is the gateway's
             )
         try:
-            answer = await self._client.get("/v1/models", timeout=self._settings.connect_timeout)
+            await self._greet(self._client)
+        except EngineError:
+            if fresh:  # others may be at work on an older one
+                await self.close()
+            raise
+        self._reachable = True
+
+    async def _greet(self, client: httpx.AsyncClient) -> None:
+        try:
+            answer = await client.get("/v1/models", timeout=self._settings.connect_timeout)
         except httpx.HTTPError as error:
-            await self.close()
             raise EngineError(
                 f"no vLLM server answers at {self._settings.url} ({type(error).__name__}): "
                 "start `vllm serve --enable-scale-out` or correct the url"
             ) from error
         if answer.status_code in (401, 403):
-            await self.close()
             raise EngineError(f"{self._settings.url} refuses the API key: set vllm_http.api_key")
         if answer.is_success:  # a server with --tokens-only has no such route
             self._adopt(answer.json().get("data", []))
-        self._reachable = True
 
     def _adopt(self, models: list[dict[str, Any]]) -> None:
         """Take over the served context when it is the shorter one."""
@@ -127,6 +135,8 @@ class VllmHttpEngine(RelayEngine):
         """End all work and all connections; running streams raise `EngineDiedError`."""
         self._reachable = False
         await self._stop_all(EngineDiedError("the engine was closed"))
+        if self._lookout is not None:
+            self._lookout.cancel()
         if self._aborts:
             await asyncio.wait(self._aborts)
         client, self._client = self._client, None
@@ -167,10 +177,10 @@ class VllmHttpEngine(RelayEngine):
                     ) from error
             except _LostError as error:
                 if contact.silence + pause > self._settings.give_up_after:
-                    self._reachable = False
+                    self._lose()
                     raise EngineDiedError(
-                        f"the vLLM server at {self._settings.url} is gone ({error}); the next "
-                        "request tries it again"
+                        f"the vLLM server at {self._settings.url} is gone ({error}): "
+                        "try again when it is back"
                     ) from error
                 log.warning("lost %s (%s): trying again", self._settings.url, error)
             if len(received) >= params.max_tokens:
@@ -254,6 +264,19 @@ class VllmHttpEngine(RelayEngine):
             raise _LostError(f"silent, and no /health: {type(error).__name__}") from error
         if answer.status_code >= 500:
             raise _LostError(f"/health says {answer.status_code}")
+
+    def _lose(self) -> None:
+        """The server is gone; look out for it, for an engine that is not ready gets no requests."""
+        self._reachable = False
+        if self._lookout is None or self._lookout.done():
+            self._lookout = asyncio.create_task(self._look_out())
+
+    async def _look_out(self) -> None:
+        while not self._reachable and self._client is not None:
+            await asyncio.sleep(self._settings.probe_after)
+            with suppress(_LostError, EngineDiedError):
+                await self._probe()
+                self._reachable = True
 
     def _abort(self, request_id: str) -> None:
         """Tell the server as well: a router between may keep the request when we hang up."""

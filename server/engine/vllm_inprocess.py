@@ -154,8 +154,11 @@ class VllmEngine(RelayEngine):
 
     def _died(self) -> None:
         self._unwatch()
-        error = EngineDiedError("vLLM's decoder process died; the next request starts it anew")
+        error = EngineDiedError("vLLM's decoder process died; it is being started anew")
         self._obituary = asyncio.create_task(self._stop_all(error))
+        # Not at the next request: a gateway that says it is not ready may never get one.
+        self._revival = asyncio.create_task(self._bring_up())
+        self._revival.add_done_callback(_log_failure)
 
     async def _shut_down(self) -> None:
         self._unwatch()
@@ -198,7 +201,7 @@ class VllmEngine(RelayEngine):
                     told = True
         except EngineDeadError as error:
             raise EngineDiedError(
-                "vLLM's decoder process died; the next request starts it anew"
+                "vLLM's decoder process died; it is being started anew"
             ) from error
         except VLLMClientError as error:
             raise InputError(f"vLLM refuses the request: {error}") from error
@@ -206,6 +209,11 @@ class VllmEngine(RelayEngine):
             raise EngineBusyError(f"vLLM refuses for now: {error}") from error
         except EngineGenerateError as error:
             raise EngineError(f"vLLM failed: {error.__cause__ or error}") from error
+
+
+def _log_failure(start: asyncio.Task[None]) -> None:
+    if not start.cancelled() and (error := start.exception()) is not None:
+        log.error("vLLM does not come back, the next request tries again: %s", error)
 
 
 def check_weights(directory: Path) -> None:

@@ -86,7 +86,13 @@ async def test_a_host_that_falls_silent_in_mid_answer_is_dead_within_two_seconds
     with pytest.raises(EngineDiedError):
         await read(stream)
     assert time.monotonic() - silent < 2
+    assert not engine.alive
     proxy.speaks.set()
+
+    async def back() -> bool:
+        return engine.alive
+
+    await until(back, within=10)  # without being asked: who is not ready gets no requests
     assert len(await read(engine.generate("s", prompt, greedy(3)))) == 3
 
 

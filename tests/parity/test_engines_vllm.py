@@ -75,7 +75,7 @@ async def test_the_repetition_rule_equals_the_reference_on_every_case(fixtures_d
 
 
 async def test_a_killed_rank_is_one_typed_error_within_two_seconds(vllm_tp2_engine):
-    """The last test of the sharded engine: it stays dead."""
+    """The last test of the sharded engine, which comes back while nobody waits for it."""
     import psutil
 
     stream = vllm_tp2_engine.generate("rank", [5, 6, 7], greedy(3000))
