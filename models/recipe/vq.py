@@ -1,9 +1,9 @@
-"""A codebook that learns as a running k-means: nearest by Euclid, moved by what it was nearest to."""
+"""A codebook that learns as a running k-means: nearest by Euclid, moved by its members."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 DECAY = 0.99
@@ -34,7 +34,7 @@ class Codebook(nn.Module):
         return F.embedding(self.nearest(x), self.embed)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Quantised x (gradients pass straight through) and the commitment loss; learns if training."""
+        """x quantised (gradients pass straight through), and the commitment; learns if training."""
         ids = self.nearest(x)
         found = F.embedding(ids, self.embed)
         if self.training:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 BACK, NEW = 5, 4  # chunk_size=[0, 4, 5]: a window is 5 old frames and 4 new ones
@@ -45,7 +45,7 @@ def _with_cache(x: Tensor) -> Tensor:
 
 
 def _cache_mask(chunks: int) -> Tensor:
-    """[C, 1, 1, 25], true where a key exists: the first windows have fewer than four before them."""
+    """[C, 1, 1, 25], true where a key exists: the first windows have fewer before them."""
     before = torch.arange(LOOK_BACK * NEW) // NEW  # 0 is the oldest
     exists = torch.arange(chunks)[:, None] >= LOOK_BACK - before[None]
     return F.pad(exists, (0, WINDOW), value=True)[:, None, None]
@@ -75,10 +75,10 @@ class _Attention(nn.Module):
         def split(t: Tensor) -> Tensor:
             return t.reshape(b * c, t.shape[2], self.heads, -1).transpose(1, 2)
 
-        out = F.scaled_dot_product_attention(
+        mixed = F.scaled_dot_product_attention(
             split(q), split(_with_cache(k)), split(_with_cache(v)), attn_mask=mask
         )
-        out = self.linear_out(out.transpose(1, 2).reshape(b, c, WINDOW, width))
+        out: Tensor = self.linear_out(mixed.transpose(1, 2).reshape(b, c, WINDOW, width))
         return out + self._memory(v.reshape(b * c, WINDOW, width)).view(b, c, WINDOW, width)
 
 
@@ -104,9 +104,10 @@ class _Layer(nn.Module):
         self.residual = inner == width
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        attended = self.dropout(self.self_attn(self.norm1(x), mask))
+        attended: Tensor = self.dropout(self.self_attn(self.norm1(x), mask))
         x = x + attended if self.residual else attended
-        return x + self.dropout(self.feed_forward(self.norm2(x)))
+        fed: Tensor = self.dropout(self.feed_forward(self.norm2(x)))
+        return x + fed
 
 
 class WindowedEncoder(nn.Module):

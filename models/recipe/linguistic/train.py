@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aqaa.models.recipe.linguistic.encoder import WindowedEncoder
@@ -111,8 +111,9 @@ def batch_features(model: Speller, rows: Sequence[Row], rng: np.random.Generator
     filters = torch.stack([mel_filters(float(w)) for w in rng.choice(WARPS, len(rows))])
     found = features(waves, filters)
     tilt = np.cos(np.linspace(0, 1, 80) * math.pi * rng.uniform(0.3, 3, (len(rows), 1)))
-    tilt = torch.from_numpy(tilt * rng.normal(0, 0.5, (len(rows), 1))).float().repeat(1, 7)
-    return _mask((found + tilt[:, None] + model.shift) * model.scale, rng)
+    tilt = tilt * rng.normal(0, 0.5, (len(rows), 1))
+    tilted = found + torch.from_numpy(tilt).float().repeat(1, 7)[:, None]
+    return _mask((tilted + model.shift) * model.scale, rng)
 
 
 def spelling_loss(log_probabilities: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
@@ -142,7 +143,7 @@ def train(
     else:
         folder.mkdir(parents=True, exist_ok=True)
         measure_normalisation(model, clips)
-    mean, began = 0.0, time.monotonic()
+    mean, start, began = 0.0, step, time.monotonic()
     while step < schedule.steps:
         rng = np.random.default_rng([7, step])
         rows = make_batch(clips, BATCH_SECONDS, LENGTHS, rng)
@@ -160,11 +161,11 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = schedule.learning_rate(step)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         step += 1
-        mean += (float(loss.detach()) - mean) / min(step, 50)
+        mean += (float(loss.detach()) - mean) / min(step - start, 50)
         if step % 50 == 0:
             log.info("step %d loss %.3f, %.2f s/step", step, mean, (time.monotonic() - began) / 50)
             began = time.monotonic()
@@ -192,7 +193,7 @@ def _place_codes(model: Speller, clips: Sequence[Clip]) -> None:
 
 @torch.no_grad()
 def phoneme_errors(model: Speller, clips: Sequence[Clip]) -> dict[str, float]:
-    """Phoneme error rates in percent, greedy: a voice's own, and `codes` for all through the codes."""
+    """Phoneme error rates in percent, greedy: every voice's, and of all through the `codes`."""
     model.eval()
     wrong: dict[str, list[int]] = {}
     for clip in clips:

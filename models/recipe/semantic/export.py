@@ -7,6 +7,7 @@ block mask must be computed for any length.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,6 +21,7 @@ from aqaa.models.recipe.semantic.network import (
     HEADS,
     MELS,
     WIDTH,
+    Block,
     SemanticEncoder,
 )
 
@@ -43,7 +45,7 @@ class _Graph:
         name = f"constant_{len(self.weights)}"
         return self.weight(name, np.asarray(value, kind))
 
-    def add(self, kind: str, name: str, *inputs: str, **attributes: object) -> str:
+    def add(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:
         out = f"{name}_output_0"
         self.nodes.append(helper.make_node(kind, list(inputs), [out], name, **attributes))
         return out
@@ -67,13 +69,14 @@ class _Graph:
 
     def linear(self, name: str, x: str, layer: nn.Linear) -> str:
         out = self.add("MatMul", f"{name}/MatMul", x, self.weight(f"{name}.weight", layer.weight.T))
-        if layer.bias is None:
+        bias: Tensor | None = layer.bias  # nn.Linear says Tensor, and has None where it has no bias
+        if bias is None:
             return out
-        return self.add("Add", f"{name}/Add", self.weight(f"{name}.bias", layer.bias), out)
+        return self.add("Add", f"{name}/Add", self.weight(f"{name}.bias", bias), out)
 
 
 def build(encoder: SemanticEncoder) -> onnx.ModelProto:
-    """The graph: `feats` float [1, 128, T] and `feats_length` int32 [1] -> `indices` int32 [1, N]."""
+    """The graph: `feats` float [1, 128, T], `feats_length` int32 [1] -> `indices` int32 [1, N]."""
     g = _Graph()
     table = g.weight("encoders.positional_embedding", encoder.positions)
     zero, one, two = g.number([0]), g.number([1]), g.number([2])
@@ -91,13 +94,13 @@ def build(encoder: SemanticEncoder) -> onnx.ModelProto:
         "Add", "/encoders/Add", x, g.add("Slice", "/encoders/Slice_1", table, zero, count, zero)
     )
     mask = _mask(g, count, zero, one)
-    for i, block in enumerate(encoder.blocks):
+    for i, block in enumerate(b for b in encoder.blocks if isinstance(b, Block)):
         x = _block(g, f"/blocks.{i}", x, mask, block)
     return _finish(g, _quantise(g, x, encoder.codebook.embed))
 
 
 def _mask(g: _Graph, count: str, zero: str, one: str) -> str:
-    """[N, N]: 0 where key block is the query's or one of the `BLOCKS_BACK` before, else `HIDDEN`."""
+    """[N, N]: 0 where the key's block is the query's or one of those before, else `HIDDEN`."""
     scalar = [
         g.add("Squeeze", f"/mask/Squeeze_{i}", v, zero) for i, v in enumerate((zero, count, one))
     ]
@@ -110,9 +113,9 @@ def _mask(g: _Graph, count: str, zero: str, one: str) -> str:
     return g.add("Mul", "/mask/Mul", unseen, g.number(HIDDEN, np.float32))
 
 
-def _block(g: _Graph, name: str, x: str, mask: str, block: nn.Module) -> str:
-    attn: nn.Module = block.attn  # type: ignore[assignment]
-    y = g.norm(f"{name}/attn_ln", x, block.attn_ln)  # type: ignore[arg-type]
+def _block(g: _Graph, name: str, x: str, mask: str, block: Block) -> str:
+    attn = block.attn
+    y = g.norm(f"{name}/attn_ln", x, block.attn_ln)
     heads = g.number([0, -1, HEADS, WIDTH // HEADS])
 
     def split(part: str, perm: list[int]) -> str:
@@ -128,11 +131,11 @@ def _block(g: _Graph, name: str, x: str, mask: str, block: nn.Module) -> str:
     mixed = g.add("MatMul", f"{name}/attn/MatMul_1", share, split("value", [0, 2, 1, 3]))
     mixed = g.add("Transpose", f"{name}/attn/Transpose_3", mixed, perm=[0, 2, 1, 3])
     mixed = g.add("Reshape", f"{name}/attn/Reshape_3", mixed, g.number([0, 0, WIDTH]))
-    x = g.add("Add", f"{name}/Add", x, g.linear(f"{name}/attn/out", mixed, attn.out))  # type: ignore[arg-type]
-    y = g.norm(f"{name}/mlp_ln", x, block.mlp_ln)  # type: ignore[arg-type]
-    first, last = block.mlp[0], block.mlp[2]  # type: ignore[index]
-    y = g.gelu(f"{name}/mlp/mlp.1", g.linear(f"{name}/mlp/mlp.0", y, first))
-    return g.add("Add", f"{name}/Add_1", x, g.linear(f"{name}/mlp/mlp.2", y, last))
+    x = g.add("Add", f"{name}/Add", x, g.linear(f"{name}/attn/out", mixed, attn.out))
+    y = g.norm(f"{name}/mlp_ln", x, block.mlp_ln)
+    widen, narrow = (part for part in block.mlp if isinstance(part, nn.Linear))
+    y = g.gelu(f"{name}/mlp/mlp.1", g.linear(f"{name}/mlp/mlp.0", y, widen))
+    return g.add("Add", f"{name}/Add_1", x, g.linear(f"{name}/mlp/mlp.2", y, narrow))
 
 
 def _quantise(g: _Graph, x: str, codes: Tensor) -> str:

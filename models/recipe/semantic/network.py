@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aqaa.models.recipe.vq import Codebook
@@ -78,7 +78,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """[B, T, width] -> [B, T, width]."""
         x = x + self.dropout(self.attn(self.attn_ln(x), mask))
-        return x + self.dropout(self.mlp(self.mlp_ln(x)))
+        fed: Tensor = self.dropout(self.mlp(self.mlp_ln(x)))
+        return x + fed
 
 
 class SemanticEncoder(nn.Module):
@@ -94,7 +95,7 @@ class SemanticEncoder(nn.Module):
         self.positions: Tensor
 
     def forward(self, mel: Tensor, start: int = 0) -> Tensor:
-        """Unit vectors [B, ceil(ceil(T / 2) / 2), width] of log-mel [B, 128, T] from token `start`."""
+        """Unit vectors [B, ceil(ceil(T / 2) / 2), width] of log-mel [B, 128, T] from `start` on."""
         x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
         tokens = x.shape[1]
         x = x + self.positions[start : start + tokens]

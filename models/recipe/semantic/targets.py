@@ -33,7 +33,7 @@ def log_mel(wave: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Pitch:
-    """Every clip's log f0 relative to its voice's mean; NaN where unvoiced. By the clip's address."""
+    """Every clip's log f0 relative to its voice's mean; NaN where unvoiced."""
 
     tracks: dict[tuple[str, str, int], NDArray[np.float32]]
 

@@ -18,7 +18,7 @@ MU = 255.0  # G.711's companding constant
 
 
 def telephone(wave: Wave) -> Wave:
-    """300 to 3,400 Hz and 8-bit mu-law at 8 kHz, as a phone line does; float32 16 kHz in and out."""
+    """300 to 3,400 Hz and 8-bit mu-law at 8 kHz, as a phone line does; 16 kHz in and out."""
     narrow = soxr.resample(wave, RATE, RATE // 2)
     spectrum = np.fft.rfft(narrow)
     hertz = np.fft.rfftfreq(len(narrow), 2 / RATE)
@@ -62,7 +62,8 @@ def add_noise(
     other = noise(len(wave), rng) if what is None else _fit(what, len(wave)).astype(np.float64)
     power = np.sqrt((wave.astype(np.float64) ** 2).mean() + 1e-12)
     level = np.sqrt((other**2).mean() + 1e-12)
-    return (wave + other * (power / level) * 10 ** (-decibels / 20)).astype(np.float32)
+    mixed: Wave = (wave + other * (power / level) * 10 ** (-decibels / 20)).astype(np.float32)
+    return mixed
 
 
 def change_speed(wave: Wave, speed: float) -> Wave:

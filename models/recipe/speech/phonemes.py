@@ -10,9 +10,11 @@ import re
 from aqaa.models.recipe.speech.voices import phonemise
 
 BLANK = 0  # CTC's blank; the phonemes count from 1
-PHONEMES: tuple[str, ...] = tuple(
-    "p b t d k ɡ f v θ ð s z ʃ ʒ h tʃ dʒ m n ŋ l ɹ j w i ɪ ɛ æ ɑ ɔ ʊ u ʌ ə ɚ aɪ aʊ eɪ oʊ ɔɪ".split()
-)
+PHONEMES: tuple[str, ...] = (
+    "p", "b", "t", "d", "k", "ɡ", "f", "v", "θ", "ð", "s", "z", "ʃ", "ʒ", "h", "tʃ", "dʒ", "m",
+    "n", "ŋ", "l", "ɹ", "j", "w", "i", "ɪ", "ɛ", "æ", "ɑ", "ɔ", "ʊ", "u", "ʌ", "ə", "ɚ", "aɪ",
+    "aʊ", "eɪ", "oʊ", "ɔɪ",
+)  # fmt: skip
 CLASSES = len(PHONEMES) + 1
 
 # What espeak-ng distinguishes and we do not: length, flaps, reduced vowels, rare allophones.

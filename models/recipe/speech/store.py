@@ -30,7 +30,7 @@ class Clip:
     @property
     def wave(self) -> Wave:
         """float32 [samples] in [-1, 1]."""
-        return self.pcm.astype(np.float32) / 32768
+        return self.pcm.astype(np.float32) / np.float32(32768)
 
 
 def hear(utterance: Utterance) -> Wave:
