@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from aqaa.models.errors import AqaaError, EngineDiedError
@@ -138,7 +139,7 @@ def _into(items: asyncio.Queue[Item]) -> Callable[[Item], None]:
     loop = asyncio.get_running_loop()
 
     def deliver(item: Item) -> None:
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(items.put_nowait, item)
 
     return deliver

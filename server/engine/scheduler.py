@@ -189,9 +189,8 @@ class Scheduler:
         wanted = min(self._model.context, len(job.prompt) + beyond)
         wanted = max(conversation.granted, -(-wanted // ROOM) * ROOM)
         missing = self._granted - conversation.granted + wanted - self._capacity
-        idle = [
-            k for k, c in self._conversations.items() if c.job is None and c is not conversation
-        ]
+        held = self._conversations.items()
+        idle = [key for key, c in held if c.job is None and c is not conversation]
         if missing > sum(self._conversations[key].granted for key in idle):
             raise EngineBusyError(
                 f"{self._granted} of {self._capacity} ids of room are in use by conversations that "
@@ -322,9 +321,7 @@ class Scheduler:
     def _advance_together(self, picked: list[tuple[_Conversation, Job]]) -> list[Outcome]:
         """One more id of each; a fault leaves all as they were."""
         last = torch.tensor([job.last for _, job in picked])
-        caches = [
-            conversation.cache for conversation, _ in picked if conversation.cache is not None
-        ]
+        caches = [conversation.cache for conversation, _ in picked]
         starts = [len(conversation.ids) for conversation, _ in picked]
         rows = self._model.logits(self._model.step(last, caches, starts))
         for (conversation, job), logits in zip(picked, rows, strict=True):
