@@ -81,15 +81,21 @@ class Workers:
                     self._wake.wait()
                 if self._closed:
                     return
-                _, _, call, future, loop = heapq.heappop(self._jobs)
-            if future.cancelled():
-                continue
-            try:
-                result = call()
-            except BaseException as error:  # whatever it was is the caller's to judge
-                _deliver(loop, future, None, error)
-            else:
-                _deliver(loop, future, result, None)
+                job = heapq.heappop(self._jobs)
+            _do(job)
+            del job  # or an idle thread would keep a session's objects alive
+
+
+def _do(job: _Job) -> None:
+    _, _, call, future, loop = job
+    if future.cancelled():
+        return
+    try:
+        result = call()
+    except BaseException as error:  # whatever it was is the caller's to judge
+        _deliver(loop, future, None, error)
+    else:
+        _deliver(loop, future, result, None)
 
 
 def _deliver(

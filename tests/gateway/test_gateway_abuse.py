@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +16,11 @@ from scripted_server import Served, serving
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from aqaa.server.gateway.outbox import Outbox
 from aqaa.server.protocol.types import Json
+from aqaa.server.session.answer import Answer
+from aqaa.server.session.controller import Conversation
+from aqaa.server.session.ears import Ears
 
 SOON = 20.0  # seconds until a test gives up on something that should happen at once
 SPEECH = base64.b64encode(pcm(1.0, loud=True)).decode()
@@ -204,6 +209,37 @@ HANDSHAKE = (
     "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     "Sec-WebSocket-Version: 13\r\n\r\n"
 )
+
+
+def masked(opcode: int, payload: bytes) -> bytes:
+    """A client's frame; the mask is zero, so the payload stays readable."""
+    return bytes([0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0]) + payload
+
+
+async def test_what_a_client_sends_after_its_close_is_nobodys(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    writer.write(HANDSHAKE.encode())
+    await reader.readuntil(b"\r\n\r\n")
+    append = b'{"type":"input_audio_buffer.append","audio":"AAAA"}'
+    writer.write(masked(8, (1000).to_bytes(2, "big")) + masked(1, append) * 50)
+    with suppress(ConnectionError):
+        await reader.read()
+    await nobody_is_left(served)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    await still_serves(served)
+
+
+async def test_no_object_of_a_session_outlives_it(served: Served) -> None:
+    for _ in range(10):
+        async with connect(served.ws) as client:
+            await at_question(client)
+    await nobody_is_left(served)
+    await asyncio.sleep(0.1)
+    gc.collect()
+    kept = (Conversation, Answer, Ears, Outbox)
+    assert [thing for thing in gc.get_objects() if type(thing) in kept] == []
 
 
 async def test_two_hundred_connections_over_the_limit_are_told_to_try_later(
