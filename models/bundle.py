@@ -168,7 +168,7 @@ class VocoderConfig(Section):
         description="mel frames (11.6 ms) that a chunk holds back until the next group is known",
     )
     context_groups: NonNegative = Field(
-        default=4, description="groups already spoken that a chunk is computed together with"
+        default=2, description="groups already spoken that a chunk is computed together with"
     )
 
 

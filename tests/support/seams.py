@@ -106,20 +106,33 @@ class Report:
         return all(ours == theirs for ours, theirs in (one.lengths for one in self.seams))
 
 
+def whole_sounds(
+    vocoder: Vocoder, utterances: Sequence[Sequence[int]], config: VocoderConfig, noise: Noise
+) -> list[Sound]:
+    """Each utterance in one piece, in the first voice."""
+    speaker, states = _begin(vocoder, utterances, config, noise)
+    return [sound for _, sound in speaker.speak([_last(state, config) for state in states])]
+
+
 def measure(
     vocoder: Vocoder,
     utterances: Sequence[Sequence[int]],
     config: VocoderConfig,
     noise: Noise,
+    wholes: Sequence[Sound],
 ) -> Report:
     """The seams of `utterances` in the first voice under `config`'s schedule."""
-    speaker = Speaker(vocoder.speaker.flow, vocoder.speaker.hift, config)
-    prompt = speaker.prompt(next(iter(vocoder.voices.values())))
-    states = [feed(speaker.start(prompt, noise, 1.0), tokens) for tokens in utterances]
-    wholes = [sound for _, sound in speaker.speak([_last(state, config) for state in states])]
-    pieces = _streamed(speaker, states, config)
+    pieces = _streamed(*_begin(vocoder, utterances, config, noise), config)
     pairs = zip(pieces, wholes, strict=True)
     return Report([compare(parts, whole, vocoder.mel) for parts, whole in pairs])
+
+
+def _begin(
+    vocoder: Vocoder, utterances: Sequence[Sequence[int]], config: VocoderConfig, noise: Noise
+) -> tuple[Speaker, list[StreamState]]:
+    speaker = Speaker(vocoder.speaker.flow, vocoder.speaker.hift, config)
+    prompt = speaker.prompt(next(iter(vocoder.voices.values())))
+    return speaker, [feed(speaker.start(prompt, noise, 1.0), tokens) for tokens in utterances]
 
 
 def _last(state: StreamState, config: VocoderConfig) -> Chunk:
