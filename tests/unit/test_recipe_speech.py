@@ -1,0 +1,103 @@
+"""The corpus: who may speak in it, what is said, and what a channel does to it."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aqaa.models.errors import UnknownVoiceError
+from aqaa.models.recipe.speech.augment import add_noise, change_speed, distort, telephone
+from aqaa.models.recipe.speech.batches import make_row
+from aqaa.models.recipe.speech.corpus import held_out_plan, plan
+from aqaa.models.recipe.speech.phonemes import collapse, edit_distance
+from aqaa.models.recipe.speech.store import Clip
+from aqaa.models.recipe.speech.texts import sentences
+from aqaa.models.recipe.speech.voices import HELD_OUT, SPOKEN, TEACHERS, VOICES, synthesise
+
+
+def tone(hertz: float, seconds: float = 1.0) -> np.ndarray:
+    return (0.3 * np.sin(2 * np.pi * hertz * np.arange(int(16_000 * seconds)) / 16_000)).astype(
+        np.float32
+    )
+
+
+def test_held_out_voices_are_neither_spoken_nor_mixed_into_spoken_ones() -> None:
+    assert not set(HELD_OUT) & set(SPOKEN)
+    assert set(TEACHERS) <= set(SPOKEN)
+    own_words = {VOICES[name].model.split(":")[0] for name in HELD_OUT}
+    for name in SPOKEN:
+        assert not {part.split(":")[0] for part in VOICES[name].model.split()} & own_words
+
+
+def test_every_training_voice_speaks_and_the_plan_outlives_an_edit_of_the_domain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AQAA_NANO_WORK", str(tmp_path))
+    first = plan()
+    assert Counter(u.voice for u in first).keys() == set(SPOKEN)
+    monkeypatch.setattr("aqaa.models.recipe.speech.corpus.sentences", lambda *_: [])
+    assert plan() == first
+
+
+def test_held_out_voices_are_measured_on_texts_of_their_own() -> None:
+    assert {u.voice for u in held_out_plan()} == set(HELD_OUT)
+
+
+def test_texts_are_different_and_the_same_for_a_seed() -> None:
+    texts = sentences(300, seed=4)
+    assert len(set(texts)) == 300
+    assert texts == sentences(300, seed=4) != sentences(300, seed=5)
+
+
+def test_an_unknown_voice_is_refused_with_the_names_of_those_there_are() -> None:
+    with pytest.raises(UnknownVoiceError, match="joe"):
+        synthesise("hello", "nobody")
+
+
+def test_telephone_keeps_the_speech_band_and_drops_what_lies_outside() -> None:
+    def loudness(wave: np.ndarray) -> float:
+        return float(np.sqrt((wave[4000:12000] ** 2).mean()))
+
+    for hertz in (500, 1000, 3000):
+        assert loudness(telephone(tone(hertz))) > 0.8 * loudness(tone(hertz))
+    for hertz in (60, 5000, 7000):
+        assert loudness(telephone(tone(hertz))) < 0.1 * loudness(tone(hertz))
+
+
+def test_noise_is_as_loud_as_asked() -> None:
+    wave = tone(440)
+    added = add_noise(wave, 15.0, np.random.default_rng(0)) - wave
+    ratio = 10 * np.log10((wave**2).mean() / (added**2).mean())
+    assert ratio == pytest.approx(15.0, abs=0.1)
+
+
+def test_faster_is_shorter_and_higher() -> None:
+    fast = change_speed(tone(400), 1.25)
+    assert len(fast) == pytest.approx(16_000 / 1.25, abs=2)
+    assert np.argmax(np.abs(np.fft.rfft(fast[:8000]))) * 2 == pytest.approx(500, abs=4)
+
+
+def test_a_distorted_wave_keeps_its_length_and_is_finite() -> None:
+    for seed in range(20):
+        wave = distort(tone(300, 0.7), np.random.default_rng(seed), babble=tone(900, 0.2))
+        assert wave.shape == (11_200,)
+        assert np.isfinite(wave).all()
+
+
+def test_a_row_holds_its_clips_whole_where_it_says_they_are() -> None:
+    clip = Clip((tone(500, 0.8) * 32767).astype(np.int16), (1, 2, 3), "joe", "la")
+    row = make_row([clip], 16_000 * 4, np.random.default_rng(2))
+    assert row.phonemes == [1, 2, 3] * len(row.placed)
+    spoken = np.zeros(len(row.clean), bool)
+    for placed in row.placed:
+        end = placed.start + int(len(clip.pcm) / placed.speed) + 1
+        assert np.abs(row.clean[placed.start : end]).max() > 0.3
+        spoken[placed.start : end + 2] = True
+    assert not row.clean[~spoken].any()
+
+
+def test_ctc_collapse_and_edit_distance() -> None:
+    assert collapse([0, 5, 5, 0, 5, 7, 7, 0]) == [5, 5, 7]
+    assert edit_distance([1, 2, 3, 4], [1, 3, 4, 4]) == 2
+    assert edit_distance([], [1, 2]) == 2
