@@ -71,9 +71,56 @@ TINY: dict[str, Any] = {
 }
 
 
-def tiny_vocoder(config: VocoderConfig, *names: str) -> Vocoder:
-    """A vocoder of `TINY`'s dimensions at random weights, with voices `names`."""
-    described = CosyVoiceConfig.model_validate(TINY)
+# The published dimensions (SPEC 7.1): 105 M and 20 M parameters.
+PUBLISHED: dict[str, Any] = {
+    "flow": {
+        "input_size": 512,
+        "output_size": 80,
+        "spk_embed_dim": 192,
+        "vocab_size": 5121,
+        "input_frame_rate": 125 / 3,
+        "encoder": {
+            "input_size": 512,
+            "output_size": 512,
+            "attention_heads": 8,
+            "linear_units": 2048,
+            "num_blocks": 6,
+        },
+        "length_regulator": {"channels": 80, "sampling_ratios": [1, 1, 1, 1]},
+        "decoder": {
+            "cfm_params": {"inference_cfg_rate": 0.7},
+            "estimator": {
+                "in_channels": 320,
+                "out_channels": 80,
+                "channels": [256, 256],
+                "attention_head_dim": 64,
+                "n_blocks": 4,
+                "num_mid_blocks": 12,
+                "num_heads": 8,
+            },
+        },
+    },
+    "hift": {
+        "in_channels": 80,
+        "base_channels": 512,
+        "nb_harmonics": 8,
+        "sampling_rate": 22_050,
+        "upsample_rates": [8, 8],
+        "upsample_kernel_sizes": [16, 16],
+        "istft_params": {"n_fft": 16, "hop_len": 4},
+        "resblock_kernel_sizes": [3, 7, 11],
+        "resblock_dilation_sizes": [[1, 3, 5]] * 3,
+        "source_resblock_kernel_sizes": [7, 11],
+        "source_resblock_dilation_sizes": [[1, 3, 5]] * 2,
+        "f0_predictor": {"in_channels": 80, "cond_channels": 512},
+    },
+    "feat_extractor": TINY["feat_extractor"],
+}
+
+
+def random_vocoder(dimensions: dict[str, Any], config: VocoderConfig, *names: str) -> Vocoder:
+    """A vocoder at random weights, with voices `names` of two groups."""
+    described = CosyVoiceConfig.model_validate(dimensions)
     torch.manual_seed(0)
     flow, hift = Flow(described.flow), Hift(described.hift)
     for module in (flow, hift):
@@ -84,6 +131,11 @@ def tiny_vocoder(config: VocoderConfig, *names: str) -> Vocoder:
         for seed, name in enumerate(names)
     }
     return Vocoder(Speaker(flow, hift, config), described.feat_extractor, voices)
+
+
+def tiny_vocoder(config: VocoderConfig, *names: str) -> Vocoder:
+    """The smallest vocoder, at random weights."""
+    return random_vocoder(TINY, config, *names)
 
 
 def tokens(groups: int, seed: int = 0) -> list[int]:
