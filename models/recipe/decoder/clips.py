@@ -102,7 +102,8 @@ def stretch(tokens: Tokens, style: Style) -> Tokens:
         stream[np.minimum(np.arange(count * per) * read // write, len(stream) - 1)]
         for stream, per in zip(streams, (2, 3), strict=True)
     ]
-    return np.concatenate([picked[0].reshape(-1, 2), picked[1].reshape(-1, 3)], 1).reshape(-1)
+    woven = np.concatenate([picked[0].reshape(-1, 2), picked[1].reshape(-1, 3)], 1)
+    return np.asarray(woven.reshape(-1), np.uint16)
 
 
 def in_mood(wave: Wave, mood: Style) -> Wave:
@@ -128,7 +129,7 @@ def tokenise_answers(
     answers: Sequence[str], moods: Sequence[str], path: Path, encode: Encode
 ) -> None:
     """Writes every answer as joe says it, its slow and fast renderings, and moods of `moods`."""
-    rows: list[tuple[str, str, Sequence[int]]] = []
+    rows: list[tuple[str, str, Sequence[int] | Tokens]] = []
     for text in answers:
         wave = trim(hear(Utterance(text, "joe")), keep=0.05)
         plain = np.asarray(encode(np.pad(wave, (0, RATE // 8))), np.uint16)
@@ -141,7 +142,7 @@ def tokenise_answers(
     save(rows, path)
 
 
-def save(rows: Sequence[tuple[str, str, Sequence[int]]], path: Path) -> None:
+def save(rows: Sequence[tuple[str, str, Sequence[int] | Tokens]], path: Path) -> None:
     """One file of (text, style, audio tokens) rows; whole or not at all."""
     partial = path.with_suffix(".part.npz")
     np.savez_compressed(

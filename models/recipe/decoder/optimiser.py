@@ -12,7 +12,7 @@ _ITERATIONS = 5
 
 def orthogonalise(update: Tensor) -> Tensor:
     """[N, R, C] matrices with all singular values brought near one, in float32."""
-    x = update / (update.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+    x: Tensor = update / (update.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
     turned = x.shape[1] > x.shape[2]
     if turned:
         x = x.mT

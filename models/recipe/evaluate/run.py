@@ -91,7 +91,8 @@ def sound_rows(judged: Sequence[Judged], listener: Listener, scored: int) -> lis
     """
     known = set(load_domain().answers())
     errors = words = teacher_errors = teacher_words = 0
-    scores, teacher_scores = [], []
+    scores: list[float] = []
+    teacher_scores: list[float] = []
     spoken = [one for one in judged if one.answer.text and len(one.answer.wave)]
     heard: dict[str, str] = {}
     for one in spoken:
@@ -214,6 +215,7 @@ def _as_json(condition: str, one: Judged) -> dict[str, object]:
         "text": one.answer.text,
         "heard": one.heard,
         "right": one.right,
+        "right_in_text": is_right(one.answer.text, one.turn.right),
         "legal": one.answer.legal,
         "groups": one.answer.groups,
     }
