@@ -13,7 +13,7 @@ from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, layout
 from aqaa.models.recipe.vocoder.train_flow import speaker_embedding
 from aqaa.vocoder.voices import Voice, save_voice
 
-PROMPT_GROUPS = 8  # at least, 0.96 s; not many more: every window of a stream carries the prompt
+PROMPT_GROUPS = 9  # 1.1 s; every window of a stream carries the prompt, so it is kept short
 VOICES = {
     "joe": "Male, calm; taught by the piper voice en_US-joe-medium.",
     "alpha": "Female, bright; taught by Kokoro-82M's style jf_alpha speaking English.",
@@ -30,7 +30,7 @@ def pack(flow: nn.Module, hift: nn.Module, directory: Path | None = None) -> Non
 def pack_voices(
     recordings: list[Recording], tokens: list[list[int]], directory: Path | None = None
 ) -> None:
-    """Write every voice of `VOICES`: its shortest utterance that makes a prompt."""
+    """Write every voice of `VOICES`: the end of its shortest long enough utterance."""
     folder = directory or nano_path() / "voices"
     folder.mkdir(parents=True, exist_ok=True)
     for name, description in VOICES.items():
@@ -43,11 +43,12 @@ def pack_voices(
         ]
         _, best = min(fitting)
         ids, recording = tokens[best], recordings[best]
-        frames = round(len(ids) // GROUP_TOKENS * GROUP_FRAMES)
+        begin = int((len(ids) // GROUP_TOKENS - PROMPT_GROUPS) * GROUP_FRAMES)
+        mel = recording.mel[:, begin : begin + round(PROMPT_GROUPS * GROUP_FRAMES)]
         voice = Voice(
             name,
-            torch.tensor(ids),
-            recording.mel[:, :frames].T.contiguous(),
+            torch.tensor(ids[-PROMPT_GROUPS * GROUP_TOKENS :]),
+            mel.T.contiguous(),
             speaker_embedding(name),
             recording.utterance.text,
             description,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -32,6 +33,7 @@ BATCH_FRAMES = 1600  # mel frames a batch, about 19 s
 WINDOW_GROUPS = (3, 22)  # 0.36 to 2.6 s
 PROMPT_GROUPS = (7, 12)
 PROMPTED = 0.6  # of the batches
+PRIOR_BATCH_FRAMES, PRIOR_PEAK = 3200, 2e-3
 KNOWN_CONTEXT = 0.5  # of the prompted windows begin with up to half of known mel
 WRONG_TOKENS = 0.02  # replaced by random ones: the decoder errs too
 PRIOR_WEIGHT = 0.3  # of the L1 that makes mu a mel by itself
@@ -49,17 +51,51 @@ def speaker_embedding(name: str) -> Tensor:
     return torch.from_numpy(vector / np.linalg.norm(vector)).float()
 
 
+def seed_embeddings(flow: Flow, codebooks: list[NDArray[np.float32]]) -> None:
+    """Let codes that sound alike begin alike.
+
+    A code is seen a few dozen times in the whole training: from random vectors the flow learns
+    nothing of its sound (tried: 800 steps, not a word could be understood).
+
+    Args:
+        codebooks: the tokenizers' own vectors, [1024, D] and [4096, D'], in the tokens' order.
+    """
+    table = flow.input_embedding.weight
+    size, first = table.shape[1], 0
+    with torch.no_grad():
+        table.mul_(0.05)
+        for sign, codes in zip((1.0, -1.0), codebooks, strict=True):
+            centred = codes - codes.mean(0)
+            _, spread, axes = np.linalg.svd(centred, full_matrices=False)
+            kept = min(size - 1, len(spread))
+            main = torch.from_numpy(centred @ axes[:kept].T).float()
+            table[first : first + len(codes), :kept] += main / main.std()
+            table[first : first + len(codes), -1] += sign  # which codebook it is of
+            first += len(codes)
+
+
+def train_prior(
+    flow: Flow, data: list[Piece], steps: int, checkpoint: Path, log: Callable[[str], None]
+) -> None:
+    """Fit the encoder's half of `flow` by itself, to joe's mels: cheap, and what is understood."""
+    draw = _Windows([p for p in data if p.speaker == "joe"], PRIOR_BATCH_FRAMES, prompted=0.0)
+
+    def losses() -> Losses:
+        batch = draw()
+        return {"l1": functional.l1_loss(_estimate(flow, batch), batch.mel)}
+
+    if not checkpoint.exists():
+        _begin_at_mean(flow, data)
+    flow.decoder.requires_grad_(False)
+    train(flow, losses, steps=steps, checkpoint=checkpoint, log=log, peak=PRIOR_PEAK)
+    flow.decoder.requires_grad_(True)
+
+
 def train_flow(
     flow: Flow, data: list[Piece], steps: int, checkpoint: Path, log: Callable[[str], None]
 ) -> None:
     """Fit the whole flow to `data`."""
-    if not checkpoint.exists():
-        mean = torch.cat([p.mel for p in data], dim=1).mean(1)
-        with torch.no_grad():
-            for name, value in flow.named_parameters():
-                if name.endswith(("length_regulator.model.12.bias", "final_proj.bias")):
-                    value.copy_(mean)  # begin at the mean mel
-    draw = _Windows(data)
+    draw = _Windows(data, BATCH_FRAMES, PROMPTED)
     train(flow, lambda: flow_losses(flow, draw()), steps=steps, checkpoint=checkpoint, log=log)
 
 
@@ -77,8 +113,7 @@ def render(
 
 def flow_losses(flow: Flow, batch: Batch) -> Losses:
     """L1 of the first estimate, and the squared error of the velocity on unknown frames."""
-    hidden = flow.encoder_proj(flow.encode(batch.tokens))
-    mu = flow.length_regulator.model(_gather(hidden, batch.positions).transpose(1, 2))
+    mu = _estimate(flow, batch)
     size = len(batch.mel)
     time = 1.0 - torch.cos(torch.rand(size) * (math.pi / 2))  # the cosine schedule of inference
     noise = torch.randn_like(batch.mel)
@@ -91,6 +126,21 @@ def flow_losses(flow: Flow, batch: Batch) -> Losses:
         "prior": PRIOR_WEIGHT * functional.l1_loss(mu, batch.mel),
         "flow": (error * unknown).sum() / unknown.sum(),
     }
+
+
+def _begin_at_mean(flow: Flow, data: list[Piece]) -> None:
+    mean = torch.cat([p.mel for p in data], dim=1).mean(1)
+    with torch.no_grad():
+        for name, value in flow.named_parameters():
+            if name.endswith(("length_regulator.model.12.bias", "final_proj.bias")):
+                value.copy_(mean)
+
+
+def _estimate(flow: Flow, batch: Batch) -> Tensor:
+    """mu [B, 80, F], each row at its own positions."""
+    hidden = flow.encoder_proj(flow.encode(batch.tokens))
+    mu: Tensor = flow.length_regulator.model(_gather(hidden, batch.positions).transpose(1, 2))
+    return mu
 
 
 def _gather(hidden: Tensor, positions: Tensor) -> Tensor:
@@ -120,8 +170,10 @@ class Batch:
 class _Windows:
     """Draws batches from torch's global generator, which `train` seeds for every step."""
 
-    def __init__(self, data: list[Piece]) -> None:
+    def __init__(self, data: list[Piece], frames: int, prompted: float) -> None:
         self.data = data
+        self.frames = frames
+        self.prompted = prompted
         self.groups = torch.tensor([len(p.tokens) // GROUP_TOKENS for p in data])
         self.embedding = {p.speaker: speaker_embedding(p.speaker) for p in data}
         self.of_speaker: dict[str, list[int]] = {}
@@ -140,11 +192,11 @@ class _Windows:
 
     def __call__(self) -> Batch:
         window = _randint(*WINDOW_GROUPS)
-        prompt = _randint(*PROMPT_GROUPS) if torch.rand(()) < PROMPTED else 0
+        prompt = _randint(*PROMPT_GROUPS) if torch.rand(()) < self.prompted else 0
         fit = self.groups >= window
         chosen = torch.multinomial(
             self.weight * fit,
-            max(4, int(BATCH_FRAMES / ((window + prompt) * GROUP_FRAMES))),
+            max(4, int(self.frames / ((window + prompt) * GROUP_FRAMES))),
             replacement=True,
         )
         return Batch([self._row(i, window, prompt) for i in chosen.tolist()])
