@@ -203,7 +203,9 @@ def test_both_voices_are_packed_as_prompts_that_the_vocoder_accepts(tmp_path: Pa
 
     voices = load_voices(tmp_path, settings())
     assert sorted(voices) == ["alpha", "joe"]
-    assert voices["joe"].tokens.tolist() == tokens[1][-PROMPT_GROUPS * GROUP_TOKENS :], "the cheapest"
+    assert voices["joe"].tokens.tolist() == tokens[1][-PROMPT_GROUPS * GROUP_TOKENS :], (
+        "the cheapest"
+    )
     assert voices["joe"].text == "Mars is red."
 
 
@@ -224,3 +226,17 @@ def test_noise_has_no_pitch() -> None:
     torch.manual_seed(0)
 
     assert (f0_track(torch.randn(44_100) * 0.1) > 0).float().mean() < 0.1
+
+
+def test_codes_that_sound_alike_begin_with_embeddings_alike() -> None:
+    rng = np.random.default_rng(0)
+    linguistic, semantic = (rng.standard_normal((n, 24)).astype(np.float32) for n in (1024, 4096))
+    linguistic[1] = linguistic[0] + 0.01
+    flow = Flow(settings().flow)
+
+    train_flow.seed_embeddings(flow, [linguistic, semantic])
+
+    table = flow.input_embedding.weight.detach()
+    near, far = (table[0] - table[1]).norm(), (table[0] - table[2]).norm()
+    assert near < 0.3 * far
+    assert (table[:1024, -1].mean() - table[1024:5120, -1].mean()) > 1.0, "codebooks are told apart"

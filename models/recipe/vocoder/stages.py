@@ -13,11 +13,18 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from aqaa.models.bundle import TokenizerConfig, nano_path
+from aqaa.models.recipe.decoder.prepare import codebooks
 from aqaa.models.recipe.vocoder.corpus import Recording, held_out, load_corpus
 from aqaa.models.recipe.vocoder.pack import pack, pack_voices
 from aqaa.models.recipe.vocoder.pairs import pieces, tokenise
 from aqaa.models.recipe.vocoder.settings import HOP, settings
-from aqaa.models.recipe.vocoder.train_flow import render, speaker_embedding, train_flow
+from aqaa.models.recipe.vocoder.train_flow import (
+    render,
+    seed_embeddings,
+    speaker_embedding,
+    train_flow,
+    train_prior,
+)
 from aqaa.models.recipe.vocoder.train_hift import train_f0, train_generator
 from aqaa.tokenizers.dual import DualTokenizer
 from aqaa.tokenizers.linguistic import LinguisticTokenizer
@@ -25,7 +32,7 @@ from aqaa.tokenizers.semantic import SemanticTokenizer
 from aqaa.vocoder.flow import Flow
 from aqaa.vocoder.hift import Hift
 
-F0_STEPS, HIFT_STEPS, FLOW_STEPS, TUNE_STEPS = 800, 2000, 3000, 600
+F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS, TUNE_STEPS = 800, 2000, 3000, 3000, 600
 TUNE_PEAK = 3e-4  # learning rate of the fine-tuning: the generator knows its work by then
 FLOW_STEPS_AT_USE, TEMPERATURE = 4, 0.5  # how the mels for fine-tuning are made, as in the bundle
 
@@ -97,6 +104,8 @@ def flow_stage(recipe: Recipe) -> None:
     tokens, _ = held_out(recipe.tokens())
     model = Flow(settings().flow)
     data = pieces(recordings, tokens)
+    seed_embeddings(model, codebooks())
+    train_prior(model, data, PRIOR_STEPS, recipe.folder / "prior.pt", recipe.log)
     train_flow(model, data, FLOW_STEPS, recipe.folder / "flow.pt", recipe.log)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,7 @@ def speaker_embedding(name: str) -> Tensor:
     return torch.from_numpy(vector / np.linalg.norm(vector)).float()
 
 
-def seed_embeddings(flow: Flow, codebooks: list[NDArray[np.float32]]) -> None:
+def seed_embeddings(flow: Flow, codebooks: Sequence[NDArray[np.float32]]) -> None:
     """Let codes that sound alike begin alike.
 
     A code is seen a few dozen times in the whole training: from random vectors the flow learns
