@@ -12,6 +12,9 @@ from prometheus_client.registry import Collector
 # Seconds; dense around the 0.6 s that a heard answer may take.
 BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 1.2, 2, 5)
 
+# kept; the user went on; nobody asked for it after all; another answer was asked for
+SPECULATION_OUTCOMES = ("hit", "rolled_back", "abandoned", "mismatched")
+
 
 class EngineCounts(Protocol):
     """What an engine tells of itself (`server.engine.base.EngineStats`)."""
@@ -86,6 +89,8 @@ class Metrics:
             ["outcome"],
             registry=r,
         )
+        for outcome in SPECULATION_OUTCOMES:  # a rate needs its zeros, too
+            self.speculations.labels(outcome)
         self.saved = Counter(
             "aqaa_speculation_saved_seconds",
             "Work that was done before the turn was over, in answers that were kept",

@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 
 HELD_SECONDS = 2.0  # of sound made for an answer that nobody has asked for yet
+# Sound with which an answer starts: a vocoder's first chunk, less its look-ahead, may last 30 ms,
+# and the client would have played it before the second is made.
+START_SECONDS = 0.12
 QUEUED_EVENTS = 64  # between decoder and vocoder, and between vocoder and reader
 
 
@@ -168,6 +171,7 @@ class Answer:
         self._output = output
         self._bytes_per_second = bytes_per_second
         self._paced = paced
+        self._beginning: list[Sound] = []  # what is made, until it is enough to start with
         self._wanted = asyncio.Event()
         if not paced:
             self._wanted.set()
@@ -281,7 +285,8 @@ class Answer:
                         voice = None
                 case Over():
                     if self._output is not None:
-                        await self._sound(await self._compute(_end, voice, self._output), 0)
+                        data = await self._compute(_end, voice, self._output)
+                        await self._sound(data, 0, last=True)
                     return event
 
     async def _compute(
@@ -290,15 +295,20 @@ class Answer:
         deadline = self.progress.playback.needed_at(self._means.clock())
         return await self._means.workers.run(deadline, function, *args, **kwargs)
 
-    async def _sound(self, data: bytes, tokens: int) -> None:
-        if not data and not tokens:
-            return
+    async def _sound(self, data: bytes, tokens: int, *, last: bool = False) -> None:
+        """Hand on sound; at the very beginning only once there is enough to start with."""
         progress = self.progress
-        if data and progress.timeline.first_sound is None:
-            progress.timeline.first_sound = self._means.clock()
-        seconds = len(data) / self._bytes_per_second
-        progress.made += seconds
-        await self._said.put(Sound(data, seconds, tokens))
+        sound = Sound(data, len(data) / self._bytes_per_second, tokens)
+        progress.made += sound.seconds
+        self._beginning.append(sound)
+        if progress.made < START_SECONDS and not last:
+            return
+        sounds, self._beginning = self._beginning, []
+        for one in sounds:
+            if one.data and progress.timeline.first_sound is None:
+                progress.timeline.first_sound = self._means.clock()
+            if one.data or one.tokens:
+                await self._said.put(one)
 
     async def _pace(self) -> None:
         """Wait while enough is made: of a speculation, or ahead of what is being played."""
