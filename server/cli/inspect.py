@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 GIB = 2**30
 MIB = 2**20
 FLOAT32 = 4  # bytes; what every part but the decoder is computed in
-BFLOAT16 = 2  # bytes; published decoders and their caches
+BFLOAT16 = 2  # bytes; the cache of a published decoder
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,7 @@ def _text(bundle: Bundle) -> tuple[str, int, int]:
 
 def _decoder(bundle: Bundle) -> tuple[str, int, int]:
     """Only headers are read: they say whether every file is whole, and 130 B may not fit here."""
+    from aqaa.server.engine.select import choose_engine
     from aqaa.server.engine.step1 import Step1Config, weight_files
 
     config = Step1Config.load(bundle.decoder.path)
@@ -132,12 +133,13 @@ def _decoder(bundle: Bundle) -> tuple[str, int, int]:
             "config.json describes: fetch the missing shards"
         )
     context = bundle.decoder.context
-    cache = BFLOAT16 * config.kv_per_token * context
+    embedded = choose_engine(bundle).name == "embedded"  # which computes in float32
+    cache = (FLOAT32 if embedded else BFLOAT16) * config.kv_per_token * context
     return (
         f"Step-1, {config.num_hidden_layers} layers x {config.hidden_size}, "
-        f"+{cache / MIB:.0f} MiB of cache for {context} ids in bf16",
+        f"+{cache / MIB:.0f} MiB of cache for {context} ids",
         count,
-        size,
+        FLOAT32 * count if embedded else size,
     )
 
 
