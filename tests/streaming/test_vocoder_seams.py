@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from seams import Report, measure, measure_published, whole_sounds
+from seams import RARE, Report, measure, measure_published, whole_sounds
 from tiny_vocoder import fixture_vocoder, tokens
 from torch import Tensor
 
@@ -120,9 +120,15 @@ def test_joins_are_as_near_to_the_whole_as_the_rest(
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_no_join_has_a_jump_that_is_rare_elsewhere(reports: Reports, model: str) -> None:
+def test_jumps_at_joins_are_no_more_often_rare_than_elsewhere(reports: Reports, model: str) -> None:
+    """A jump above the 99.9th percentile is found at one sample in 1,000 wherever one looks.
+
+    Over all schedules that is a few joins in thousands; what is more than chance would be clicks.
+    """
     found = [reports.of(model, schedule) for schedule in SCHEDULES]
-    assert sum(report.clicks for report in found) == 0
+    expected = sum(report.joins for report in found) * (1 - RARE / 100)
+    clicks = sum(report.clicks for report in found)
+    assert clicks <= expected + 3 * expected**0.5
 
 
 @pytest.mark.parametrize("model", MODELS)
