@@ -2,10 +2,8 @@
 
 A conversation that has something to compute stands in one queue. A worker takes the first,
 computes one quantum (a decoding step, or a chunk of a prompt, so that a long prompt holds nobody
-up), and puts it back at the end. Conversations that stand together and draw their ids at random
-are stepped together: the weights are read once for all. That changes the last bits of their
-logits, so whoever asks for the same answer every time, greedy or seeded, is stepped alone, and
-its ids do not depend in any bit on what the others do.
+up), and puts it back at the end. Decoding steps that stand together are computed together, in a
+way (`Step1.step`) in which the ids of one do not depend, in any bit, on what the others do.
 
 Each conversation keeps the keys and values of the ids that it has computed, and the ids. New work
 on it starts after the longest common prefix. Room is granted when work is accepted, so no answer
@@ -66,10 +64,9 @@ class Job:
         return self.made - self.read >= BUFFER
 
     @property
-    def joins(self) -> bool:
-        """Whether its next step may be computed together with others."""
-        params = self.params
-        return bool(self.made and params and params.temperature > 0 and params.seed is None)
+    def decodes(self) -> bool:
+        """Whether its next quantum is a decoding step."""
+        return self.made > 0
 
 
 @dataclass(slots=True, eq=False)
@@ -235,13 +232,13 @@ class Scheduler:
                     self._settle(conversation, job, outcome)
 
     def _pick(self) -> list[tuple[_Conversation, Job]]:
-        """Wait for the first in the queue, and those behind it that it can be stepped with."""
+        """Wait for the first in the queue, and the decoding steps behind it if it is one."""
         picked: list[tuple[_Conversation, Job]] = []
         with self._lock:
             while not picked and not self._closed:
                 while self._ready and len(picked) < BATCH:
                     job = self._ready[0].job
-                    if picked and not (job is None or (job.joins and picked[0][1].joins)):
+                    if picked and not (job is None or (job.decodes and picked[0][1].decodes)):
                         break
                     conversation = self._ready.popleft()
                     conversation.queued = False
@@ -323,11 +320,11 @@ class Scheduler:
         last = torch.tensor([job.last for _, job in picked])
         caches = [conversation.cache for conversation, _ in picked]
         starts = [len(conversation.ids) for conversation, _ in picked]
-        rows = self._model.logits(self._model.step(last, caches, starts))
-        for (conversation, job), logits in zip(picked, rows, strict=True):
+        rows = self._model.step(last, caches, starts).split(1)
+        for (conversation, job), hidden in zip(picked, rows, strict=True):
             conversation.ids.append(job.last)
             assert job.sampler is not None
-            job.last = job.sampler.pick(logits, conversation.ids)
+            job.last = job.sampler.pick(self._model.logits(hidden)[0], conversation.ids)
         return [job.last for _, job in picked]
 
     def _resume(self, conversation: _Conversation, job: Job) -> None:
