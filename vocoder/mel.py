@@ -131,10 +131,10 @@ def speaker_embedding(wave: NDArray[np.float32], campplus: Path) -> NDArray[np.f
     import onnxruntime
 
     require_file(campplus, "the speaker encoder (campplus.onnx)")
+    features = speaker_features(wave)[None]
     try:
         session = onnxruntime.InferenceSession(campplus, providers=["CPUExecutionProvider"])
-        features = speaker_features(wave)[None]
         (embedding,) = session.run(None, {session.get_inputs()[0].name: features})
-    except (onnxruntime.capi.onnxruntime_pybind11_state.Fail, RuntimeError, ValueError) as error:
+    except Exception as error:  # onnxruntime's exceptions share no base class but this
         raise BundleError(f"{campplus} is no CAM++ speaker encoder: {error}") from error
     return np.asarray(embedding, np.float32).reshape(-1)

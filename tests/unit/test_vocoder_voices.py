@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from tiny_vocoder import checkpoint, tiny_vocoder, write_voices
+from tiny_vocoder import checkpoint, tiny_vocoder, tokens, write_voices
 
 from aqaa.models.bundle import VocoderConfig, VoicesConfig
-from aqaa.models.errors import BundleError, UnknownVoiceError
+from aqaa.models.errors import AudioError, BundleError, UnknownVoiceError
 from aqaa.vocoder.config import CosyVoiceConfig, load_config
 from aqaa.vocoder.vocoder import Vocoder
-from aqaa.vocoder.voices import Voice, load_voice, load_voices, save_voice
+from aqaa.vocoder.voices import Voice, load_voice, load_voices, make_voice, save_voice
 
 
 @pytest.fixture
@@ -88,3 +89,20 @@ def test_a_damaged_file_is_named(tmp_path: Path, config: CosyVoiceConfig) -> Non
 def test_a_directory_without_voices_is_an_error(tmp_path: Path, config: CosyVoiceConfig) -> None:
     with pytest.raises(BundleError, match="no voice"):
         load_voices(tmp_path, config)
+
+
+def test_a_recording_too_short_for_a_voice_is_refused(
+    tmp_path: Path, fixtures_dir: Path, config: CosyVoiceConfig
+) -> None:
+    campplus = checkpoint(fixtures_dir) / "campplus.onnx"
+    with pytest.raises(AudioError, match="longer than 25 ms"):
+        make_voice("kim", np.zeros(300, np.float32), 16_000, tokens(1), config, campplus)
+
+
+def test_a_file_that_is_no_speaker_encoder_is_named(
+    tmp_path: Path, config: CosyVoiceConfig
+) -> None:
+    campplus = tmp_path / "campplus.onnx"
+    campplus.write_bytes(b"not a network")
+    with pytest.raises(BundleError, match=r"campplus\.onnx is no CAM"):
+        make_voice("kim", np.zeros(16_000, np.float32), 16_000, tokens(1), config, campplus)
