@@ -1,0 +1,101 @@
+"""One answer from prompt to sound: what order and amount things come in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from scripted import ScriptedEngine, Voice, house, woven
+
+from aqaa.server.protocol.types import PcmFormat
+from aqaa.server.session.answer import (
+    HELD_SECONDS,
+    START_SECONDS,
+    Answer,
+    Asked,
+    Over,
+    Said,
+    Sound,
+    Text,
+)
+from aqaa.server.session.house import House, output_of
+
+
+class Drops(Voice):
+    """Each group gives 30 ms of sound at once, and the rest at the end."""
+
+    def push(self, tokens: Sequence[int]) -> np.ndarray:
+        whole = super().push(tokens)
+        return whole[: len(tokens) // 5 * 660]
+
+
+class DroppingVoices:
+    def stream(self, voice: str, speed: float = 1.0) -> Drops:
+        return Drops(voice, speed)
+
+
+def asking(parts: House, prompt: Sequence[int] = (1, 4, 104)) -> Answer:
+    asked = Asked(tuple(prompt), parts.sampling(), "joe", 1.0, spoken=True)
+    wire = PcmFormat()
+    return Answer(
+        parts.means, "key", asked, parts.parser(), output_of(wire), bytes_per_second=48_000
+    )
+
+
+async def said_by(answer: Answer) -> list[Said]:
+    said: list[Said] = []
+    while not said or not isinstance(said[-1], Over):
+        said.append(await answer.next())
+    await answer.stop()
+    return said
+
+
+async def test_an_answer_starts_with_enough_sound_to_last_until_the_next() -> None:
+    parts = house(ScriptedEngine(answer=lambda prompt: woven("x", 12), seconds=0.002))
+    parts = replace(parts, means=replace(parts.means, speaker=DroppingVoices()))
+    answer = asking(parts)
+    answer.adopt()
+    while not isinstance(await answer.next(), Sound):
+        pass
+    assert answer.progress.made >= START_SECONDS
+    await answer.stop()
+    parts.means.workers.close()
+
+
+async def test_an_answer_shorter_than_that_is_still_said() -> None:
+    parts = house(ScriptedEngine(answer=lambda prompt: woven("x", 1)))
+    parts = replace(parts, means=replace(parts.means, speaker=DroppingVoices()))
+    said = await said_by(asking(parts))
+    assert sum(one.seconds for one in said if isinstance(one, Sound)) > 0
+    parts.means.workers.close()
+
+
+async def test_text_comes_before_the_sound_that_it_stands_before_in_the_stream() -> None:
+    parts = house(ScriptedEngine(answer=lambda prompt: woven("ten letters", 6), seconds=0.001))
+    said = await said_by(asking(parts))
+    kinds = [type(one) for one in said]
+    assert kinds.index(Text) < kinds.index(Sound)
+    assert kinds[-1] is Over
+    parts.means.workers.close()
+
+
+async def test_an_answer_without_its_end_id_was_cut() -> None:
+    parts = house(ScriptedEngine(answer=lambda prompt: woven("x", 3)[:-2]))
+    over = (await said_by(asking(parts)))[-1]
+    assert over == Over("max_output_tokens")
+    parts.means.workers.close()
+
+
+async def test_an_answer_that_nobody_asked_for_makes_its_beginning_and_waits() -> None:
+    parts = house(ScriptedEngine(answer=lambda prompt: woven("x", 100), seconds=0.0005))
+    answer = asking(parts)
+    while answer.progress.made < HELD_SECONDS:
+        await answer.next()
+    await asyncio.sleep(0.3)  # long enough for all of it, at the engine's pace
+    assert answer.progress.made < HELD_SECONDS + 3  # what one call of the vocoder may be given
+    answer.adopt()
+    said = await said_by(answer)
+    assert sum(one.tokens for one in said if isinstance(one, Sound)) > 250
+    parts.means.workers.close()
