@@ -16,6 +16,7 @@ from aqaa.models.recipe.domain.numbers import normalise
 from aqaa.models.recipe.speech.voices import Wave
 from aqaa.models.recipe.vocoder.pitch import f0_track
 
+LONGEST = 64  # tokens that an answer may have for the ASR
 PAUSE = 0.4  # seconds of silence around what the ASR hears; it misses words at hard edges
 
 
@@ -46,6 +47,7 @@ class Listener:
             temperature=0.0,
             without_timestamps=True,
             condition_on_previous_text=False,
+            max_new_tokens=LONGEST,  # on noise it may repeat itself without an end
         )
         return " ".join(segment.text.strip() for segment in segments)
 
