@@ -320,11 +320,12 @@ class Scheduler:
         last = torch.tensor([job.last for _, job in picked])
         caches = [conversation.cache for conversation, _ in picked]
         starts = [len(conversation.ids) for conversation, _ in picked]
-        rows = self._model.step(last, caches, starts).split(1)
-        for (conversation, job), hidden in zip(picked, rows, strict=True):
+        hidden = self._model.step(last, caches, starts)
+        for row, (conversation, job) in enumerate(picked):
             conversation.ids.append(job.last)
             assert job.sampler is not None
-            job.last = job.sampler.pick(self._model.logits(hidden)[0], conversation.ids)
+            logits = self._model.logits(hidden[row : row + 1])[0]
+            job.last = job.sampler.pick(logits, conversation.ids)
         return [job.last for _, job in picked]
 
     def _resume(self, conversation: _Conversation, job: Job) -> None:

@@ -282,7 +282,7 @@ class Step1:
 
 def _by_row(x: Tensor, weight: Tensor) -> Tensor:
     """`F.linear` of each row alone: a product of several rows would round otherwise."""
-    return torch.cat([F.linear(row, weight) for row in x.split(1)])
+    return torch.cat([F.linear(row, weight) for row in x.unsqueeze(1)])
 
 
 def weight_files(directory: Path) -> list[Path]:
