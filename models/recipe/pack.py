@@ -48,7 +48,7 @@ context = 2048
 
 [sampling]  # an answer has one rendering: the likeliest ids are the best
 temperature = 0.0
-max_tokens = 600
+max_tokens = 400
 
 [vocoder]
 path = "CosyVoice-300M-25Hz"
