@@ -13,7 +13,7 @@ from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, layout
 from aqaa.models.recipe.vocoder.train_flow import speaker_embedding
 from aqaa.vocoder.voices import Voice, save_voice
 
-PROMPT_GROUPS = 9  # 1.1 s; every window of a stream carries the prompt, so it is kept short
+PROMPT_GROUPS = 8  # 0.96 s; every window of a stream carries the prompt, so it is kept short
 VOICES = {
     "joe": "Male, calm; taught by the piper voice en_US-joe-medium.",
     "alpha": "Female, bright; taught by Kokoro-82M's style jf_alpha speaking English.",

@@ -34,7 +34,7 @@ from aqaa.vocoder.hift import Hift
 
 F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS, TUNE_STEPS = 800, 2000, 3000, 3000, 600
 TUNE_PEAK = 3e-4  # learning rate of the fine-tuning: the generator knows its work by then
-FLOW_STEPS_AT_USE, TEMPERATURE = 4, 0.5  # how the mels for fine-tuning are made, as in the bundle
+STEPS, TEMPERATURE = 1, 0.0  # how the mels for fine-tuning are made, as in the bundle
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def tune_stage(recipe: Recipe) -> None:
     for recording, tokens in track(training, "rendering"):
         if tokens and recording.mood == "plain":
             speaker = speaker_embedding(recording.utterance.voice)
-            mel = render(flow, tokens, speaker, steps=FLOW_STEPS_AT_USE, temperature=TEMPERATURE)[
+            mel = render(flow, tokens, speaker, steps=STEPS, temperature=TEMPERATURE)[
                 :, : recording.mel.shape[1]
             ]
             pairs.append((mel, recording.wave[: HOP * mel.shape[1]]))
