@@ -52,8 +52,8 @@ max_tokens = 400
 
 [vocoder]
 path = "CosyVoice-300M-25Hz"
-steps = 4
-temperature = 0.5
+steps = 1
+temperature = 0.0
 
 [voices]
 path = "voices"
