@@ -26,13 +26,15 @@ export class Microphone {
   constructor(context, stream, onBlock) {
     this.stream = stream;
     this.source = context.createMediaStreamSource(stream);
-    this.node = new AudioWorkletNode(context, "capture", { numberOfOutputs: 0 });
+    this.node = new AudioWorkletNode(context, "capture");
     this.node.port.onmessage = ({ data }) => onBlock(data);
-    this.source.connect(this.node);
+    // It writes nothing, but Chromium runs only what leads to the loudspeaker.
+    this.source.connect(this.node).connect(context.destination);
   }
 
   close() {
     this.source.disconnect();
+    this.node.disconnect();
     this.stream.getTracks().forEach((track) => track.stop());
   }
 }

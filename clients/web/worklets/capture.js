@@ -4,7 +4,11 @@ const BLOCK_SECONDS = 0.04;
 class Capture extends AudioWorkletProcessor {
   constructor() {
     super();
-    this.block = new Int16Array(Math.round(sampleRate * BLOCK_SECONDS));
+    this.begin();
+  }
+
+  begin() {
+    this.block = new Int16Array(Math.round(sampleRate * BLOCK_SECONDS)); // the last one was given away
     this.filled = 0;
     this.peak = 0;
   }
@@ -26,9 +30,7 @@ class Capture extends AudioWorkletProcessor {
   send() {
     const pcm = this.block;
     this.port.postMessage({ pcm, peak: this.peak, at: currentTime }, [pcm.buffer]);
-    this.block = new Int16Array(pcm.length);
-    this.filled = 0;
-    this.peak = 0;
+    this.begin();
   }
 }
 

@@ -28,7 +28,7 @@ class Playback extends AudioWorkletProcessor {
   receive(message) {
     if (message.kind === "begin") this.reset(message.item);
     if (message.item !== this.item) return;
-    if (message.kind === "samples" && this.fade === 0) {
+    if (message.kind === "samples" && this.fade === 0 && message.samples.length > 0) {
       this.queue.push(message.samples);
       this.buffered += message.samples.length;
     } else if (message.kind === "end") {
