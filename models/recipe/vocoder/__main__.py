@@ -1,7 +1,7 @@
 """`python -m aqaa.models.recipe.vocoder`: train nano's vocoder and write it into the bundle.
 
-Stages, each resumable: hift (mel to wave), tokens (the tokenizers hear the corpus), flow (tokens to
-mel), tune (the generator learns the flow's own mels), pack (files and voices), evaluate.
+Stages, each resumable: hift (mel to wave), flow (tokens to mel), tune (the generator learns the
+flow's own mels), pack (files and voices), evaluate.
 """
 
 from __future__ import annotations

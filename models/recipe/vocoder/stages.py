@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
+from torch import Tensor
 
 from aqaa.models.bundle import TokenizerConfig, nano_path
 from aqaa.models.recipe.decoder.prepare import codebooks
 from aqaa.models.recipe.vocoder.corpus import Recording, held_out, load_corpus
+from aqaa.models.recipe.vocoder.evaluate import row, table
 from aqaa.models.recipe.vocoder.pack import pack, pack_voices
 from aqaa.models.recipe.vocoder.pairs import pieces, tokenise
 from aqaa.models.recipe.vocoder.settings import HOP, settings
@@ -25,7 +28,7 @@ from aqaa.models.recipe.vocoder.train_flow import (
     train_flow,
     train_prior,
 )
-from aqaa.models.recipe.vocoder.train_hift import train_f0, train_generator
+from aqaa.models.recipe.vocoder.train_hift import speak, train_f0, train_generator
 from aqaa.tokenizers.dual import DualTokenizer
 from aqaa.tokenizers.linguistic import LinguisticTokenizer
 from aqaa.tokenizers.semantic import SemanticTokenizer
@@ -130,9 +133,35 @@ def pack_stage(recipe: Recipe) -> None:
     pack_voices(recipe.corpus(), recipe.tokens())
 
 
+def evaluate_stage(recipe: Recipe) -> None:
+    """The log's table: held-out sentences of joe as recorded, copied, and spoken from tokens."""
+    flow, hift = recipe.flow(), recipe.hift("tuned")
+    _, judged = held_out(list(zip(recipe.corpus(), recipe.tokens(), strict=True)))
+    joe = [x for x in judged if x[0].utterance.voice == "joe" and x[0].mood == "plain" and x[1]]
+
+    @torch.inference_mode()
+    def voiced(mel: Tensor) -> NDArray[np.float32]:
+        wave: NDArray[np.float32] = speak(hift, mel[None], hift.f0(mel[None]))[0].numpy()
+        return wave
+
+    def spoken(tokens: list[int], voice: str) -> NDArray[np.float32]:
+        speaker = speaker_embedding(voice)
+        return voiced(render(flow, tokens, speaker, steps=STEPS, temperature=TEMPERATURE))
+
+    rows = [
+        row("joe recorded", [(r.utterance.text, r.wave.numpy) for r, _ in joe]),
+        row("joe copied", [(r.utterance.text, partial(voiced, r.mel)) for r, _ in joe]),
+    ]
+    for voice in ("joe", "alpha"):
+        items = [(r.utterance.text, partial(spoken, tokens, voice)) for r, tokens in joe]
+        rows.append(row(f"{voice} from joe's tokens", items))
+    recipe.log("\n" + table(rows))
+
+
 STAGES: dict[str, Callable[[Recipe], None]] = {
     "hift": hift_stage,
     "flow": flow_stage,
     "tune": tune_stage,
     "pack": pack_stage,
+    "evaluate": evaluate_stage,
 }
