@@ -141,7 +141,7 @@ async def test_the_openapi_document_describes_the_recorded_question(
 
 
 async def test_more_questions_than_places_are_refused_at_once(engine: ScriptedEngine) -> None:
-    engine.seconds = 0.05
+    engine.seconds = 0.2
     async with (
         serving(engine, max_rest_requests=1) as served,
         httpx.AsyncClient(base_url=served.http, timeout=30) as http,
