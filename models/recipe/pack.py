@@ -14,7 +14,6 @@ LARGEST = 60_000_000  # bytes; the bundle is kept in git
 TEMPLATE = """\
 name = "nano"
 description = "A complete Step-Audio-AQAA, tiny: a closed English domain, trained by models/recipe."
-license = "Apache-2.0"
 
 [tokenizer]
 path = "Step-Audio-Tokenizer"
