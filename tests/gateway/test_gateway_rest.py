@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import numpy as np
@@ -140,28 +142,52 @@ async def test_the_openapi_document_describes_the_recorded_question(
     assert "audio/wav" in answer["responses"]["200"]["content"]
 
 
-async def test_more_questions_than_places_are_refused_at_once(engine: ScriptedEngine) -> None:
-    engine.seconds = 0.2
+CHAT = {"model": "scripted", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+
+
+@asynccontextmanager
+async def one_place(engine: ScriptedEngine) -> AsyncIterator[tuple[Served, httpx.AsyncClient]]:
     async with (
         serving(engine, max_rest_requests=1) as served,
         httpx.AsyncClient(base_url=served.http, timeout=30) as http,
     ):
-        chat = {
-            "model": "scripted",
-            "stream": True,
-            "messages": [{"role": "user", "content": "hi"}],
-        }
-        async with http.stream("POST", "/v1/chat/completions", json=chat) as first:
-            await anext(first.aiter_lines())
-            second = await http.post("/v1/answer", content=recording())
-        assert second.status_code == 503
-        assert second.headers["retry-after"]
-        engine.seconds = 0
-        for _ in range(100):
-            third = await http.post("/v1/answer", content=recording())
-            if third.status_code == 200:
-                break
-        assert third.status_code == 200  # the place of the stream that was left is free again
+        yield served, http
+
+
+async def test_more_questions_than_places_are_refused_at_once(engine: ScriptedEngine) -> None:
+    engine.gate = asyncio.Event()  # the first answer lasts until the second is refused
+    async with (
+        one_place(engine) as (_, http),
+        http.stream("POST", "/v1/chat/completions", json=CHAT) as first,
+    ):
+        lines = first.aiter_lines()
+        await anext(lines)
+        second = await http.post("/v1/answer", content=recording())
+        engine.gate.set()
+        rest = [line async for line in lines]
+    assert second.status_code == 503
+    assert second.headers["retry-after"]
+    assert rest[-2] == "data: [DONE]"  # nor did the refusal harm the first
+
+
+async def test_an_answer_that_has_ended_gives_its_place_to_the_next(engine: ScriptedEngine) -> None:
+    async with one_place(engine) as (served, http):
+        await http.post("/v1/chat/completions", json=CHAT)
+        await served.state.requests.empty()
+        assert (await http.post("/v1/answer", content=recording())).status_code == 200
+
+
+async def test_a_stream_that_its_reader_left_gives_its_place_to_the_next(
+    engine: ScriptedEngine,
+) -> None:
+    engine.gate = asyncio.Event()
+    async with one_place(engine) as (served, http):
+        async with http.stream("POST", "/v1/chat/completions", json=CHAT) as left:
+            await anext(left.aiter_lines())
+        async with asyncio.timeout(30):
+            await served.state.requests.empty()  # though the engine still waits
+        engine.gate.set()
+        assert (await http.post("/v1/answer", content=recording())).status_code == 200
 
 
 @pytest.fixture

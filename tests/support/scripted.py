@@ -159,11 +159,15 @@ def woven(text: str, groups: int) -> list[int]:
 
 @dataclass
 class ScriptedEngine:
-    """Says `answer(prompt)`, one id each `seconds`; raises after `dies_after` ids."""
+    """Says `answer(prompt)`, one id each `seconds`; raises after `dies_after` ids.
+
+    With a `gate`, each answer waits after its first id until the gate is set.
+    """
 
     answer: Callable[[Sequence[int]], list[int]] = lambda prompt: woven("hello there", 6)
     seconds: float = 0.0
     dies_after: int | None = None
+    gate: asyncio.Event | None = None
     alive: bool = True
     name: str = "scripted"
     vocab_size: int = AUDIO + 5120
@@ -195,6 +199,8 @@ class ScriptedEngine:
         try:
             for count, token in enumerate(self.answer(prompt)[: params.max_tokens]):
                 await asyncio.sleep(self.seconds)
+                if self.gate is not None and count:
+                    await self.gate.wait()
                 if self.dies_after is not None and count >= self.dies_after:
                     self.alive = False
                     raise EngineDiedError("the scripted engine was told to die")
