@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from aqaa.models.bundle import load_bundle, nano_path
 from aqaa.models.errors import BundleError
-from aqaa.models.recipe.decoder.prepare import pieces_path
+from aqaa.models.recipe.decoder.clips import rows_of
+from aqaa.models.recipe.decoder.prepare import folder, pieces_path
 from aqaa.models.recipe.decoder.text import Pieces
 
 LARGEST = 60_000_000  # bytes; the bundle is kept in git
+ANSWERS = 50  # whose tokens go with the bundle, to listen to its vocoder by itself
 
 TEMPLATE = """\
 name = "nano"
@@ -71,8 +74,19 @@ def pack(directory: Path | None = None) -> Path:
     voices = "\n".join(f"{name} = {marker}" for name, marker in tokens.voice_markers.items())
     values = tokens.model_dump() | {"voices": voices}
     (root / "aqaa.toml").write_text(TEMPLATE.format(**values), encoding="utf-8")
+    pack_answers(root / "examples" / "answers.json")
     load_bundle(root)
     size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
     if size > LARGEST:
         raise BundleError(f"{root} has {size} bytes; {LARGEST} is the most that git should hold")
     return root
+
+
+def pack_answers(path: Path) -> None:
+    """Writes the audio tokens of `ANSWERS` answers, spread over the domain, as they are taught."""
+    rows = rows_of(folder() / "answers.npz")
+    plain = [(text, codes) for text, style, codes in rows if style == "plain"]
+    chosen = plain[:: max(1, len(plain) // ANSWERS)][:ANSWERS]
+    lines = [json.dumps({"text": text, "tokens": codes.tolist()}) for text, codes in chosen]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")

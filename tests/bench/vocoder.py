@@ -22,7 +22,7 @@ from aqaa.vocoder.state import Chunk, due, feed
 from aqaa.vocoder.vocoder import Vocoder
 
 TITLE = "Vocoder"
-ANSWERS = Path(__file__).resolve().parents[1] / "data" / "nano_answers.json"
+ANSWERS = nano_path() / "examples" / "answers.json"
 PUBLISHED_HOP = 83  # tokens: two seconds, the least that CosyVoice-1 streams (SPEC 7.2)
 FIXTURE_HOP = 40  # tokens: what the reference's fixture streams
 

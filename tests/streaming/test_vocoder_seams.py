@@ -29,7 +29,7 @@ from aqaa.vocoder.vocoder import Vocoder
 
 MOST_AT_JOINS = 1.1  # times the distance elsewhere
 MODELS = ("published", "nano")
-ANSWERS = Path(__file__).parents[1] / "data" / "nano_answers.json"
+ANSWERS = nano_path() / "examples" / "answers.json"
 SCHEDULES = [(1,), (2,), (1, 2), (1, 2, 3), (3,), (1, 1, 2, 3, 4)]  # groups in each chunk
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from aqaa.models.bundle import GROUP_TOKENS, LINGUISTIC_CODES
+from aqaa.models.recipe.schedule import cosine_rate
 from aqaa.models.recipe.speech.cache import Utterance
 from aqaa.models.recipe.vocoder import train_flow, train_hift
 from aqaa.models.recipe.vocoder.corpus import Recording, held_out
@@ -19,7 +20,7 @@ from aqaa.models.recipe.vocoder.pack import PROMPT_GROUPS, pack, pack_voices
 from aqaa.models.recipe.vocoder.pairs import Piece, align, pieces, warp
 from aqaa.models.recipe.vocoder.pitch import f0_track
 from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, layout, settings
-from aqaa.models.recipe.vocoder.training import cosine_rate, train
+from aqaa.models.recipe.vocoder.training import train
 from aqaa.vocoder.flow import Flow
 from aqaa.vocoder.hift import Hift
 from aqaa.vocoder.loading import load_flow, load_hift
@@ -132,7 +133,7 @@ def test_speakers_have_reproducible_directions_of_their_own() -> None:
 
 
 def test_the_learning_rate_rises_then_falls_to_its_end() -> None:
-    rates = [cosine_rate(step, 400, peak=1.0, final=0.1) for step in range(400)]
+    rates = [cosine_rate(step, 400, peak=1.0, final=0.1, warmup=50) for step in range(400)]
 
     assert max(rates) == 1.0
     assert rates.index(1.0) == 49

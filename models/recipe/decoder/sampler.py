@@ -13,7 +13,7 @@ from aqaa.models.recipe.domain.numbers import normalise
 
 BRIEF = 22  # ids of a brief answer: its header, a text block, two audio groups at the most
 LONGEST = 420  # ids; a conversation gets no further turn beyond this
-WEIGHTS = {"plus": 0.7, "minus": 0.7, "times": 0.7, "refuse": 20.0}  # of one fact; others 1.0
+WEIGHTS = {"refuse": 20.0}  # of one fact; others 1.0
 SINGLE_WEIGHT = 1.6  # of a fact that is alone in its intent: nothing else teaches its words
 
 
@@ -22,7 +22,8 @@ class Mix:
     """How often what is drawn; shares of conversations or of turns."""
 
     written: float = 0.12
-    brief: float = 0.6  # one spoken question, and of its answer no more than the words
+    brief: float = 0.8  # one question, and of its answer no more than the words
+    brief_written: float = 0.375  # of the brief ones: they cost a quarter, and teach what is meant
     another_turn: float = 0.4
     dialogue: float = 0.16
     follow: float = 0.35
@@ -59,7 +60,7 @@ class Sampler:
         talk = self.layout.start()
         if self.rng.random() < self.mix.brief:
             (fact,) = self.rng.choices(self.domain.facts, self._weights)
-            self._ask(talk, self.rng.choice(fact.ask), aloud=True)
+            self._ask(talk, self.rng.choice(fact.ask), self.mix.brief_written)
             start = len(talk.ids)
             self._answer(talk, fact.answer, "plain", None)
             talk.cut(start + BRIEF)
@@ -80,28 +81,29 @@ class Sampler:
         if name in ("pirate", "robot"):  # the role, then any of what is asked in it
             turns = (turns[0], self.rng.choice(turns[1:]))
         for turn in turns:
-            self._ask(talk, self.rng.choice(turn.ask))
+            self._ask(talk, self.rng.choice(turn.ask), self.mix.written)
             self._answer(talk, turn.answer, "plain", None)
 
     def _facts(self, talk: Talk) -> None:
         (fact,) = self.rng.choices(self.domain.facts, self._weights)
-        self._ask(talk, self.rng.choice(fact.ask))
+        self._ask(talk, self.rng.choice(fact.ask), self.mix.written)
         self._answer(talk, fact.answer, "plain", None)
         if fact.follow and self.rng.random() < self.mix.follow:
             fact = self.rng.choice(self._families[fact.intent])
-            self._ask(talk, self.rng.choice(fact.follow))
+            self._ask(talk, self.rng.choice(fact.follow), self.mix.written)
             self._answer(talk, fact.answer, "plain", None)
         if self.rng.random() < self.mix.control:
             control = self.rng.choice(self._controls[fact.intent])
             self._control(talk, fact, control)
 
     def _control(self, talk: Talk, fact: Fact, control: Control) -> None:
-        self._ask(talk, self.rng.choice(control.ask))
+        self._ask(talk, self.rng.choice(control.ask), self.mix.written)
         self._answer(talk, fact.answer, control.style, "alpha" if control.other_voice else None)
 
-    def _ask(self, talk: Talk, text: str, *, aloud: bool = False) -> None:
+    def _ask(self, talk: Talk, text: str, written: float) -> None:
+        """Ask `text` aloud, or in writing where it was never spoken or with chance `written`."""
         takes = self.material.questions.get(text)
-        if takes is None or (not aloud and self.rng.random() < self.mix.written):
+        if takes is None or self.rng.random() < written:
             self.layout.ask_in_writing(talk, text)
         else:
             rough = self.rng.random() * 2 * self.mix.rough

@@ -19,11 +19,11 @@ COUNT = 8
 
 
 def choose(answers: Sequence[dict[str, Any]], count: int = COUNT) -> list[dict[str, Any]]:
-    """`count` plain first questions with a right text in answer; new voices and intents first."""
+    """`count` plain first questions, answered right by ear; new voices and intents first."""
     able = [
         one
         for one in answers
-        if one["right_in_text"] and one["first"] and one["condition"] == "plain" and one["words"]
+        if one["right"] and one["first"] and one["condition"] == "plain" and one["words"]
     ]
     chosen: list[dict[str, Any]] = []
     while able and len(chosen) < count:

@@ -11,7 +11,6 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from aqaa.models.recipe.linguistic.fbank import (
     mel_filters,
     stack,
 )
+from aqaa.models.recipe.schedule import Schedule
 from aqaa.models.recipe.speech.batches import Row, make_batch
 from aqaa.models.recipe.speech.phonemes import BLANK, CLASSES, collapse, edit_distance
 from aqaa.models.recipe.speech.store import Clip
@@ -41,23 +41,7 @@ SPELLED = 2  # CTC steps per emitted frame: at 16.7 Hz speech has nearly a phone
 WARPS = tuple(round(0.9 + 0.02 * i, 2) for i in range(12))  # vocal tract lengths, 0.90 to 1.12
 LENGTHS = tuple(CHUNK_SAMPLES * c for c in (13, 18, 25, 34))  # 3.1 to 8.2 s
 BATCH_SECONDS = 24.0
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long to train: steps in all, the step at which codes enter, and the peak rate."""
-
-    steps: int = 4000
-    codes_from: int = 2300
-    rate: float = 1.5e-3
-    warmup: int = 100
-
-    def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then a cosine to a hundredth."""
-        if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+USUAL = Schedule(steps=11_500, codes_from=2300)
 
 
 class Speller(nn.Module):

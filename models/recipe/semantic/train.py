@@ -11,7 +11,6 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aqaa.models.recipe.linguistic.train import spelling_loss
+from aqaa.models.recipe.schedule import Schedule
 from aqaa.models.recipe.semantic.network import MELS, WIDTH, SemanticEncoder
 from aqaa.models.recipe.semantic.targets import (
     FRAMES,
@@ -40,25 +40,9 @@ log = logging.getLogger(__name__)
 
 LENGTHS = tuple(TOKEN * 6 * blocks for blocks in (13, 18, 25, 34))
 BATCH_SECONDS = 24.0
+USUAL = Schedule(steps=11_000, codes_from=900)
 INNER = 192  # the training-time decoder's width
 MEL, PITCH, VOICING, COMMITMENT = 2.0, 3.0, 0.3, 1.0  # weights beside CTC's 1
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Steps in all, the step at which codes enter, the peak learning rate and its warm-up."""
-
-    steps: int = 2300
-    codes_from: int = 900
-    rate: float = 1.5e-3
-    warmup: int = 80
-
-    def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then a cosine to a hundredth."""
-        if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
 class _Mixer(nn.Module):

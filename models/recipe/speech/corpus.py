@@ -19,7 +19,7 @@ from aqaa.models.recipe.speech.voices import HELD_OUT, SPOKEN, VOICES
 
 CLIPS = {"espeak": 150, "flite": 350, "festival": 250, "piper": 1400, "kokoro": 70}  # a voice
 TEACHER_CLIPS = {"alpha": 180, "gongitsune": 180, "kumo": 180}  # the natural ones say more
-REPEAT = {"kokoro": 3}  # the most human voices are few and dear, so each clip is met more often
+REPEAT = {"kokoro": 6, "piper": 2, "flite": 2}  # the human ones are met more often than the cheap
 HELD_OUT_CLIPS = 15
 RATES = (0.85, 0.93, 1.0, 1.0, 1.08, 1.18)
 

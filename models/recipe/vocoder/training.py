@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,17 +9,12 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from aqaa.models.recipe.schedule import cosine_rate
+
 Losses = dict[str, Tensor]  # name -> scalar, already weighted; their sum is minimised
 SAVE_EVERY = 200  # steps
 CLIP = 1.0  # norm of the gradient
-
-
-def cosine_rate(step: int, steps: int, peak: float, final: float, warmup: int = 50) -> float:
-    """Learning rate: up to `peak` in `warmup` steps, then a half cosine down to `final`."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    return final + (peak - final) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+WARMUP = 50  # steps
 
 
 def train(
@@ -56,7 +50,7 @@ def train(
         for step in range(begin, steps):
             torch.manual_seed(seed * 1_000_003 + step)
             for group in optimiser.param_groups:
-                group["lr"] = cosine_rate(step, steps, peak, final)
+                group["lr"] = cosine_rate(step, steps, peak, final, WARMUP)
             parts = losses()
             optimiser.zero_grad(set_to_none=True)
             torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
