@@ -8,8 +8,8 @@ import torch
 
 from aqaa.models.recipe.linguistic.export import export
 from aqaa.models.recipe.linguistic.train import USUAL, train
-from aqaa.models.recipe.schedule import ask
 from aqaa.models.recipe.speech.corpus import packed
+from aqaa.models.recipe.tokenizer_training import ask
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     run = ask(__doc__, "linguistic", USUAL)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    export(train(*packed(), run.checkpoints, run.schedule), run.tokenizer)
+    export(train(*packed(), run), run.tokenizer)
 
 
 if __name__ == "__main__":

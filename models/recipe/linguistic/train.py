@@ -7,12 +7,8 @@ numbers, spells the words; the codes follow as a running k-means (EMA).
 
 from __future__ import annotations
 
-import logging
 import math
-import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,13 +23,12 @@ from aqaa.models.recipe.linguistic.fbank import (
     mel_filters,
     stack,
 )
-from aqaa.models.recipe.schedule import Schedule
 from aqaa.models.recipe.speech.batches import Row, make_batch
 from aqaa.models.recipe.speech.phonemes import BLANK, CLASSES, collapse, edit_distance
 from aqaa.models.recipe.speech.store import Clip
+from aqaa.models.recipe.tokenizer_training import Run, Schedule
+from aqaa.models.recipe.tokenizer_training import train as train_tokenizer
 from aqaa.models.recipe.vq import Codebook
-
-log = logging.getLogger(__name__)
 
 WIDTH_OUT, HEADS, UNITS, BLOCKS = 144, 4, 576, 6
 CODES = 1024
@@ -111,62 +106,33 @@ def spelling_loss(log_probabilities: Tensor, targets: Sequence[Sequence[int]]) -
     return loss / lengths.sum()
 
 
-def train(
-    clips: Sequence[Clip], judge: Sequence[Clip], folder: Path, schedule: Schedule
-) -> Speller:
-    """Train, or go on from `folder/checkpoint.pt`; `judge` (held-out voices) is only measured."""
+def train(clips: Sequence[Clip], judge: Sequence[Clip], run: Run) -> Speller:
+    """Train, or go on; `judge` (held-out voices) is only measured."""
     torch.manual_seed(0)
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
     model = Speller()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
-    step, checkpoint = 0, folder / "checkpoint.pt"
-    if checkpoint.exists():
-        state: dict[str, Any] = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        step = state["step"]
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        measure_normalisation(model, clips)
-    mean, start, began = 0.0, step, time.monotonic()
-    while step < schedule.steps:
-        rng = np.random.default_rng([7, step])
+    measure_normalisation(model, clips)
+
+    def losses(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         rows = make_batch(clips, BATCH_SECONDS, LENGTHS, rng)
-        if step == schedule.codes_from:
+        if step == run.schedule.codes_from:
             _place_codes(model, clips)
-        model.train()
         emitted = model.encoder(batch_features(model, rows, rng))
         targets = [r.phonemes for r in rows]
-        if step < schedule.codes_from:
-            loss = spelling_loss(model.spell(emitted), targets)
-        else:
-            quantised, commitment = model.codebook(emitted)
-            loss = spelling_loss(model.spell(quantised), targets)
-            loss = loss + 0.3 * spelling_loss(model.spell(emitted), targets) + 0.1 * commitment
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.learning_rate(step)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        mean += (float(loss.detach()) - mean) / min(step - start, 50)
-        if step % 50 == 0:
-            log.info("step %d loss %.3f, %.2f s/step", step, mean, (time.monotonic() - began) / 50)
-            began = time.monotonic()
-        if step % 250 == 0 or step == schedule.steps:
-            log.info("step %d errors %s", step, phoneme_errors(model, judge))
-            torch.save(
-                {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step},
-                checkpoint,
-            )
-            began = time.monotonic()
-    return model.eval()
+        raw = spelling_loss(model.spell(emitted), targets)
+        if step < run.schedule.codes_from:
+            return {"raw": raw}
+        quantised, commitment = model.codebook(emitted)
+        codes = spelling_loss(model.spell(quantised), targets)
+        return {"codes": codes, "raw": 0.3 * raw, "commitment": 0.1 * commitment}
+
+    train_tokenizer(model, losses, lambda step: phoneme_errors(model, judge), run, seed=7)
+    return model
 
 
 @torch.no_grad()
 def _place_codes(model: Speller, clips: Sequence[Clip]) -> None:
     """K-means on what the encoder emits for augmented speech."""
-    model.eval()
     rng = np.random.default_rng(3)
     found = [
         model.encoder(batch_features(model, make_batch(clips, 80, LENGTHS, rng), rng)).flatten(0, 1)

@@ -6,10 +6,10 @@ import logging
 
 import torch
 
-from aqaa.models.recipe.schedule import ask
 from aqaa.models.recipe.semantic.export import export
 from aqaa.models.recipe.semantic.train import USUAL, train
 from aqaa.models.recipe.speech.corpus import packed
+from aqaa.models.recipe.tokenizer_training import ask
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     run = ask(__doc__, "semantic", USUAL)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    model = train(*packed(), run.checkpoints, run.schedule)
+    model = train(*packed(), run)
     export(model.encoder, run.tokenizer / "speech_tokenizer_v1.onnx")
 
 

@@ -7,12 +7,8 @@ sequence, and an answer's codes can be spoken in another voice.
 
 from __future__ import annotations
 
-import logging
 import math
-import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aqaa.models.recipe.linguistic.train import spelling_loss
-from aqaa.models.recipe.schedule import Schedule
 from aqaa.models.recipe.semantic.network import MELS, WIDTH, SemanticEncoder
 from aqaa.models.recipe.semantic.targets import (
     FRAMES,
@@ -35,8 +30,8 @@ from aqaa.models.recipe.semantic.targets import (
 from aqaa.models.recipe.speech.batches import make_batch
 from aqaa.models.recipe.speech.phonemes import CLASSES, collapse, edit_distance
 from aqaa.models.recipe.speech.store import Clip
-
-log = logging.getLogger(__name__)
+from aqaa.models.recipe.tokenizer_training import Run, Schedule
+from aqaa.models.recipe.tokenizer_training import train as train_tokenizer
 
 LENGTHS = tuple(TOKEN * 6 * blocks for blocks in (13, 18, 25, 34))
 BATCH_SECONDS = 24.0
@@ -99,60 +94,31 @@ class Learner(nn.Module):
 WEIGHTS = {"ctc": 1.0, "mel": MEL, "pitch": PITCH, "voicing": VOICING, "commitment": COMMITMENT}
 
 
-def train(
-    clips: Sequence[Clip], judge: Sequence[Clip], folder: Path, schedule: Schedule
-) -> Learner:
-    """Train, or go on from `folder/checkpoint.pt`; `judge` (held-out voices) is only measured."""
+def train(clips: Sequence[Clip], judge: Sequence[Clip], run: Run) -> Learner:
+    """Train, or go on; `judge` (held-out voices) is only measured."""
     torch.manual_seed(0)
-    folder.mkdir(parents=True, exist_ok=True)
-    pitch = measure_pitch(clips, folder / "pitch.npz")
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    pitch = measure_pitch(clips, run.checkpoints / "pitch.npz")
     model = Learner()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
-    step, checkpoint = 0, folder / "checkpoint.pt"
-    if checkpoint.exists():
-        state: dict[str, Any] = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        step = state["step"]
-    mean: dict[str, float] = {}
-    began = time.monotonic()
-    while step < schedule.steps:
-        rng = np.random.default_rng([11, step])
+    coded = run.schedule.codes_from
+
+    def losses(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         targets = make_targets(make_batch(clips, BATCH_SECONDS, LENGTHS, rng), pitch, rng)
-        if step == schedule.codes_from:
+        if step == coded:
             _place_codes(model, clips, pitch)
-        model.train()
-        parts = model.losses(targets, step >= schedule.codes_from)
-        loss = torch.stack([WEIGHTS[name] * part for name, part in parts.items()]).sum()
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.learning_rate(step)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        for name, part in parts.items():
-            mean[name] = mean.get(name, float(part.detach())) * 0.95 + float(part.detach()) * 0.05
-        if step % 50 == 0:
-            shown = " ".join(f"{name} {value:.3f}" for name, value in mean.items())
-            log.info("step %d %s, %.2f s/step", step, shown, (time.monotonic() - began) / 50)
-            began = time.monotonic()
-        if step % 250 == 0 or step == schedule.steps:
-            log.info(
-                "step %d errors %s", step, phoneme_errors(model, judge, step > schedule.codes_from)
-            )
-            torch.save(
-                {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step},
-                checkpoint,
-            )
-            began = time.monotonic()
-    return model.eval()
+        parts = model.losses(targets, step >= coded)
+        return {name: WEIGHTS[name] * part for name, part in parts.items()}
+
+    def errors(step: int) -> dict[str, float]:
+        return phoneme_errors(model, judge, step > coded)
+
+    train_tokenizer(model, losses, errors, run, seed=11)
+    return model
 
 
 @torch.no_grad()
 def _place_codes(model: Learner, clips: Sequence[Clip], pitch: Pitch) -> None:
     """K-means on the vectors of augmented speech."""
-    model.eval()
     rng = np.random.default_rng(5)
     found = []
     for _ in range(20):
