@@ -65,6 +65,8 @@ class Reader:
                 _check(event.previous_item_id == self._last(), "committed after the wrong item")
             case e.InputAudioBufferCleared():
                 self.speaking = None
+            case e.SessionUpdated() if event.session.audio.input.turn_detection is None:
+                self.speaking = None  # whoever spoke, nobody watches for the end any more
             case e.ConversationItemAdded():
                 self._item_added(event)
             case e.ConversationItemDone():
