@@ -134,7 +134,7 @@ async def hear(
             match event:
                 case ResponseOutputAudioTranscriptDelta() | ResponseOutputTextDelta():
                     turn.transcript += event.delta
-                case ResponseOutputAudioDelta():
+                case ResponseOutputAudioDelta() if event.delta:
                     now = time.monotonic()
                     ended = speech_ended_at()
                     if turn.heard_after is None and ended is not None:

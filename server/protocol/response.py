@@ -157,9 +157,11 @@ class OpenResponse:
         ]
 
     def add_sound(self, data: bytes, tokens: int) -> list[e.ServerEvent]:
-        """More sound; a text answer has none."""
+        """More sound; a text answer has none. Tokens that gave no sound are only counted."""
         self._audio_tokens += tokens
         self.sound_bytes += len(data)
+        if not data:
+            return []
         return [
             e.ResponseOutputAudioDelta(
                 event_id=self._event_id(),

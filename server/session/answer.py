@@ -20,7 +20,7 @@ from typing import Literal, ParamSpec, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from aqaa.models.bundle import GROUP_SECONDS
+from aqaa.models.bundle import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.models.errors import AqaaError, EngineBusyError, EngineDiedError, PromptError
 from aqaa.server.conversation.response import (
     AudioGroup,
@@ -33,6 +33,7 @@ from aqaa.server.engine.base import Engine, SamplingParams
 from aqaa.server.observe.latency import Timeline
 from aqaa.server.observe.metrics import Metrics
 from aqaa.server.session.clock import Clock
+from aqaa.server.session.forecast import Forecast
 from aqaa.server.session.playback import Playback
 from aqaa.server.session.workers import Workers
 
@@ -44,6 +45,7 @@ HELD_SECONDS = 2.0  # of sound made for an answer that nobody has asked for yet
 # Sound with which an answer starts: a vocoder's first chunk, less its look-ahead, may last 30 ms,
 # and the client would have played it before the second is made.
 START_SECONDS = 0.12
+SLOW_START_SECONDS = 0.8  # with which it starts even if more is not forecast in time
 QUEUED_EVENTS = 64  # between decoder and vocoder, and between vocoder and reader
 
 
@@ -171,7 +173,9 @@ class Answer:
         self._output = output
         self._bytes_per_second = bytes_per_second
         self._paced = paced
-        self._beginning: list[Sound] = []  # what is made, until it is enough to start with
+        self._kept = b""  # sound that is made, until it is enough to hand on
+        self._kept_tokens = 0
+        self._forecast = Forecast()
         self._wanted = asyncio.Event()
         if not paced:
             self._wanted.set()
@@ -237,8 +241,10 @@ class Answer:
             case TextDelta() | VoiceSwitch():
                 await self._parsed.put(event)
             case AudioGroup():
+                now = self._means.clock()
                 if self.progress.timeline.first_group is None:
-                    self.progress.timeline.first_group = self._means.clock()
+                    self.progress.timeline.first_group = now
+                self._forecast.group(now)
                 await self._parsed.put(event)
             case Malformed():
                 self._means.metrics.malformed.inc()
@@ -271,7 +277,9 @@ class Answer:
             if groups and self._output is not None:
                 voice = voice or self._means.speaker.stream(name, self.asked.speed)
                 await self._pace()
+                began = self._means.clock()
                 data = await self._compute(_push, voice, self._output, groups)
+                self._forecast.spoken(len(groups) // GROUP_TOKENS, self._means.clock() - began)
                 await self._sound(data, len(groups))
                 groups = []
             match event:
@@ -298,17 +306,25 @@ class Answer:
     async def _sound(self, data: bytes, tokens: int, *, last: bool = False) -> None:
         """Hand on sound; at the very beginning only once there is enough to start with."""
         progress = self.progress
-        sound = Sound(data, len(data) / self._bytes_per_second, tokens)
-        progress.made += sound.seconds
-        self._beginning.append(sound)
-        if progress.made < START_SECONDS and not last:
+        progress.made += len(data) / self._bytes_per_second
+        self._kept += data
+        self._kept_tokens += tokens
+        # Groups may give no sound yet: a client would take an empty piece for the beginning.
+        if not last and not (self._kept and self._may_start()):
             return
-        sounds, self._beginning = self._beginning, []
-        for one in sounds:
-            if one.data and progress.timeline.first_sound is None:
-                progress.timeline.first_sound = self._means.clock()
-            if one.data or one.tokens:
-                await self._said.put(one)
+        data, self._kept = self._kept, b""
+        tokens, self._kept_tokens = self._kept_tokens, 0
+        if data and progress.timeline.first_sound is None:
+            progress.timeline.first_sound = self._means.clock()
+        if data or tokens:
+            await self._said.put(Sound(data, len(data) / self._bytes_per_second, tokens))
+
+    def _may_start(self) -> bool:
+        """Whether what is made lasts until more is; always, once the answer has started."""
+        made = self.progress.made
+        if self.progress.timeline.first_sound is not None or made >= SLOW_START_SECONDS:
+            return True
+        return made >= max(START_SECONDS, self._forecast.wait())
 
     async def _pace(self) -> None:
         """Wait while enough is made: of a speculation, or ahead of what is being played."""

@@ -99,6 +99,19 @@ async def test_a_spoken_turn_collects_words_sound_and_latency() -> None:
     assert turn.ok
 
 
+async def test_a_piece_without_sound_is_not_the_beginning_of_the_answer() -> None:
+    async def handler(socket: ServerConnection) -> None:
+        await after_speech(socket)
+        await socket.send(of_content("response.output_audio.delta", delta=""))
+        await asyncio.sleep(0.05)
+        await answer(socket)
+        await socket.wait_closed()
+
+    async with listening(handler) as url, connect(url) as server:
+        turn = await speak(server, BEEP)
+    assert turn.gaps == 0
+
+
 async def test_an_answer_that_the_user_talked_over_gives_way_to_the_next() -> None:
     async def handler(socket: ServerConnection) -> None:
         await after_speech(socket)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from scripted import ScriptedEngine, Voice, house, woven
 
+from aqaa.models.bundle import GROUP_SECONDS
 from aqaa.server.protocol.types import PcmFormat
 from aqaa.server.session.answer import (
     HELD_SECONDS,
@@ -57,9 +59,9 @@ async def test_an_answer_starts_with_enough_sound_to_last_until_the_next() -> No
     parts = replace(parts, means=replace(parts.means, speaker=DroppingVoices()))
     answer = asking(parts)
     answer.adopt()
-    while not isinstance(await answer.next(), Sound):
+    while not isinstance(first := await answer.next(), Sound):
         pass
-    assert answer.progress.made >= START_SECONDS
+    assert first.seconds >= START_SECONDS
     await answer.stop()
     parts.means.workers.close()
 
@@ -69,6 +71,55 @@ async def test_an_answer_shorter_than_that_is_still_said() -> None:
     parts = replace(parts, means=replace(parts.means, speaker=DroppingVoices()))
     said = await said_by(asking(parts))
     assert sum(one.seconds for one in said if isinstance(one, Sound)) > 0
+    parts.means.workers.close()
+
+
+class Late(Voice):
+    """What is pushed first gives no sound."""
+
+    _first = True
+
+    def push(self, tokens: Sequence[int]) -> np.ndarray:
+        whole = super().push(tokens)
+        first, self._first = self._first, False
+        return whole[:0] if first else whole
+
+
+class LateVoices:
+    def stream(self, voice: str, speed: float = 1.0) -> Late:
+        return Late(voice, speed)
+
+
+async def test_no_piece_of_sound_is_empty_and_no_token_is_lost() -> None:
+    parts = house(ScriptedEngine(answer=lambda prompt: woven("x", 12), seconds=0.002))
+    parts = replace(parts, means=replace(parts.means, speaker=LateVoices()))
+    sounds = [one for one in await said_by(asking(parts)) if isinstance(one, Sound)]
+    assert all(one.data for one in sounds)
+    assert sum(one.tokens for one in sounds) == 12 * 5
+    parts.means.workers.close()
+
+
+class Slow(Voice):
+    """Takes 100 ms, however little it is given."""
+
+    def push(self, tokens: Sequence[int]) -> np.ndarray:
+        time.sleep(0.1)
+        return super().push(tokens)
+
+
+class SlowVoices:
+    def stream(self, voice: str, speed: float = 1.0) -> Slow:
+        return Slow(voice, speed)
+
+
+async def test_a_slow_voice_starts_with_enough_sound_to_last_until_its_next() -> None:
+    parts = house(ScriptedEngine(answer=lambda prompt: woven("x", 12), seconds=0.002))
+    parts = replace(parts, means=replace(parts.means, speaker=SlowVoices()))
+    answer = asking(parts)
+    while not isinstance(first := await answer.next(), Sound):
+        pass
+    assert first.seconds > 1.5 * GROUP_SECONDS
+    await answer.stop()
     parts.means.workers.close()
 
 
