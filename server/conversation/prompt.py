@@ -95,9 +95,10 @@ class PromptBuilder:
         """
         return self._fitted(turns)
 
-    def audio_tokens(self, prompt: Sequence[int]) -> int:
-        """How many ids of `prompt` are audio."""
-        return sum(token >= self._tokens.audio_offset for token in prompt)
+    def kinds(self, prompt: Sequence[int]) -> tuple[int, int]:
+        """How many ids of `prompt` are text, the marks of turns among them, and how many audio."""
+        audio = sum(token >= self._tokens.audio_offset for token in prompt)
+        return len(prompt) - audio, audio
 
     def _fitted(self, turns: Sequence[Turn]) -> list[int]:
         """All turns, the last one still open."""

@@ -153,6 +153,13 @@ class Engine(Protocol):
     async def release(self, session: str) -> None:
         """The session is over: stop its work and forget what it computed."""
 
+    def reused(self, session: str) -> int:
+        """Prompt ids of the session's latest `generate` that were found computed; 0 after release.
+
+        Known with the stream's first id, where the decoder tells it so early (vllm-http tells it
+        last), and 0 before.
+        """
+
     def stats(self) -> EngineStats:
         """Counters and gauges of this moment; cheap."""
 

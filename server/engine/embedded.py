@@ -43,6 +43,7 @@ class EmbeddedEngine:
         self._context = min(context or self._config.max_seq_len, self._config.max_seq_len)
         self._model: Step1 | None = None
         self._scheduler: Scheduler | None = None
+        self._latest: dict[str, Job] = {}  # generations, by session
 
     @property
     def vocab_size(self) -> int:
@@ -91,6 +92,7 @@ class EmbeddedEngine:
     ) -> AsyncGenerator[int, None]:
         """Continue `prompt`; see the contract."""
         job, items = self._begin(session, prompt, params)
+        self._latest[session] = job
         try:
             while True:
                 item = await items.get()
@@ -111,8 +113,14 @@ class EmbeddedEngine:
 
     async def release(self, session: str) -> None:
         """Stop the session's work and forget what it computed."""
+        self._latest.pop(session, None)
         if self._scheduler is not None:
             self._scheduler.release(session)
+
+    def reused(self, session: str) -> int:
+        """Prompt ids of the session's latest generation that were found computed."""
+        job = self._latest.get(session)
+        return 0 if job is None else job.reused
 
     def stats(self) -> EngineStats:
         """Counters and gauges of this moment."""

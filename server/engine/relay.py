@@ -53,6 +53,7 @@ class _Work:
     stopped: bool = False
     error: Exception | None = None
     computed: int = 0
+    reused: int = 0  # ids of the prompt, in the first of the requests that it takes
 
     async def stop(self, error: Exception | None = None) -> None:
         """Abort the request and end the stream: at once, or with `error` after what waits."""
@@ -76,6 +77,7 @@ class RelayEngine(ABC):
         self._context = context
         self._block = block
         self._work: dict[str, _Work] = {}
+        self._latest: dict[str, _Work] = {}  # generations
         self._tasks: set[asyncio.Task[None]] = set()  # the loop alone would not hold them
         self._held: dict[str, tuple[int, ...]] = {}  # whole blocks that a session has computed
         self._rate = Rate()
@@ -134,7 +136,8 @@ class RelayEngine(ABC):
         """Continue `prompt`; see the contract."""
         check_prompt(prompt, self._vocab_size, self._context)
         self._generations += 1
-        async with aclosing(self._run(_Work(), session, prompt, params)) as tokens:
+        work = self._latest[session] = _Work()
+        async with aclosing(self._run(work, session, prompt, params)) as tokens:
             async for token in tokens:
                 yield token
 
@@ -149,6 +152,12 @@ class RelayEngine(ABC):
         """Abort it and forget the session; vLLM drops the blocks when it needs the room."""
         await self.cancel(session)
         self._held.pop(session, None)
+        self._latest.pop(session, None)
+
+    def reused(self, session: str) -> int:
+        """Prompt ids of the session's latest generation that the prefix cache held."""
+        work = self._latest.get(session)
+        return 0 if work is None else work.reused
 
     def stats(self) -> EngineStats:
         """Counters of this process; what vLLM holds is told by its own metrics."""
@@ -237,11 +246,12 @@ class RelayEngine(ABC):
         sent: list[int],
     ) -> bool:
         """One request. True: it ended by itself; False: it was aborted, the reader is behind."""
-        finished = False
+        finished, first = False, not sent
         async with aclosing(self._request(session, prompt, params)) as pieces:
             async for piece in pieces:
                 if piece.reused is not None:
                     self._reused += piece.reused
+                    work.reused = piece.reused if first else work.reused
                     self._computed += len(prompt) - piece.reused
                     work.computed += len(prompt) - piece.reused
                     self._held[session] = self._whole_blocks(prompt)

@@ -53,6 +53,7 @@ class Job:
     over: bool = False  # nothing more will be delivered
     stopped: bool = False  # cancelled or superseded: what was delivered and not read is void
     computed: int = 0
+    reused: int = 0
     made: int = 0
     read: int = 0
     last: int = 0  # the id that was sampled last and is not computed yet
@@ -341,6 +342,7 @@ class Scheduler:
             conversation.cache = self._model.empty_cache(conversation.granted)
             if ids:
                 conversation.cache[..., : len(ids), :] = former[..., : len(ids), :]
+        job.reused = common
         with self._lock:
             self._reused += common
 

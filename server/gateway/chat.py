@@ -264,15 +264,15 @@ class Completion:
 
     def _usage(self, answer: Answer, got: Collected) -> Json:
         prompt = answer.asked.prompt
-        audio_in = self._house.prompts.audio_tokens(prompt)
+        text_in, audio_in = self._house.prompts.kinds(prompt)
         return {
             "prompt_tokens": len(prompt),
             "completion_tokens": got.text_tokens + got.audio_tokens,
             "total_tokens": len(prompt) + got.text_tokens + got.audio_tokens,
             "prompt_tokens_details": {
-                "text_tokens": len(prompt) - audio_in,
+                "text_tokens": text_in,
                 "audio_tokens": audio_in,
-                "cached_tokens": 0,
+                "cached_tokens": answer.progress.reused,
             },
             "completion_tokens_details": {
                 "text_tokens": got.text_tokens,

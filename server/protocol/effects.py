@@ -145,12 +145,16 @@ class IdleTimedOut:
 
 @dataclass(frozen=True)
 class RunStarted:
-    """The prompt is known: how many tokens of each kind it has, and how many were cached."""
+    """The prompt is known: how many tokens of each kind it has, and how many of these were cached.
+
+    The latter is told again once it is known.
+    """
 
     response_id: str
     text_tokens: int
     audio_tokens: int
-    cached_tokens: int
+    cached_text_tokens: int = 0
+    cached_audio_tokens: int = 0
 
 
 @dataclass(frozen=True)

@@ -448,7 +448,13 @@ def invalid(
 
 
 def token_usage(
-    *, text_in: int, audio_in: int, cached: int, text_out: int, audio_out: int
+    *,
+    text_in: int,
+    audio_in: int,
+    cached_text: int,
+    cached_audio: int,
+    text_out: int,
+    audio_out: int,
 ) -> Usage:
     """A `Usage` from its counts."""
     return Usage.model_validate(
@@ -459,7 +465,11 @@ def token_usage(
             "input_token_details": {
                 "text_tokens": text_in,
                 "audio_tokens": audio_in,
-                "cached_tokens": cached,
+                "cached_tokens": cached_text + cached_audio,
+                "cached_tokens_details": {
+                    "text_tokens": cached_text,
+                    "audio_tokens": cached_audio,
+                },
             },
             "output_token_details": {"text_tokens": text_out, "audio_tokens": audio_out},
         }

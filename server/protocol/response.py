@@ -57,7 +57,7 @@ class OpenResponse:
         self._conversation_id = conversation_id
         self._max_output_tokens = max_output_tokens
         self._metadata = metadata
-        self._prompt = RunStarted(run.response_id, 0, 0, 0)
+        self._prompt = RunStarted(run.response_id, 0, 0)
         self._text_tokens = 0
         self._audio_tokens = 0
 
@@ -250,7 +250,8 @@ class OpenResponse:
             usage=e.token_usage(
                 text_in=self._prompt.text_tokens,
                 audio_in=self._prompt.audio_tokens,
-                cached=self._prompt.cached_tokens,
+                cached_text=self._prompt.cached_text_tokens,
+                cached_audio=self._prompt.cached_audio_tokens,
                 text_out=self._text_tokens,
                 audio_out=self._audio_tokens,
             )

@@ -133,6 +133,7 @@ class Progress:
     """What the answer has come to so far."""
 
     ids: list[int] = field(default_factory=list)
+    reused: int = 0  # ids of the prompt that the engine had computed before
     timeline: Timeline = field(default_factory=Timeline)
     playback: Playback = field(default_factory=Playback)
     made: float = 0.0  # seconds of sound
@@ -223,8 +224,10 @@ class Answer:
             async for token in ids:
                 if progress.timeline.first_token is None:
                     progress.timeline.first_token = self._means.clock()
+                    progress.reused = self._means.engine.reused(self._key)
                 progress.ids.append(token)
                 await self._parse([token])
+        progress.reused = self._means.engine.reused(self._key)  # some know it only now
         for event in self._parser.finish():
             await self._hand_on(event)
         if self._parser.malformed:

@@ -348,7 +348,9 @@ class Conversation:
             answer = self._adopted(run, asked) or self._begin(key, asked, run)
             self._announce(run, answer)
             while not isinstance(said := await answer.next(), Over):
+                self._count(run, answer)
                 self._say(run, answer, said)
+            self._count(run, answer)
             self._end(run, answer, said)
         except AqaaError as error:
             log.warning("no answer: %s", error)
@@ -385,11 +387,15 @@ class Conversation:
             timeline.speech_end, self._speech_end = self._speech_end, None
             timeline.turn_end, self._turn_end = self._turn_end, None
         timeline.tokenise = self._clock()
-        audio = self._house.prompts.audio_tokens(answer.asked.prompt)
-        text = len(answer.asked.prompt) - audio
         self._answers = {run.item_id: answer} if run.default else self._answers
         self._memory.answer(run.item_id, answer.progress.ids, run.speed)
-        self._apply(self._machine.on_input(fx.RunStarted(run.response_id, text, audio, 0)))
+        self._count(run, answer)
+
+    def _count(self, run: fx.StartRun, answer: Answer) -> None:
+        """Tell the prompt's size, and what of it the engine had computed, once that is known."""
+        kinds, prompt = self._house.prompts.kinds, answer.asked.prompt
+        cached = kinds(prompt[: answer.progress.reused])
+        self._apply(self._machine.on_input(fx.RunStarted(run.response_id, *kinds(prompt), *cached)))
 
     def _say(self, run: fx.StartRun, answer: Answer, said: Said) -> None:
         match said:

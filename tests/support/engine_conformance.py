@@ -148,6 +148,17 @@ class EngineConformance:
         computed = after.computed_tokens - before.computed_tokens
         assert computed + after.reused_tokens - before.reused_tokens == 90 + 91
 
+    async def test_an_answer_tells_how_much_of_its_prompt_was_computed(
+        self, engine: Engine
+    ) -> None:
+        session, prompt = a_session(), a_prompt(engine, 200, seed=17)
+        await answer(engine, prompt, greedy(1), session)
+        assert engine.reused(session) == 0
+        await answer(engine, [*prompt, 5], greedy(1), session)
+        assert 200 - self.grain < engine.reused(session) <= 200
+        await engine.release(session)
+        assert engine.reused(session) == 0
+
     async def test_a_new_answer_supersedes_the_old_one_quietly(self, engine: Engine) -> None:
         session = a_session()
         old = engine.generate(session, a_prompt(engine, 30), greedy(2000))

@@ -161,13 +161,15 @@ def woven(text: str, groups: int) -> list[int]:
 class ScriptedEngine:
     """Says `answer(prompt)`, one id each `seconds`; raises after `dies_after` ids.
 
-    With a `gate`, each answer waits after its first id until the gate is set.
+    With a `gate`, each answer waits after its first id until the gate is set. `reuses`: how many
+    ids of each prompt it says it had computed before.
     """
 
     answer: Callable[[Sequence[int]], list[int]] = lambda prompt: woven("hello there", 6)
     seconds: float = 0.0
     dies_after: int | None = None
     gate: asyncio.Event | None = None
+    reuses: int = 0
     alive: bool = True
     name: str = "scripted"
     vocab_size: int = AUDIO + 5120
@@ -210,6 +212,9 @@ class ScriptedEngine:
 
     async def cancel(self, session: str) -> None:
         pass
+
+    def reused(self, session: str) -> int:
+        return self.reuses
 
     async def release(self, session: str) -> None:
         self.released.append(session)

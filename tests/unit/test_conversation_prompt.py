@@ -72,7 +72,7 @@ def test_without_bos_a_prompt_begins_with_its_first_turn() -> None:
 
 def test_audio_ids_of_a_prompt_are_counted() -> None:
     prompts = builder()
-    assert prompts.audio_tokens(prompts.finished([UserTurn(("Hello",)), spoken(7)])) == 35
+    assert prompts.kinds(prompts.finished([UserTurn(("Hello",)), spoken(7)]))[1] == 35
 
 
 @given(st.lists(st.integers(0, 5), max_size=6), st.integers(1, 40), st.integers(100, 700))

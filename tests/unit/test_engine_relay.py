@@ -39,7 +39,7 @@ class CountingEngine(RelayEngine):
         self.asked.append(tuple(prompt))
         self.open += 1
         try:
-            yield Piece(reused=0)
+            yield Piece(reused=len(prompt) // BLOCK * BLOCK if len(self.asked) > 1 else 0)
             for n in range(1, params.max_tokens + 1):
                 await asyncio.sleep(0)
                 token = prompt[-1] + n
@@ -181,6 +181,16 @@ async def test_a_warm_up_of_another_prompt_is_asked_anew():
     await engine.warm("s", [1] * BLOCK)
     await engine.warm("s", [2] * BLOCK)
     assert len(engine.asked) == 2
+
+
+async def test_a_prompt_that_is_asked_again_for_a_slow_reader_does_not_count_as_reused():
+    engine = CountingEngine()
+    stream = engine.generate("s", [0], greedy(3 * BUFFER))
+    await anext(stream)
+    await turns(4 * BUFFER)
+    assert len(await read(stream)) == 3 * BUFFER - 1
+    assert len(engine.asked) > 1
+    assert engine.reused("s") == 0
 
 
 async def test_a_released_session_leaves_nothing():

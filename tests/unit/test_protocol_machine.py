@@ -187,13 +187,14 @@ def test_a_failed_run_says_so_in_its_response_and_the_session_goes_on() -> None:
 def test_usage_counts_what_was_given_and_what_was_made() -> None:
     driven = Driven()
     run = spoken_turn(driven)
-    driven.happen(fx.RunStarted(run.response_id, 7, 40, 20))
+    driven.happen(fx.RunStarted(run.response_id, 7, 40, 2, 20))
     say(driven, run, chunks=2)
     seen = driven.happen(fx.RunEnded(run.response_id, "completed"))
     usage = next(o for o in seen if isinstance(o, e.ResponseDone)).response.usage
     assert usage is not None
     assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (47, 12, 59)
-    assert usage.input_token_details.cached_tokens == 20
+    assert usage.input_token_details.cached_tokens == 22
+    assert usage.input_token_details.cached_tokens_details.audio_tokens == 20
     assert usage.output_token_details.audio_tokens == 10
 
 

@@ -172,6 +172,19 @@ async def test_the_engine_is_warmed_while_the_user_speaks(
     assert all(engine.prompts[-1][: len(warm)] == warm for warm in engine.warmed)
 
 
+async def test_the_usage_tells_what_of_the_prompt_the_engine_had_computed(
+    talk: Talk, engine: ScriptedEngine
+) -> None:
+    engine.reuses = 20
+    await speak_and_pause(talk)
+    usage = done(await talk.until("response.done")).usage
+    assert usage is not None
+    cached = usage.input_token_details.cached_tokens_details
+    assert usage.input_token_details.cached_tokens == 20
+    assert cached.audio_tokens == sum(token >= AUDIO for token in engine.prompts[-1][:20]) > 0
+    assert cached.text_tokens == 20 - cached.audio_tokens
+
+
 async def test_speech_cancels_the_answer_and_nothing_of_it_follows(
     talk: Talk, engine: ScriptedEngine
 ) -> None:
