@@ -5,6 +5,9 @@ pause its stream is forked and the fork is finished: those are the turn's tokens
 to be the end, and nothing is lost if it does not. A turn's sound therefore ends at its last pause,
 and the rest of the silence that ended it belongs to nobody.
 
+A client that ends its turns itself is heard in the same way: what it commits begins a little before
+the first speech and ends with the last. Where no speech is found, all is kept.
+
 All methods are plain calls that compute; the session makes them in worker threads, one at a time.
 """
 
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.server.session.turn import (
+    MANUAL,
     Idle,
     Onset,
     Pause,
@@ -151,7 +155,8 @@ class Ears:
         self._new_converter = converter
         self._converter = converter()
         self._most = round(max_seconds * TOKENIZER_RATE)
-        self._detector = TurnDetector(rules) if rules is not None else None
+        self._manual = rules is None
+        self._detector = TurnDetector(rules or MANUAL)
         self.received = 0
         self._recent = SampleBuffer()  # ends at `received`; holds all that is not yet fed
         self._frame_begin = 0
@@ -170,28 +175,27 @@ class Ears:
         """
         samples = self._converter.push(data)
         heard: list[Heard] = []
-        if self._detector is None:
-            self._append(samples)
-            return self._take_all()
         for begin in range(0, samples.size, FRAME):
             self._append(samples[begin : begin + FRAME])
-            heard += self._listen(self._detector)
+            heard += self._listen()
         # The resampler holds back some 20 ms; they were received, and a silence has grown by them.
-        heard += self._react(self._detector, self._detector.clock(self._heard_until()))
+        heard += self._react(self._detector.clock(self._heard_until()))
         heard += self._feed()
         if self._stream is None:
-            self._forget_before(self.received - KEEP_SECONDS * TOKENIZER_RATE)
+            keep = self._most if self._manual else KEEP_SECONDS * TOKENIZER_RATE
+            self._forget_before(self.received - keep)
+        if self._manual:  # who speaks when is the client's to tell
+            return [one for one in heard if isinstance(one, Spoken)] + self._bound()
         return heard
 
     def commit(self) -> list[int]:
-        """The client ends the turn: the tokens of what is buffered."""
-        self._open(self._begin_of_buffer())
+        """The client ends the turn: the tokens of what is buffered, up to the last pause."""
         self._append(self._converter.flush())
-        self._feed_now()
-        assert self._stream is not None
-        tokens = self._tokens + self._stream.flush()
+        self._open(self._begin_of_buffer())
+        self._feed()
+        tokens = self._as_if_ended() if self._paused is None else self._paused
         self.clear()
-        return tokens
+        return list(tokens)
 
     def tokenise(self, converter: Callable[[], Converter], data: bytes) -> list[int]:
         """The tokens of a recording that came whole; nothing to do with the stream.
@@ -209,23 +213,17 @@ class Ears:
         self._converter = self._new_converter()
         self._recent.drop(len(self._recent))
         self._frame_begin = self.received
-        if self._detector is not None:
-            self._detector.reset(self.received)
-            self._detector.start_at(self.received)
+        self._detector.reset(self.received)
+        self._detector.start_at(self.received)
 
     def configure(self, converter: Callable[[], Converter] | None, rules: TurnRules | None) -> None:
         """The session changed its input format (else `converter` is None) or its turn detection."""
         if converter is not None:
             self._append(self._converter.flush())
             self._new_converter, self._converter = converter, converter()
-        current = self._detector.rules if self._detector is not None else None
-        if rules == current:
-            return
-        if rules is not None and self._detector is not None:
-            self._detector.rules = rules
-            return
-        if rules is None:
-            self._detector = self._paused = None
+        was_manual, self._manual = self._manual, rules is None
+        if rules is None or not was_manual:
+            self._detector.rules = rules or MANUAL
             return
         self._close_turn()
         self._detector = TurnDetector(rules)
@@ -234,38 +232,36 @@ class Ears:
 
     def rest_until(self, sample: int) -> None:
         """The assistant speaks until then: nobody is idle before."""
-        if self._detector is not None:
-            self._detector.rest_until(sample)
+        self._detector.rest_until(sample)
 
-    # --- the two ways of hearing ------------------------------------------------------------------
+    # --- who speaks -------------------------------------------------------------------------------
 
-    def _take_all(self) -> list[Heard]:
-        """No turn detection: everything belongs to the turn, up to a bound."""
-        self._frame_begin = self.received
-        self._open(self._begin_of_buffer())
-        if self.received - self._turn_begin > self._most:
-            dropped = self.received - self._fed
-            self._fed = self.received
-            self._turn_begin += dropped  # so that its length stays what was kept
-            first, self._full = not self._full, True
-            self._forget_before(self.received)
-            return [Overflowed()] if first else []
-        return self._feed()
+    def _bound(self) -> list[Heard]:
+        """A turn that only the client can end is full at some time: what comes then is dropped."""
+        if self._stream is None or not (
+            self._full or self.received - self._turn_begin > self._most
+        ):
+            return []
+        first, self._full = not self._full, True
+        self._fed = self.received
+        self._forget_before(self._frame_begin)
+        return [Overflowed()] if first else []
 
     def _heard_until(self) -> int:
         return self.received + self._converter.pending
 
-    def _listen(self, detector: TurnDetector) -> list[Heard]:
+    def _listen(self) -> list[Heard]:
         """After each frame's worth of samples: who speaks, who has stopped?"""
         events: list[TurnEvent] = []
         while self.received - self._frame_begin >= FRAME:
             frame = self._since(self._frame_begin)[:FRAME]
-            events += detector.frame(self._vad.push(frame), float(np.dot(frame, frame)))
+            events += self._detector.frame(self._vad.push(frame), float(np.dot(frame, frame)))
             self._frame_begin += FRAME
-        events += detector.clock(self.received)
-        return self._react(detector, events)
+        events += self._detector.clock(self.received)
+        return self._react(events)
 
-    def _react(self, detector: TurnDetector, events: list[TurnEvent]) -> list[Heard]:
+    def _react(self, events: list[TurnEvent]) -> list[Heard]:
+        detector = self._detector
         heard: list[Heard] = []
         for event in events:
             match event:
@@ -286,7 +282,8 @@ class Ears:
                     self._close_turn()
                 case Idle():
                     heard.append(self._idled(event))
-        if detector.speaking and self.received - self._turn_begin >= self._most:
+        too_long = self.received - self._turn_begin >= self._most
+        if detector.speaking and too_long and not self._manual:
             self._feed_now()
             heard.append(Ended(self._as_if_ended(), self.received, self.received))
             detector.reset(self.received)
@@ -307,7 +304,7 @@ class Ears:
 
     def _feed(self) -> list[Heard]:
         """Give the stream what it has not had, except in a pause, which may be the end."""
-        if self._stream is None or self._paused is not None:
+        if self._stream is None or self._paused is not None or self._full:
             return []
         before = len(self._tokens)
         self._feed_now()

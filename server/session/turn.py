@@ -10,7 +10,8 @@ saves half a frame (16 ms) of every answer's latency.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.server.protocol.types import SemanticVad, ServerVad
@@ -34,7 +35,7 @@ class TurnRules:
 
     threshold: float
     prefix_ms: int
-    silence_ms: int
+    silence_ms: float
     idle_ms: int | None
     create_response: bool
 
@@ -53,6 +54,10 @@ class TurnRules:
             idle_ms=plain.idle_timeout_ms,
             create_response=plain.create_response,
         )
+
+
+# Where the client says what a turn is: pauses are noticed, and none is an end.
+MANUAL = replace(TurnRules.of(ServerVad()), silence_ms=math.inf)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from scripted import GroupTokenizer, LoudnessVad, pcm
 
 from aqaa.server.protocol.types import PcmaFormat, PcmFormat, PcmuFormat, ServerVad
-from aqaa.server.session.ears import Ears, Ended, Heard, NobodySpoke, Overflowed, Started
+from aqaa.server.session.ears import (
+    Ears,
+    Ended,
+    Heard,
+    NobodySpoke,
+    Overflowed,
+    Spoken,
+    Started,
+)
 from aqaa.server.session.house import WireFormat, input_of, output_of
 from aqaa.server.session.turn import TurnRules
 
@@ -94,11 +102,38 @@ def test_a_turn_that_never_ends_is_ended_at_the_longest_that_it_may_be() -> None
     assert all(loud_groups(end.tokens) <= 17 for end in ended(heard))
 
 
-def test_without_turn_detection_all_is_kept_until_the_commit() -> None:
+def test_without_turn_detection_only_a_commit_ends_the_turn() -> None:
     listener = ears(None)
-    assert ended(hear(listener, TURN)) == []
-    assert len(listener.commit()) == 18 * 5  # 2.2 s
+    heard = hear(listener, TURN + TURN)
+    assert {type(one) for one in heard} == {Spoken}
+    assert loud_groups(tuple(listener.commit())) >= 16
     assert listener.commit() == []
+
+
+def test_a_commit_leaves_out_the_silence_around_the_speech_as_turn_detection_does() -> None:
+    listener = ears(None)
+    hear(listener, pcm(3.0, loud=False) + TURN + pcm(3.0, loud=False))
+    (end,) = ended(hear(ears(), pcm(3.0, loud=False) + TURN))
+    assert tuple(listener.commit()) == end.tokens
+
+
+def test_a_commit_keeps_the_silence_between_words() -> None:
+    listener = ears(None)
+    hear(listener, TURN + TURN)  # 0.3 s before, 1 s, 1.2 s between, 1 s, 0.16 s after
+    assert len(listener.commit()) == 30 * 5
+
+
+def test_a_commit_in_which_nobody_speaks_holds_everything() -> None:
+    listener = ears(None)
+    hear(listener, pcm(2.2, loud=False))
+    assert len(listener.commit()) == 18 * 5
+
+
+def test_a_long_silence_before_a_manual_turn_costs_it_nothing() -> None:
+    listener = ears(None, seconds=2.0)
+    heard = hear(listener, pcm(5.0, loud=False) + pcm(1.0, loud=True))
+    assert not any(isinstance(one, Overflowed) for one in heard)
+    assert loud_groups(tuple(listener.commit())) >= 7
 
 
 def test_without_turn_detection_too_much_is_told_once_and_the_rest_dropped() -> None:
