@@ -3,19 +3,21 @@
 Pre-norm blocks of grouped-query attention and SwiGLU, no biases, no rotary embedding. Position
 enters only through sqrt-ALiBi: `score(i, j) -= slope_head * sqrt(i - j)` (SPEC 6).
 
-The weights are fused (q|k|v and gate|up) when they are loaded, and the bias is one table by
-distance, made once: for a single query it is a view, so that a decoding step allocates nothing
-but its small activations.
+The weights are fused (q|k|v and gate|up) and laid out as they are read when they are loaded. The
+bias is one table by distance, made once: for a single query it is a view. A decoding step writes
+its activations to buffers that each thread keeps: with so small a decoder, half of the time would
+go into allocating tensors and making views of them.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -111,6 +113,53 @@ class _Layer:
     down: Tensor
 
 
+class _Past(NamedTuple):
+    """What one sequence's new query meets, by layer: views of its cache, the new id included."""
+
+    newest: tuple[Tensor, ...]  # [2 * groups, head_dim], where the new id's go
+    keys: tuple[Tensor, ...]  # [groups, head_dim, end]
+    values: tuple[Tensor, ...]  # [groups, end, head_dim]
+    bias: Tensor  # [groups, heads / groups, end]
+
+
+class _Buffer:
+    """A matrix, and each of its rows as a matrix: a product of several rows would round otherwise
+    than that of each alone, so a step takes them one by one."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.all = matrix
+        self.rows = matrix.split(1)
+
+
+class _Activations:
+    """The buffers of a step of `n` sequences, and views of them."""
+
+    def __init__(self, n: int, config: Step1Config) -> None:
+        c = config
+        self.x, self.unit, self.mixed = (_Buffer(torch.empty(n, c.hidden_size)) for _ in range(3))
+        self.qkv = _Buffer(torch.empty(n, c.hidden_size + 2 * c.kv_size))
+        self.gate_up = _Buffer(torch.empty(n, 2 * c.intermediate_size))
+        gate, self.up = self.gate_up.all.chunk(2, dim=1)
+        self.gate = _Buffer(gate)
+        grouped = (n, c.num_attention_groups, -1, c.head_dim)
+        self.q = self.qkv.all[:, : c.hidden_size].unflatten(1, grouped[1:]).unbind(0)
+        self.kv = self.qkv.all[:, c.hidden_size :].unflatten(1, (-1, c.head_dim)).unbind(0)
+        self.mixed_heads = self.mixed.all.view(grouped).unbind(0)
+
+
+class _Buffers(threading.local):
+    """One thread's buffers, by the number of sequences that are stepped together."""
+
+    def __init__(self) -> None:
+        self._by_count: dict[int, _Activations] = {}
+
+    def of(self, n: int, config: Step1Config) -> _Activations:
+        """Those for `n` sequences."""
+        if n not in self._by_count:
+            self._by_count[n] = _Activations(n, config)
+        return self._by_count[n]
+
+
 class Step1:
     """The weights and the arithmetic; holds no state of any sequence, so threads may share it."""
 
@@ -140,21 +189,24 @@ class Step1:
         for index in range(c.num_hidden_layers):
             at = f"model.layers.{index}."
             attention, mlp, f = at + "self_attn.", at + "mlp.", c.intermediate_size
-            q = take(attention + "q_proj.weight", h, h)
+            q = take(attention + "q_proj.weight", h, h) * c.head_dim**-0.5
             k = take(attention + "k_proj.weight", c.kv_size, h)
             v = take(attention + "v_proj.weight", c.kv_size, h)
             gate, up = take(mlp + "gate_proj.weight", f, h), take(mlp + "up_proj.weight", f, h)
+            before = take(at + "input_layernorm.weight", h)
+            after = take(at + "post_attention_layernorm.weight", h)
             self._layers.append(
                 _Layer(
-                    qkv=torch.cat((q, k, v)) * take(at + "input_layernorm.weight", h),
-                    out=take(attention + "o_proj.weight", h, h),
-                    gate_up=torch.cat((gate, up)) * take(at + "post_attention_layernorm.weight", h),
-                    down=take(mlp + "down_proj.weight", h, f),
+                    qkv=_by_input(torch.cat((q, k, v)) * before),
+                    out=_by_input(take(attention + "o_proj.weight", h, h)),
+                    gate_up=_by_input(torch.cat((gate, up)) * after),
+                    down=_by_input(take(mlp + "down_proj.weight", h, f)),
                 )
             )
         self._norm = take("model.norm.weight", h)
         self._eps = torch.tensor(c.rms_norm_eps)
-        self._head = take("lm_head.weight", c.vocab_size, h)
+        self._head = _by_input(take("lm_head.weight", c.vocab_size, h))
+        self._buffers = _Buffers()
         # Column t is the bias at distance context-1-t, so that the keys 0..i of query i read a
         # contiguous run that ends at distance 0.
         distance = torch.arange(context - 1, -1, -1, dtype=torch.float32)
@@ -194,77 +246,76 @@ class Step1:
         float32 `[n, hidden]`.
         """
         n, end = len(ids), start + len(ids)
-        heads = self.config.num_attention_heads
-        bias = self._bias_of(start, end)
-
-        def attend(qkv: Tensor, layer: int) -> Tensor:
-            qkv = qkv.transpose(0, 1)
-            cache[layer, :, start:end] = qkv[heads:]
-            mixed = self._attend(qkv[:heads], cache[layer, :, :end], bias)
-            return mixed.transpose(0, 1).reshape(n, -1)
-
-        return self._run(ids, attend, F.linear)
+        if n == 1:
+            return self._one_each(ids, [cache], [start])
+        c = self.config
+        heads, groups = c.num_attention_heads, c.num_attention_groups
+        bias = self._bias_of(start, end)[None]
+        x = F.embedding(ids, self._embedding)
+        for index, layer in enumerate(self._layers):
+            qkv = (self._unit(x) @ layer.qkv).view(n, -1, c.head_dim).transpose(0, 1)
+            cache[index, :, start:end] = qkv[heads:]
+            k, v = cache[index, None, :groups, :end], cache[index, None, groups:, :end]
+            mixed = F.scaled_dot_product_attention(
+                qkv[None, :heads], k, v, attn_mask=bias, scale=1.0, enable_gqa=True
+            )
+            x = x.addmm_(mixed[0].transpose(0, 1).reshape(n, -1), layer.out)
+            gate, up = (self._unit(x) @ layer.gate_up).chunk(2, dim=1)
+            x = x.addmm_(F.silu(gate) * up, layer.down)
+        return self._unit(x) * self._norm
 
     @torch.inference_mode()
     def step(self, ids: Tensor, caches: Sequence[Tensor], starts: Sequence[int]) -> Tensor:
         """Run one id of each of several sequences: int64 `[n]`; row i is at `starts[i]` of its own.
 
-        The result is `forward`'s on each alone, bit by bit, in less than half the time: each weight
-        comes from memory once and meets the other rows in the processor's cache.
+        The result is `forward`'s on each alone, bit by bit, in less time: each weight comes from
+        memory once and meets the other rows in the processor's cache.
         """
-        heads = self.config.num_attention_heads
-        biases = [self._bias_of(start, start + 1) for start in starts]
+        return self._one_each(ids, caches, starts)
 
-        def attend(qkv: Tensor, layer: int) -> Tensor:
-            rows = []
-            for row, cache, start, bias in zip(qkv, caches, starts, biases, strict=True):
-                cache[layer, :, start] = row[heads:]
-                q = row[:heads, None]
-                rows.append(self._attend(q, cache[layer, :, : start + 1], bias).flatten())
-            return torch.stack(rows)
-
-        return self._run(ids, attend, _by_row)
-
-    def _run(
-        self,
-        ids: Tensor,
-        attend: Callable[[Tensor, int], Tensor],
-        linear: Callable[[Tensor, Tensor], Tensor],
-    ) -> Tensor:
-        """All layers; `attend` takes q, k and v as `[n, heads + 2 * groups, d]`, and the layer."""
-        n, width = len(ids), self.config.head_dim
-        x = F.embedding(ids, self._embedding)
+    def _one_each(self, ids: Tensor, caches: Sequence[Tensor], starts: Sequence[int]) -> Tensor:
+        b = self._buffers.of(len(ids), self.config)
+        pasts = [self._past(cache, start) for cache, start in zip(caches, starts, strict=True)]
+        torch.index_select(self._embedding, 0, ids, out=b.x.all)
         for index, layer in enumerate(self._layers):
-            qkv = linear(self._unit(x), layer.qkv).view(n, -1, width)
-            x = x + linear(attend(qkv, index), layer.out)
-            gate, up = linear(self._unit(x), layer.gate_up).chunk(2, dim=1)
-            x = x + linear(F.silu(gate) * up, layer.down)
-        return self._unit(x) * self._norm
+            self._unit(b.x.all, out=b.unit.all)
+            for row, out in zip(b.unit.rows, b.qkv.rows, strict=True):
+                torch.mm(row, layer.qkv, out=out)
+            for q, kv, mixed, past in zip(b.q, b.kv, b.mixed_heads, pasts, strict=True):
+                past.newest[index].copy_(kv)
+                # Two small products a group: twice as quick as the fused kernel.
+                scores = torch.bmm(q, past.keys[index]).add_(past.bias)
+                torch.bmm(scores.softmax(-1), past.values[index], out=mixed)
+            for row, x in zip(b.mixed.rows, b.x.rows, strict=True):
+                x.addmm_(row, layer.out)
+            self._unit(b.x.all, out=b.unit.all)
+            for row, out in zip(b.unit.rows, b.gate_up.rows, strict=True):
+                torch.mm(row, layer.gate_up, out=out)
+            F.silu(b.gate.all, inplace=True).mul_(b.up)
+            for row, x in zip(b.gate.rows, b.x.rows, strict=True):
+                x.addmm_(row, layer.down)
+        return self._unit(b.x.all) * self._norm
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next id: float32 `[n, hidden]` -> `[n, vocab]`."""
-        return F.linear(hidden, self._head)
+        return torch.mm(hidden, self._head)
 
-    def _unit(self, x: Tensor) -> Tensor:
+    def _unit(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """RMSNorm without its weight; `F.rms_norm` costs four times as much on a CPU."""
-        squares = (x * x).sum(-1, keepdim=True)
-        return x * torch.add(self._eps, squares, alpha=1 / self.config.hidden_size).rsqrt_()
+        squares = torch.mul(x, x, out=out).sum(-1, keepdim=True)
+        scale = torch.add(self._eps, squares, alpha=1 / self.config.hidden_size).rsqrt_()
+        return torch.mul(x, scale, out=out)
 
-    def _attend(self, q: Tensor, kv: Tensor, bias: Tensor) -> Tensor:
-        """`[heads, n, d]` queries on `[2 * groups, end, d]` keys and values: `[heads, n, d]`."""
-        heads, n, width = q.shape
-        groups, end = len(kv) // 2, kv.shape[1]
-        k, v = kv[:groups], kv[groups:]
-        if n > 1:
-            return F.scaled_dot_product_attention(
-                q[None], k[None], v[None], attn_mask=bias[None], enable_gqa=True
-            )[0]
-        # A single query: two small products a group, twice as quick as the fused kernel.
-        q = q.reshape(groups, heads // groups, width)
-        bias = bias.view(groups, heads // groups, end)
-        scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=width**-0.5)
-        return torch.bmm(scores.softmax(-1), v).view(heads, 1, width)
+    def _past(self, cache: Tensor, start: int) -> _Past:
+        groups, end = self.config.num_attention_groups, start + 1
+        held = cache[:, :, :end]
+        return _Past(
+            newest=cache[:, :, start].unbind(0),
+            keys=held[:, :groups].transpose(2, 3).unbind(0),
+            values=held[:, groups:].unbind(0),
+            bias=self._bias_of(start, end).view(groups, -1, end),
+        )
 
     def _bias_of(self, start: int, end: int) -> Tensor:
         """sqrt-ALiBi and the causal mask of queries `start..end-1` on keys `0..end-1`.
@@ -280,9 +331,9 @@ class Step1:
         return rows
 
 
-def _by_row(x: Tensor, weight: Tensor) -> Tensor:
-    """`F.linear` of each row alone: a product of several rows would round otherwise."""
-    return torch.cat([F.linear(row, weight) for row in x.unsqueeze(1)])
+def _by_input(weight: Tensor) -> Tensor:
+    """`[out, in]` as a contiguous `[in, out]`: a product with one row reads it twice as quickly."""
+    return weight.t().contiguous()
 
 
 def weight_files(directory: Path) -> list[Path]:
