@@ -6,7 +6,9 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -34,6 +36,8 @@ from aqaa.vocoder.vocoder import Vocoder
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 WARM_SECONDS = 1.0  # of noise that is tokenised
 WARM_TOKENS = 100  # ids of the answer to it: several groups, so that the vocoder's chunks grow
 WARM_GROUPS = 12
@@ -48,8 +52,12 @@ class Runtime:
     loaded_seconds: float
 
     @classmethod
-    async def load(cls, settings: Settings) -> Runtime:
+    async def load(
+        cls, settings: Settings, loaded: Callable[[str], None] = lambda part: None
+    ) -> Runtime:
         """Load the bundle's parts side by side, start the engine, and go once all the way.
+
+        `loaded` is told of each part by name: tokenizer, vocoder, vad, engine.
 
         Raises:
             AqaaError: the bundle cannot be used, or the engine does not come up; says why.
@@ -57,12 +65,18 @@ class Runtime:
         began = time.monotonic()
         bundle = load_bundle(settings.model)
         _bound_threads(settings.workers)
+
+        async def part(name: str, loading: Awaitable[T]) -> T:
+            result = await loading
+            loaded(name)
+            return result
+
         tokenizer, vocoder, text, vad, engine = await asyncio.gather(
-            asyncio.to_thread(DualTokenizer.load, bundle),
-            asyncio.to_thread(Vocoder.load, bundle.vocoder, bundle.voices),
+            part("tokenizer", asyncio.to_thread(DualTokenizer.load, bundle)),
+            part("vocoder", asyncio.to_thread(Vocoder.load, bundle.vocoder, bundle.voices)),
             asyncio.to_thread(TextTokenizer.of, bundle),
-            asyncio.to_thread(VadModel.load),
-            _start_engine(bundle, settings),
+            part("vad", asyncio.to_thread(VadModel.load)),
+            part("engine", _start_engine(bundle, settings)),
         )
         metrics = Metrics()
         workers = Workers(settings.workers)

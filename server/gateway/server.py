@@ -7,37 +7,50 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 
 import uvicorn
 
 from aqaa.models.errors import ConfigError
 from aqaa.server.config import Settings
 from aqaa.server.gateway.app import create_app
+from aqaa.server.gateway.entrance import Entrance
 from aqaa.server.gateway.state import ServerState
 from aqaa.server.gateway.wire import RealtimeProtocol
-from aqaa.server.runtime import Runtime
 
 GRACE_SECONDS = 5  # uvicorn's own, after the drain, for whatever is left
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EVERYWHERE = ("127.0.0.1", "0.0.0.0", "::", "::1")
 
 
 async def run(settings: Settings, announce: Callable[[str], None]) -> None:
-    """Serve until a signal; `announce` is told where the page is once all is ready.
+    """Listen, load, serve until a signal; `announce` is told where the page is once all is ready.
 
     Raises:
         AqaaError: the bundle cannot be used, or the address cannot be listened on.
     """
-    runtime = await Runtime.load(settings)
-    try:
-        with listen(settings.host, settings.port) as listener:
-            state = ServerState.of(settings, runtime.house)
-            host = "localhost" if settings.host in EVERYWHERE else settings.host
-            port = listener.getsockname()[1]
-            name = runtime.house.bundle.name
-            message = f"aqaa serves {name}: talk to it at http://{host}:{port}"
-            await DrainingServer(state, lambda: announce(message)).serve([listener])
-    finally:
-        await runtime.close()
+    with listen(settings.host, settings.port) as listener:
+        server = DrainingServer(settings)
+        serving = asyncio.create_task(server.serve([listener]))
+        try:
+            await server.listening.wait()
+            # In a thread: torch takes seconds to import, and the entrance answers meanwhile.
+            await asyncio.to_thread(import_module, "aqaa.server.runtime")
+            from aqaa.server.runtime import Runtime
+
+            runtime = await Runtime.load(settings, server.entrance.loaded)
+            try:
+                server.open(ServerState.of(settings, runtime.house))
+                host = "localhost" if settings.host in EVERYWHERE else settings.host
+                port = listener.getsockname()[1]
+                name = runtime.house.bundle.name
+                announce(f"aqaa serves {name}: talk to it at http://{host}:{port}")
+                await serving
+            finally:
+                await runtime.close()
+        finally:
+            server.should_exit = True
+            await serving
 
 
 @contextmanager
@@ -52,6 +65,7 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
+            listener.listen()
         except OSError as error:
             raise ConfigError(
                 f"cannot listen on {host}:{port} ({error.strerror}): choose another --port"
@@ -60,13 +74,18 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn, but the first signal lets running answers end; a second one does not."""
+    """uvicorn, but the first signal lets running answers end; a second one does not.
 
-    def __init__(self, state: ServerState, ready: Callable[[], None]) -> None:
-        settings = state.settings
+    Until it is opened it tells what is still loading, and a signal ends the process at once.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.entrance = Entrance()
+        self.listening = asyncio.Event()
         super().__init__(
             uvicorn.Config(
-                create_app(state),
+                self.entrance,
+                lifespan="off",
                 ws=RealtimeProtocol,
                 ws_max_size=settings.max_message_bytes,
                 ws_ping_interval=settings.ping_seconds,
@@ -78,39 +97,40 @@ class DrainingServer(uvicorn.Server):
                 timeout_graceful_shutdown=GRACE_SECONDS,
             )
         )
-        self._state = state
-        self._ready = ready
         self._drain: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept, and say so."""
         await super().startup(sockets)
-        if self.started:
-            self._ready()
+        self.listening.set()
+
+    def open(self, state: ServerState) -> None:
+        """All parts are there: let callers in. From now on SIGTERM and SIGINT `stop` the server."""
+        self.entrance.open(create_app(state))
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self.stop, state)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT call `stop`."""
-        loop = asyncio.get_running_loop()
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        for number in numbers:
-            loop.add_signal_handler(number, self.stop)
+        """Not uvicorn's handlers, but those of `open`."""
         try:
             yield
         finally:
-            for number in numbers:
+            loop = asyncio.get_running_loop()
+            for number in SIGNALS:
                 loop.remove_signal_handler(number)
 
-    def stop(self) -> None:
+    def stop(self, state: ServerState) -> None:
         """Take nobody in, let running answers end, then stop; called again, stop now."""
         if self._drain is None:
-            self._state.drain()
-            self._drain = asyncio.create_task(self._drained())
+            state.drain()
+            self._drain = asyncio.create_task(self._drained(state))
         else:
             self.should_exit = self.force_exit = True
 
-    async def _drained(self) -> None:
+    async def _drained(self, state: ServerState) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._state.settings.drain_seconds):
-                await self._state.empty()
+            async with asyncio.timeout(state.settings.drain_seconds):
+                await state.empty()
         self.should_exit = True

@@ -14,7 +14,8 @@ from aqaa.server.config import Settings
 from aqaa.server.gateway.admission import Caller, Gate, Keys
 from aqaa.server.session.house import House
 
-PartStatus = Literal["up", "down", "draining"]
+PARTS = ("tokenizer", "vocoder", "vad", "engine", "gateway")
+PartStatus = Literal["loading", "up", "down", "draining"]
 
 
 @dataclass

@@ -333,7 +333,7 @@ async def test_a_drain_lets_the_running_answer_end_and_then_closes_with_1012(
     async with connect(served.ws) as busy, connect(served.ws) as idle:
         await at_question(busy)
         await receive(idle, "session.created")
-        served.server.stop()
+        served.server.stop(served.state)
         assert await close_code(idle) == 1012
         done = await receive(busy, "response.done")
         assert done["response"]["status"] == "completed"
@@ -345,5 +345,5 @@ async def test_a_drain_ends_by_its_deadline(engine: ScriptedEngine) -> None:
     engine.seconds = 0.05
     async with serving(engine, drain_seconds=0.5) as served, connect(served.ws) as client:
         await at_question(client)
-        served.server.stop()
+        served.server.stop(served.state)
         assert await close_code(client) == 1012

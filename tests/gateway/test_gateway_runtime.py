@@ -29,11 +29,11 @@ async def test_a_recording_is_answered_by_the_real_parts(
 ) -> None:
     question = sorted((fixtures_dir / "wavs").glob("*.wav"))[1].read_bytes()
     state = ServerState.of(Settings(), runtime.house)
-    ready = asyncio.Event()
     with listen("127.0.0.1", 0) as listener:
-        server = DrainingServer(state, ready.set)
+        server = DrainingServer(state.settings)
+        server.open(state)
         task = asyncio.create_task(server.serve([listener]))
-        await ready.wait()
+        await server.listening.wait()
         base = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with httpx.AsyncClient(base_url=base, timeout=120) as http:
             health = await http.get("/health/ready")

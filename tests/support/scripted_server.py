@@ -43,10 +43,10 @@ async def serving(engine: ScriptedEngine, **settings: Any) -> AsyncIterator[Serv
     parts = house(engine)
     with listen("127.0.0.1", 0) as listener:
         state = ServerState.of(Settings(model="nowhere", **settings), parts)
-        ready = asyncio.Event()
-        server = DrainingServer(state, ready.set)
+        server = DrainingServer(state.settings)
+        server.open(state)
         task = asyncio.create_task(server.serve([listener]))
-        await ready.wait()
+        await server.listening.wait()
         yield Served(listener.getsockname()[1], state, engine, server)
         server.should_exit = True
         await task
