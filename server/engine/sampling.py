@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from aqaa.server.engine.base import REPETITION_WINDOW, SamplingParams
 
-HEAD = 64  # ids that nearly always hold all of top_p; sorting a whole vocabulary costs a step
+# Ids this likely, as a share of the likeliest's, nearly always hold all of top_p; sorting a whole
+# vocabulary costs a step.
+LIKELY = 1e-3
 
 
 def repeated_id(ids: Sequence[int]) -> int | None:
@@ -41,13 +44,18 @@ class Sampler:
             logits[banned] = -torch.inf
         if params.temperature == 0:
             return int(logits.argmax())
-        probabilities = (logits / params.temperature).softmax(-1)
-        values, candidates = probabilities.topk(min(HEAD, len(probabilities)))
-        sums = values.cumsum(0).numpy()  # numpy's calls on so few cost a fraction of torch's
-        if sums[-1] < params.top_p:
-            values, candidates = probabilities.sort(descending=True)
-            sums = values.cumsum(0).numpy()
+        # Numpy's calls cost a fraction of torch's on so few numbers.
+        shares = logits.numpy()
+        shares -= shares.max()
+        shares /= params.temperature
+        np.exp(shares, out=shares)
+        enough = params.top_p * shares.sum()
+        candidates = np.flatnonzero(shares > LIKELY)
+        if shares[candidates].sum() < enough:
+            candidates = np.arange(len(shares))
+        candidates = candidates[np.argsort(-shares[candidates], kind="stable")]
+        sums = shares[candidates].cumsum()
         # The smallest set that reaches top_p ends with the id that reaches it.
-        last = min(int(sums.searchsorted(params.top_p)), len(sums) - 1)
+        last = min(int(sums.searchsorted(enough)), len(sums) - 1)
         drawn = int(sums[: last + 1].searchsorted(self._random.random() * float(sums[last])))
         return int(candidates[min(drawn, last)])

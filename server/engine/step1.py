@@ -102,9 +102,10 @@ def alibi_slopes(heads: int) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Fused float32 weights of one block, `[out, in]`.
+    """Fused float32 weights of one block, `[in, out]`.
 
-    The weight of the norm before them is folded into `qkv` and `gate_up`.
+    The weight of the norm before them is folded into `qkv` and `gate_up`, the scale of the scores
+    into q's part.
     """
 
     qkv: Tensor
@@ -128,7 +129,7 @@ class _Buffer:
 
     def __init__(self, matrix: Tensor) -> None:
         self.all = matrix
-        self.rows = matrix.split(1)
+        self.rows = torch.split(matrix, 1)
 
 
 class _Activations:
@@ -142,8 +143,8 @@ class _Activations:
         gate, self.up = self.gate_up.all.chunk(2, dim=1)
         self.gate = _Buffer(gate)
         grouped = (n, c.num_attention_groups, -1, c.head_dim)
-        self.q = self.qkv.all[:, : c.hidden_size].unflatten(1, grouped[1:]).unbind(0)
-        self.kv = self.qkv.all[:, c.hidden_size :].unflatten(1, (-1, c.head_dim)).unbind(0)
+        self.q = self.qkv.all[:, : c.hidden_size].view(grouped).unbind(0)
+        self.kv = self.qkv.all[:, c.hidden_size :].view(n, -1, c.head_dim).unbind(0)
         self.mixed_heads = self.mixed.all.view(grouped).unbind(0)
 
 
@@ -161,7 +162,10 @@ class _Buffers(threading.local):
 
 
 class Step1:
-    """The weights and the arithmetic; holds no state of any sequence, so threads may share it."""
+    """The weights and the arithmetic; holds no state of any sequence, so threads may share it.
+
+    Each thread has its own buffers, whose contents last no longer than a call.
+    """
 
     def __init__(self, config: Step1Config, weights: dict[str, Tensor], context: int) -> None:
         """Fuse `weights` (published names) and make the bias table for `context` positions.
@@ -207,11 +211,11 @@ class Step1:
         self._eps = torch.tensor(c.rms_norm_eps)
         self._head = _by_input(take("lm_head.weight", c.vocab_size, h))
         self._buffers = _Buffers()
-        # Column t is the bias at distance context-1-t, so that the keys 0..i of query i read a
-        # contiguous run that ends at distance 0.
+        # Column t is the bias at distance context-1-t, and what is still to come is hidden: so the
+        # keys 0.. of any query read a contiguous run.
         distance = torch.arange(context - 1, -1, -1, dtype=torch.float32)
         slopes = torch.tensor(alibi_slopes(c.num_attention_heads), dtype=torch.float32)
-        self._bias = -slopes[:, None] * distance.sqrt()
+        self._bias = F.pad(-slopes[:, None] * distance.sqrt(), (0, context - 1), value=-math.inf)
 
     @classmethod
     def load(cls, directory: Path, context: int | None = None) -> Self:
@@ -324,11 +328,8 @@ class Step1:
         """
         first = self.context - 1 - start
         if end - start == 1:
-            return self._bias[:, None, first:]
-        rows = torch.full((len(self._bias), end - start, end), -math.inf)
-        for row in range(end - start):
-            rows[:, row, : start + row + 1] = self._bias[:, first - row :]
-        return rows
+            return self._bias[:, None, first : self.context]
+        return self._bias.unfold(1, end, 1)[:, self.context - end : first + 1].flip(1)
 
 
 def _by_input(weight: Tensor) -> Tensor:

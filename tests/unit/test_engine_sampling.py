@@ -10,7 +10,7 @@ import torch
 
 from aqaa.models.errors import InputError
 from aqaa.server.engine.base import SamplingParams
-from aqaa.server.engine.sampling import HEAD, Sampler, repeated_id
+from aqaa.server.engine.sampling import LIKELY, Sampler, repeated_id
 
 
 def draws(logits: list[float], count: int = 400, **params: object) -> Counter[int]:
@@ -41,9 +41,13 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
     assert set(draws(logits, temperature=1.0, top_p=0.81)) == {0, 1, 2}
 
 
-def test_top_p_reaches_beyond_the_ids_that_are_looked_at_first() -> None:
-    flat = [0.0] * (4 * HEAD)
-    assert len(draws(flat, 3000, temperature=1.0, top_p=1.0)) > 3 * HEAD
+def test_top_p_reaches_the_unlikely_ids_that_are_not_looked_at_first() -> None:
+    unlikely = 2000
+    share = LIKELY / 2
+    logits = [0.0] + [math.log(share)] * unlikely
+    seen = draws(logits, 1000, temperature=1.0, top_p=1.0)
+    # Half of all draws fall on one of the many; five standard deviations of a binomial.
+    assert abs(seen[0] - 500) < 5 * math.sqrt(1000 / 4)
 
 
 def test_the_same_seed_draws_the_same_ids() -> None:
