@@ -304,7 +304,7 @@ class Answer:
         self, function: Callable[P, bytes], *args: P.args, **kwargs: P.kwargs
     ) -> bytes:
         deadline = self.progress.playback.needed_at(self._means.clock())
-        return await self._means.workers.run(deadline, function, *args, **kwargs)
+        return await self._means.workers.run_long(deadline, function, *args, **kwargs)
 
     async def _sound(self, data: bytes, tokens: int, *, last: bool = False) -> None:
         """Hand on sound; at the very beginning only once there is enough to start with."""

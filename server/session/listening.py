@@ -152,7 +152,9 @@ class Listening:
                 case CommitBuffer():
                     self._tokenised(job.item_id, await self._call(self._ears.commit))
                 case Tokenise():
-                    tokens = await self._call(self._ears.tokenise, job.converter, job.data)
+                    tokens = await self._workers.run_long(
+                        self._clock(), self._ears.tokenise, job.converter, job.data
+                    )
                     self._tokenised(job.item_id, tokens)
                 case ClearBuffer():
                     self._ears.clear()

@@ -24,7 +24,7 @@ async def hear_recording(house: House, data: bytes) -> tuple[int, ...]:
     Raises:
         AudioError: it is no such recording, or longer than a turn may be.
     """
-    return await house.means.workers.run(house.means.clock(), _hear, house, data)
+    return await house.means.workers.run_long(house.means.clock(), _hear, house, data)
 
 
 def _hear(house: House, data: bytes) -> tuple[int, ...]:

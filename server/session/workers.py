@@ -3,6 +3,10 @@
 Encoders and the vocoder let go of the interpreter while they compute, so threads are enough. Jobs
 are taken in the order of their deadlines: the first sound of one answer goes before the tenth
 second of another, which is how a small machine serves several conversations without a gap.
+
+A job cannot be stopped for a more urgent one. So long jobs (a chunk of sound, a whole recording)
+never have all threads: what a microphone just sent takes a millisecond, and is not to wait for the
+hundred of somebody's answer.
 """
 
 from __future__ import annotations
@@ -23,7 +27,10 @@ class Workers:
     """A pool of threads for one event loop's sessions."""
 
     def __init__(self, threads: int) -> None:
-        self._jobs: list[_Job] = []
+        self._short: list[_Job] = []
+        self._long: list[_Job] = []
+        self._most_long = max(1, threads - 1)
+        self._long_running = 0
         self._order = itertools.count()
         self._wake = threading.Condition()
         self._closed = False
@@ -37,7 +44,7 @@ class Workers:
     async def run(
         self, deadline: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Call `function` in a thread.
+        """Call `function`, which takes a few milliseconds, in a thread.
 
         A job whose caller is cancelled before it begins is never begun; one that has begun runs to
         its end, so whoever is cancelled must let go of the objects that it gave to the job.
@@ -51,25 +58,34 @@ class Workers:
         Raises:
             RuntimeError: the pool is closed.
         """
+        return await self._put(self._short, deadline, lambda: function(*args, **kwargs))
+
+    async def run_long(
+        self, deadline: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `run`, for what takes longer: a thread is always left to the short jobs."""
+        return await self._put(self._long, deadline, lambda: function(*args, **kwargs))
+
+    async def _put(self, jobs: list[_Job], deadline: float, call: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        job = (deadline, next(self._order), lambda: function(*args, **kwargs), future, loop)
         with self._wake:
             if self._closed:
                 raise RuntimeError("the worker pool is closed")
-            heapq.heappush(self._jobs, job)
+            heapq.heappush(jobs, (deadline, next(self._order), call, future, loop))
             self._wake.notify()
         return await future
 
     def waiting(self) -> int:
         """Jobs that no thread has taken yet."""
-        return len(self._jobs)
+        return len(self._short) + len(self._long)
 
     def close(self) -> None:
         """Stop the threads after the jobs that they are at; waits for them."""
         with self._wake:
             self._closed = True
-            self._jobs.clear()
+            self._short.clear()
+            self._long.clear()
             self._wake.notify_all()
         for thread in self._threads:
             thread.join()
@@ -77,13 +93,22 @@ class Workers:
     def _work(self) -> None:
         while True:
             with self._wake:
-                while not self._jobs and not self._closed:
+                while not (jobs := self._due()) and not self._closed:
                     self._wake.wait()
                 if self._closed:
                     return
-                job = heapq.heappop(self._jobs)
+                job = heapq.heappop(jobs)
+                self._long_running += jobs is self._long
             _do(job)
             del job  # or an idle thread would keep a session's objects alive
+            with self._wake:
+                self._long_running -= jobs is self._long
+
+    def _due(self) -> list[_Job]:
+        """The queue whose first job is the next; an empty one if no job may be begun."""
+        if not self._long or self._long_running >= self._most_long:
+            return self._short
+        return self._short if self._short and self._short[0] < self._long[0] else self._long
 
 
 def _do(job: _Job) -> None:

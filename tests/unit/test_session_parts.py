@@ -32,6 +32,23 @@ async def test_the_most_urgent_job_is_taken_first() -> None:
     assert order == ["soon", "later", "late"]
 
 
+async def test_long_jobs_leave_a_thread_to_short_ones() -> None:
+    workers = Workers(2)
+    gate = threading.Event()
+    long = [asyncio.create_task(workers.run_long(0, gate.wait)) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    assert await asyncio.wait_for(workers.run(9, lambda: "at once"), 30) == "at once"
+    gate.set()
+    assert await asyncio.gather(*long) == [True] * 3
+    workers.close()
+
+
+async def test_a_single_thread_does_long_jobs_too() -> None:
+    workers = Workers(1)
+    assert await asyncio.wait_for(workers.run_long(0, lambda: "done"), 30) == "done"
+    workers.close()
+
+
 async def test_a_jobs_exception_comes_back_to_its_caller() -> None:
     workers = Workers(1)
     with pytest.raises(ZeroDivisionError):
