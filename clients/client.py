@@ -134,8 +134,8 @@ def _lost(closed: ConnectionClosed) -> CapacityError | ConnectionLostError:
     frame = closed.rcvd
     if frame is None:
         return ConnectionLostError("the connection broke without a goodbye")
-    if frame.code == TRY_LATER:
-        return CapacityError(f"the server is full: {frame.reason or 'try again later'}")
+    if frame.code == TRY_LATER:  # full, or still loading: the reason says which
+        return CapacityError(frame.reason or "the server is full; try again later")
     return ConnectionLostError(
         f"the server closed the conversation ({frame.code} {frame.reason})".rstrip(" )") + ")"
     )
