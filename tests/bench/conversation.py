@@ -58,7 +58,7 @@ def _stages(reports: list[Report]) -> str:
     columns = [f"{report.sessions} at once, p{q}" for report in reports for q in QUANTILES]
     lines = [
         "Milliseconds from the last sample of speech to the first of the answer, as the client "
-        "hears it, by the number of conversations at once; beneath, where the server says they went:",
+        "hears it; beneath, where the server says they went:",
         "",
         f"| | {' | '.join(columns)} |",
         "|---" * (1 + len(columns)) + "|",
