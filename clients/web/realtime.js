@@ -1,5 +1,5 @@
 // The OpenAI Realtime GA protocol over a WebSocket, as far as this page needs it.
-// Close codes: 1013 = the server is full, 1008 = key or origin refused, 1012 = it restarts.
+// Close codes: 1013 = full or still loading, 1008 = key or origin refused, 1012 = it restarts.
 export class Realtime extends EventTarget {
   constructor({ model, key }) {
     super();
