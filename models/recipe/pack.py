@@ -56,6 +56,9 @@ max_tokens = 400
 path = "CosyVoice-300M-25Hz"
 steps = 1
 temperature = 0.0
+chunk_groups = [2, 2, 4, 6]  # 0.24 s first; long chunks later cost less for each second
+lookahead_frames = 12  # 8 are heard at the joins of this small flow
+context_groups = 3
 
 [voices]
 path = "voices"

@@ -22,7 +22,7 @@ class Mix:
     """How often what is drawn; shares of conversations or of turns."""
 
     written: float = 0.12
-    brief: float = 0.8  # one question, and of its answer no more than the words
+    brief: float = 0.65  # one question, and of its answer no more than the words
     brief_written: float = 0.375  # of the brief ones: they cost a quarter, and teach what is meant
     another_turn: float = 0.4
     dialogue: float = 0.16

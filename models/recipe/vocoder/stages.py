@@ -35,7 +35,7 @@ from aqaa.tokenizers.semantic import SemanticTokenizer
 from aqaa.vocoder.flow import Flow
 from aqaa.vocoder.hift import Hift
 
-F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS, TUNE_STEPS = 800, 2000, 3000, 3000, 600
+F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS, TUNE_STEPS = 800, 1300, 1800, 2200, 450
 TUNE_PEAK = 3e-4  # learning rate of the fine-tuning: the generator knows its work by then
 STEPS, TEMPERATURE = 1, 0.0  # how the mels for fine-tuning are made, as in the bundle
 
