@@ -10,7 +10,7 @@ from contextlib import aclosing
 
 import pytest
 import soundfile
-from ears import mentions, sounds
+from ears import hear, mentions
 from openai import AsyncOpenAI
 from serving import Question
 from wire_sound import RATE, in_real_time, pcm16, samples
@@ -47,7 +47,8 @@ async def test_realtime_answers_a_committed_question(
     assert "error" not in kinds
     assert kinds[0] == "session.created"
     assert mentions(transcript, question.words), transcript
-    assert sounds(samples(sound), RATE)
+    heard = hear(samples(sound), RATE)
+    assert mentions(heard, question.words), heard
 
 
 async def test_realtime_hears_the_end_of_the_turn_by_itself(
@@ -102,7 +103,8 @@ async def test_chat_completions_answers_a_recording(
     assert message.audio is not None
     assert mentions(message.audio.transcript, question.words), message.audio.transcript
     wave, rate = soundfile.read(io.BytesIO(base64.b64decode(message.audio.data)), dtype="float32")
-    assert sounds(wave, rate)
+    heard = hear(wave, rate)
+    assert mentions(heard, question.words), heard
     assert completion.choices[0].finish_reason == "stop"
 
 
@@ -125,7 +127,8 @@ async def test_chat_completions_streams_text_and_sound_in_openais_shape(
         finish = choice.finish_reason or finish
     assert finish == "stop"
     assert mentions(transcript, question.words), transcript
-    assert sounds(samples(sound), RATE)
+    heard = hear(samples(sound), RATE)
+    assert mentions(heard, question.words), heard
 
 
 async def test_models_lists_nano(client: AsyncOpenAI) -> None:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 
 import pytest
-from ears import mentions, sounds
+from ears import hear, mentions
 from pipecat.frames.frames import (
     ErrorFrame,
     Frame,
@@ -121,7 +121,8 @@ async def test_a_spoken_turn_is_answered(bot: Bot, question: Question) -> None:
         await bot.ear.sounding.wait()
         await bot.ear.over.wait()
     assert mentions(bot.ear.text, question.words), bot.ear.text
-    assert sounds(samples(bot.ear.sound), RATE)
+    heard = hear(samples(bot.ear.sound), RATE)
+    assert mentions(heard, question.words), heard
     assert bot.ear.errors == []
 
 

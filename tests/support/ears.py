@@ -12,6 +12,8 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from aqaa.models.recipe.domain.numbers import normalise
+
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
@@ -38,13 +40,6 @@ def hear(wave: NDArray[np.float32], rate: int) -> str:
 
 
 def mentions(text: str, words: list[str]) -> bool:
-    """Whether any of the acceptable answers is in the text, as whole words."""
-    heard = f" {' '.join(re.findall(r'[a-z0-9]+', text.lower()))} "
-    return any(f" {word.lower()} " in heard for word in words)
-
-
-def sounds(wave: NDArray[np.float32], rate: int) -> bool:
-    """Whether there is at least half a second of sound louder than -40 dB of full scale."""
-    frame = rate // 100
-    power = np.square(wave[: wave.size // frame * frame].reshape(-1, frame)).mean(axis=1)
-    return bool(np.count_nonzero(power > 1e-4) >= 50)
+    """Whether any of the acceptable answers is in the text, as whole words; "7" is "seven"."""
+    heard = f" {normalise(text)} "
+    return any(f" {normalise(word)} " in heard for word in words)
