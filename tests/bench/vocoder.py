@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 from seams import Report, measure, measure_published, whole_sounds
 from tiny_vocoder import PUBLISHED, random_vocoder, tokens
 
-from aqaa.models.bundle import GROUP_SECONDS, VocoderConfig, load_bundle, nano_path
+from aqaa.models.bundle import GROUP_SECONDS, GROUP_TOKENS, VocoderConfig, load_bundle, nano_path
 from aqaa.vocoder.noise import KeyedNoise
 from aqaa.vocoder.state import Chunk, due, feed
 from aqaa.vocoder.vocoder import Vocoder
@@ -107,8 +107,9 @@ def _seams(vocoder: Vocoder) -> str:
     utterances = [[*a, *b, *c, *d] for a, b, c, d in zip(*[iter(answers[:16])] * 4, strict=True)]
     noise, config = KeyedNoise(), vocoder.speaker.config
     wholes = whole_sounds(vocoder, utterances, config, noise)
+    first = config.chunk_groups[0] * GROUP_TOKENS
     rows = {
-        "ours (waits for 5 tokens)": measure(vocoder, utterances, config, noise, wholes),
+        f"ours (waits for {first} tokens)": measure(vocoder, utterances, config, noise, wholes),
         "published scheme, hop 40 (waits for 60)": measure_published(
             vocoder, utterances, noise, FIXTURE_HOP
         ),
