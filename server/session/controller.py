@@ -347,10 +347,15 @@ class Conversation:
             asked = self._asked(run, prompt)
             answer = self._adopted(run, asked) or self._begin(key, asked, run)
             self._announce(run, answer)
-            while not isinstance(said := await answer.next(), Over):
-                self._count(run, answer)
+            counted = answer.progress.reused
+            while True:
+                said = await answer.next()
+                if answer.progress.reused != counted:  # known with the first id, or with the last
+                    counted = answer.progress.reused
+                    self._count(run, answer)
+                if isinstance(said, Over):
+                    break
                 self._say(run, answer, said)
-            self._count(run, answer)
             self._end(run, answer, said)
         except AqaaError as error:
             log.warning("no answer: %s", error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scripted import ScriptedEngine, Voice, house, woven
@@ -85,14 +85,23 @@ class Late(Voice):
         return whole[:0] if first else whole
 
 
-class LateVoices:
-    def stream(self, voice: str, speed: float = 1.0) -> Late:
-        return Late(voice, speed)
+@dataclass
+class Voices:
+    """Every stream is a voice of one kind."""
+
+    kind: type[Voice]
+
+    def stream(self, voice: str, speed: float = 1.0) -> Voice:
+        return self.kind(voice, speed)
+
+
+def spoken_by(kind: type[Voice]) -> House:
+    parts = house(ScriptedEngine(answer=lambda prompt: woven("x", 12), seconds=0.002))
+    return replace(parts, means=replace(parts.means, speaker=Voices(kind)))
 
 
 async def test_no_piece_of_sound_is_empty_and_no_token_is_lost() -> None:
-    parts = house(ScriptedEngine(answer=lambda prompt: woven("x", 12), seconds=0.002))
-    parts = replace(parts, means=replace(parts.means, speaker=LateVoices()))
+    parts = spoken_by(Late)
     sounds = [one for one in await said_by(asking(parts)) if isinstance(one, Sound)]
     assert all(one.data for one in sounds)
     assert sum(one.tokens for one in sounds) == 12 * 5
@@ -107,14 +116,8 @@ class Slow(Voice):
         return super().push(tokens)
 
 
-class SlowVoices:
-    def stream(self, voice: str, speed: float = 1.0) -> Slow:
-        return Slow(voice, speed)
-
-
 async def test_a_slow_voice_starts_with_enough_sound_to_last_until_its_next() -> None:
-    parts = house(ScriptedEngine(answer=lambda prompt: woven("x", 12), seconds=0.002))
-    parts = replace(parts, means=replace(parts.means, speaker=SlowVoices()))
+    parts = spoken_by(Slow)
     answer = asking(parts)
     while not isinstance(first := await answer.next(), Sound):
         pass
