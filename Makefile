@@ -45,7 +45,7 @@ $(VENV)/.test: $(BIN)/python pyproject.toml
 $(VENV)/.recipe: $(BIN)/python pyproject.toml
 	$(BIN)/pip install --quiet -e '.[recipe]'
 	$(BIN)/pip uninstall --quiet --yes $(CUDA_LINKED)
-	sh deploy/system-packages.sh flite espeak-ng
+	sh deploy/system-packages.sh flite espeak-ng festival festvox-kdlpc16k festvox-us-slt-hts
 	touch $@
 
 # mypy cannot see an editable install's finder: give it a tree of links that looks like the wheel.

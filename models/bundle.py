@@ -150,6 +150,10 @@ class SamplingConfig(Section):
     temperature: float = Field(default=0.7, ge=0.0)
     top_p: float = Field(default=0.9, gt=0.0, le=1.0)
     repetition_aware: bool = False
+    keep_pattern: bool = Field(
+        default=False,
+        description="never draw an id that breaks the woven shape of an answer; for small decoders",
+    )
     max_tokens: Positive = 2048
 
 

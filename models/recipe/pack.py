@@ -50,6 +50,7 @@ context = 2048
 
 [sampling]  # an answer has one rendering: the likeliest ids are the best
 temperature = 0.0
+keep_pattern = true
 max_tokens = 400
 
 [vocoder]

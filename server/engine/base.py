@@ -26,7 +26,9 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from aqaa.models.bundle import Bundle
 from aqaa.models.errors import InputError, PromptError
+from aqaa.server.engine.pattern import AnswerPattern
 
 REPETITION_WINDOW = 10  # ids of prompt + output that the repetition rule looks at (SPEC 5)
 
@@ -40,6 +42,7 @@ class SamplingParams:
         top_p: ids are drawn from the smallest set whose probabilities reach this sum.
         repetition_aware: the published rule: an id that stands last and at least twice among the
             last `REPETITION_WINDOW` ids of prompt and output may not come next.
+        pattern: ids that break this pattern of an answer are never drawn; None draws any.
         max_tokens: the stream ends after so many ids (or when the context is full).
         seed: makes a sampled answer repeatable on one engine; None draws a fresh one.
         stop_ids: the stream ends after the first of these, which is delivered.
@@ -51,6 +54,7 @@ class SamplingParams:
     temperature: float = 0.7
     top_p: float = 0.9
     repetition_aware: bool = False
+    pattern: AnswerPattern | None = None
     max_tokens: int = 2048
     seed: int | None = None
     stop_ids: tuple[int, ...] = ()
@@ -62,6 +66,23 @@ class SamplingParams:
             raise InputError(f"top_p is {self.top_p}: give a number above 0 and up to 1")
         if self.max_tokens < 1:
             raise InputError(f"max_tokens is {self.max_tokens}: give at least 1")
+
+    @classmethod
+    def of(
+        cls, bundle: Bundle, *, max_tokens: int | None = None, seed: int | None = None
+    ) -> SamplingParams:
+        """The defaults of `bundle`, for an answer of at most `max_tokens` ids."""
+        sampling, tokens = bundle.sampling, bundle.tokens
+        most = sampling.max_tokens if max_tokens is None else min(max_tokens, sampling.max_tokens)
+        return cls(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            repetition_aware=sampling.repetition_aware,
+            pattern=AnswerPattern.of(tokens) if sampling.keep_pattern else None,
+            max_tokens=most,
+            seed=seed,
+            stop_ids=(tokens.eot,),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from aqaa.server.engine.base import REPETITION_WINDOW, SamplingParams
+from aqaa.server.engine.pattern import PatternMask
 
 # Ids this likely, as a share of the likeliest's, nearly always hold all of top_p; sorting a whole
 # vocabulary costs a step.
@@ -34,10 +35,22 @@ class Sampler:
     def __init__(self, params: SamplingParams) -> None:
         self._params = params
         self._random = Random(params.seed)
+        self._mask = None if params.pattern is None else PatternMask(params.pattern)
 
     @torch.inference_mode()
     def pick(self, logits: Tensor, ids: Sequence[int]) -> int:
-        """The next id after `ids`, from float32 `logits` `[vocab]`, which may be changed."""
+        """The next id after `ids`, from float32 `logits` `[vocab]`, which may be changed.
+
+        Every id that it gives is taken as said: it follows the answer's pattern by them.
+        """
+        if self._mask is None:
+            return self._draw(logits, ids)
+        self._mask.apply(logits)
+        picked = self._draw(logits, ids)
+        self._mask.push([picked])
+        return picked
+
+    def _draw(self, logits: Tensor, ids: Sequence[int]) -> int:
         params = self._params
         banned = repeated_id(ids) if params.repetition_aware else None
         if banned is not None:

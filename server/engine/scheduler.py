@@ -1,9 +1,11 @@
-"""Steps many conversations through one decoder, fairly, on a few threads.
+"""Steps many conversations through one decoder, the most urgent first, on a few threads.
 
-A conversation that has something to compute stands in one queue. A worker takes the first,
-computes one quantum (a decoding step, or a chunk of a prompt, so that a long prompt holds nobody
-up), and puts it back at the end. Decoding steps that stand together are computed together, in a
-way (`Step1.step`) in which the ids of one do not depend, in any bit, on what the others do.
+A conversation that has something to compute waits with the time when that is due. A worker takes
+the first due, computes one quantum (a decoding step, or a chunk of a prompt, so that a long prompt
+holds nobody up), and puts it back. An id of an answer is due some time before its sound is played,
+so an answer that has just begun overtakes those whose sound lasts for a while yet. Decoding steps
+that are due are computed together, in a way (`Step1.step`) in which the ids of one do not depend,
+in any bit, on what the others do.
 
 Each conversation keeps the keys and values of the ids that it has computed, and the ids. New work
 on it starts after the longest common prefix. Room is granted when work is accepted, so no answer
@@ -14,13 +16,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from aqaa.models.bundle import GROUP_SECONDS
 from aqaa.models.errors import AqaaError, EngineBusyError, EngineDiedError, EngineError
 from aqaa.server.engine.base import EngineStats, SamplingParams
 from aqaa.server.engine.rate import Rate
@@ -29,11 +33,15 @@ from aqaa.server.engine.step1 import Step1
 
 log = logging.getLogger(__name__)
 
-PREFILL_CHUNK = 32  # ids of a prompt in one quantum: costs about as much as eight decoding steps
+PREFILL_CHUNK = 32  # ids of a prompt in one quantum
+CHUNK_COST = 8  # decoding steps that it costs as much as, about
 ROOM = 256  # room is granted in multiples of this
 WARM_ROOM = 512  # beyond a prompt that is only warmed: it will grow
 BATCH = 8  # conversations stepped together; more make a step, and so every gap, longer
 BUFFER = 64  # ids that may wait for a slow reader: more than a second of speech
+PLAYED = GROUP_SECONDS * 3 / 25  # seconds of sound to an id: ten of text come with three groups
+# How long before its sound an id is due: a vocoder's chunk and its look-ahead take half of it.
+AHEAD = 1.5
 
 END = None
 Item = int | AqaaError | None
@@ -55,6 +63,7 @@ class Job:
     computed: int = 0
     reused: int = 0
     made: int = 0
+    due: float = 0.0  # when the next quantum should be computed, as `time.monotonic` counts
     read: int = 0
     last: int = 0  # the id that was sampled last and is not computed yet
     sampler: Sampler | None = None
@@ -91,7 +100,7 @@ class Scheduler:
         self._capacity = capacity
         self._lock = threading.Condition()
         self._conversations: OrderedDict[str, _Conversation] = OrderedDict()  # oldest use first
-        self._ready: deque[_Conversation] = deque()
+        self._ready: list[_Conversation] = []
         self._closed = False
         self._granted = 0
         self._rate = Rate()
@@ -133,6 +142,7 @@ class Scheduler:
             self._conversations.move_to_end(key)
             self._stop(conversation)
             conversation.job = job
+            job.due = time.monotonic() - AHEAD
             self._generations += job.params is not None
             self._queue(conversation)
 
@@ -233,22 +243,24 @@ class Scheduler:
                     self._settle(conversation, job, outcome)
 
     def _pick(self) -> list[tuple[_Conversation, Job]]:
-        """Wait for the first in the queue, and the decoding steps behind it if it is one."""
-        picked: list[tuple[_Conversation, Job]] = []
+        """Wait for work; what is to be computed next."""
         with self._lock:
-            while not picked and not self._closed:
-                while self._ready and len(picked) < BATCH:
-                    job = self._ready[0].job
-                    if picked and not (job is None or (job.decodes and picked[0][1].decodes)):
-                        break
-                    conversation = self._ready.popleft()
+            while not self._closed:
+                waiting: dict[Job, _Conversation] = {}
+                for conversation in self._ready:
                     conversation.queued = False
-                    if job is not None and not job.paused:
-                        conversation.running = True
-                        picked.append((conversation, job))
-                if not picked:
-                    self._lock.wait()
-        return picked
+                    if conversation.job is not None and not conversation.job.paused:
+                        waiting[conversation.job] = conversation
+                picked = [(waiting.pop(job), job) for job in choose(waiting, time.monotonic())]
+                for conversation, _ in picked:
+                    conversation.running = True
+                self._ready = [*waiting.values()]
+                for conversation in self._ready:
+                    conversation.queued = True
+                if picked:
+                    return picked
+                self._lock.wait()
+        return []
 
     def _settle(self, conversation: _Conversation, job: Job, outcome: Outcome) -> None:
         """With the lock held, hand on what a quantum gave; void if the job was stopped."""
@@ -257,10 +269,14 @@ class Scheduler:
         token = outcome if isinstance(outcome, int) else None
         if not job.over:
             if token is not None:
+                begins = not job.made
                 job.made += 1
+                job.due = (time.monotonic() - AHEAD if begins else job.due) + PLAYED
                 self._generated += 1
                 self._rate.add(1)
                 job.deliver(token)
+            else:
+                job.due += PLAYED * CHUNK_COST
             if error is not None or self._complete(conversation, job, token):
                 self._finish(conversation, error)
         if conversation.job is not None and not conversation.job.paused:
@@ -345,6 +361,15 @@ class Scheduler:
         job.reused = common
         with self._lock:
             self._reused += common
+
+
+def choose(jobs: Iterable[Job], now: float) -> list[Job]:
+    """Whose quantum comes next: the first due, and if it is a decoding step, all that are due."""
+    order = sorted(jobs, key=lambda job: job.due)
+    if not order or not order[0].decodes:
+        return order[:1]
+    steps = [job for job in order if job.decodes]
+    return ([job for job in steps if job.due <= now] or steps)[:BATCH]
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -6,13 +6,18 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from aqaa.server.engine.base import SamplingParams
 from aqaa.server.engine.settings import VllmSettings
 
 CUDA_ATTENTION = "TRITON_ATTN"  # the only CUDA backend that has sqrt-ALiBi (vLLM 0.32)
-REPETITION_PROCESSOR = "aqaa.server.engine.vllm_repetition:RepetitionAware"
+LOGITS_PROCESSORS = (
+    "aqaa.server.engine.vllm_repetition:RepetitionAware",
+    "aqaa.server.engine.vllm_pattern:KeepsPattern",
+)
 
 
 def engine_arguments(
@@ -45,8 +50,18 @@ def engine_arguments(
     if settings.speculative_config is not None:
         arguments["speculative_config"] = settings.speculative_config
     else:  # vLLM refuses logits processors beside speculative decoding
-        arguments["logits_processors"] = [REPETITION_PROCESSOR]
+        arguments["logits_processors"] = [*LOGITS_PROCESSORS]
     return arguments
+
+
+def extra_arguments(params: SamplingParams) -> dict[str, Any] | None:
+    """What our logits processors read of a request, as JSON; None for a request without them."""
+    extra: dict[str, Any] = {}
+    if params.repetition_aware:
+        extra["repetition_aware"] = True
+    if params.pattern is not None:
+        extra["answer_pattern"] = asdict(params.pattern)
+    return extra or None
 
 
 def engine_environment(settings: VllmSettings, *, cuda: bool) -> dict[str, str]:

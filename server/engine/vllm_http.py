@@ -27,6 +27,7 @@ from aqaa.server.engine.base import SamplingParams
 from aqaa.server.engine.relay import Piece, RelayEngine
 from aqaa.server.engine.settings import VllmHttpSettings
 from aqaa.server.engine.step1 import Step1Config
+from aqaa.server.engine.vllm_args import extra_arguments
 
 GENERATE = "/inference/v1/generate"
 ABORT = "/inference/v1/abort_requests"
@@ -315,8 +316,8 @@ def _sampling(params: SamplingParams) -> dict[str, Any]:
         "ignore_eos": True,
         "detokenize": False,
     }
-    if params.repetition_aware:
-        sampling["extra_args"] = {"repetition_aware": True}
+    if extra := extra_arguments(params):
+        sampling["extra_args"] = extra
     return sampling
 
 

@@ -32,7 +32,12 @@ from aqaa.server.engine.base import SamplingParams
 from aqaa.server.engine.relay import PREFILL, Piece, RelayEngine
 from aqaa.server.engine.settings import VllmSettings
 from aqaa.server.engine.step1 import Step1, Step1Config, weight_files
-from aqaa.server.engine.vllm_args import engine_arguments, engine_environment, environment
+from aqaa.server.engine.vllm_args import (
+    engine_arguments,
+    engine_environment,
+    environment,
+    extra_arguments,
+)
 from aqaa.server.engine.vllm_plugin import OWNER
 
 if TYPE_CHECKING:
@@ -181,9 +186,9 @@ class VllmEngine(RelayEngine):
         llm = self._llm
         if llm is None:
             raise EngineDiedError("the engine was closed")
-        if params.repetition_aware and self._settings.speculative_config is not None:
+        if extra_arguments(params) and self._settings.speculative_config is not None:
             raise InputError(
-                "vLLM has no repetition-aware sampling beside speculative decoding: "
+                "vLLM has neither repetition_aware nor keep_pattern beside speculative decoding: "
                 "switch one of them off"
             )
         told = False
@@ -256,5 +261,5 @@ def _vllm_params(params: SamplingParams) -> Any:
         ignore_eos=True,
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
-        extra_args={"repetition_aware": True} if params.repetition_aware else None,
+        extra_args=extra_arguments(params),
     )

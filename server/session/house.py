@@ -64,15 +64,7 @@ class House:
 
     def sampling(self, max_tokens: int | None = None) -> SamplingParams:
         """The bundle's sampling defaults, for an answer of at most so many ids."""
-        sampling = self.bundle.sampling
-        most = sampling.max_tokens if max_tokens is None else min(max_tokens, sampling.max_tokens)
-        return SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            repetition_aware=sampling.repetition_aware,
-            max_tokens=most,
-            stop_ids=(self.bundle.tokens.eot,),
-        )
+        return SamplingParams.of(self.bundle, max_tokens=max_tokens)
 
 
 def voices_of(names: tuple[str, ...], default: str) -> Voices:

@@ -10,12 +10,12 @@ import torch
 from aqaa.models.recipe.decoder.clips import Material, roughen, stretch
 from aqaa.models.recipe.decoder.layout import Layout, weave
 from aqaa.models.recipe.decoder.model import Decoder, DecoderConfig, save_decoder
-from aqaa.models.recipe.decoder.optimiser import orthogonalise
 from aqaa.models.recipe.decoder.sampler import Mix, Sampler
 from aqaa.models.recipe.decoder.text import PIECES, Pieces, train_pieces
 from aqaa.models.recipe.decoder.train import losses, make_batch
 from aqaa.models.recipe.domain.load import Domain, load_domain
 from aqaa.models.recipe.evaluate.pipeline import is_legal
+from aqaa.models.recipe.optimiser import orthogonalise
 from aqaa.server.conversation.prompt import AssistantTurn, PromptBuilder, UserTurn
 from aqaa.server.conversation.response import AudioGroup, End, Malformed, ResponseParser, TextDelta
 from aqaa.server.engine.step1 import Step1

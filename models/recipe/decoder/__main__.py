@@ -23,6 +23,9 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=Training.minutes, help="of training, earlier runs included"
     )
+    parser.add_argument(
+        "--from-bundle", action="store_true", help="begin with the bundle's weights"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if arguments.stage == "tokens":
@@ -37,6 +40,7 @@ def main() -> None:
         pieces_path(),
         codebooks(),
         nano_path() / "decoder",
+        begin=nano_path() / "decoder" if arguments.from_bundle else None,
     )
 
 

@@ -10,7 +10,7 @@ from aqaa.models.recipe.speech.cache import Utterance, work_dir
 from aqaa.models.recipe.speech.voices import SPOKEN, VOICES
 
 CHEAP_TAKES = 2  # clips of every question by voices that cost little to synthesise
-NATURAL_TAKES = 900  # clips in all by the dear, most human voices
+NATURAL_TAKES = 1500  # clips in all by the dear, most human voices
 SHARES = {"espeak": 0.35, "flite": 0.3, "festival": 0.05, "piper": 0.3}
 RATES = (0.9, 1.0, 1.0, 1.1, 1.2)
 

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from aqaa.models.recipe.decoder.clips import load_material
 from aqaa.models.recipe.decoder.layout import Layout, Talk
-from aqaa.models.recipe.decoder.model import Decoder, DecoderConfig, save_decoder
-from aqaa.models.recipe.decoder.optimiser import Muon
+from aqaa.models.recipe.decoder.model import Decoder, DecoderConfig, load_decoder, save_decoder
 from aqaa.models.recipe.decoder.sampler import Mix, Sampler
 from aqaa.models.recipe.decoder.text import Pieces
 from aqaa.models.recipe.domain.load import load_domain
+from aqaa.models.recipe.optimiser import Optimiser
 
 log = logging.getLogger(__name__)
 LETTERS = " abcdefghijklmnopqrstuvwxyz"  # the ear's; CTC's blank is 0, so they count from 1
@@ -137,11 +137,14 @@ class Trainer:
     def __init__(self, model: Decoder, settings: Training) -> None:
         self.model, self.settings = model, settings
         self.mean = copy.deepcopy(model).eval()
-        matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
-        chosen = {id(p) for p in matrices}
-        others = [p for p in model.parameters() if id(p) not in chosen]
-        self.muon = Muon(matrices)
-        self.adam = torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        self.optimiser = Optimiser(
+            model,
+            [p for p in model.model.layers.parameters() if p.ndim == 2],
+            muon_rate=settings.muon_rate,
+            adam_rate=settings.adam_rate,
+            betas=(0.9, 0.98),
+            decay=0.0,
+        )
         self.steps = 0
         self.seconds = 0.0
         self.ids = 0
@@ -156,15 +159,10 @@ class Trainer:
     def step(self, batch: Batch) -> dict[str, float]:
         """One update; the losses before it."""
         began = time.monotonic()
-        rate = self.rate()
-        for group in self.adam.param_groups:
-            group["lr"] = self.settings.adam_rate * rate
         loss, ear, report = losses(self.model, batch)
         self.model.zero_grad()
         (loss + self.settings.ear_weight * ear).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.adam.param_groups[0]["params"], 1.0)
-        self.muon.step(self.settings.muon_rate * rate)
-        self.adam.step()
+        self.optimiser.step(self.rate())
         keep = min(self.settings.average, (self.steps + 1) / (self.steps + 10))
         with torch.no_grad():
             for mean, now in zip(self.mean.parameters(), self.model.parameters(), strict=True):
@@ -180,8 +178,7 @@ class Trainer:
         state = {
             "model": self.model.state_dict(),
             "mean": self.mean.state_dict(),
-            "muon": self.muon.state,
-            "adam": self.adam.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
             "clock": (self.steps, self.seconds, self.ids),
         }
         torch.save(state, partial)
@@ -192,8 +189,7 @@ class Trainer:
         state = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.mean.load_state_dict(state["mean"])
-        self.muon.state = state["muon"]
-        self.adam.load_state_dict(state["adam"])
+        self.optimiser.load_state_dict(state["optimiser"])
         self.steps, self.seconds, self.ids = state["clock"]
 
 
@@ -219,14 +215,20 @@ def start_from_codes(
         rows.copy_(0.25 * rows + both)
 
 
+def ear_of(model: Decoder) -> dict[str, Tensor]:
+    """The ear's weights, which a saved decoder lacks."""
+    return {name: w for name, w in model.state_dict().items() if name.startswith("ear")}
+
+
 def train(
     config: DecoderConfig,
     settings: Training,
     mix: Mix,
     work: Path,
     pieces_path: Path,
-    codes: tuple[np.ndarray, np.ndarray] | None,
+    codes: tuple[np.ndarray, np.ndarray],
     out: Path,
+    begin: Path | None = None,
 ) -> None:
     """Trains until `settings.minutes` are used, saving a checkpoint and the decoder on the way.
 
@@ -237,14 +239,17 @@ def train(
         work: the folder of the tokens, and of the checkpoint that a rerun goes on from.
         pieces_path: the text model.
         codes: linguistic centroids [1024, D] and semantic codebook [4096, D'], to start from.
+        begin: a saved decoder to start from instead.
         out: where `config.json` and `model.safetensors` of the mean go.
     """
     torch.manual_seed(settings.seed)
     layout = Layout(Pieces.load(pieces_path))
     tokens = layout.tokens
     model = Decoder(config, len(LETTERS) + 1, ear_layer=config.num_hidden_layers // 2)
-    if codes is not None:
+    if begin is None:
         start_from_codes(model, tokens.audio_offset, *codes)
+    else:
+        model.load_state_dict(load_decoder(begin).state_dict() | ear_of(model))
     trainer = Trainer(model, settings)
     checkpoint = work / "decoder.pt"
     if checkpoint.exists():

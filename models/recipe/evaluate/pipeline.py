@@ -95,14 +95,7 @@ class Pipeline:
         began = time.process_time()
         history.append(UserTurn((self.hear(question),)))
         prompt = self._prompts.finished(history)
-        sampling = self.bundle.sampling
-        params = SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=sampling.max_tokens,
-            seed=0,
-            stop_ids=(self.bundle.tokens.eot,),
-        )
+        params = SamplingParams.of(self.bundle, seed=0)
         parser = ResponseParser(self.bundle.tokens, self._text)
         answer = Answer([], voice=self.bundle.voices.default)
         sounds: list[Wave] = []

@@ -35,7 +35,10 @@ def cached_path(utterance: Utterance) -> Path:
     The name follows from the voice's settings and the words, so a changed voice is spoken anew.
     """
     voice = VOICES[utterance.voice]
-    key = f"{voice.engine}|{voice.model}|{voice.pitch}|{utterance.rate:.3f}|{utterance.text}"
+    manner = "|steady" if voice.steady else ""
+    key = (
+        f"{voice.engine}|{voice.model}|{voice.pitch}|{utterance.rate:.3f}|{utterance.text}{manner}"
+    )
     digest = hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest()
     return work_dir() / "speech" / voice.name / digest[:2] / f"{digest}.wav"
 

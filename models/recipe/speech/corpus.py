@@ -17,7 +17,7 @@ from aqaa.models.recipe.speech.store import Clip, load, pack
 from aqaa.models.recipe.speech.texts import sentences
 from aqaa.models.recipe.speech.voices import HELD_OUT, SPOKEN, VOICES
 
-CLIPS = {"espeak": 150, "flite": 350, "festival": 250, "piper": 1400, "kokoro": 70}  # a voice
+CLIPS = {"espeak": 150, "flite": 350, "festival": 250, "piper": 700, "kokoro": 70}  # a voice
 TEACHER_CLIPS = {"alpha": 180, "gongitsune": 180, "kumo": 180}  # the natural ones say more
 REPEAT = {"kokoro": 6, "piper": 2, "flite": 2}  # the human ones are met more often than the cheap
 HELD_OUT_CLIPS = 15

@@ -19,12 +19,16 @@ def main() -> None:
     """Parse the command line and run the stages that it names, in their order."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stages", nargs="*", choices=[[], *STAGES], help="default: all, in order")
-    chosen = parser.parse_args().stages or STAGES
+    parser.add_argument(
+        "--from-bundle", action="store_true", help="begin flow and tune with the bundle's weights"
+    )
+    arguments = parser.parse_args()
+    chosen = arguments.stages or STAGES
     folder = work_dir() / "vocoder"
     folder.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)  # two one-thread jobs beat one two-thread job
-    recipe = Recipe(folder)
+    recipe = Recipe(folder, arguments.from_bundle)
     for name in STAGES:
         if name in chosen:
             STAGES[name](recipe)

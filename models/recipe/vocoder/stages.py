@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from aqaa.models.bundle import TokenizerConfig, nano_path
 from aqaa.models.recipe.decoder.prepare import codebooks
@@ -20,7 +21,7 @@ from aqaa.models.recipe.vocoder.corpus import Recording, held_out, load_corpus
 from aqaa.models.recipe.vocoder.evaluate import row, table
 from aqaa.models.recipe.vocoder.pack import pack, pack_voices
 from aqaa.models.recipe.vocoder.pairs import pieces, tokenise
-from aqaa.models.recipe.vocoder.settings import HOP, settings
+from aqaa.models.recipe.vocoder.settings import HOP, layout, settings
 from aqaa.models.recipe.vocoder.train_flow import (
     render,
     seed_embeddings,
@@ -29,22 +30,27 @@ from aqaa.models.recipe.vocoder.train_flow import (
     train_prior,
 )
 from aqaa.models.recipe.vocoder.train_hift import speak, train_f0, train_generator
+from aqaa.models.weights import load_state_dict
 from aqaa.tokenizers.dual import DualTokenizer
 from aqaa.tokenizers.linguistic import LinguisticTokenizer
 from aqaa.tokenizers.semantic import SemanticTokenizer
 from aqaa.vocoder.flow import Flow
 from aqaa.vocoder.hift import Hift
 
-F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS, TUNE_STEPS = 800, 1300, 1800, 2200, 450
+F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS, TUNE_STEPS = 800, 1300, 1800, 5000, 450
 TUNE_PEAK = 3e-4  # learning rate of the fine-tuning: the generator knows its work by then
+Model = TypeVar("Model", bound=nn.Module)
 STEPS, TEMPERATURE = 1, 0.0  # how the mels for fine-tuning are made, as in the bundle
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Where the stages meet: files in `folder`."""
+    """Where the stages meet: files in `folder`; what has no checkpoint there is begun afresh, or
+    `from_bundle`, with the weights that the bundle has.
+    """
 
     folder: Path
+    from_bundle: bool = False
 
     def corpus(self) -> list[Recording]:
         """All recordings, measured once."""
@@ -74,10 +80,17 @@ class Recipe:
         self._fill(model, name)
         return model
 
-    def _fill(self, model: torch.nn.Module, name: str) -> None:
+    def _fill(self, model: nn.Module, name: str) -> None:
         saved = torch.load(self.folder / f"{name}.pt", weights_only=True)
         model.load_state_dict(saved["model"])
         model.eval()
+
+
+def packed(model: Model, name: str) -> Model:
+    """`model` with the bundle's weights `name`.pt."""
+    state = load_state_dict(layout() / f"{name}.pt", f"nano's {name}")
+    model.load_state_dict({key: value.float() for key, value in state.items()})
+    return model.eval()
 
 
 def nano_encoder() -> Callable[[NDArray[np.float32]], list[int]]:
@@ -107,14 +120,18 @@ def flow_stage(recipe: Recipe) -> None:
     tokens, _ = held_out(recipe.tokens())
     model = Flow(settings().flow)
     data = pieces(recordings, tokens)
-    seed_embeddings(model, codebooks())
-    train_prior(model, data, PRIOR_STEPS, recipe.folder / "prior.pt", recipe.log)
+    if recipe.from_bundle:
+        packed(model, "flow")
+    else:
+        seed_embeddings(model, codebooks())
+        train_prior(model, data, PRIOR_STEPS, recipe.folder / "prior.pt", recipe.log)
     train_flow(model, data, FLOW_STEPS, recipe.folder / "flow.pt", recipe.log)
 
 
 def tune_stage(recipe: Recipe) -> None:
     """The generator goes on with the mels that the flow makes of the corpus's own tokens."""
-    flow, hift = recipe.flow(), recipe.hift("hift")
+    flow = recipe.flow()
+    hift = packed(Hift(settings().hift), "hift") if recipe.from_bundle else recipe.hift("hift")
     training, _ = held_out(list(zip(recipe.corpus(), recipe.tokens(), strict=True)))
     pairs = []
     for recording, tokens in track(training, "rendering"):

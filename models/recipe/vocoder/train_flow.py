@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from aqaa.models.bundle import (
@@ -33,6 +33,8 @@ WINDOW_GROUPS = (3, 22)  # 0.36 to 2.6 s
 PROMPT_GROUPS = (7, 12)
 PROMPTED = 0.6  # of the batches
 PRIOR_BATCH_FRAMES, PRIOR_PEAK = 3200, 2e-3
+MUON_PEAK = 0.008
+SMALLEST_MATRIX = 32  # the shorter side; what is smaller is AdamW's
 KNOWN_CONTEXT = 0.5  # of the prompted windows begin with up to half of known mel
 WRONG_TOKENS = 0.02  # replaced by random ones: the decoder errs too
 PRIOR_WEIGHT = 1.0  # of the L1 that makes mu a mel by itself
@@ -95,7 +97,15 @@ def train_flow(
 ) -> None:
     """Fit the whole flow to `data`."""
     draw = _Windows(data, BATCH_FRAMES, PROMPTED)
-    train(flow, lambda: one_step_losses(flow, draw()), steps=steps, checkpoint=checkpoint, log=log)
+    train(
+        flow,
+        lambda: one_step_losses(flow, draw()),
+        steps=steps,
+        checkpoint=checkpoint,
+        log=log,
+        matrices=_matrices(flow),
+        muon_peak=MUON_PEAK,
+    )
 
 
 @torch.inference_mode()
@@ -131,6 +141,16 @@ def one_step_losses(flow: Flow, batch: Batch) -> Losses:
         "prior": PRIOR_WEIGHT * (guess * batch.joe[:, None]).sum() / (frames * batch.joe.sum() + 1),
         "mel": (error * unknown).sum() / unknown.sum(),
     }
+
+
+def _matrices(flow: Flow) -> list[nn.Parameter]:
+    """The weights of layers and convolutions; not the codes' vectors, of which a step sees few."""
+    codes = id(flow.input_embedding.weight)
+    return [
+        p
+        for p in flow.parameters()
+        if id(p) != codes and p.ndim > 1 and min(p.flatten(1).shape) >= SMALLEST_MATRIX
+    ]
 
 
 def _begin_at_mean(flow: Flow, data: list[Piece]) -> None:

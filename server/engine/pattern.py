@@ -1,0 +1,160 @@
+"""The shape of an answer as a constraint on sampling: which ids may come next.
+
+    [audio_start] T*10 A*15 T*10 A*15 ... A*15 A*15 ... [audio_end] eot
+
+A small decoder loses its place now and then, and what it says then is neither sound nor text. A
+bundle that asks for it (`sampling.keep_pattern`) never gets such an id.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Flag, auto
+
+import torch
+from torch import Tensor
+
+from aqaa.models.bundle import (
+    AUDIO_CODES,
+    GROUP_TOKENS,
+    LINGUISTIC_CODES,
+    LINGUISTIC_PER_GROUP,
+    TokensConfig,
+)
+
+
+class Kind(Flag):
+    """What an id of an answer is."""
+
+    START = auto()
+    TEXT = auto()  # voice and style markers too
+    LINGUISTIC = auto()
+    SEMANTIC = auto()
+    END = auto()
+    EOT = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPattern:
+    """Which id is of which kind, and how many make a block; see `TokensConfig`."""
+
+    audio_offset: int
+    text_block: int
+    audio_block: int
+    eot: int
+    audio_start: int | None
+    audio_end: int | None
+    never: tuple[int, ...]  # ids that have no place in an answer
+
+    @classmethod
+    def of(cls, tokens: TokensConfig) -> AnswerPattern:
+        """The pattern of a bundle's answers."""
+        return cls(
+            tokens.audio_offset,
+            tokens.text_block,
+            tokens.audio_block,
+            tokens.eot,
+            tokens.audio_start,
+            tokens.audio_end,
+            (tokens.bos, tokens.bot, tokens.pad),
+        )
+
+    def kind(self, token: int) -> Kind:
+        """What `token` is."""
+        code = token - self.audio_offset
+        if 0 <= code < AUDIO_CODES:
+            return Kind.LINGUISTIC if code < LINGUISTIC_CODES else Kind.SEMANTIC
+        marks = {self.audio_start: Kind.START, self.audio_end: Kind.END, self.eot: Kind.EOT}
+        return marks.get(token, Kind.TEXT)
+
+
+class AnswerPlace:
+    """How far an answer has come in its pattern."""
+
+    def __init__(self, pattern: AnswerPattern) -> None:
+        self._pattern = pattern
+        self._started = pattern.audio_start is None
+        self._ended = False
+        self._text = 0  # ids of the current text block
+        self._audio = 0  # ids of the current audio block
+        self._text_over = False
+
+    def push(self, token: int) -> None:
+        """`token` came."""
+        match self._pattern.kind(token):
+            case Kind.START:
+                self._started = True
+            case Kind.TEXT:
+                self._text = 1 if self._audio else self._text + 1
+                self._audio = 0
+            case Kind.LINGUISTIC | Kind.SEMANTIC:
+                full = self._audio == self._pattern.audio_block
+                if full or (self._audio == 0 and self._text < self._pattern.text_block):
+                    self._text_over = True
+                self._audio = 1 if full else self._audio + 1
+            case Kind.END:
+                self._ended = True
+
+    def allowed(self) -> Kind:
+        """The kinds that may come next."""
+        if not self._started:
+            return Kind.START
+        if self._ended:
+            return Kind.EOT
+        within = self._audio % GROUP_TOKENS
+        if within:
+            return Kind.LINGUISTIC if within < LINGUISTIC_PER_GROUP else Kind.SEMANTIC
+        if self._audio == 0:
+            if self._text == 0:
+                return Kind.TEXT
+            full = self._text == self._pattern.text_block
+            return Kind.LINGUISTIC if full else Kind.TEXT | Kind.LINGUISTIC
+        end = Kind.EOT if self._pattern.audio_end is None else Kind.END
+        if self._audio == self._pattern.audio_block and not self._text_over:
+            return Kind.TEXT | Kind.LINGUISTIC | end
+        return Kind.LINGUISTIC | end
+
+
+class PatternMask:
+    """Keeps one answer in its pattern."""
+
+    def __init__(self, pattern: AnswerPattern) -> None:
+        self._pattern = pattern
+        self._place = AnswerPlace(pattern)
+
+    def push(self, tokens: Iterable[int]) -> None:
+        """`tokens` of the answer came."""
+        for token in tokens:
+            self._place.push(token)
+
+    def apply(self, logits: Tensor) -> None:
+        """Put -inf on the ids that may not come next; `logits` float `[vocabulary]`, in place."""
+        forbidden = _forbidden(self._pattern, self._place.allowed(), len(logits), logits.device)
+        logits.masked_fill_(forbidden, -torch.inf)
+
+
+@functools.lru_cache(maxsize=64)
+def _forbidden(
+    pattern: AnswerPattern, allowed: Kind, vocabulary: int, device: torch.device
+) -> Tensor:
+    """bool `[vocabulary]`; an answer meets about ten of these."""
+    forbidden = torch.ones(vocabulary, dtype=torch.bool)
+    marks = (
+        (Kind.START, pattern.audio_start),
+        (Kind.END, pattern.audio_end),
+        (Kind.EOT, pattern.eot),
+    )
+    if Kind.TEXT in allowed:
+        forbidden[: pattern.audio_offset] = False
+        forbidden[[*pattern.never, *(token for _, token in marks if token is not None)]] = True
+    semantic = pattern.audio_offset + LINGUISTIC_CODES
+    if Kind.LINGUISTIC in allowed:
+        forbidden[pattern.audio_offset : semantic] = False
+    if Kind.SEMANTIC in allowed:
+        forbidden[semantic : pattern.audio_offset + AUDIO_CODES] = False
+    for kind, token in marks:
+        if kind in allowed and token is not None:
+            forbidden[token] = False
+    return forbidden.to(device)
