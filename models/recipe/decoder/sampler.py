@@ -22,12 +22,12 @@ class Mix:
     """How often what is drawn; shares of conversations or of turns."""
 
     written: float = 0.12
-    brief: float = 0.65  # one question, and of its answer no more than the words
+    brief: float = 0.6  # one question, and of its answer no more than the words
     brief_written: float = 0.375  # of the brief ones: they cost a quarter, and teach what is meant
     another_turn: float = 0.4
     dialogue: float = 0.16
     follow: float = 0.35
-    control: float = 0.22
+    control: float = 0.33
     rough: float = 0.02
 
 

@@ -38,7 +38,7 @@ class Training:
     muon_rate: float = 0.02
     adam_rate: float = 4e-3
     warmup_steps: int = 30
-    decay_from: float = 0.55  # share of `minutes` after which rates fall linearly, to a 20th
+    decay_from: float = 0.4  # share of `minutes` after which rates fall linearly, to a 20th
     ear_weight: float = 1.0
     average: float = 0.99  # of the running mean of weights that is saved
     save_minutes: float = 3.0
