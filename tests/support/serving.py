@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +35,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(log: Path, *arguments: str) -> Iterator[str]:
-    """A running `aqaa serve ARGUMENTS`; yields its base URL.
+def serving(
+    log: Path, *arguments: str, environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """A running `aqaa serve ARGUMENTS`, with these variables too; yields its base URL.
 
     Raises:
         RuntimeError: it did not become ready, or did not end with code 0 on SIGTERM.
@@ -47,7 +49,7 @@ def serving(log: Path, *arguments: str) -> Iterator[str]:
             [AQAA, "serve", "--port", str(port), *arguments],
             stdout=out,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment or {}),
         )
     base = f"http://127.0.0.1:{port}"
     try:

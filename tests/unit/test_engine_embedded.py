@@ -20,7 +20,16 @@ from tiny_step1 import write_step1
 from aqaa.models.errors import BundleError, EngineBusyError, EngineDiedError, EngineError
 from aqaa.server.engine.base import SamplingParams
 from aqaa.server.engine.embedded import EmbeddedEngine
-from aqaa.server.engine.scheduler import PREFILL_CHUNK, Job, Scheduler
+from aqaa.server.engine.scheduler import (
+    AHEAD,
+    BATCH,
+    CHUNK_COST,
+    PLAYED,
+    PREFILL_CHUNK,
+    Job,
+    Scheduler,
+    choose,
+)
 from aqaa.server.engine.settings import EmbeddedSettings
 from aqaa.server.engine.step1 import Step1
 
@@ -153,6 +162,45 @@ async def test_a_long_prompt_does_not_hold_up_an_answer(tmp_path: Path) -> None:
     await eventually(lambda: "prompt read" in order and len(order) >= 12)
     scheduler.close()
     assert order.index("prompt read") >= 10
+
+
+def job(due: float, made: int = 1) -> Job:
+    return Job([1], greedy(9), lambda _: None, made=made, due=due)
+
+
+def test_an_answer_that_begins_overtakes_those_that_are_ahead_of_their_sound():
+    ahead, begins, late = job(due=8.0), job(due=3.6), job(due=4.9)
+    assert choose([ahead, begins, late], now=5.0) == [begins, late]
+    assert choose([ahead], now=5.0) == [ahead], "nobody else wants the decoder"
+
+
+def test_a_prompt_is_read_alone_and_before_what_is_due_after_it():
+    prompt, urgent, early = job(due=4.0, made=0), job(due=3.0), job(due=9.0)
+    assert choose([early, prompt, urgent], now=5.0) == [urgent]
+    assert choose([early, prompt], now=5.0) == [prompt]
+
+
+def test_no_more_are_stepped_together_than_a_gap_allows():
+    jobs = [job(due=float(number)) for number in range(BATCH + 3)]
+    assert choose(reversed(jobs), now=99.0) == jobs[:BATCH]
+    assert choose([], now=99.0) == []
+
+
+def test_neither_a_long_prompt_nor_an_answer_starves_the_other():
+    """Simulated: a step takes 2 ms, a chunk of the prompt 16."""
+    prompt, answering = job(due=-AHEAD, made=0), job(due=-AHEAD)
+    chunks, now = 0, 0.0
+    while now < 20:
+        if choose([prompt, answering], now) == [prompt]:
+            now += 0.016
+            chunks += 1
+            prompt.due += PLAYED * CHUNK_COST
+        else:
+            now += 0.002
+            answering.made += 1
+            answering.due += PLAYED
+        assert answering.made * PLAYED > now - 0.1, "its sound would have come to an end"
+    assert chunks > 400
 
 
 async def test_a_fault_in_the_decoder_fails_its_request_only(

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from aqaa.models.bundle import TokensConfig
+from aqaa.server.engine.base import SamplingParams
+from aqaa.server.engine.pattern import AnswerPattern
 from aqaa.server.engine.settings import VllmSettings
 from aqaa.server.engine.vllm_args import (
     CUDA_ATTENTION,
     engine_arguments,
     engine_environment,
     environment,
+    extra_arguments,
     serve_command,
     share_cpus,
 )
@@ -37,7 +41,8 @@ def test_the_served_command_says_what_the_in_process_engine_says():
     assert value_of(command, "--port") == "8001"
     for name in ("tensor_parallel_size", "quantization", "max_model_len", "max_num_queued_reqs"):
         assert value_of(command, "--" + name.replace("_", "-")) == str(arguments[name])
-    assert value_of(command, "--logits-processors") == arguments["logits_processors"][0]
+    at = command.index("--logits-processors") + 1
+    assert command[at : at + 2] == arguments["logits_processors"]
     assert {"--enable-scale-out", "--skip-tokenizer-init"} <= set(command)
 
 
@@ -47,7 +52,7 @@ def test_a_switch_that_is_off_is_not_on_the_command_line():
     assert "False" not in command
 
 
-def test_speculative_decoding_leaves_the_repetition_rule_out_for_vllm_refuses_both():
+def test_speculative_decoding_leaves_our_rules_out_for_vllm_refuses_both():
     settings = VllmSettings(speculative_config={"method": "ngram", "num_speculative_tokens": 3})
     arguments = engine_arguments(MODEL, 4096, settings, cuda=True)
     assert arguments["speculative_config"] == settings.speculative_config
@@ -71,3 +76,12 @@ def test_the_operators_own_environment_wins_and_ours_is_taken_back(monkeypatch):
         assert os.environ["VLLM_NO_USAGE_STATS"] == "1"
     assert os.environ["VLLM_CPU_OMP_THREADS_BIND"] == "7"
     assert "VLLM_NO_USAGE_STATS" not in os.environ
+
+
+def test_a_request_says_only_the_rules_that_it_asks_for():
+    assert extra_arguments(SamplingParams()) is None
+    assert extra_arguments(SamplingParams(repetition_aware=True)) == {"repetition_aware": True}
+    pattern = AnswerPattern.of(TokensConfig())
+    said = extra_arguments(SamplingParams(pattern=pattern))
+    assert said is not None
+    assert AnswerPattern(**said["answer_pattern"]) == pattern

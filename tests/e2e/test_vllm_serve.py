@@ -1,0 +1,83 @@
+"""`aqaa serve` with vLLM as its engine: a spoken question, its answer's sound, and a death."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from ears import hear, mentions
+from numpy.typing import NDArray
+from serving import Question, serving
+from vllm_server import engine_core
+
+from aqaa.clients.client import WIRE_RATE, connect
+from aqaa.clients.sound import read_sound
+from aqaa.clients.turn import speak
+
+pytestmark = pytest.mark.vllm
+
+# float32, so that its greedy ids are those of the embedded engine; no compilation
+VLLM = {
+    "AQAA_ENGINE__ENGINE": "vllm",
+    "AQAA_ENGINE__VLLM__DTYPE": "float32",
+    "AQAA_ENGINE__VLLM__ENFORCE_EAGER": "true",
+    "AQAA_ENGINE__VLLM__CPU_KV_CACHE_GB": "0.25",
+}
+
+
+@pytest.fixture(scope="module")
+def vllm_serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Its base URL."""
+    with serving(tmp_path_factory.mktemp("vllm") / "log", environment=VLLM) as base:
+        yield base
+
+
+def ready(base: str) -> bool:
+    return httpx.get(f"{base}/health/ready").status_code == 200
+
+
+def active_sessions(base: str) -> float:
+    lines = httpx.get(f"{base}/metrics").text.splitlines()
+    return next(float(x.split()[-1]) for x in lines if x.startswith("aqaa_active_sessions"))
+
+
+async def test_a_spoken_question_is_answered_by_sound(
+    vllm_serving: str, question: Question
+) -> None:
+    async with connect(vllm_serving) as server:
+        turn = await speak(server, read_sound(question.path, WIRE_RATE))
+    assert turn.status == "completed"
+    assert mentions(turn.transcript, question.words), turn.transcript
+    heard = hear(turn.audio, WIRE_RATE)
+    assert mentions(heard, question.words), f"asked {question.text!r}, heard {heard!r}"
+
+
+async def test_kill_9_of_the_engine_mid_answer_fails_that_answer_alone_and_the_next_is_answered(
+    vllm_serving: str, question: Question
+) -> None:
+    wave = read_sound(question.path, WIRE_RATE)
+    core = engine_core(psutil.Process().children(recursive=True))
+
+    def kill(_: NDArray[np.float32]) -> None:
+        if core.is_running():
+            core.kill()
+            core.wait()
+
+    async with connect(vllm_serving) as server:
+        killed = await speak(server, wave, on_sound=kill)
+        assert killed.status == "failed"
+        assert not ready(vllm_serving)
+        deadline = time.monotonic() + 120
+        while not ready(vllm_serving):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.5)
+        again = await speak(server, wave)
+    assert again.status == "completed"
+    assert mentions(again.transcript, question.words), again.transcript
+    await asyncio.sleep(0.5)
+    assert active_sessions(vllm_serving) == 0
