@@ -46,6 +46,9 @@ HELD_SECONDS = 2.0  # of sound made for an answer that nobody has asked for yet
 # and the client would have played it before the second is made.
 START_SECONDS = 0.12
 SLOW_START_SECONDS = 0.8  # with which it starts even if more is not forecast in time
+# The first sound of an answer may be so late for the sake of others' next: silence before an answer
+# is heard less than a gap within one.
+BEGIN_WITHIN = 0.2
 QUEUED_EVENTS = 64  # between decoder and vocoder, and between vocoder and reader
 
 
@@ -303,7 +306,7 @@ class Answer:
     async def _compute(
         self, function: Callable[P, bytes], *args: P.args, **kwargs: P.kwargs
     ) -> bytes:
-        deadline = self.progress.playback.needed_at(self._means.clock())
+        deadline = self.progress.playback.needed_at(self._means.clock() + BEGIN_WITHIN)
         return await self._means.workers.run_long(deadline, function, *args, **kwargs)
 
     async def _sound(self, data: bytes, tokens: int, *, last: bool = False) -> None:
@@ -327,7 +330,7 @@ class Answer:
         made = self.progress.made
         if self.progress.timeline.first_sound is not None or made >= SLOW_START_SECONDS:
             return True
-        return made >= max(START_SECONDS, self._forecast.wait())
+        return made >= max(START_SECONDS, self._forecast.wait() + self._means.workers.busy_for())
 
     async def _pace(self) -> None:
         """Wait while enough is made: of a speculation, or ahead of what is being played."""

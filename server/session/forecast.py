@@ -8,8 +8,8 @@ start with its first chunk or two, on a busy one it starts later and without a g
 from __future__ import annotations
 
 # A vocoder's chunks grow, and a larger one takes longer, though less than in proportion (nano's, on
-# one core: 42 ms for two groups, 53 for four, 71 for six).
-VOICE_GROWTH = 1.5
+# one core: 42 ms for two groups, 53 for four, 71 for six), and a shared core is sometimes slower.
+VOICE_GROWTH = 2.0
 
 
 class Forecast:

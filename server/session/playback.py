@@ -37,6 +37,6 @@ class Playback:
         """Seconds of sound that were sent and are not played yet."""
         return 0.0 if self._until is None else max(0.0, self._until - now)
 
-    def needed_at(self, now: float) -> float:
-        """When the client will have nothing left to play: the deadline of the next sound."""
-        return now if self._until is None else self._until
+    def needed_at(self, first: float) -> float:
+        """When the client will have nothing left to play; `first` if it has nothing yet."""
+        return first if self._until is None else self._until

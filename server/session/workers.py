@@ -15,8 +15,11 @@ import asyncio
 import heapq
 import itertools
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
+
+RECENT = 0.1  # the share of the latest job in the mean of how long they take
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,6 +34,7 @@ class Workers:
         self._long: list[_Job] = []
         self._most_long = max(1, threads - 1)
         self._long_running = 0
+        self._long_takes = 0.0  # seconds, a running mean
         self._order = itertools.count()
         self._wake = threading.Condition()
         self._closed = False
@@ -80,6 +84,10 @@ class Workers:
         """Jobs that no thread has taken yet."""
         return len(self._short) + len(self._long)
 
+    def busy_for(self) -> float:
+        """About how many seconds a long job would wait that came now and was the least urgent."""
+        return self._long_takes * (self._long_running + len(self._long)) / self._most_long
+
     def close(self) -> None:
         """Stop the threads after the jobs that they are at; waits for them."""
         with self._wake:
@@ -99,10 +107,13 @@ class Workers:
                     return
                 job = heapq.heappop(jobs)
                 self._long_running += jobs is self._long
+            began = time.monotonic()
             _do(job)
             del job  # or an idle thread would keep a session's objects alive
             with self._wake:
-                self._long_running -= jobs is self._long
+                if jobs is self._long:
+                    self._long_running -= 1
+                    self._long_takes += RECENT * (time.monotonic() - began - self._long_takes)
 
     def _due(self) -> list[_Job]:
         """The queue whose first job is the next; an empty one if no job may be begun."""

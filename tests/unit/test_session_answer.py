@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scripted import ScriptedEngine, Voice, house, woven
@@ -13,6 +14,7 @@ from scripted import ScriptedEngine, Voice, house, woven
 from aqaa.models.bundle import GROUP_SECONDS
 from aqaa.server.protocol.types import PcmFormat
 from aqaa.server.session.answer import (
+    BEGIN_WITHIN,
     HELD_SECONDS,
     START_SECONDS,
     Answer,
@@ -23,6 +25,7 @@ from aqaa.server.session.answer import (
     Text,
 )
 from aqaa.server.session.house import House, output_of
+from aqaa.server.session.workers import Workers
 
 
 class Drops(Voice):
@@ -124,6 +127,52 @@ async def test_a_slow_voice_starts_with_enough_sound_to_last_until_its_next() ->
     assert first.seconds > 1.5 * GROUP_SECONDS
     await answer.stop()
     parts.means.workers.close()
+
+
+async def test_an_answer_starts_with_more_sound_while_others_are_being_spoken() -> None:
+    parts = spoken_by(Voice)
+    workers = parts.means.workers
+    for _ in range(40):
+        await workers.run_long(0, time.sleep, 0.02)  # what a job of this house takes
+    others = [asyncio.create_task(workers.run_long(1e12, time.sleep, 0.02)) for _ in range(30)]
+    answer = asking(parts)
+    while not isinstance(first := await answer.next(), Sound):
+        pass
+    assert first.seconds > 3 * GROUP_SECONDS
+    await answer.stop()
+    await asyncio.gather(*others)
+    workers.close()
+
+
+class Orders(Workers):
+    """Keeps the deadlines of its long jobs."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.deadlines: list[float] = []
+
+    async def run_long(self, deadline: float, *job: Any, **named: Any) -> Any:
+        self.deadlines.append(deadline)
+        return await super().run_long(deadline, *job, **named)
+
+
+async def test_a_first_sound_gives_way_to_one_without_which_there_would_be_a_gap() -> None:
+    workers = Orders()
+    parts = house(
+        ScriptedEngine(answer=lambda prompt: woven("x", 60), seconds=0.002), workers=workers
+    )
+    began = parts.means.clock()
+    answer = asking(parts)
+    answer.adopt()
+    while not isinstance(first := await answer.next(), Sound):
+        pass
+    assert workers.deadlines[0] >= began + BEGIN_WITHIN
+    answer.progress.playback.send(first.seconds, now := parts.means.clock())
+    while not isinstance(await answer.next(), Over):
+        pass
+    assert now + first.seconds in workers.deadlines
+    await answer.stop()
+    workers.close()
 
 
 async def test_text_comes_before_the_sound_that_it_stands_before_in_the_stream() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -40,6 +41,20 @@ async def test_long_jobs_leave_a_thread_to_short_ones() -> None:
     assert await asyncio.wait_for(workers.run(9, lambda: "at once"), 30) == "at once"
     gate.set()
     assert await asyncio.gather(*long) == [True] * 3
+    workers.close()
+
+
+async def test_the_wait_for_a_long_job_grows_with_those_before_it() -> None:
+    workers = Workers(2)
+    for _ in range(30):
+        await workers.run_long(0, time.sleep, 0.02)
+    assert workers.busy_for() == 0
+    gate = threading.Event()
+    long = [asyncio.create_task(workers.run_long(0, gate.wait)) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    assert workers.busy_for() > 0.04, "three of about 20 ms each"
+    gate.set()
+    await asyncio.gather(*long)
     workers.close()
 
 
