@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -40,14 +41,18 @@ def modules() -> list[tuple[str, Path]]:
     return found
 
 
-def imports_of(file: Path) -> set[str]:
+def all_imports_of(file: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in names if name.startswith("aqaa.")}
+    return names
+
+
+def imports_of(file: Path) -> set[str]:
+    return {name for name in all_imports_of(file) if name.startswith("aqaa.")}
 
 
 def is_under(name: str, prefix: str) -> bool:
@@ -101,6 +106,30 @@ def test_pyproject_names_every_package() -> None:
             for init in (ROOT / parent).rglob("__init__.py")
         }
     assert listed == present
+
+
+# Modules whose distribution has another name, or is a part of one that is declared.
+BROUGHT_BY = {
+    "yaml": "pyyaml",
+    "piper": "piper-tts",
+    "starlette": "fastapi",
+    "pydantic_core": "pydantic",
+    "google": "onnx",
+    "transformers": "vllm",
+}
+
+
+def test_every_import_is_declared() -> None:
+    """`make nano` once failed on a fresh machine for want of a package that was here by chance."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"].values()
+    lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
+    declared = {re.split(r"[\[<>=]", line)[0].lower() for line in lines}
+    imported = {name.split(".")[0] for _, file in modules() for name in all_imports_of(file)}
+    others = imported - sys.stdlib_module_names - {"aqaa"}
+    assert "torch" in others
+    wanted = {BROUGHT_BY.get(name, name).replace("_", "-") for name in others}
+    assert wanted <= declared, f"not in pyproject.toml: {sorted(wanted - declared)}"
 
 
 def test_every_folder_with_code_is_a_package() -> None:
