@@ -12,15 +12,14 @@ import torch
 from torch import nn
 
 from aqaa.models.bundle import GROUP_TOKENS, LINGUISTIC_CODES
-from aqaa.models.recipe.schedule import cosine_rate
 from aqaa.models.recipe.speech.cache import Utterance
+from aqaa.models.recipe.training import cosine_rate, train
 from aqaa.models.recipe.vocoder import train_flow, train_hift
 from aqaa.models.recipe.vocoder.corpus import Recording, held_out
 from aqaa.models.recipe.vocoder.pack import PROMPT_GROUPS, pack, pack_voices
 from aqaa.models.recipe.vocoder.pairs import Piece, align, pieces, warp
 from aqaa.models.recipe.vocoder.pitch import f0_track
 from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, layout, settings
-from aqaa.models.recipe.vocoder.training import train
 from aqaa.vocoder.flow import Flow
 from aqaa.vocoder.hift import Hift
 from aqaa.vocoder.loading import load_flow, load_hift
@@ -133,7 +132,7 @@ def test_speakers_have_reproducible_directions_of_their_own() -> None:
 
 
 def test_the_learning_rate_rises_then_falls_to_its_end() -> None:
-    rates = [cosine_rate(step, 400, peak=1.0, final=0.1, warmup=50) for step in range(400)]
+    rates = [cosine_rate(step, 400, final=0.1, warmup=50) for step in range(400)]
 
     assert max(rates) == 1.0
     assert rates.index(1.0) == 49
@@ -144,21 +143,21 @@ def test_the_learning_rate_rises_then_falls_to_its_end() -> None:
 def test_an_interrupted_training_ends_where_a_whole_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aqaa.models.recipe.vocoder.training.SAVE_EVERY", 5)
+    monkeypatch.setattr("aqaa.models.recipe.training.SAVE_EVERY", 5)
 
     def run(checkpoint: Path, stop_after: int) -> torch.Tensor:
         torch.manual_seed(1)
         model = nn.Linear(4, 1)
         left = [stop_after]
 
-        def losses() -> dict[str, torch.Tensor]:
+        def losses(step: int) -> dict[str, torch.Tensor]:
             if not left[0]:
                 raise KeyboardInterrupt
             left[0] -= 1
             x = torch.randn(8, 4)
             return {"l2": (model(x) - x.sum(1, keepdim=True)).square().mean()}
 
-        train(model, losses, steps=20, checkpoint=checkpoint, log=lambda line: None)
+        train(model, losses, steps=20, checkpoint=checkpoint)
         return model.weight.detach()
 
     whole = run(tmp_path / "whole.pt", 20)

@@ -26,8 +26,9 @@ from aqaa.models.recipe.linguistic.fbank import (
 from aqaa.models.recipe.speech.batches import Row, make_batch
 from aqaa.models.recipe.speech.phonemes import BLANK, CLASSES, collapse, edit_distance
 from aqaa.models.recipe.speech.store import Clip
-from aqaa.models.recipe.tokenizer_training import Run, Schedule
-from aqaa.models.recipe.tokenizer_training import train as train_tokenizer
+from aqaa.models.recipe.tokenizer_run import RATES, Run, Schedule
+from aqaa.models.recipe.training import Losses
+from aqaa.models.recipe.training import train as run_training
 from aqaa.models.recipe.vq import Codebook
 
 WIDTH_OUT, HEADS, UNITS, BLOCKS = 144, 4, 576, 6
@@ -109,11 +110,11 @@ def spelling_loss(log_probabilities: Tensor, targets: Sequence[Sequence[int]]) -
 def train(clips: Sequence[Clip], judge: Sequence[Clip], run: Run) -> Speller:
     """Train, or go on; `judge` (held-out voices) is only measured."""
     torch.manual_seed(0)
-    run.checkpoints.mkdir(parents=True, exist_ok=True)
     model = Speller()
     measure_normalisation(model, clips)
 
-    def losses(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+    def losses(step: int) -> Losses:
+        rng = np.random.default_rng([7, step])
         rows = make_batch(clips, BATCH_SECONDS, LENGTHS, rng)
         if step == run.schedule.codes_from:
             _place_codes(model, clips)
@@ -126,7 +127,14 @@ def train(clips: Sequence[Clip], judge: Sequence[Clip], run: Run) -> Speller:
         codes = spelling_loss(model.spell(quantised), targets)
         return {"codes": codes, "raw": 0.3 * raw, "commitment": 0.1 * commitment}
 
-    train_tokenizer(model, losses, lambda step: phoneme_errors(model, judge), run, seed=7)
+    run_training(
+        model,
+        losses,
+        steps=run.schedule.steps,
+        checkpoint=run.checkpoints / "linguistic.pt",
+        rates=RATES,
+        errors=lambda step: phoneme_errors(model, judge),
+    )
     return model
 
 

@@ -9,7 +9,7 @@ import torch
 from aqaa.models.recipe.semantic.export import export
 from aqaa.models.recipe.semantic.train import USUAL, train
 from aqaa.models.recipe.speech.corpus import packed
-from aqaa.models.recipe.tokenizer_training import ask
+from aqaa.models.recipe.tokenizer_run import ask
 
 
 def main() -> None:

@@ -30,8 +30,9 @@ from aqaa.models.recipe.semantic.targets import (
 from aqaa.models.recipe.speech.batches import make_batch
 from aqaa.models.recipe.speech.phonemes import CLASSES, collapse, edit_distance
 from aqaa.models.recipe.speech.store import Clip
-from aqaa.models.recipe.tokenizer_training import Run, Schedule
-from aqaa.models.recipe.tokenizer_training import train as train_tokenizer
+from aqaa.models.recipe.tokenizer_run import RATES, Run, Schedule
+from aqaa.models.recipe.training import Losses
+from aqaa.models.recipe.training import train as run_training
 
 LENGTHS = tuple(TOKEN * 6 * blocks for blocks in (13, 18, 25, 34))
 BATCH_SECONDS = 24.0
@@ -102,7 +103,8 @@ def train(clips: Sequence[Clip], judge: Sequence[Clip], run: Run) -> Learner:
     model = Learner()
     coded = run.schedule.codes_from
 
-    def losses(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+    def losses(step: int) -> Losses:
+        rng = np.random.default_rng([11, step])
         targets = make_targets(make_batch(clips, BATCH_SECONDS, LENGTHS, rng), pitch, rng)
         if step == coded:
             _place_codes(model, clips, pitch)
@@ -112,7 +114,14 @@ def train(clips: Sequence[Clip], judge: Sequence[Clip], run: Run) -> Learner:
     def errors(step: int) -> dict[str, float]:
         return phoneme_errors(model, judge, step > coded)
 
-    train_tokenizer(model, losses, errors, run, seed=11)
+    run_training(
+        model,
+        losses,
+        steps=run.schedule.steps,
+        checkpoint=run.checkpoints / "semantic.pt",
+        rates=RATES,
+        errors=errors,
+    )
     return model
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from aqaa.models.bundle import TokenizerConfig, nano_path
 from aqaa.models.recipe.decoder.prepare import codebooks
+from aqaa.models.recipe.training import Rates
 from aqaa.models.recipe.vocoder.corpus import Recording, held_out, load_corpus
 from aqaa.models.recipe.vocoder.evaluate import row, table
 from aqaa.models.recipe.vocoder.pack import pack, pack_voices
@@ -37,8 +38,9 @@ from aqaa.tokenizers.semantic import SemanticTokenizer
 from aqaa.vocoder.flow import Flow
 from aqaa.vocoder.hift import Hift
 
+log = logging.getLogger(__name__)
 F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS, TUNE_STEPS = 800, 1300, 1800, 5000, 450
-TUNE_PEAK = 3e-4  # learning rate of the fine-tuning: the generator knows its work by then
+TUNE_RATES = Rates(peak=3e-4)  # of the fine-tuning: the generator knows its work by then
 Model = TypeVar("Model", bound=nn.Module)
 STEPS, TEMPERATURE = 1, 0.0  # how the mels for fine-tuning are made, as in the bundle
 
@@ -63,10 +65,6 @@ class Recipe:
             torch.save(tokenise(self.corpus(), nano_encoder()), file)
         tokens: list[list[int]] = torch.load(file, weights_only=True)
         return tokens
-
-    def log(self, line: str) -> None:
-        """One line of the log."""
-        logging.getLogger("aqaa.recipe.vocoder").info(line)
 
     def flow(self) -> Flow:
         """The trained flow, ready for inference."""
@@ -109,9 +107,9 @@ def hift_stage(recipe: Recipe) -> None:
     """Mel to wave: the f0 predictor, then the generator, on recorded mels."""
     training, _ = held_out(recipe.corpus())
     model = Hift(settings().hift)
-    train_f0(model, training, F0_STEPS, recipe.folder / "f0.pt", recipe.log)
+    train_f0(model, training, F0_STEPS, recipe.folder / "f0.pt")
     pairs = [(r.mel, r.wave) for r in training if r.mood == "plain"]  # moods end at 8 kHz
-    train_generator(model, pairs, HIFT_STEPS, recipe.folder / "hift.pt", recipe.log)
+    train_generator(model, pairs, HIFT_STEPS, recipe.folder / "hift.pt")
 
 
 def flow_stage(recipe: Recipe) -> None:
@@ -124,8 +122,8 @@ def flow_stage(recipe: Recipe) -> None:
         packed(model, "flow")
     else:
         seed_embeddings(model, codebooks())
-        train_prior(model, data, PRIOR_STEPS, recipe.folder / "prior.pt", recipe.log)
-    train_flow(model, data, FLOW_STEPS, recipe.folder / "flow.pt", recipe.log)
+        train_prior(model, data, PRIOR_STEPS, recipe.folder / "prior.pt")
+    train_flow(model, data, FLOW_STEPS, recipe.folder / "flow.pt")
 
 
 def tune_stage(recipe: Recipe) -> None:
@@ -141,7 +139,7 @@ def tune_stage(recipe: Recipe) -> None:
                 :, : recording.mel.shape[1]
             ]
             pairs.append((mel, recording.wave[: HOP * mel.shape[1]]))
-    train_generator(hift, pairs, TUNE_STEPS, recipe.folder / "tuned.pt", recipe.log, peak=TUNE_PEAK)
+    train_generator(hift, pairs, TUNE_STEPS, recipe.folder / "tuned.pt", TUNE_RATES)
 
 
 def pack_stage(recipe: Recipe) -> None:
@@ -172,7 +170,7 @@ def evaluate_stage(recipe: Recipe) -> None:
     for voice in ("joe", "alpha"):
         items = [(r.utterance.text, partial(spoken, tokens, voice)) for r, tokens in joe]
         rows.append(row(f"{voice} from joe's tokens", items))
-    recipe.log("\n" + table(rows))
+    log.info("\n%s", table(rows))
 
 
 STAGES: dict[str, Callable[[Recipe], None]] = {

@@ -8,7 +8,7 @@ prompt's and sometimes the context's mel given as condition.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,9 @@ from aqaa.models.bundle import (
     LINGUISTIC_CODES,
     LINGUISTIC_PER_GROUP,
 )
+from aqaa.models.recipe.training import Losses, Rates, train
 from aqaa.models.recipe.vocoder.pairs import Piece
 from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, TOKENS_PER_FRAME
-from aqaa.models.recipe.vocoder.training import Losses, train
 from aqaa.vocoder.flow import Flow, token_positions
 
 BATCH_FRAMES = 1600  # mel frames a batch, about 19 s
@@ -75,36 +75,31 @@ def seed_embeddings(flow: Flow, codebooks: Sequence[NDArray[np.float32]]) -> Non
             first += len(codes)
 
 
-def train_prior(
-    flow: Flow, data: list[Piece], steps: int, checkpoint: Path, log: Callable[[str], None]
-) -> None:
+def train_prior(flow: Flow, data: list[Piece], steps: int, checkpoint: Path) -> None:
     """Fit the encoder's half of `flow` by itself, to joe's mels: cheap, and what is understood."""
     draw = _Windows([p for p in data if p.speaker == "joe"], PRIOR_BATCH_FRAMES, prompted=0.0)
 
-    def losses() -> Losses:
+    def losses(step: int) -> Losses:
         batch = draw()
         return {"l1": functional.l1_loss(_estimate(flow, batch), batch.mel)}
 
     if not checkpoint.exists():
         _begin_at_mean(flow, data)
     flow.decoder.requires_grad_(False)
-    train(flow, losses, steps=steps, checkpoint=checkpoint, log=log, peak=PRIOR_PEAK)
+    train(flow, losses, steps=steps, checkpoint=checkpoint, rates=Rates(peak=PRIOR_PEAK))
     flow.decoder.requires_grad_(True)
 
 
-def train_flow(
-    flow: Flow, data: list[Piece], steps: int, checkpoint: Path, log: Callable[[str], None]
-) -> None:
+def train_flow(flow: Flow, data: list[Piece], steps: int, checkpoint: Path) -> None:
     """Fit the whole flow to `data`."""
     draw = _Windows(data, BATCH_FRAMES, PROMPTED)
     train(
         flow,
-        lambda: one_step_losses(flow, draw()),
+        lambda step: one_step_losses(flow, draw()),
         steps=steps,
         checkpoint=checkpoint,
-        log=log,
+        rates=Rates(muon=MUON_PEAK),
         matrices=_matrices(flow),
-        muon_peak=MUON_PEAK,
     )
 
 

@@ -7,16 +7,15 @@ generator of this size within minutes of training.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from aqaa.models.recipe.training import USUAL, Losses, Rates, train
 from aqaa.models.recipe.vocoder.corpus import Recording
 from aqaa.models.recipe.vocoder.settings import HOP, settings
-from aqaa.models.recipe.vocoder.training import Losses, train
 from aqaa.vocoder.hift import Hift
 from aqaa.vocoder.mel import log_mel
 
@@ -27,9 +26,7 @@ RESOLUTIONS = (256, 512, 1024, 2048)  # FFT sizes of the spectral loss, hop a qu
 MEL_WEIGHT, STFT_WEIGHT = 15.0, 5.0
 
 
-def train_f0(
-    hift: Hift, corpus: list[Recording], steps: int, checkpoint: Path, log: Callable[[str], None]
-) -> None:
+def train_f0(hift: Hift, corpus: list[Recording], steps: int, checkpoint: Path) -> None:
     """Fit `hift.f0_predictor` to the corpus's f0 tracks (L1 in Hz, 0 where unvoiced)."""
 
     if not checkpoint.exists():  # Hz are hundreds, weights are not: begin at the right scale
@@ -37,11 +34,11 @@ def train_f0(
             hift.f0_predictor.classifier.weight.mul_(F0_SCALE)
             hift.f0_predictor.classifier.bias.fill_(F0_SCALE)
 
-    def losses() -> Losses:
+    def losses(step: int) -> Losses:
         mels, targets = _crops([(r.mel, r.f0[None]) for r in corpus], F0_BATCH, F0_FRAMES)
         return {"f0": functional.l1_loss(hift.f0(mels), targets[:, 0]) / F0_SCALE}
 
-    train(hift.f0_predictor, losses, steps=steps, checkpoint=checkpoint, log=log)
+    train(hift.f0_predictor, losses, steps=steps, checkpoint=checkpoint)
 
 
 def train_generator(
@@ -49,22 +46,21 @@ def train_generator(
     pairs: list[tuple[Tensor, Tensor]],
     steps: int,
     checkpoint: Path,
-    log: Callable[[str], None],
-    peak: float = 1e-3,
+    rates: Rates = USUAL,
 ) -> None:
     """Fit everything but the f0 predictor.
 
     Args:
         pairs: mel float32 [80, T] as it will be given to the generator, and the wave [256 T] that
             belongs to it.
-        peak: highest learning rate.
+        rates: see `Rates`.
     """
     mels = settings().feat_extractor
     hift.f0_predictor.requires_grad_(False)
     with torch.no_grad():
         rows = [(torch.cat([mel, hift.f0(mel[None])]), wave.view(-1, HOP).T) for mel, wave in pairs]
 
-    def losses() -> Losses:
+    def losses(step: int) -> Losses:
         given, columns = _crops(rows, BATCH, FRAMES)
         wanted = columns.transpose(1, 2).flatten(1)
         made = speak(hift, given[:, :-1], given[:, -1])
@@ -73,7 +69,7 @@ def train_generator(
             "stft": STFT_WEIGHT * spectral_loss(made, wanted),
         }
 
-    train(hift, losses, steps=steps, checkpoint=checkpoint, log=log, peak=peak)
+    train(hift, losses, steps=steps, checkpoint=checkpoint, rates=rates)
     hift.f0_predictor.requires_grad_(True)
 
 

@@ -1,0 +1,41 @@
+"""What both tokenizers' trainings are asked for on the command line."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from aqaa.models.bundle import nano_path
+from aqaa.models.recipe.speech.cache import work_dir
+from aqaa.models.recipe.training import Rates
+
+RATES = Rates(peak=1.5e-3, final=0.01, warmup=100, betas=(0.9, 0.98))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A tokenizer's training: steps in all, and the step at which its codes enter the path."""
+
+    steps: int
+    codes_from: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a tokenizer's command line asks for."""
+
+    schedule: Schedule
+    checkpoints: Path
+    tokenizer: Path  # the folder that is exported to
+
+
+def ask(description: str | None, name: str, usual: Schedule) -> Run:
+    """The run that the command line wants; `name` is its folder of checkpoints."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--steps", type=int, default=usual.steps)
+    parser.add_argument("--codes-from", type=int, default=usual.codes_from)
+    parser.add_argument("--out", type=Path, default=nano_path() / "Step-Audio-Tokenizer")
+    parser.add_argument("--run", default=name, help="folder of the checkpoint")
+    given = parser.parse_args()
+    return Run(Schedule(given.steps, given.codes_from), work_dir() / given.run, given.out)
