@@ -169,6 +169,8 @@ class Scheduler:
             if conversation is None or conversation.job is not job:
                 return
             if job.made - job.read == BUFFER // 2:
+                # The time that it waited is not owed to it: its sound was not played meanwhile.
+                job.due = max(job.due, time.monotonic() - AHEAD)
                 self._queue(conversation)
 
     def stats(self) -> EngineStats:
