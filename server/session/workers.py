@@ -17,6 +17,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 RECENT = 0.1  # the share of the latest job in the mean of how long they take
@@ -108,12 +109,15 @@ class Workers:
                 job = heapq.heappop(jobs)
                 self._long_running += jobs is self._long
             began = time.monotonic()
-            _do(job)
-            del job  # or an idle thread would keep a session's objects alive
-            with self._wake:
+            deliver = _do(job)
+            with (
+                self._wake
+            ):  # before its caller goes on, who must not count its own job
                 if jobs is self._long:
                     self._long_running -= 1
                     self._long_takes += RECENT * (time.monotonic() - began - self._long_takes)
+            deliver()
+            del job, deliver  # or an idle thread would keep a session's objects alive
 
     def _due(self) -> list[_Job]:
         """The queue whose first job is the next; an empty one if no job may be begun."""
@@ -122,16 +126,15 @@ class Workers:
         return self._short if self._short and self._short[0] < self._long[0] else self._long
 
 
-def _do(job: _Job) -> None:
+def _do(job: _Job) -> Callable[[], None]:
+    """Run it; what hands its outcome to the caller."""
     _, _, call, future, loop = job
     if future.cancelled():
-        return
+        return lambda: None
     try:
-        result = call()
+        return partial(_deliver, loop, future, call(), None)
     except BaseException as error:  # whatever it was is the caller's to judge
-        _deliver(loop, future, None, error)
-    else:
-        _deliver(loop, future, result, None)
+        return partial(_deliver, loop, future, None, error)
 
 
 def _deliver(
