@@ -110,9 +110,7 @@ class Workers:
                 self._long_running += jobs is self._long
             began = time.monotonic()
             deliver = _do(job)
-            with (
-                self._wake
-            ):  # before its caller goes on, who must not count its own job
+            with self._wake:  # before its caller goes on, who must not count its own job
                 if jobs is self._long:
                     self._long_running -= 1
                     self._long_takes += RECENT * (time.monotonic() - began - self._long_takes)
