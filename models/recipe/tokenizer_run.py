@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from aqaa.models.bundle import nano_path
 from aqaa.models.recipe.speech.cache import work_dir
-from aqaa.models.recipe.training import Rates
+from aqaa.models.recipe.training import Losses, Rates, train
 
 RATES = Rates(peak=1.5e-3, final=0.01, warmup=100, betas=(0.9, 0.98))
 
@@ -28,6 +31,22 @@ class Run:
     schedule: Schedule
     checkpoints: Path
     tokenizer: Path  # the folder that is exported to
+
+    def train(
+        self,
+        model: nn.Module,
+        losses: Callable[[int], Losses],
+        errors: Callable[[int], dict[str, float]],
+    ) -> None:
+        """The common training loop, as this run asks for it; see `aqaa.models.recipe.training`."""
+        train(
+            model,
+            losses,
+            steps=self.schedule.steps,
+            checkpoint=self.checkpoints / f"{self.checkpoints.name}.pt",
+            rates=RATES,
+            errors=errors,
+        )
 
 
 def ask(description: str | None, name: str, usual: Schedule) -> Run:

@@ -84,7 +84,6 @@ class _Conversation:
     """What a session key holds. `ids` and `cache` belong to the worker that runs it."""
 
     job: Job | None = None
-    queued: bool = False
     running: bool = False
     granted: int = 0
     ids: list[int] = field(default_factory=list)  # those whose keys and values are in `cache`
@@ -217,8 +216,7 @@ class Scheduler:
         conversation.granted = wanted
 
     def _queue(self, conversation: _Conversation) -> None:
-        if not conversation.queued and not conversation.running:
-            conversation.queued = True
+        if not conversation.running and conversation not in self._ready:
             self._ready.append(conversation)
             self._lock.notify()
 
@@ -248,17 +246,11 @@ class Scheduler:
         """Wait for work; what is to be computed next."""
         with self._lock:
             while not self._closed:
-                waiting: dict[Job, _Conversation] = {}
-                for conversation in self._ready:
-                    conversation.queued = False
-                    if conversation.job is not None and not conversation.job.paused:
-                        waiting[conversation.job] = conversation
-                picked = [(waiting.pop(job), job) for job in choose(waiting, time.monotonic())]
+                able = {c.job: c for c in self._ready if c.job is not None and not c.job.paused}
+                picked = [(able.pop(job), job) for job in choose(able, time.monotonic())]
+                self._ready = [*able.values()]
                 for conversation, _ in picked:
                     conversation.running = True
-                self._ready = [*waiting.values()]
-                for conversation in self._ready:
-                    conversation.queued = True
                 if picked:
                     return picked
                 self._lock.wait()

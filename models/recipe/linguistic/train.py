@@ -26,9 +26,8 @@ from aqaa.models.recipe.linguistic.fbank import (
 from aqaa.models.recipe.speech.batches import Row, make_batch
 from aqaa.models.recipe.speech.phonemes import BLANK, CLASSES, collapse, edit_distance
 from aqaa.models.recipe.speech.store import Clip
-from aqaa.models.recipe.tokenizer_run import RATES, Run, Schedule
+from aqaa.models.recipe.tokenizer_run import Run, Schedule
 from aqaa.models.recipe.training import Losses
-from aqaa.models.recipe.training import train as run_training
 from aqaa.models.recipe.vq import Codebook
 
 WIDTH_OUT, HEADS, UNITS, BLOCKS = 144, 4, 576, 6
@@ -127,14 +126,7 @@ def train(clips: Sequence[Clip], judge: Sequence[Clip], run: Run) -> Speller:
         codes = spelling_loss(model.spell(quantised), targets)
         return {"codes": codes, "raw": 0.3 * raw, "commitment": 0.1 * commitment}
 
-    run_training(
-        model,
-        losses,
-        steps=run.schedule.steps,
-        checkpoint=run.checkpoints / "linguistic.pt",
-        rates=RATES,
-        errors=lambda step: phoneme_errors(model, judge),
-    )
+    run.train(model, losses, lambda step: phoneme_errors(model, judge))
     return model
 
 

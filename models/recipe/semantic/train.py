@@ -30,9 +30,8 @@ from aqaa.models.recipe.semantic.targets import (
 from aqaa.models.recipe.speech.batches import make_batch
 from aqaa.models.recipe.speech.phonemes import CLASSES, collapse, edit_distance
 from aqaa.models.recipe.speech.store import Clip
-from aqaa.models.recipe.tokenizer_run import RATES, Run, Schedule
+from aqaa.models.recipe.tokenizer_run import Run, Schedule
 from aqaa.models.recipe.training import Losses
-from aqaa.models.recipe.training import train as run_training
 
 LENGTHS = tuple(TOKEN * 6 * blocks for blocks in (13, 18, 25, 34))
 BATCH_SECONDS = 24.0
@@ -114,14 +113,7 @@ def train(clips: Sequence[Clip], judge: Sequence[Clip], run: Run) -> Learner:
     def errors(step: int) -> dict[str, float]:
         return phoneme_errors(model, judge, step > coded)
 
-    run_training(
-        model,
-        losses,
-        steps=run.schedule.steps,
-        checkpoint=run.checkpoints / "semantic.pt",
-        rates=RATES,
-        errors=errors,
-    )
+    run.train(model, losses, errors)
     return model
 
 

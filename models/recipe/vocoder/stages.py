@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -31,17 +30,16 @@ from aqaa.models.recipe.vocoder.train_flow import (
     train_prior,
 )
 from aqaa.models.recipe.vocoder.train_hift import speak, train_f0, train_generator
-from aqaa.models.weights import load_state_dict
 from aqaa.tokenizers.dual import DualTokenizer
 from aqaa.tokenizers.linguistic import LinguisticTokenizer
 from aqaa.tokenizers.semantic import SemanticTokenizer
 from aqaa.vocoder.flow import Flow
 from aqaa.vocoder.hift import Hift
+from aqaa.vocoder.loading import load_flow, load_hift
 
 log = logging.getLogger(__name__)
 F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS, TUNE_STEPS = 800, 1300, 1800, 5000, 450
 TUNE_RATES = Rates(peak=3e-4)  # of the fine-tuning: the generator knows its work by then
-Model = TypeVar("Model", bound=nn.Module)
 STEPS, TEMPERATURE = 1, 0.0  # how the mels for fine-tuning are made, as in the bundle
 
 
@@ -84,13 +82,6 @@ class Recipe:
         model.eval()
 
 
-def packed(model: Model, name: str) -> Model:
-    """`model` with the bundle's weights `name`.pt."""
-    state = load_state_dict(layout() / f"{name}.pt", f"nano's {name}")
-    model.load_state_dict({key: value.float() for key, value in state.items()})
-    return model.eval()
-
-
 def nano_encoder() -> Callable[[NDArray[np.float32]], list[int]]:
     """Audio tokens of a 16 kHz wave, by the bundle's tokenizers."""
     config = TokenizerConfig(path=nano_path() / "Step-Audio-Tokenizer", normalise=False)
@@ -119,7 +110,7 @@ def flow_stage(recipe: Recipe) -> None:
     model = Flow(settings().flow)
     data = pieces(recordings, tokens)
     if recipe.from_bundle:
-        packed(model, "flow")
+        model.load_state_dict(load_flow(layout(), settings().flow).state_dict())
     else:
         seed_embeddings(model, codebooks())
         train_prior(model, data, PRIOR_STEPS, recipe.folder / "prior.pt")
@@ -129,7 +120,11 @@ def flow_stage(recipe: Recipe) -> None:
 def tune_stage(recipe: Recipe) -> None:
     """The generator goes on with the mels that the flow makes of the corpus's own tokens."""
     flow = recipe.flow()
-    hift = packed(Hift(settings().hift), "hift") if recipe.from_bundle else recipe.hift("hift")
+    if recipe.from_bundle:
+        hift = Hift(settings().hift)
+        hift.load_state_dict(load_hift(layout(), settings().hift).state_dict())
+    else:
+        hift = recipe.hift("hift")
     training, _ = held_out(list(zip(recipe.corpus(), recipe.tokens(), strict=True)))
     pairs = []
     for recording, tokens in track(training, "rendering"):
