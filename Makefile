@@ -45,7 +45,10 @@ $(VENV)/.test: $(BIN)/python pyproject.toml
 $(VENV)/.recipe: $(BIN)/python pyproject.toml
 	$(BIN)/pip install --quiet -e '.[recipe]'
 	$(BIN)/pip uninstall --quiet --yes $(CUDA_LINKED)
-	sh deploy/system-packages.sh flite espeak-ng festival festvox-kdlpc16k festvox-us-slt-hts
+	sh deploy/system-packages.sh flite espeak-ng festival festvox-kdlpc16k festvox-us-slt-hts npm
+	# Kokoro's style vectors (Apache-2.0) ship in this package; its code is not used.
+	mkdir -p $(VENV)/share/kokoro-js
+	cd $(VENV)/share && npm pack --silent kokoro-js@1.2.1 && tar xzf kokoro-js-1.2.1.tgz -C kokoro-js --strip-components=1
 	touch $@
 
 # mypy cannot see an editable install's finder: give it a tree of links that looks like the wheel.

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aqaa.models.recipe.precision import BFLOAT16
+
 # Quintic Newton-Schulz coefficients of Muon (Jordan, 2024): steep at zero, bounded near one.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _ITERATIONS = 5
@@ -15,15 +17,17 @@ CLIP = 1.0  # norm of the gradient
 
 
 def orthogonalise(update: Tensor) -> Tensor:
-    """[N, R, C] matrices with all singular values brought near one, in float32."""
+    """[N, R, C] matrices with all singular values brought near one."""
     x: Tensor = update / (update.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+    if BFLOAT16:
+        x = x.bfloat16()
     turned = x.shape[1] > x.shape[2]
     if turned:
         x = x.mT
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
         x = _A * x + (_B * gram + _C * gram @ gram) @ x
-    return x.mT if turned else x
+    return (x.mT if turned else x).to(update.dtype)
 
 
 class Muon:

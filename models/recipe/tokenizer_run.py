@@ -13,7 +13,7 @@ from aqaa.models.bundle import nano_path
 from aqaa.models.recipe.speech.cache import work_dir
 from aqaa.models.recipe.training import Losses, Rates, train
 
-RATES = Rates(peak=1.5e-3, final=0.01, warmup=100, betas=(0.9, 0.98))
+RATES = Rates(peak=1.5e-3, muon=0.01, final=0.02, warmup=100, betas=(0.9, 0.98))
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,21 @@ class Run:
     def train(
         self,
         model: nn.Module,
+        blocks: nn.Module,
         losses: Callable[[int], Losses],
         errors: Callable[[int], dict[str, float]],
     ) -> None:
-        """The common training loop, as this run asks for it; see `aqaa.models.recipe.training`."""
+        """The common training loop, as this run asks for it; Muon trains the matrices of `blocks`.
+
+        See `aqaa.models.recipe.training`.
+        """
         train(
             model,
             losses,
             steps=self.schedule.steps,
             checkpoint=self.checkpoints / f"{self.checkpoints.name}.pt",
             rates=RATES,
+            matrices=[p for p in blocks.parameters() if p.ndim == 2],
             errors=errors,
         )
 

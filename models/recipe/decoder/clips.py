@@ -31,9 +31,9 @@ LEAD, TAIL = (0.15, 0.35), (0.05, 0.4)  # seconds of near-silence that a turn de
 HOP = 256  # samples of the pitch tracker's frames
 DISTORTED = 0.4  # share of takes through room, noise or telephone
 STRETCH = {
-    "slow": (3, 4),
-    "fast": (4, 3),
-}  # style -> codes of the plain answer to codes of it: a third longer, a quarter shorter
+    "slow": (5, 7),
+    "fast": (10, 7),
+}  # style -> codes of the plain answer to codes of it: two fifths longer, three tenths shorter
 
 
 @dataclass

@@ -17,17 +17,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aqaa.models.recipe.precision import attend
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
     """The keys of a Step-1 `config.json` that shape the network."""
 
     vocab_size: int
-    hidden_size: int = 192
-    intermediate_size: int = 512
-    num_attention_heads: int = 6
+    hidden_size: int = 256
+    intermediate_size: int = 640
+    num_attention_heads: int = 8
     num_attention_groups: int = 2
-    num_hidden_layers: int = 4
+    num_hidden_layers: int = 5
     max_seq_len: int = 2048
     rms_norm_eps: float = 1e-5
 
@@ -85,7 +87,7 @@ class Attention(nn.Module):
         repeat = self.heads // self.groups
         k = k.repeat_interleave(repeat, dim=1)
         v = v.repeat_interleave(repeat, dim=1)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        out = attend(q, k, v, bias)
         mixed: Tensor = self.o_proj(out.transpose(1, 2).reshape(batch, length, width))
         return mixed
 

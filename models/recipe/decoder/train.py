@@ -23,6 +23,7 @@ from aqaa.models.recipe.decoder.sampler import Mix, Sampler
 from aqaa.models.recipe.decoder.text import Pieces
 from aqaa.models.recipe.domain.load import load_domain
 from aqaa.models.recipe.optimiser import Optimiser
+from aqaa.models.recipe.precision import mixed
 
 log = logging.getLogger(__name__)
 LETTERS = " abcdefghijklmnopqrstuvwxyz"  # the ear's; CTC's blank is 0, so they count from 1
@@ -108,8 +109,10 @@ def batches(sampler: Sampler, budget: int, pad: int) -> Iterator[Batch]:
 
 def losses(model: Decoder, batch: Batch) -> tuple[Tensor, Tensor, dict[str, float]]:
     """The answer's loss, the ear's loss, and what to report."""
-    hidden, heard = model.hidden(batch.ids, model.attention_bias(batch.ids.shape[1]))
-    logits = model.lm_head(hidden.flatten(0, 1)[batch.places])
+    with mixed():
+        hidden, heard = model.hidden(batch.ids, model.attention_bias(batch.ids.shape[1]))
+        logits = model.lm_head(hidden.flatten(0, 1)[batch.places])
+    logits = logits.float()
     each = F.cross_entropy(logits, batch.targets, reduction="none")
     loss = (each * batch.weights).sum() / batch.weights.sum()
     ear = torch.zeros(())
@@ -245,7 +248,7 @@ def train(
     torch.manual_seed(settings.seed)
     layout = Layout(Pieces.load(pieces_path))
     tokens = layout.tokens
-    model = Decoder(config, len(LETTERS) + 1, ear_layer=config.num_hidden_layers // 2)
+    model = Decoder(config, len(LETTERS) + 1, ear_layer=(config.num_hidden_layers + 1) // 2)
     if begin is None:
         start_from_codes(model, tokens.audio_offset, *codes)
     else:

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aqaa.models.recipe.precision import attend
+
 BACK, NEW = 5, 4  # chunk_size=[0, 4, 5]: a window is 5 old frames and 4 new ones
 WINDOW = BACK + NEW
 LOOK_BACK = 4  # windows whose 4 oldest frames stay in the key-value cache
@@ -75,9 +77,7 @@ class _Attention(nn.Module):
         def split(t: Tensor) -> Tensor:
             return t.reshape(b * c, t.shape[2], self.heads, -1).transpose(1, 2)
 
-        mixed = F.scaled_dot_product_attention(
-            split(q), split(_with_cache(k)), split(_with_cache(v)), attn_mask=mask
-        )
+        mixed = attend(split(q), split(_with_cache(k)), split(_with_cache(v)), mask)
         out: Tensor = self.linear_out(mixed.transpose(1, 2).reshape(b, c, WINDOW, width))
         return out + self._memory(v.reshape(b * c, WINDOW, width)).view(b, c, WINDOW, width)
 

@@ -1,4 +1,4 @@
-"""Training: CTC on phonemes through the frames that the tokenizer emits, then through its codes.
+"""Training: CTC on phonemes, and whisper's states, from what the tokenizer emits, then its codes.
 
 First the encoder learns alone. Then 1,024 codes are placed on its output by k-means, and both are
 trained on with the codes in the path (straight-through), so that what the decoder will see, the
@@ -13,40 +13,49 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from aqaa.models.recipe.linguistic.encoder import WindowedEncoder
 from aqaa.models.recipe.linguistic.fbank import (
+    CHUNK_FRAMES,
     CHUNK_SAMPLES,
     WIDTH,
     fbank,
     mel_filters,
     stack,
 )
+from aqaa.models.recipe.precision import mixed
 from aqaa.models.recipe.speech.batches import Row, make_batch
+from aqaa.models.recipe.speech.cache import work_dir
+from aqaa.models.recipe.speech.guide import WIDTH as GUIDE
+from aqaa.models.recipe.speech.guide import measure_guide
 from aqaa.models.recipe.speech.phonemes import BLANK, CLASSES, collapse, edit_distance
 from aqaa.models.recipe.speech.store import Clip
 from aqaa.models.recipe.tokenizer_run import Run, Schedule
 from aqaa.models.recipe.training import Losses
 from aqaa.models.recipe.vq import Codebook
 
-WIDTH_OUT, HEADS, UNITS, BLOCKS = 144, 4, 576, 6
+WIDTH_OUT, HEADS, UNITS, BLOCKS = 192, 4, 768, 6
 CODES = 1024
 SPELLED = 2  # CTC steps per emitted frame: at 16.7 Hz speech has nearly a phoneme a frame
 WARPS = tuple(round(0.9 + 0.02 * i, 2) for i in range(12))  # vocal tract lengths, 0.90 to 1.12
 LENGTHS = tuple(CHUNK_SAMPLES * c for c in (13, 18, 25, 34))  # 3.1 to 8.2 s
-BATCH_SECONDS = 24.0
+BATCH_SECONDS = 32.0
+FRAME = CHUNK_SAMPLES // CHUNK_FRAMES  # samples an emitted frame
+DELAY = FRAME  # no frame sees what follows it, so it is asked for what was said a frame ago
 USUAL = Schedule(steps=11_500, codes_from=2300)
 
 
 class Speller(nn.Module):
-    """Encoder, codes, and the head that spells phonemes; only the first two are kept."""
+    """Encoder, codes, and the heads that teach them; only the first two are kept."""
 
     def __init__(self) -> None:
         super().__init__()
         self.encoder = WindowedEncoder(WIDTH, WIDTH_OUT, HEADS, UNITS, BLOCKS)
         self.codebook = Codebook(CODES, WIDTH_OUT)
         self.head = nn.Linear(WIDTH_OUT, SPELLED * CLASSES)
+        self.guided = nn.Linear(WIDTH_OUT, GUIDE)
         self.register_buffer("shift", torch.zeros(WIDTH))  # am.mvn's AddShift and Rescale
         self.register_buffer("scale", torch.ones(WIDTH))
         self.shift: Tensor
@@ -106,27 +115,40 @@ def spelling_loss(log_probabilities: Tensor, targets: Sequence[Sequence[int]]) -
     return loss / lengths.sum()
 
 
+def guided_loss(given: Tensor, states: NDArray[np.float32]) -> Tensor:
+    """Mean square of what is missing from the guide's `states` [B, T, 96], where it says any."""
+    wanted = torch.from_numpy(states)
+    return (given - wanted)[torch.isfinite(wanted)].square().mean()
+
+
 def train(clips: Sequence[Clip], judge: Sequence[Clip], run: Run) -> Speller:
     """Train, or go on; `judge` (held-out voices) is only measured."""
     torch.manual_seed(0)
     model = Speller()
     measure_normalisation(model, clips)
+    guide = measure_guide(clips, work_dir() / "guide.npz")
 
     def losses(step: int) -> Losses:
         rng = np.random.default_rng([7, step])
         rows = make_batch(clips, BATCH_SECONDS, LENGTHS, rng)
         if step == run.schedule.codes_from:
             _place_codes(model, clips)
-        emitted = model.encoder(batch_features(model, rows, rng))
-        targets = [r.phonemes for r in rows]
+        features = batch_features(model, rows, rng)
+        with mixed():
+            emitted = model.encoder(features)
+        targets, states = [r.phonemes for r in rows], guide.targets(rows, FRAME, DELAY)
         raw = spelling_loss(model.spell(emitted), targets)
         if step < run.schedule.codes_from:
-            return {"raw": raw}
+            return {"raw": raw, "guide": guided_loss(model.guided(emitted), states)}
         quantised, commitment = model.codebook(emitted)
-        codes = spelling_loss(model.spell(quantised), targets)
-        return {"codes": codes, "raw": 0.3 * raw, "commitment": 0.1 * commitment}
+        return {
+            "codes": spelling_loss(model.spell(quantised), targets),
+            "raw": 0.3 * raw,
+            "guide": guided_loss(model.guided(quantised), states),
+            "commitment": 0.1 * commitment,
+        }
 
-    run.train(model, losses, lambda step: phoneme_errors(model, judge))
+    run.train(model, model.encoder, losses, lambda step: phoneme_errors(model, judge))
     return model
 
 

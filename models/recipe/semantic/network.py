@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aqaa.models.recipe.precision import attend
 from aqaa.models.recipe.vq import Codebook
 
 MELS = 128
-WIDTH, HEADS, LAYERS = 160, 4, 3
+WIDTH, HEADS, LAYERS = 192, 4, 3
 CODES = 4096
 BLOCK = 6  # tokens of 40 ms
 BLOCKS_BACK = 4
@@ -57,7 +58,7 @@ class Attention(nn.Module):
             part(x).unflatten(-1, (HEADS, -1)).transpose(1, 2)
             for part in (self.query, self.key, self.value)
         )
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        mixed = attend(q, k, v, mask)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 

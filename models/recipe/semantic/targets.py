@@ -14,6 +14,7 @@ from rich.progress import track
 from torch import Tensor
 
 from aqaa.models.recipe.speech.batches import Row
+from aqaa.models.recipe.speech.guide import Guide
 from aqaa.models.recipe.speech.store import RATE, Clip
 from aqaa.models.recipe.speech.voices import SPOKEN
 from aqaa.models.recipe.vocoder.pitch import f0_track
@@ -76,10 +77,13 @@ class Targets:
     speaker: Tensor  # int64 [B, T]
     speed: Tensor  # float32 [B, T], log of the playing speed
     pitch: Tensor  # float32 [B, T], NaN where unvoiced
+    guide: NDArray[np.float32]  # [B, T, 96], NaN in silence
     phonemes: list[list[int]]
 
 
-def make_targets(rows: Sequence[Row], pitch: Pitch, rng: np.random.Generator) -> Targets:
+def make_targets(
+    rows: Sequence[Row], pitch: Pitch, guide: Guide, rng: np.random.Generator
+) -> Targets:
     """Features and targets of rows whose length is a whole number of tokens."""
     count, tokens = len(rows), len(rows[0].clean) // TOKEN
     speaker = np.zeros((count, tokens), np.int64)
@@ -104,6 +108,7 @@ def make_targets(rows: Sequence[Row], pitch: Pitch, rng: np.random.Generator) ->
         torch.from_numpy(speaker),
         torch.from_numpy(speed),
         torch.from_numpy(tone),
+        guide.targets(rows, TOKEN),
         [row.phonemes for row in rows],
     )
 

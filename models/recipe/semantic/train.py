@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aqaa.models.recipe.linguistic.train import spelling_loss
+from aqaa.models.recipe.linguistic.train import guided_loss, spelling_loss
+from aqaa.models.recipe.precision import mixed
 from aqaa.models.recipe.semantic.network import MELS, WIDTH, SemanticEncoder
 from aqaa.models.recipe.semantic.targets import (
     FRAMES,
@@ -28,13 +29,16 @@ from aqaa.models.recipe.semantic.targets import (
     measure_pitch,
 )
 from aqaa.models.recipe.speech.batches import make_batch
+from aqaa.models.recipe.speech.cache import work_dir
+from aqaa.models.recipe.speech.guide import WIDTH as GUIDE
+from aqaa.models.recipe.speech.guide import Guide, measure_guide
 from aqaa.models.recipe.speech.phonemes import CLASSES, collapse, edit_distance
 from aqaa.models.recipe.speech.store import Clip
 from aqaa.models.recipe.tokenizer_run import Run, Schedule
 from aqaa.models.recipe.training import Losses
 
 LENGTHS = tuple(TOKEN * 6 * blocks for blocks in (13, 18, 25, 34))
-BATCH_SECONDS = 24.0
+BATCH_SECONDS = 32.0
 USUAL = Schedule(steps=11_000, codes_from=900)
 INNER = 192  # the training-time decoder's width
 MEL, PITCH, VOICING, COMMITMENT = 2.0, 3.0, 0.3, 1.0  # weights beside CTC's 1
@@ -63,6 +67,7 @@ class Learner(nn.Module):
         super().__init__()
         self.encoder = SemanticEncoder()
         self.spell = nn.Linear(WIDTH, CLASSES)
+        self.guided = nn.Linear(WIDTH, GUIDE)
         self.melody = nn.Linear(WIDTH, 2)  # relative log f0, voicing
         self.speaker = nn.Embedding(len(SPEAKERS) + 1, INNER)
         self.speed = nn.Linear(1, INNER)
@@ -72,7 +77,8 @@ class Learner(nn.Module):
 
     def losses(self, targets: Targets, quantise: bool) -> dict[str, Tensor]:
         """Every part of the loss, unweighted."""
-        vectors = self.encoder(targets.mel)
+        with mixed():
+            vectors = self.encoder(targets.mel).float()
         # Unit vectors are short for linear heads: scaled to unit variance an element.
         parts: dict[str, Tensor] = {}
         if quantise:
@@ -86,12 +92,21 @@ class Learner(nn.Module):
         parts["pitch"] = (melody[..., 0] - targets.pitch)[voiced].abs().mean()
         parts["voicing"] = F.binary_cross_entropy_with_logits(melody[..., 1], voiced.float())
         inner = self.enter(x) + self.speaker(targets.speaker) + self.speed(targets.speed[..., None])
-        sound = self.leave(self.mixers(inner))
+        with mixed():
+            sound = self.leave(self.mixers(inner))
         parts["mel"] = (sound - targets.clean).abs().mean()
+        parts["guide"] = guided_loss(self.guided(x), targets.guide)
         return parts
 
 
-WEIGHTS = {"ctc": 1.0, "mel": MEL, "pitch": PITCH, "voicing": VOICING, "commitment": COMMITMENT}
+WEIGHTS = {
+    "ctc": 1.0,
+    "guide": 1.0,
+    "mel": MEL,
+    "pitch": PITCH,
+    "voicing": VOICING,
+    "commitment": COMMITMENT,
+}
 
 
 def train(clips: Sequence[Clip], judge: Sequence[Clip], run: Run) -> Learner:
@@ -99,31 +114,34 @@ def train(clips: Sequence[Clip], judge: Sequence[Clip], run: Run) -> Learner:
     torch.manual_seed(0)
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     pitch = measure_pitch(clips, run.checkpoints / "pitch.npz")
+    guide = measure_guide(clips, work_dir() / "guide.npz")
     model = Learner()
     coded = run.schedule.codes_from
 
     def losses(step: int) -> Losses:
         rng = np.random.default_rng([11, step])
-        targets = make_targets(make_batch(clips, BATCH_SECONDS, LENGTHS, rng), pitch, rng)
+        rows = make_batch(clips, BATCH_SECONDS, LENGTHS, rng)
+        targets = make_targets(rows, pitch, guide, rng)
         if step == coded:
-            _place_codes(model, clips, pitch)
+            _place_codes(model, clips, pitch, guide)
         parts = model.losses(targets, step >= coded)
         return {name: WEIGHTS[name] * part for name, part in parts.items()}
 
     def errors(step: int) -> dict[str, float]:
         return phoneme_errors(model, judge, step > coded)
 
-    run.train(model, losses, errors)
+    run.train(model, model.encoder.blocks, losses, errors)
     return model
 
 
 @torch.no_grad()
-def _place_codes(model: Learner, clips: Sequence[Clip], pitch: Pitch) -> None:
+def _place_codes(model: Learner, clips: Sequence[Clip], pitch: Pitch, guide: Guide) -> None:
     """K-means on the vectors of augmented speech."""
     rng = np.random.default_rng(5)
     found = []
     for _ in range(20):
-        targets = make_targets(make_batch(clips, BATCH_SECONDS, LENGTHS, rng), pitch, rng)
+        rows = make_batch(clips, BATCH_SECONDS, LENGTHS, rng)
+        targets = make_targets(rows, pitch, guide, rng)
         found.append(model.encoder(targets.mel).flatten(0, 1))
     model.encoder.codebook.place(torch.cat(found), rounds=6)
 

@@ -6,7 +6,7 @@ import argparse
 import logging
 
 from aqaa.models.recipe.speech.cache import say_all
-from aqaa.models.recipe.speech.corpus import held_out_plan, plan
+from aqaa.models.recipe.speech.corpus import held_out_plan, to_speak
 from aqaa.models.recipe.speech.voices import VOICES
 
 
@@ -18,7 +18,9 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     utterances = [
-        u for u in plan() + held_out_plan() if arguments.engine in (None, VOICES[u.voice].engine)
+        u
+        for u in held_out_plan() + to_speak()
+        if arguments.engine in (None, VOICES[u.voice].engine)
     ]
     utterances.sort(key=lambda u: VOICES[u.voice].cost)  # stable: shuffled within a price
     seconds = say_all(utterances, arguments.processes)

@@ -1,7 +1,7 @@
 """The corpus that the tokenizers learn from: who says what, and the manifest of it.
 
 Texts are half `texts.sentences`, half the domain's training phrasings. Every voice says its own
-sample of them: cheap voices many, dear ones (Kokoro) fewer. Held-out voices say `HELD_OUT_CLIPS`
+sample of them; the hundred Kokoro voices make up the half. Held-out voices say `HELD_OUT_CLIPS`
 sentences each, of another seed, to measure with.
 """
 
@@ -17,9 +17,9 @@ from aqaa.models.recipe.speech.store import Clip, load, pack
 from aqaa.models.recipe.speech.texts import sentences
 from aqaa.models.recipe.speech.voices import HELD_OUT, SPOKEN, VOICES
 
-CLIPS = {"espeak": 150, "flite": 350, "festival": 250, "piper": 700, "kokoro": 70}  # a voice
-TEACHER_CLIPS = {"alpha": 180, "gongitsune": 180, "kumo": 180}  # the natural ones say more
-REPEAT = {"kokoro": 6, "piper": 2, "flite": 2}  # the human ones are met more often than the cheap
+CLIPS = {"espeak": 60, "flite": 250, "festival": 150, "piper": 400, "kokoro": 24}  # a voice
+TEACHER_CLIPS = {"alpha": 60}
+REPEAT = {"kokoro": 2}  # the human ones are met more often than the cheap
 HELD_OUT_CLIPS = 15
 RATES = (0.85, 0.93, 1.0, 1.0, 1.08, 1.18)
 
@@ -37,10 +37,16 @@ def plan(seed: int = 0) -> list[Utterance]:
     return [Utterance(*row) for row in json.loads(file.read_text(encoding="utf-8"))]
 
 
+def to_speak() -> list[Utterance]:
+    """All that is trained on, this plan and the decoder's questions, in a fixed random order."""
+    wanted = list(dict.fromkeys(plan() + question_plan(load_domain())))
+    random.Random(9).shuffle(wanted)
+    return wanted
+
+
 def spoken() -> list[Utterance]:
-    """What has been synthesised so far of this plan and of the decoder's questions."""
-    wanted = dict.fromkeys(plan() + question_plan(load_domain()))
-    return [utterance for utterance in wanted if cached_path(utterance).exists()]
+    """What has been synthesised so far of all that is trained on."""
+    return [utterance for utterance in to_speak() if cached_path(utterance).exists()]
 
 
 def _plan(seed: int) -> list[Utterance]:

