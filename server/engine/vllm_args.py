@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -115,13 +116,20 @@ def serve_command(
     return command
 
 
+_environment = threading.Lock()
+
+
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set what is not set yet, for processes that are started inside; the operator's wins."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
+    """Set what is not set yet, for processes that are started inside; the operator's wins.
+
+    One thread at a time: to another engine that starts meanwhile, ours would be the operator's.
+    """
+    with _environment:
+        added = {name: value for name, value in values.items() if name not in os.environ}
+        os.environ.update(added)
+        try:
+            yield
+        finally:
+            for name in added:
+                os.environ.pop(name, None)

@@ -137,10 +137,10 @@ class VllmEngine(RelayEngine):
         cuda = not current_platform.is_cpu()
         arguments = engine_arguments(self._model, self._context, self._settings, cuda=cuda)
         variables = engine_environment(self._settings, cuda=cuda)
-        former = multiprocessing.active_children()
-        with environment({**variables, OWNER: str(os.getpid())}):
+        with environment({**variables, OWNER: str(os.getpid())}):  # no other engine starts inside
+            former = multiprocessing.active_children()
             llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments, disable_log_stats=True))
-        added = [child for child in multiprocessing.active_children() if child not in former]
+            added = [child for child in multiprocessing.active_children() if child not in former]
         self._sentinels = [os.dup(child.sentinel) for child in added]
         return llm
 

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 
 import httpx
 import numpy as np
-import psutil
 import pytest
 from ears import hear, mentions
 from numpy.typing import NDArray
-from serving import Question, serving
+from serving import Question, server_process, serving
 from vllm_server import engine_core
 
 from aqaa.clients.client import WIRE_RATE, connect
@@ -61,7 +60,7 @@ async def test_kill_9_of_the_engine_mid_answer_fails_that_answer_alone_and_the_n
     vllm_serving: str, question: Question
 ) -> None:
     wave = read_sound(question.path, WIRE_RATE)
-    core = engine_core(psutil.Process().children(recursive=True))
+    core = engine_core(server_process(vllm_serving).children(recursive=True))
 
     def kill(_: NDArray[np.float32]) -> None:
         if core.is_running():

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 
 AQAA = Path(sys.executable).parent / "aqaa"
 READY_WITHIN = 120  # seconds; generous, since the machine is shared
@@ -61,6 +62,12 @@ def serving(
     finally:
         process.kill()
         process.wait()
+
+
+def server_process(base: str) -> psutil.Process:
+    """The running `aqaa serve` behind `base`; other tests' servers may run beside it."""
+    port = base.rpartition(":")[2]
+    return next(p for p in psutil.Process().children() if port in p.cmdline())
 
 
 def _wait_until_ready(base: str, process: subprocess.Popen[bytes], log: Path) -> None:

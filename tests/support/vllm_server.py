@@ -32,9 +32,10 @@ class VllmServer:
         self._environment = {
             **os.environ,
             **engine_environment(settings, cuda=False),
-            "PYTHONPATH": str(_vllm_metadata(log.parent)),
+            "PYTHONPATH": f"{_vllm_metadata(log.parent)}:{Path(__file__).parent}",
         }
         command = serve_command(model, context, settings, cuda=False, port=self.port)
+        command.insert(command.index("--logits-processors") + 1, "slow_steps:SlowSteps")
         self._command = [
             str(Path(sys.executable).parent / command[0]),
             *command[1:],

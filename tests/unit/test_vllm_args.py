@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 from aqaa.models.bundle import TokensConfig
@@ -76,6 +77,24 @@ def test_the_operators_own_environment_wins_and_ours_is_taken_back(monkeypatch):
         assert os.environ["VLLM_NO_USAGE_STATS"] == "1"
     assert os.environ["VLLM_CPU_OMP_THREADS_BIND"] == "7"
     assert "VLLM_NO_USAGE_STATS" not in os.environ
+
+
+def test_engines_that_start_at_once_get_each_their_own_environment(monkeypatch):
+    monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
+    seen = []
+
+    def start_the_second() -> None:
+        with environment({"VLLM_CPU_OMP_THREADS_BIND": "0|1"}):
+            seen.append(os.environ["VLLM_CPU_OMP_THREADS_BIND"])
+
+    second = threading.Thread(target=start_the_second)
+    with environment({"VLLM_CPU_OMP_THREADS_BIND": "1"}):
+        second.start()
+        second.join(timeout=0.2)
+        assert os.environ["VLLM_CPU_OMP_THREADS_BIND"] == "1"
+    second.join()
+    assert seen == ["0|1"]
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in os.environ
 
 
 def test_a_request_says_only_the_rules_that_it_asks_for():

@@ -105,7 +105,7 @@ class _Layer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         attended: Tensor = self.dropout(self.self_attn(self.norm1(x), mask))
-        x = x + attended if self.residual else attended
+        x = x + attended if self.residual else attended.float()  # the sum of all layers is float32
         fed: Tensor = self.dropout(self.feed_forward(self.norm2(x)))
         return x + fed
 
