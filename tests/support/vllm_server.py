@@ -51,7 +51,7 @@ class VllmServer:
                 env=self._environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                process_group=0,  # no session: Linux would schedule that apart from the tests
             )
         deadline = time.monotonic() + READY_WITHIN
         while time.monotonic() < deadline:

@@ -89,7 +89,9 @@ def train_prior(flow: Flow, data: list[Piece], steps: int, checkpoint: Path) -> 
     if not checkpoint.exists():
         _begin_at_mean(flow, data)
     flow.decoder.requires_grad_(False)
-    train(flow, losses, steps=steps, checkpoint=checkpoint, rates=Rates(peak=PRIOR_PEAK))
+    rates = Rates(peak=PRIOR_PEAK, muon=MUON_PEAK)
+    matrices = _matrices(flow)
+    train(flow, losses, steps=steps, checkpoint=checkpoint, rates=rates, matrices=matrices)
     flow.decoder.requires_grad_(True)
 
 
@@ -148,7 +150,10 @@ def _matrices(flow: Flow) -> list[nn.Parameter]:
     return [
         p
         for p in flow.parameters()
-        if id(p) != codes and p.ndim > 1 and min(p.flatten(1).shape) >= SMALLEST_MATRIX
+        if id(p) != codes
+        and p.requires_grad
+        and p.ndim > 1
+        and min(p.flatten(1).shape) >= SMALLEST_MATRIX
     ]
 
 
