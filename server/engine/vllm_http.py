@@ -13,10 +13,10 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -38,6 +38,7 @@ LONGEST_PAUSE = 0.5
 PROBE_TIMEOUT = 0.5  # seconds that /health may take: with `probe_after` a dead host shows in 2 s
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class _BusyError(Exception):
@@ -213,7 +214,9 @@ class VllmHttpEngine(RelayEngine):
         headers = {"X-Session-ID": quote(session)}
         ended = False
         try:
-            async with client.stream("POST", GENERATE, json=body, headers=headers) as answer:
+            request = client.build_request("POST", GENERATE, json=body, headers=headers)
+            answer = await self._patiently(client.send(request, stream=True), contact)
+            async with aclosing(answer):
                 await _raise_for(answer)
                 async with aclosing(self._events(answer, contact)) as events:
                     async for event in events:
@@ -235,24 +238,27 @@ class VllmHttpEngine(RelayEngine):
     async def _events(
         self, answer: httpx.Response, contact: _Contact
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """The answer's server-sent events; asks for the server's health when none comes."""
+        """The answer's server-sent events."""
         lines = answer.aiter_lines()
-        line: asyncio.Task[str] | None = None
+        while True:
+            text = await self._patiently(_next_line(lines), contact)
+            if text == _END or text == "data: [DONE]":
+                return
+            if text.startswith("data: "):
+                yield json.loads(text.removeprefix("data: "))
+
+    async def _patiently(self, coming: Coroutine[Any, Any, T], contact: _Contact) -> T:
+        """What `coming` gives; asks for the server's health whenever nothing comes."""
+        task = asyncio.create_task(coming)
         try:
-            while True:
-                line = asyncio.create_task(_next_line(lines))
-                while not (await asyncio.wait([line], timeout=self._settings.probe_after))[0]:
-                    await self._probe()
-                    contact.heard()
-                text = line.result()
-                if text == _END or text == "data: [DONE]":
-                    return
-                if text.startswith("data: "):
-                    yield json.loads(text.removeprefix("data: "))
+            while not (await asyncio.wait([task], timeout=self._settings.probe_after))[0]:
+                await self._probe()
+                contact.heard()
+            return task.result()
         finally:
-            if line is not None and not line.done():
-                line.cancel()
-                await asyncio.wait([line])
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
 
     async def _probe(self) -> None:
         """A silent server may be computing a long prompt, or be gone."""

@@ -105,6 +105,17 @@ async def test_a_host_that_falls_silent_in_mid_answer_is_dead_within_two_seconds
     assert len(await read(engine.generate("s", prompt, greedy(3)))) == 3
 
 
+async def test_a_host_that_is_silent_from_the_first_is_dead_within_two_seconds(proxied):
+    engine, proxy = proxied
+    proxy.speaks.clear()
+    silent = own_time()
+    with pytest.raises(EngineDiedError):
+        async with asyncio.timeout(30):
+            await read(engine.generate("s", long_prompt(engine.vocab_size, 20, seed=6), greedy(3)))
+    assert own_time() - silent < 2
+    proxy.speaks.set()
+
+
 async def test_cancel_stops_the_request_on_the_server(vllm_http_engine, vllm_server):
     async def idle() -> bool:
         return await count(vllm_server, "num_requests_running") == 0

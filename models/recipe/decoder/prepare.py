@@ -61,14 +61,14 @@ def _hearing() -> Hearing:
     return Hearing(nano_path() / "Step-Audio-Tokenizer")
 
 
-def _encode_all(waves: Sequence[Wave]) -> list[list[int]]:
+def encode_all(waves: Sequence[Wave]) -> list[list[int]]:
     """Audio tokens of many waves, in batches: what `_encoder` gives, but for a silent tail."""
     pairs = _hearing().both(waves)
     return [interleave(first.tolist(), second.tolist(), 0) for first, second in pairs]
 
 
 def _shard(job: tuple[Sequence[Utterance], Path]) -> None:
-    tokenise_questions(*job, _encode_all)
+    tokenise_questions(*job, encode_all)
 
 
 def prepare(processes: int) -> None:

@@ -44,7 +44,7 @@ LENGTHS = tuple(CHUNK_SAMPLES * c for c in (13, 18, 25, 34))  # 3.1 to 8.2 s
 BATCH_SECONDS = 32.0
 FRAME = CHUNK_SAMPLES // CHUNK_FRAMES  # samples an emitted frame
 DELAY = FRAME  # no frame sees what follows it, so it is asked for what was said a frame ago
-USUAL = Schedule(steps=11_500, codes_from=2300)
+USUAL = Schedule(steps=8500, codes_from=2300)
 
 
 class Speller(nn.Module):

@@ -39,7 +39,7 @@ from aqaa.models.recipe.training import Losses
 
 LENGTHS = tuple(TOKEN * 6 * blocks for blocks in (13, 18, 25, 34))
 BATCH_SECONDS = 32.0
-USUAL = Schedule(steps=11_000, codes_from=900)
+USUAL = Schedule(steps=12_000, codes_from=2000)
 INNER = 192  # the training-time decoder's width
 MEL, PITCH, VOICING, COMMITMENT = 2.0, 3.0, 0.3, 1.0  # weights beside CTC's 1
 

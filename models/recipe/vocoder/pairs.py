@@ -8,7 +8,6 @@ will be asked for; and it keeps the flow from reading the speaker off the tokens
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +18,7 @@ from rich.progress import track
 from torch import Tensor
 
 from aqaa.models.bundle import GROUP_TOKENS, TOKENIZER_RATE, VOCODER_RATE
-from aqaa.models.recipe.decoder.clips import STRETCH, stretch
+from aqaa.models.recipe.decoder.clips import STRETCH, EncodeAll, stretch
 from aqaa.models.recipe.domain.load import Style
 from aqaa.models.recipe.vocoder.corpus import Recording
 from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES
@@ -45,14 +44,14 @@ class Piece:
     speaker: str
 
 
-def tokenise(
-    recordings: list[Recording], encode: Callable[[NDArray[np.float32]], list[int]]
-) -> list[list[int]]:
-    """Audio tokens of every recording; `encode` takes a float32 wave at 16 kHz."""
-    return [
-        encode(soxr.resample(r.wave.numpy(), VOCODER_RATE, TOKENIZER_RATE).astype(np.float32))
-        for r in track(recordings, "tokenising")
+def tokenise(recordings: list[Recording], encode_all: EncodeAll) -> list[list[int]]:
+    """Audio tokens of every recording, as many groups as its mel has whole ones."""
+    waves = [
+        soxr.resample(r.wave.numpy(), VOCODER_RATE, TOKENIZER_RATE).astype(np.float32)
+        for r in recordings
     ]
+    fitting = [int(r.mel.shape[1] / GROUP_FRAMES) * GROUP_TOKENS for r in recordings]
+    return [ids[:n] for ids, n in zip(encode_all(waves), fitting, strict=True)]
 
 
 def pieces(recordings: list[Recording], tokens: list[list[int]]) -> list[Piece]:

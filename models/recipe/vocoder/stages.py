@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor, nn
 
-from aqaa.models.bundle import TokenizerConfig, nano_path
-from aqaa.models.recipe.decoder.prepare import codebooks
+from aqaa.models.recipe.decoder.prepare import codebooks, encode_all
 from aqaa.models.recipe.training import Rates
 from aqaa.models.recipe.vocoder.corpus import Recording, held_out, load_corpus
 from aqaa.models.recipe.vocoder.evaluate import row, table
@@ -30,15 +29,12 @@ from aqaa.models.recipe.vocoder.train_flow import (
     train_prior,
 )
 from aqaa.models.recipe.vocoder.train_hift import speak, train_f0, train_generator
-from aqaa.tokenizers.dual import DualTokenizer
-from aqaa.tokenizers.linguistic import LinguisticTokenizer
-from aqaa.tokenizers.semantic import SemanticTokenizer
 from aqaa.vocoder.flow import Flow
 from aqaa.vocoder.hift import Hift
 from aqaa.vocoder.loading import load_flow, load_hift
 
 log = logging.getLogger(__name__)
-F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS, TUNE_STEPS = 800, 1300, 1800, 5000, 450
+F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS, TUNE_STEPS = 800, 1300, 1500, 7000, 2000
 TUNE_RATES = Rates(peak=3e-4)  # of the fine-tuning: the generator knows its work by then
 STEPS, TEMPERATURE = 1, 0.0  # how the mels for fine-tuning are made, as in the bundle
 
@@ -60,7 +56,7 @@ class Recipe:
         """The corpus as the bundle's tokenizers hear it, heard once."""
         file = self.folder / "tokens.pt"
         if not file.exists():
-            torch.save(tokenise(self.corpus(), nano_encoder()), file)
+            torch.save(tokenise(self.corpus(), encode_all), file)
         tokens: list[list[int]] = torch.load(file, weights_only=True)
         return tokens
 
@@ -80,18 +76,6 @@ class Recipe:
         saved = torch.load(self.folder / f"{name}.pt", weights_only=True)
         model.load_state_dict(saved["model"])
         model.eval()
-
-
-def nano_encoder() -> Callable[[NDArray[np.float32]], list[int]]:
-    """Audio tokens of a 16 kHz wave, by the bundle's tokenizers."""
-    config = TokenizerConfig(path=nano_path() / "Step-Audio-Tokenizer", normalise=False)
-    both = DualTokenizer(
-        LinguisticTokenizer.load(config),
-        SemanticTokenizer.load(config),
-        audio_offset=0,
-        normalise=config.normalise,
-    )
-    return both.encode
 
 
 def hift_stage(recipe: Recipe) -> None:
