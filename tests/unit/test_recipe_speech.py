@@ -8,8 +8,9 @@ import pytest
 
 from aqaa.models.errors import UnknownVoiceError
 from aqaa.models.recipe.speech.augment import add_noise, change_speed, distort, telephone
-from aqaa.models.recipe.speech.batches import make_row
+from aqaa.models.recipe.speech.batches import Placed, Row, make_row
 from aqaa.models.recipe.speech.corpus import held_out_plan, plan
+from aqaa.models.recipe.speech.guide import Guide
 from aqaa.models.recipe.speech.phonemes import collapse, edit_distance
 from aqaa.models.recipe.speech.store import Clip
 from aqaa.models.recipe.speech.texts import sentences
@@ -101,3 +102,20 @@ def test_ctc_collapse_and_edit_distance() -> None:
     assert collapse([0, 5, 5, 0, 5, 7, 7, 0]) == [5, 5, 7]
     assert edit_distance([1, 2, 3, 4], [1, 3, 4, 4]) == 2
     assert edit_distance([], [1, 2]) == 2
+
+
+def test_the_guide_is_asked_for_where_its_clip_is_played_and_nowhere_else() -> None:
+    clip = Clip(np.ones(32_000, np.int16), (1,), "joe", "hello")  # two seconds: 50 targets
+    frames = np.repeat(np.arange(50, dtype=np.float16)[:, None], 96, 1)
+    guide = Guide({("joe", "hello", 32_000): frames})
+    row = Row(np.zeros(48_000, np.float32), np.zeros(48_000, np.float32), (Placed(clip, 8000, 2),))
+
+    (asked,) = guide.targets([row], step=640)
+    (late,) = guide.targets([row], step=640, delay=640)
+
+    assert asked.shape == (75, 96)
+    spoken = np.isfinite(asked[:, 0])
+    assert spoken.sum() == pytest.approx(25, abs=1)  # twice as fast: one second
+    assert np.flatnonzero(spoken)[0] == pytest.approx(12.5, abs=1)
+    assert np.diff(asked[spoken, 0]) == pytest.approx(2, abs=1)
+    assert np.array_equal(late[14:], asked[13:-1], equal_nan=True)
