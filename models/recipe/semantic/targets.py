@@ -40,7 +40,7 @@ class Pitch:
 
     def of(self, clip: Clip) -> NDArray[np.float32]:
         """float32 [frames at 86.1 Hz]."""
-        return self.tracks[(clip.voice, clip.text, len(clip.pcm))]
+        return self.tracks[clip.key]
 
 
 def measure_pitch(clips: Sequence[Clip], path: Path) -> Pitch:
@@ -49,7 +49,7 @@ def measure_pitch(clips: Sequence[Clip], path: Path) -> Pitch:
     if path.exists():
         with np.load(path) as file:
             known = {name: file[name] for name in file.files}
-    unique = {(c.voice, c.text, len(c.pcm)): c for c in clips}
+    unique = {clip.key: clip for clip in clips}
     for key, clip in track(unique.items(), "tracking pitch"):
         name = "|".join(map(str, key))
         if name not in known:

@@ -38,7 +38,7 @@ class Guide:
 
     def of(self, clip: Clip) -> Frames:
         """The clip's targets."""
-        return self.tracks[_key(clip)]
+        return self.tracks[clip.key]
 
     def targets(self, rows: Sequence[Row], step: int, delay: int = 0) -> NDArray[np.float32]:
         """Targets of training rows, one every `step` samples, float32 [B, T, 96]; NaN in silence.
@@ -58,13 +58,9 @@ class Guide:
         return out
 
 
-def _key(clip: Clip) -> tuple[str, str, int]:
-    return clip.voice, clip.text, len(clip.pcm)
-
-
 def measure_guide(clips: Sequence[Clip], path: Path, processes: int = 2) -> Guide:
     """The targets of all `clips`, from `path` (an .npz file) where they were measured before."""
-    unique = list({_key(clip): clip for clip in clips}.values())
+    unique = list({clip.key: clip for clip in clips}.values())
     if not path.exists():
         sample = unique[:: max(1, len(unique) // SAMPLE)]
         states = np.concatenate([_states(clip.wave) for clip in sample])
@@ -88,7 +84,7 @@ def measure_guide(clips: Sequence[Clip], path: Path, processes: int = 2) -> Guid
         partial.replace(path)
     with np.load(path) as file:
         tracks = np.split(file["frames"], np.cumsum(file["lengths"])[:-1])
-    return Guide(dict(zip(map(_key, unique), tracks, strict=True)))
+    return Guide({clip.key: track_ for clip, track_ in zip(unique, tracks, strict=True)})
 
 
 def _measure(pcm: NDArray[np.int16], mean: NDArray[Any], basis: NDArray[Any]) -> Frames:

@@ -28,6 +28,11 @@ class Clip:
     text: str
 
     @property
+    def key(self) -> tuple[str, str, int]:
+        """What tells it from all other clips: who says what, and how long it takes."""
+        return self.voice, self.text, len(self.pcm)
+
+    @property
     def wave(self) -> Wave:
         """float32 [samples] in [-1, 1]."""
         return self.pcm.astype(np.float32) / np.float32(32768)
