@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from pathlib import Path
 
 import httpx
 import pytest
 import pytest_asyncio
 from flaky_proxy import FlakyProxy
+from own_time import own_time
 from vllm_engines import API_KEY, greedy, http_settings, long_prompt, read
 
 from aqaa.models.errors import EngineBusyError, EngineDiedError, EngineError
@@ -48,12 +48,6 @@ async def until(condition, within: float) -> None:
     while not await condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.1)
-
-
-def own_time() -> float:
-    """Seconds that stand still while this thread waits for a CPU, which others' work takes."""
-    waited = int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
-    return time.monotonic() - waited
 
 
 async def test_an_answer_whose_connections_break_is_the_answer_without_repeats(
