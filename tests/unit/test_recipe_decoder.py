@@ -46,9 +46,7 @@ def sampler(domain: Domain, layout: Layout) -> Sampler:
     speech = np.array(SPEECH, np.uint16)
     questions = {text: [speech] for text in domain.questions()}
     plain = {(text, "plain"): speech for text in domain.answers()}
-    styled = {
-        (text, s): speech for text in domain.answers() for s in ("slow", "fast", "happy", "sad")
-    }
+    styled = {(text, s): speech for text in domain.answers() for s in ("slow", "fast")}
     return Sampler(domain, Material(questions, plain | styled), layout, Mix(brief=0.0), seed=3)
 
 
@@ -64,7 +62,7 @@ def test_a_trained_prompt_is_the_served_prompt(layout: Layout, pieces_path: Path
     answer = talk.ids[before + 2 :]
     layout.ask_aloud(talk, SPEECH, "repeat that")
     asked = len(talk.ids)
-    layout.answer(talk, "The answer is five.", SPEECH, "slow", "alpha")
+    layout.answer(talk, "The answer is five.", SPEECH, "slow", "ada")
 
     builder = PromptBuilder(layout.tokens, TextTokenizer.load(pieces_path), budget=1000)
     heard = tuple(layout.tokens.audio_offset + token for token in SPEECH)
@@ -78,7 +76,7 @@ def test_a_trained_prompt_is_the_served_prompt(layout: Layout, pieces_path: Path
 
 def test_an_answer_is_what_the_servers_parser_takes(layout: Layout, pieces_path: Path) -> None:
     talk = layout.start()
-    layout.answer(talk, "Roses are red, violets are blue, and so are you.", SPEECH, "slow", "alpha")
+    layout.answer(talk, "Roses are red, violets are blue, and so are you.", SPEECH, "slow", "ada")
     parser = ResponseParser(layout.tokens, TextTokenizer.load(pieces_path))
     events = parser.push(talk.ids[3:])
     text = "".join(event.text for event in events if isinstance(event, TextDelta))

@@ -1,4 +1,4 @@
-"""The vocoder's recipe: alignment, windows, resuming, packing; no training to speak of."""
+"""The vocoder's recipe: voices, windows, resuming, packing; no training to speak of."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import torch
 from torch import nn
 
 from aqaa.models.bundle import GROUP_TOKENS, LINGUISTIC_CODES
-from aqaa.models.recipe.speech.cache import Utterance
+from aqaa.models.recipe.domain.load import load_domain
 from aqaa.models.recipe.training import cosine_rate, train
-from aqaa.models.recipe.vocoder import train_flow, train_hift
-from aqaa.models.recipe.vocoder.corpus import Recording, held_out
+from aqaa.models.recipe.vocoder import train_flow, train_hift, voicing
+from aqaa.models.recipe.vocoder.corpus import JUDGED, Corpus, Rendition, Sentence, script
 from aqaa.models.recipe.vocoder.pack import PROMPT_GROUPS, pack, pack_voices
-from aqaa.models.recipe.vocoder.pairs import Piece, align, pieces, warp
+from aqaa.models.recipe.vocoder.pairs import Piece, pieces
 from aqaa.models.recipe.vocoder.pitch import f0_track
 from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, layout, settings
+from aqaa.models.recipe.vocoder.voicing import VOICES
 from aqaa.vocoder.flow import Flow
 from aqaa.vocoder.hift import Hift
 from aqaa.vocoder.loading import load_flow, load_hift
@@ -38,50 +39,65 @@ def codes(groups: int, seed: int = 0) -> list[int]:
     return [int(code) for row in rows for code in row]
 
 
-def recording(voice: str, groups: int = 10, text: str = "Mars is red.") -> Recording:
+def sentence(groups: int = 10, text: str = "Mars is red.") -> Sentence:
     frames = int(groups * GROUP_FRAMES) + 4
-    return Recording(
-        Utterance(text, voice),
-        "plain",
-        torch.randn(frames * 256) * 0.1,
-        torch.from_numpy(speechlike_mel(frames)),
-        torch.full((frames,), 120.0),
-    )
+    voices = {
+        name: Rendition(
+            torch.randn(frames * 256) * 0.1,
+            torch.from_numpy(speechlike_mel(frames, seed)),
+            torch.full((frames,), 120.0),
+        )
+        for seed, name in enumerate(VOICES)
+    }
+    return Sentence(text, torch.tensor(codes(groups)), voices)
 
 
-def test_a_mel_aligned_with_itself_stays_where_it_is() -> None:
-    mel = speechlike_mel(60)
+def test_every_answer_of_the_domain_is_trained_on_and_what_is_judged_is_not() -> None:
+    training, judged = script()
 
-    assert np.array_equal(align(mel, mel), np.arange(60.0))
-
-
-def test_a_mel_said_twice_as_slowly_is_brought_back_to_its_guide() -> None:
-    mel = torch.from_numpy(speechlike_mel(50))
-    slow = mel.repeat_interleave(2, dim=1)
-
-    warped = warp(mel, slow)
-
-    assert warped.shape == mel.shape
-    assert (warped - mel).abs().mean() < 0.1 * mel.std()
+    assert set(load_domain().answers()) <= set(training)
+    assert len(judged) == JUDGED
+    assert not set(judged) & set(training)
 
 
-def test_joe_tokens_get_a_second_mel_in_the_female_voice_of_the_same_text() -> None:
-    corpus = [recording("joe"), recording("alpha", 12), recording("joe", 9, "Only joe says so.")]
-    tokens = [codes(10), codes(12), codes(9)]
+def test_every_voice_has_its_own_mel_for_the_tokens_of_the_teacher() -> None:
+    spoken = sentence()
 
-    made = pieces(corpus, tokens)
+    plain = [p for p in pieces([spoken]) if p.tempo == "plain"]
 
-    (parallel,) = [p for p in made if p.speaker == "alpha" and p.tokens.tolist() == tokens[0]]
-    assert parallel.mel.shape == made[0].mel.shape
+    assert [p.voice for p in plain] == list(VOICES)
+    for piece in plain:
+        assert piece.tokens.tolist() == spoken.tokens.tolist()
+        assert torch.equal(piece.mel, spoken.voices[piece.voice].mel[:, : piece.mel.shape[1]])
 
 
 def test_joe_is_also_heard_slower_and_faster_with_the_mel_in_step() -> None:
-    made = pieces([recording("joe", 10)], [codes(10)])
+    tempos = {p.tempo: p for p in pieces([sentence(10)]) if p.voice == "joe"}
 
-    assert [len(p.tokens) // GROUP_TOKENS for p in made] == [10, 14, 7]
-    for piece in made:
-        groups = len(piece.tokens) // GROUP_TOKENS
-        assert abs(piece.mel.shape[1] - groups * GROUP_FRAMES) < 3
+    groups = {tempo: len(p.tokens) // GROUP_TOKENS for tempo, p in tempos.items()}
+    assert groups == {"plain": 10, "slow": 14, "fast": 7}
+    for tempo, piece in tempos.items():
+        assert abs(piece.mel.shape[1] - groups[tempo] * GROUP_FRAMES) < 3
+
+
+def test_raised_formants_are_found_higher_by_their_factor() -> None:
+    spectra = np.zeros((3, 513))
+    spectra[:, 200] = 1.0
+
+    assert voicing._raise(spectra, 1.15).argmax(1).tolist() == [230, 230, 230]
+    assert np.array_equal(voicing._raise(spectra, 1.0), spectra)
+
+
+def test_each_voice_is_drawn_as_often_as_its_share_and_tempos_as_theirs() -> None:
+    data = pieces([sentence(10), sentence(25)])
+
+    weight = train_flow._Windows(data, 1600, prompted=0.0).weight
+
+    for voice, share in train_flow.SHARES.items():
+        own = sum(float(weight[i]) for i, p in enumerate(data) if p.voice == voice)
+        assert own == pytest.approx(share)
+    stretched = sum(float(weight[i]) for i, p in enumerate(data) if p.tempo != "plain")
+    assert stretched == pytest.approx(train_flow.SHARES["joe"] * train_flow.TEMPO_SHARE)
 
 
 def test_a_window_shows_each_frame_the_tokens_of_its_own_time() -> None:
@@ -123,12 +139,12 @@ def test_spoilt_tokens_stay_in_their_codebooks() -> None:
     assert torch.equal(spoilt < LINGUISTIC_CODES, tokens < LINGUISTIC_CODES)
 
 
-def test_speakers_have_reproducible_directions_of_their_own() -> None:
-    joe, alpha = (train_flow.speaker_embedding(name) for name in ("joe", "alpha"))
+def test_voices_have_reproducible_directions_of_their_own() -> None:
+    joe, ada = (train_flow.speaker_embedding(name) for name in ("joe", "ada"))
 
     assert torch.equal(joe, train_flow.speaker_embedding("joe"))
     assert joe.norm() == pytest.approx(1.0, abs=1e-5)
-    assert abs(float(joe @ alpha)) < 0.4
+    assert abs(float(joe @ ada)) < 0.4
 
 
 def test_the_learning_rate_rises_then_falls_to_its_end() -> None:
@@ -175,13 +191,6 @@ def test_the_spectral_loss_is_zero_for_equal_waves_only() -> None:
     assert train_hift.spectral_loss(wave, 0.5 * wave) > 0.1
 
 
-def test_every_twentieth_item_is_held_out() -> None:
-    training, judging = held_out(list(range(45)))
-
-    assert judging == [0, 20, 40]
-    assert sorted(training + judging) == list(range(45))
-
-
 def test_what_is_packed_is_what_the_server_loads(tmp_path: Path) -> None:
     torch.manual_seed(0)
     flow, hift = Flow(settings().flow), Hift(settings().hift)
@@ -195,18 +204,16 @@ def test_what_is_packed_is_what_the_server_loads(tmp_path: Path) -> None:
             assert torch.allclose(theirs.state_dict()[name], value, rtol=1e-3, atol=1e-6), name
 
 
-def test_both_voices_are_packed_as_prompts_that_the_vocoder_accepts(tmp_path: Path) -> None:
-    corpus = [recording("joe", 12), recording("joe", 9), recording("alpha", 10)]
-    tokens = [codes(12), codes(9), codes(10)]
+def test_every_voice_is_packed_as_a_prompt_that_the_vocoder_accepts(tmp_path: Path) -> None:
+    short = sentence(9, "Mars is near.")
 
-    pack_voices(corpus, tokens, tmp_path)
+    pack_voices(Corpus([sentence(12), short], []), tmp_path)
 
     voices = load_voices(tmp_path, settings())
-    assert sorted(voices) == ["alpha", "joe"]
-    assert voices["joe"].tokens.tolist() == tokens[1][-PROMPT_GROUPS * GROUP_TOKENS :], (
-        "the cheapest"
-    )
-    assert voices["joe"].text == "Mars is red."
+    assert voices.keys() == VOICES.keys()
+    for voice in voices.values():
+        assert voice.tokens.tolist() == short.tokens.tolist()[-PROMPT_GROUPS * GROUP_TOKENS :]
+        assert voice.text == "Mars is near."
 
 
 @pytest.mark.parametrize("hertz", [75.0, 118.0, 240.0, 330.0])

@@ -11,26 +11,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import soxr
-import torch
 from numpy.typing import NDArray
 
-from aqaa.models.bundle import GROUP_TOKENS, LINGUISTIC_CODES, VOCODER_RATE
+from aqaa.models.bundle import GROUP_TOKENS, LINGUISTIC_CODES
 from aqaa.models.recipe.domain.load import Style
 from aqaa.models.recipe.speech.augment import RATE, add_noise, change_speed, distort
 from aqaa.models.recipe.speech.cache import Utterance
 from aqaa.models.recipe.speech.store import hear
-from aqaa.models.recipe.speech.voices import Wave
-from aqaa.models.recipe.vocoder.pitch import f0_track
+from aqaa.models.recipe.speech.voices import TEACHER, Wave
 
 Tokens = NDArray[np.uint16]
 Encode = Callable[[Wave], Sequence[int]]  # 16 kHz wave -> audio tokens in whole groups
 EncodeAll = Callable[[Sequence[Wave]], list[list[int]]]
 SILENCE_DB = -38.0  # of the loudest 10 ms; quieter ends are not speech
 LEAD, TAIL = (0.15, 0.35), (0.05, 0.4)  # seconds of near-silence that a turn detector leaves
-HOP = 256  # samples of the pitch tracker's frames
-DISTORTED = 0.4  # share of takes through room, noise or telephone
-STRETCH = {
+ANSWER_KEEP, ANSWER_TAIL = 0.05, 0.125  # seconds of silence about an answer, and after it
+DISTORTED = 0.6  # share of takes through room, noise or telephone
+STRETCH: dict[Style, tuple[int, int]] = {
     "slow": (5, 7),
     "fast": (10, 7),
 }  # style -> codes of the plain answer to codes of it: two fifths longer, three tenths shorter
@@ -44,17 +41,22 @@ class Material:
     answers: dict[tuple[str, Style], Tokens] = field(default_factory=dict)
 
 
-def trim(wave: Wave, keep: float = 0.03) -> Wave:
-    """`wave` (16 kHz) without the silence at its ends, `keep` seconds of it left."""
+def ends(wave: Wave, keep: float) -> tuple[float, float]:
+    """Where speech begins and ends in `wave` (16 kHz), `keep` seconds of silence left: seconds."""
     frame = RATE // 100
     frames = len(wave) // frame
-    if not frames:
-        return wave
     power = np.square(wave[: frames * frame].reshape(frames, frame)).mean(1)
     loud = np.flatnonzero(power > power.max() * 10 ** (SILENCE_DB / 10))
     margin = int(keep * 100)
-    first, last = max(loud[0] - margin, 0), min(loud[-1] + 1 + margin, frames)
-    return wave[first * frame : last * frame]
+    return max(loud[0] - margin, 0) / 100, min(loud[-1] + 1 + margin, frames) / 100
+
+
+def trim(wave: Wave, keep: float = 0.03) -> Wave:
+    """`wave` (16 kHz) without the silence at its ends, `keep` seconds of it left."""
+    if len(wave) < RATE // 100:
+        return wave
+    first, last = ends(wave, keep)
+    return wave[round(first * RATE) : round(last * RATE)]
 
 
 def overheard(utterance: Utterance, rng: np.random.Generator) -> Wave:
@@ -106,39 +108,21 @@ def stretch(tokens: Tokens, style: Style) -> Tokens:
     return np.asarray(woven.reshape(-1), np.uint16)
 
 
-def in_mood(wave: Wave, mood: Style) -> Wave:
-    """`wave` (16 kHz) with the pitch of a mood: higher and livelier, or lower and flatter."""
-    import pyworld
-
-    double = wave.astype(np.float64)
-    track = f0_track(torch.from_numpy(soxr.resample(wave, RATE, VOCODER_RATE)), HOP).numpy()
-    times = np.arange(0, len(wave) / RATE, 0.005)  # seconds; WORLD's own frame period
-    nearest = np.minimum((times * VOCODER_RATE / HOP).astype(int), len(track) - 1)
-    pitch = track[nearest].astype(np.float64)
-    envelope = pyworld.cheaptrick(double, pitch, times, RATE)
-    breath = pyworld.d4c(double, pitch, times, RATE)
-    voiced = pitch > 0
-    middle = float(np.exp(np.log(pitch[voiced]).mean())) if voiced.any() else 120.0
-    level, range_ = {"happy": (1.3, 1.25), "sad": (0.82, 0.5)}[mood]
-    pitch[voiced] = middle * level * (pitch[voiced] / middle) ** range_
-    spoken = pyworld.synthesize(pitch, envelope, breath, RATE)[: len(wave)]
-    return np.asarray(spoken, np.float32)
+def as_answer(utterance: Utterance) -> Wave:
+    """The utterance (16 kHz) between the silences that an answer has."""
+    return np.pad(trim(hear(utterance), ANSWER_KEEP), (0, int(ANSWER_TAIL * RATE)))
 
 
-def tokenise_answers(
-    answers: Sequence[str], moods: Sequence[str], path: Path, encode: Encode
-) -> None:
-    """Writes every answer as joe says it, its slow and fast renderings, and moods of `moods`."""
+def tokenise_answers(answers: Sequence[str], path: Path, encode: Encode) -> None:
+    """Writes every answer as the teacher says it, and its slow and fast renderings.
+
+    A mood is a voice of the vocoder's: its tokens are the plain ones.
+    """
     rows: list[tuple[str, str, Sequence[int] | Tokens]] = []
     for text in answers:
-        wave = trim(hear(Utterance(text, "joe")), keep=0.05)
-        plain = np.asarray(encode(np.pad(wave, (0, RATE // 8))), np.uint16)
+        plain = np.asarray(encode(as_answer(Utterance(text, TEACHER))), np.uint16)
         rows.append((text, "plain", plain))
-        rows += [(text, style, stretch(plain, style)) for style in ("slow", "fast")]
-        if text in moods:
-            for mood in ("happy", "sad"):
-                other = np.asarray(encode(np.pad(in_mood(wave, mood), (0, RATE // 8))), np.uint16)
-                rows.append((text, mood, other))
+        rows += [(text, style, stretch(plain, style)) for style in STRETCH]
     save(rows, path)
 
 

@@ -29,7 +29,7 @@ from aqaa.tokenizers.linguistic import LinguisticTokenizer
 from aqaa.tokenizers.semantic import SemanticTokenizer
 
 SHARD = 200  # clips in one file
-TAKES = 4  # of every clip, each through a channel of its own
+TAKES = 6  # of every clip, each through a channel of its own
 
 
 def pieces_path() -> Path:
@@ -79,7 +79,7 @@ def prepare(processes: int) -> None:
         train_pieces(domain, pieces_path())
     answers = folder() / "answers.npz"
     if not answers.exists():
-        tokenise_answers(domain.answers(), domain.moods(), answers, _encoder())
+        tokenise_answers(domain.answers(), answers, _encoder())
     questions, done = set(domain.questions()), tokenised(folder())
     asked = [u for u in spoken() if u.text in questions]
     todo = [u for take in range(TAKES) for u in asked if done[u] <= take]

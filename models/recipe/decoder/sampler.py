@@ -6,7 +6,7 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass
 
-from aqaa.models.recipe.decoder.clips import Material, roughen
+from aqaa.models.recipe.decoder.clips import STRETCH, Material, roughen
 from aqaa.models.recipe.decoder.layout import Layout, Talk
 from aqaa.models.recipe.domain.load import Control, Domain, Fact, Style
 from aqaa.models.recipe.domain.numbers import normalise
@@ -22,12 +22,12 @@ class Mix:
     """How often what is drawn; shares of conversations or of turns."""
 
     written: float = 0.12
-    brief: float = 0.6  # one question, and of its answer no more than the words
+    brief: float = 0.5  # one question, and of its answer no more than the words
     brief_written: float = 0.375  # of the brief ones: they cost a quarter, and teach what is meant
     another_turn: float = 0.4
-    dialogue: float = 0.16
+    dialogue: float = 0.2
     follow: float = 0.35
-    control: float = 0.33
+    control: float = 0.5
     rough: float = 0.02
 
 
@@ -47,10 +47,6 @@ class Sampler:
             WEIGHTS.get(fact.intent, SINGLE_WEIGHT if len(families[fact.intent]) == 1 else 1.0)
             for fact in domain.facts
         ]
-        self._controls = {
-            intent: [c for c in domain.controls if not c.after or intent in c.after]
-            for intent in families
-        }
         self._by_dialogue = defaultdict(list)
         for dialogue in domain.dialogues:
             self._by_dialogue[dialogue.name].append(dialogue)
@@ -93,12 +89,12 @@ class Sampler:
             self._ask(talk, self.rng.choice(fact.follow), self.mix.written)
             self._answer(talk, fact.answer, "plain", None)
         if self.rng.random() < self.mix.control:
-            control = self.rng.choice(self._controls[fact.intent])
+            control = self.rng.choice(self.domain.controls)
             self._control(talk, fact, control)
 
     def _control(self, talk: Talk, fact: Fact, control: Control) -> None:
         self._ask(talk, self.rng.choice(control.ask), self.mix.written)
-        self._answer(talk, fact.answer, control.style, "alpha" if control.other_voice else None)
+        self._answer(talk, fact.answer, control.style, "ada" if control.other_voice else None)
 
     def _ask(self, talk: Talk, text: str, written: float) -> None:
         """Ask `text` aloud, or in writing where it was never spoken or with chance `written`."""
@@ -111,5 +107,8 @@ class Sampler:
             self.layout.ask_aloud(talk, audio, normalise(text))
 
     def _answer(self, talk: Talk, text: str, style: Style, voice: str | None) -> None:
-        audio = self.material.answers[(text, style)]
+        tempo = (
+            style if style in STRETCH else "plain"
+        )  # a mood is a voice, and says the plain codes
+        audio = self.material.answers[(text, tempo)]
         self.layout.answer(talk, text, audio.tolist(), style, voice)

@@ -12,9 +12,12 @@ from aqaa.models.bundle import AUDIO_CODES, TokensConfig
 from aqaa.models.recipe.domain.load import Domain, Style
 
 PIECES = 1024  # text ids 0..1023; whole words of the domain for the most part
-MARKERS = ("<audio_start>", "<audio_end>", "<voice_joe>", "<voice_alpha>")
+MARKERS = ("<audio_start>", "<audio_end>", "<voice_joe>", "<voice_ada>")
 STYLE_MARKERS: dict[Style, str] = {
     "slow": "<slow>", "fast": "<fast>", "happy": "<happy>", "sad": "<sad>",
+}  # fmt: skip
+VOICE_MARKERS = {  # a mood is a voice of the vocoder's
+    "joe": "<voice_joe>", "ada": "<voice_ada>", "joe_happy": "<happy>", "joe_sad": "<sad>",
 }  # fmt: skip
 ROLES = ("human\n", "assistant\n", "system\n", "\n")  # one piece each: they begin every turn
 VOCABULARY = -(-(PIECES + AUDIO_CODES) // 64) * 64
@@ -51,10 +54,7 @@ class Pieces:
             pad=0,
             audio_start=self.control("<audio_start>"),
             audio_end=self.control("<audio_end>"),
-            voice_markers={
-                "joe": self.control("<voice_joe>"),
-                "alpha": self.control("<voice_alpha>"),
-            },
+            voice_markers={name: self.control(marker) for name, marker in VOICE_MARKERS.items()},
         )
 
 

@@ -51,7 +51,7 @@ class Dialogue:
 class Control:
     """What is said after an answer to have it said again, in a style or in the other voice.
 
-    `after` are the intents whose answers it is taught on; empty: all.
+    `after` are the intents after whose answers an evaluation asks for it; empty: all.
     """
 
     name: str
@@ -68,11 +68,6 @@ class Domain:
     facts: tuple[Fact, ...]
     dialogues: tuple[Dialogue, ...]
     controls: tuple[Control, ...]
-
-    def moods(self) -> tuple[str, ...]:
-        """The answers that are also taught happily and sadly."""
-        intents = {name for control in self.controls for name in control.after}
-        return tuple(dict.fromkeys(f.answer for f in self.facts if f.intent in intents))
 
     def answers(self) -> tuple[str, ...]:
         """Every different answer text, in a fixed order."""

@@ -75,7 +75,7 @@ def held_out_questions(domain: Domain, path: Path = HELD_OUT) -> list[Conversati
 
 
 def may_follow(control: Control, fact: Fact) -> bool:
-    """Whether `control` is taught after `fact`."""
+    """Whether `control` is asked for after `fact`."""
     return not control.after or fact.intent in control.after
 
 

@@ -77,7 +77,7 @@ def distort(wave: Wave, rng: np.random.Generator, babble: Wave | None = None) ->
         wave = room(wave, rng)
     if rng.random() < 0.65:
         talk = babble if babble is not None and rng.random() < 0.2 else None
-        wave = add_noise(wave, rng.uniform(14 if talk is not None else 8, 40), rng, talk)
+        wave = add_noise(wave, rng.uniform(14 if talk is not None else 6, 32), rng, talk)
     wave = level(wave, rng.uniform(-26, -1))
     return telephone(wave) if rng.random() < 0.18 else wave
 

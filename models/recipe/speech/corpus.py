@@ -18,7 +18,6 @@ from aqaa.models.recipe.speech.texts import sentences
 from aqaa.models.recipe.speech.voices import HELD_OUT, SPOKEN, VOICES
 
 CLIPS = {"espeak": 60, "flite": 250, "festival": 150, "piper": 400, "kokoro": 24}  # a voice
-TEACHER_CLIPS = {"alpha": 60}
 REPEAT = {"kokoro": 2}  # the human ones are met more often than the cheap
 HELD_OUT_CLIPS = 15
 RATES = (0.85, 0.93, 1.0, 1.0, 1.08, 1.18)
@@ -54,7 +53,7 @@ def _plan(seed: int) -> list[Utterance]:
     picked: list[Utterance] = []
     for name in SPOKEN:
         rng = random.Random(f"{seed} {name}")
-        count = TEACHER_CLIPS.get(name, CLIPS[VOICES[name].engine])
+        count = CLIPS[VOICES[name].engine]
         picked += [Utterance(t, name, rng.choice(RATES)) for t in rng.sample(texts, count)]
     random.Random(seed).shuffle(picked)
     return picked

@@ -6,7 +6,7 @@ phonemes), and the classic flite, festival and espeak-ng. They are tools for bui
 at run time needs them.
 
 `SPOKEN` voices may be trained on; `HELD_OUT` voices judge the finished model and are never trained
-on. `TEACHERS` are the two voices that answers are spoken in.
+on. `TEACHER` is the one that says the answers.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ _HELD_OUT = [
 VOICES: dict[str, Voice] = {v.name: v for v in [*_VOICES, *_HELD_OUT]}
 SPOKEN: tuple[str, ...] = tuple(v.name for v in _VOICES)
 HELD_OUT: tuple[str, ...] = tuple(v.name for v in _HELD_OUT)
-TEACHERS: tuple[str, str] = ("joe", "alpha")  # male, female
+TEACHER = "joe"
 
 ESPEAK_WPM = 165  # espeak-ng's words per minute at rate 1; its own default, 175, is hurried
 KOKORO_RATE = 24_000  # Hz

@@ -1,11 +1,11 @@
-"""What the vocoder is trained on: both teachers saying the domain, as waves, mels and f0 tracks."""
+"""What the vocoder is trained on: the teacher saying the domain, in each of the bundle's voices."""
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import soxr
@@ -13,18 +13,17 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from aqaa.models.bundle import TOKENIZER_RATE, VOCODER_RATE
-from aqaa.models.recipe.decoder.clips import in_mood
-from aqaa.models.recipe.domain.load import Style, load_domain
+from aqaa.models.bundle import GROUP_TOKENS, TOKENIZER_RATE, VOCODER_RATE
+from aqaa.models.recipe.decoder.clips import ANSWER_KEEP, ANSWER_TAIL, EncodeAll, as_answer, ends
+from aqaa.models.recipe.domain.load import load_domain
 from aqaa.models.recipe.speech.cache import Utterance, say
+from aqaa.models.recipe.speech.voices import TEACHER
 from aqaa.models.recipe.vocoder.pitch import f0_track
-from aqaa.models.recipe.vocoder.settings import HOP, settings
+from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, HOP, settings
+from aqaa.models.recipe.vocoder.voicing import PLAIN, VOICES, voiced
 from aqaa.vocoder.mel import log_mel
 
-Item = TypeVar("Item")
-MOODS: tuple[Style, ...] = ("happy", "sad")
-SUMS = ("plus", "minus", "times")  # intents that have an answer for every pair of numbers
-EDGE_SILENCE = 0.06  # seconds of silence put before and after: answers begin and end in silence
+QUESTIONS, JUDGED = 180, 60  # sentences beside the answers: to train on, and to judge by
 
 # Sentences beside the domain's, so that every sound of English is heard in many neighbourhoods.
 RICH = (
@@ -40,82 +39,107 @@ RICH = (
 
 
 @dataclass(frozen=True)
-class Recording:
-    """One utterance, cut to whole mel frames.
+class Rendition:
+    """A sentence in one voice, cut to whole mel frames.
 
     Attributes:
-        utterance: what was said, by whom, how fast.
-        mood: how; "happy" and "sad" are made of plain speech by the decoder's recipe.
         wave: float32 [256 T], 22 050 Hz.
         mel: float32 [80, T], natural log.
         f0: float32 [T], Hz, 0 where there is no voice.
     """
 
-    utterance: Utterance
-    mood: Style
     wave: Tensor
     mel: Tensor
     f0: Tensor
 
 
-def script(seed: int = 0) -> list[tuple[Utterance, Style]]:
-    """The corpus, in a fixed order: every 20th is held out of training (see `held_out`).
+@dataclass(frozen=True)
+class Sentence:
+    """One text.
 
-    Answers are what the vocoder will have to say, so both teachers say them (alpha, who is dear,
-    few of the sums), and joe, whose tokens the decoder learns, says them slowly, quickly and in
-    moods too. Questions add words.
+    Attributes:
+        text: the words.
+        tokens: audio tokens int64 [5 G] of the teacher's own speech: what the decoder says.
+        voices: the sound of it, by voice; all with the teacher's timing.
     """
-    rng = random.Random(seed)
+
+    text: str
+    tokens: Tensor
+    voices: dict[str, Rendition]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """`training` has every answer of the domain, which is what nano will say; `judged` others."""
+
+    training: list[Sentence]
+    judged: list[Sentence]
+
+
+def script(seed: int = 0) -> tuple[list[str], list[str]]:
+    """The texts to train on, and those to judge by, in a fixed order."""
     domain = load_domain()
-    answers = list(domain.answers())
-    questions = rng.sample(domain.questions(), 240)
-    said = [Utterance(t, "joe") for t in [*RICH, *answers, *questions]]
-    sums = list(dict.fromkeys(f.answer for f in domain.facts if f.intent in SUMS))
-    other = [t for t in answers if t not in sums] + rng.sample(sums, 30)
-    said += [Utterance(t, "alpha") for t in [*RICH, *other, *questions[:60]]]
-    said += [Utterance(t, "joe", rate) for rate in (0.75, 1.3) for t in rng.sample(answers, 80)]
-    said += [Utterance(t, v) for v in ("slt", "awb")
-             for t in rng.sample(questions, 40)]  # fmt: skip
-    lines: list[tuple[Utterance, Style]] = [(u, "plain") for u in said]
-    for mood in MOODS:
-        lines += [(Utterance(t, "joe"), mood) for t in rng.sample(answers, 60)]
-    rng.shuffle(lines)
-    return lines
+    questions = random.Random(seed).sample(domain.questions(), QUESTIONS + JUDGED)
+    return [*RICH, *domain.answers(), *questions[:QUESTIONS]], questions[QUESTIONS:]
 
 
-def record(utterance: Utterance, mood: Style) -> Recording:
-    """Say `utterance` (through the speech cache) and measure it."""
-    heard, rate = say(utterance)
-    if mood in MOODS:
-        heard = in_mood(soxr.resample(heard, rate, TOKENIZER_RATE).astype(np.float32), mood)
-        rate = TOKENIZER_RATE  # what is above 8 kHz is lost, but mels end there anyway
-    edge = np.zeros(int(EDGE_SILENCE * VOCODER_RATE), np.float32)
-    wave = np.concatenate([edge, soxr.resample(heard, rate, VOCODER_RATE), edge])
+def record(text: str) -> dict[str, Rendition]:
+    """Say `text` (through the speech cache) just as the decoder's answers are, in every voice."""
+    heard, rate = say(Utterance(text, TEACHER))
+    first, last = ends(soxr.resample(heard, rate, TOKENIZER_RATE), ANSWER_KEEP)
+    cut = soxr.resample(heard, rate, VOCODER_RATE)[
+        round(first * VOCODER_RATE) : round(last * VOCODER_RATE)
+    ]
+    wave = np.pad(cut, (0, round(ANSWER_TAIL * VOCODER_RATE)))
     wave = np.ascontiguousarray(wave[: len(wave) // HOP * HOP], dtype=np.float32)
+    others = [name for name in VOICES if name != PLAIN]
+    return {name: _measure(w) for name, w in ({PLAIN: wave} | voiced(wave, others)).items()}
+
+
+def _measure(wave: np.ndarray) -> Rendition:
     sound = torch.from_numpy(wave)
-    mel = log_mel(sound, settings().feat_extractor)
-    return Recording(utterance, mood, sound, mel, f0_track(sound, HOP))
+    return Rendition(sound, log_mel(sound, settings().feat_extractor), f0_track(sound, HOP))
 
 
-def load_corpus(cache: Path, seed: int = 0) -> list[Recording]:
-    """All recordings, measured once and kept in `cache` (a file of tensors)."""
-    lines = script(seed)
+def load_corpus(cache: Path, encode_all: EncodeAll, processes: int = 2) -> Corpus:
+    """All sentences, made once and kept in `cache` (a file of tensors)."""
+    training, judged = script()
     if cache.exists():
         rows = torch.load(cache, weights_only=True)
-        if [row["line"] for row in rows] == [(*u, mood) for u, mood in lines]:
-            return [
-                Recording(Utterance(*row["line"][:-1]), row["line"][-1], *row["measured"])
-                for row in rows
-            ]
-    recordings = [record(*line) for line in track(lines, "measuring")]
+        made = [
+            Sentence(row["text"], row["tokens"], {n: Rendition(*r) for n, r in row["voices"]})
+            for row in rows
+        ]
+        if [sentence.text for sentence in made] == training + judged:
+            return Corpus(made[: len(training)], made[len(training) :])
+    texts = training + judged
+    tokens = encode_all([as_answer(Utterance(text, TEACHER)) for text in texts])
+    with multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (1,)) as pool:
+        voices = list(track(pool.imap(_recorded, texts), "recording", total=len(texts)))
+    made = [_sentence(*row) for row in zip(texts, tokens, voices, strict=True)]
+    rows = [
+        {
+            "text": s.text,
+            "tokens": s.tokens,
+            "voices": [(name, (r.wave, r.mel, r.f0)) for name, r in s.voices.items()],
+        }
+        for s in made
+    ]
     cache.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(
-        [{"line": (*r.utterance, r.mood), "measured": (r.wave, r.mel, r.f0)} for r in recordings],
-        cache,
-    )
-    return recordings
+    torch.save(rows, cache)
+    return Corpus(made[: len(training)], made[len(training) :])
 
 
-def held_out(items: list[Item]) -> tuple[list[Item], list[Item]]:
-    """(to train on, to judge by): every 20th is for judging."""
-    return [x for i, x in enumerate(items) if i % 20], items[::20]
+def _recorded(text: str) -> list[tuple[str, tuple[np.ndarray, ...]]]:
+    """`record`, as arrays, which go from process to process without a file descriptor each."""
+    voices = record(text)
+    return [(n, (r.wave.numpy(), r.mel.numpy(), r.f0.numpy())) for n, r in voices.items()]
+
+
+def _sentence(
+    text: str, tokens: list[int], voices: list[tuple[str, tuple[np.ndarray, ...]]]
+) -> Sentence:
+    renditions = {n: Rendition(*(torch.from_numpy(a) for a in parts)) for n, parts in voices}
+    frames = renditions[PLAIN].mel.shape[1]
+    groups = min(len(tokens) // GROUP_TOKENS, int(frames / GROUP_FRAMES))
+    return Sentence(text, torch.tensor(tokens[: groups * GROUP_TOKENS]), renditions)

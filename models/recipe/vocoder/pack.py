@@ -8,16 +8,13 @@ import torch
 from torch import nn
 
 from aqaa.models.bundle import GROUP_TOKENS, nano_path
-from aqaa.models.recipe.vocoder.corpus import Recording
+from aqaa.models.recipe.vocoder.corpus import Corpus
 from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, layout
 from aqaa.models.recipe.vocoder.train_flow import speaker_embedding
+from aqaa.models.recipe.vocoder.voicing import VOICES
 from aqaa.vocoder.voices import Voice, save_voice
 
 PROMPT_GROUPS = 8  # 0.96 s; every window of a stream carries the prompt, so it is kept short
-VOICES = {
-    "joe": "Male, calm; taught by the piper voice en_US-joe-medium.",
-    "alpha": "Female, bright; taught by Kokoro-82M's style jf_alpha speaking English.",
-}
 
 
 def pack(flow: nn.Module, hift: nn.Module, directory: Path | None = None) -> None:
@@ -27,30 +24,23 @@ def pack(flow: nn.Module, hift: nn.Module, directory: Path | None = None) -> Non
         torch.save(state, (directory or layout()) / f"{name}.pt")
 
 
-def pack_voices(
-    recordings: list[Recording], tokens: list[list[int]], directory: Path | None = None
-) -> None:
-    """Write every voice of `VOICES`: the end of its shortest long enough utterance."""
+def pack_voices(corpus: Corpus, directory: Path | None = None) -> None:
+    """Write every voice of `VOICES`: the end of the shortest long enough answer."""
     folder = directory or nano_path() / "voices"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, description in VOICES.items():
-        fitting = [
-            (len(ids), i)
-            for i, (r, ids) in enumerate(zip(recordings, tokens, strict=True))
-            if r.utterance.voice == name
-            and (r.utterance.rate, r.mood) == (1.0, "plain")
-            and len(ids) // GROUP_TOKENS >= PROMPT_GROUPS
-        ]
-        _, best = min(fitting)
-        ids, recording = tokens[best], recordings[best]
-        begin = int((len(ids) // GROUP_TOKENS - PROMPT_GROUPS) * GROUP_FRAMES)
-        mel = recording.mel[:, begin : begin + round(PROMPT_GROUPS * GROUP_FRAMES)]
+    long = PROMPT_GROUPS * GROUP_TOKENS
+    sentence = min(
+        (s for s in corpus.training if len(s.tokens) >= long), key=lambda s: len(s.tokens)
+    )
+    begin = int((len(sentence.tokens) - long) // GROUP_TOKENS * GROUP_FRAMES)
+    for name, voicing in VOICES.items():
+        mel = sentence.voices[name].mel[:, begin : begin + round(PROMPT_GROUPS * GROUP_FRAMES)]
         voice = Voice(
             name,
-            torch.tensor(ids[-PROMPT_GROUPS * GROUP_TOKENS :]),
+            sentence.tokens[-long:].clone(),
             mel.T.contiguous(),
             speaker_embedding(name),
-            recording.utterance.text,
-            description,
+            sentence.text,
+            voicing.description,
         )
         save_voice(voice, folder)

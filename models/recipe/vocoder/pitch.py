@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from aqaa.models.bundle import VOCODER_RATE
 
-LOWEST, HIGHEST = 62.0, 420.0  # Hz; joe's creak to alpha's happiest
+LOWEST, HIGHEST = 62.0, 420.0  # Hz; joe's creak to ada's highest
 WINDOW, FFT = 1024, 4096
 TOP_HZ = 1300.0  # harmonics above carry noise
 PERIODIC = 0.5  # share of a frame's energy that must repeat after a period

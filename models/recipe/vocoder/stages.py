@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from aqaa.models.recipe.decoder.prepare import codebooks, encode_all
 from aqaa.models.recipe.training import Rates
-from aqaa.models.recipe.vocoder.corpus import Recording, held_out, load_corpus
+from aqaa.models.recipe.vocoder.corpus import Corpus, Sentence, load_corpus
 from aqaa.models.recipe.vocoder.evaluate import row, table
 from aqaa.models.recipe.vocoder.pack import pack, pack_voices
-from aqaa.models.recipe.vocoder.pairs import pieces, tokenise
+from aqaa.models.recipe.vocoder.pairs import pieces
 from aqaa.models.recipe.vocoder.settings import HOP, layout, settings
 from aqaa.models.recipe.vocoder.train_flow import (
     render,
@@ -29,12 +29,13 @@ from aqaa.models.recipe.vocoder.train_flow import (
     train_prior,
 )
 from aqaa.models.recipe.vocoder.train_hift import speak, train_f0, train_generator
+from aqaa.models.recipe.vocoder.voicing import VOICES
 from aqaa.vocoder.flow import Flow
 from aqaa.vocoder.hift import Hift
 from aqaa.vocoder.loading import load_flow, load_hift
 
 log = logging.getLogger(__name__)
-F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS, TUNE_STEPS = 800, 1300, 1500, 4600, 1200
+F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS, TUNE_STEPS = 800, 1300, 1500, 13_000, 1500
 TUNE_RATES = Rates(peak=3e-4)  # of the fine-tuning: the generator knows its work by then
 STEPS, TEMPERATURE = 1, 0.0  # how the mels for fine-tuning are made, as in the bundle
 
@@ -48,17 +49,9 @@ class Recipe:
     folder: Path
     from_bundle: bool = False
 
-    def corpus(self) -> list[Recording]:
-        """All recordings, measured once."""
-        return load_corpus(self.folder / "corpus.pt")
-
-    def tokens(self) -> list[list[int]]:
-        """The corpus as the bundle's tokenizers hear it, heard once."""
-        file = self.folder / "tokens.pt"
-        if not file.exists():
-            torch.save(tokenise(self.corpus(), encode_all), file)
-        tokens: list[list[int]] = torch.load(file, weights_only=True)
-        return tokens
+    def corpus(self) -> Corpus:
+        """All sentences, recorded once; the bundle's tokenizers hear them."""
+        return load_corpus(self.folder / "corpus.pt", encode_all)
 
     def flow(self) -> Flow:
         """The trained flow, ready for inference."""
@@ -80,19 +73,16 @@ class Recipe:
 
 def hift_stage(recipe: Recipe) -> None:
     """Mel to wave: the f0 predictor, then the generator, on recorded mels."""
-    training, _ = held_out(recipe.corpus())
+    heard = [r for sentence in recipe.corpus().training for r in sentence.voices.values()]
     model = Hift(settings().hift)
-    train_f0(model, training, F0_STEPS, recipe.folder / "f0.pt")
-    pairs = [(r.mel, r.wave) for r in training if r.mood == "plain"]  # moods end at 8 kHz
-    train_generator(model, pairs, HIFT_STEPS, recipe.folder / "hift.pt")
+    train_f0(model, heard, F0_STEPS, recipe.folder / "f0.pt")
+    train_generator(model, [(r.mel, r.wave) for r in heard], HIFT_STEPS, recipe.folder / "hift.pt")
 
 
 def flow_stage(recipe: Recipe) -> None:
     """Tokens to mel."""
-    recordings, _ = held_out(recipe.corpus())
-    tokens, _ = held_out(recipe.tokens())
     model = Flow(settings().flow)
-    data = pieces(recordings, tokens)
+    data = pieces(recipe.corpus().training)
     if recipe.from_bundle:
         model.load_state_dict(load_flow(layout(), settings().flow).state_dict())
     else:
@@ -109,47 +99,52 @@ def tune_stage(recipe: Recipe) -> None:
         hift.load_state_dict(load_hift(layout(), settings().hift).state_dict())
     else:
         hift = recipe.hift("hift")
-    training, _ = held_out(list(zip(recipe.corpus(), recipe.tokens(), strict=True)))
     pairs = []
-    for recording, tokens in track(training, "rendering"):
-        if tokens and recording.mood == "plain":
-            speaker = speaker_embedding(recording.utterance.voice)
-            mel = render(flow, tokens, speaker, steps=STEPS, temperature=TEMPERATURE)[
-                :, : recording.mel.shape[1]
-            ]
-            pairs.append((mel, recording.wave[: HOP * mel.shape[1]]))
+    for sentence in track(recipe.corpus().training, "rendering"):
+        for voice, heard in sentence.voices.items():
+            mel = _mel(flow, sentence.tokens, voice)[:, : heard.mel.shape[1]]
+            pairs.append((mel, heard.wave[: HOP * mel.shape[1]]))
     train_generator(hift, pairs, TUNE_STEPS, recipe.folder / "tuned.pt", TUNE_RATES)
 
 
 def pack_stage(recipe: Recipe) -> None:
     """Weights and voices into the bundle."""
     pack(recipe.flow(), recipe.hift("tuned"))
-    pack_voices(recipe.corpus(), recipe.tokens())
+    pack_voices(recipe.corpus())
 
 
 def evaluate_stage(recipe: Recipe) -> None:
-    """The log's table: held-out sentences of joe as recorded, copied, and spoken from tokens."""
+    """The log's table: answers, and sentences never trained on, recorded, copied, from tokens."""
     flow, hift = recipe.flow(), recipe.hift("tuned")
-    _, judged = held_out(list(zip(recipe.corpus(), recipe.tokens(), strict=True)))
-    joe = [x for x in judged if x[0].utterance.voice == "joe" and x[0].mood == "plain" and x[1]]
+    corpus = recipe.corpus()
+    answers = corpus.training[:: len(corpus.training) // len(corpus.judged)]
 
     @torch.inference_mode()
-    def voiced(mel: Tensor) -> NDArray[np.float32]:
+    def sound(mel: Tensor) -> NDArray[np.float32]:
         wave: NDArray[np.float32] = speak(hift, mel[None], hift.f0(mel[None]))[0].numpy()
         return wave
 
-    def spoken(tokens: list[int], voice: str) -> NDArray[np.float32]:
-        speaker = speaker_embedding(voice)
-        return voiced(render(flow, tokens, speaker, steps=STEPS, temperature=TEMPERATURE))
+    def spoken(sentence: Sentence, voice: str) -> NDArray[np.float32]:
+        return sound(_mel(flow, sentence.tokens, voice))
 
-    rows = [
-        row("joe recorded", [(r.utterance.text, r.wave.numpy) for r, _ in joe]),
-        row("joe copied", [(r.utterance.text, partial(voiced, r.mel)) for r, _ in joe]),
-    ]
-    for voice in ("joe", "alpha"):
-        items = [(r.utterance.text, partial(spoken, tokens, voice)) for r, tokens in joe]
-        rows.append(row(f"{voice} from joe's tokens", items))
+    rows = []
+    for what, sentences in (("answers", answers), ("unseen", corpus.judged)):
+        for voice in VOICES:
+            made = [(s.text, s.voices[voice]) for s in sentences]
+            rows += [
+                row(f"{what}, {voice} recorded", [(t, r.wave.numpy) for t, r in made]),
+                row(f"{what}, {voice} copied", [(t, partial(sound, r.mel)) for t, r in made]),
+                row(
+                    f"{what}, {voice} from tokens",
+                    [(s.text, partial(spoken, s, voice)) for s in sentences],
+                ),
+            ]
     log.info("\n%s", table(rows))
+
+
+def _mel(flow: Flow, tokens: Tensor, voice: str) -> Tensor:
+    speaker = speaker_embedding(voice)
+    return render(flow, tokens, speaker, steps=STEPS, temperature=TEMPERATURE)
 
 
 STAGES: dict[str, Callable[[Recipe], None]] = {

@@ -1,7 +1,7 @@
 """Tokens to mel, on windows like those of a stream.
 
 A stream never shows the flow a whole utterance: it sees [voice prompt | left context | chunk]. So
-training draws windows of many lengths, half of them behind a prompt of the same speaker, with the
+training draws windows of many lengths, half of them behind a prompt of the same voice, with the
 prompt's and sometimes the context's mel given as condition.
 """
 
@@ -27,6 +27,7 @@ from aqaa.models.recipe.precision import mixed
 from aqaa.models.recipe.training import Losses, Rates, train
 from aqaa.models.recipe.vocoder.pairs import Piece
 from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, TOKENS_PER_FRAME
+from aqaa.models.recipe.vocoder.voicing import PLAIN
 from aqaa.vocoder.flow import Flow, token_positions
 
 BATCH_FRAMES = 1600  # mel frames a batch, about 19 s
@@ -39,12 +40,13 @@ SMALLEST_MATRIX = 32  # the shorter side; what is smaller is AdamW's
 KNOWN_CONTEXT = 0.5  # of the prompted windows begin with up to half of known mel
 WRONG_TOKENS = 0.02  # replaced by random ones: the decoder errs too
 PRIOR_WEIGHT = 1.0  # of the L1 that makes mu a mel by itself
-SHARES = {"joe": 0.6, "alpha": 0.35}  # of the windows; the other speakers share the rest
+SHARES = {"joe": 0.6, "ada": 0.16, "joe_happy": 0.12, "joe_sad": 0.12}  # of the windows
+TEMPO_SHARE = 0.2  # of joe's
 EMBEDDING = 192
 
 
 def speaker_embedding(name: str) -> Tensor:
-    """The fixed x-vector of a training speaker: a random direction, float32 [192], norm 1.
+    """The fixed x-vector of a voice: a random direction, float32 [192], norm 1.
 
     There is no trained speaker encoder here; a voice carries this vector in its file.
     """
@@ -78,7 +80,7 @@ def seed_embeddings(flow: Flow, codebooks: Sequence[NDArray[np.float32]]) -> Non
 
 def train_prior(flow: Flow, data: list[Piece], steps: int, checkpoint: Path) -> None:
     """Fit the encoder's half of `flow` by itself, to joe's mels: cheap, and what is understood."""
-    draw = _Windows([p for p in data if p.speaker == "joe"], PRIOR_BATCH_FRAMES, prompted=0.0)
+    draw = _Windows([p for p in data if p.voice == PLAIN], PRIOR_BATCH_FRAMES, prompted=0.0)
 
     def losses(step: int) -> Losses:
         batch = draw()
@@ -110,12 +112,12 @@ def train_flow(flow: Flow, data: list[Piece], steps: int, checkpoint: Path) -> N
 
 @torch.inference_mode()
 def render(
-    flow: Flow, tokens: list[int], speaker: Tensor, *, steps: int, temperature: float
+    flow: Flow, tokens: Tensor, speaker: Tensor, *, steps: int, temperature: float
 ) -> Tensor:
     """Mel float32 [80, F] of whole-utterance `tokens` without a prompt, by x-vector `speaker`."""
     frames = int(len(tokens) // GROUP_TOKENS * GROUP_FRAMES)
     places = token_positions(0, frames, len(tokens), TOKENS_PER_FRAME)
-    mu = flow.estimate(torch.tensor(tokens)[None], places)
+    mu = flow.estimate(tokens[None], places)
     noise = temperature * torch.randn_like(mu)
     return flow.sample(mu, noise, flow.speaker(speaker[None]), torch.zeros_like(mu), steps)[0]
 
@@ -204,20 +206,20 @@ class _Windows:
         self.frames = frames
         self.prompted = prompted
         self.groups = torch.tensor([len(p.tokens) // GROUP_TOKENS for p in data])
-        self.embedding = {p.speaker: speaker_embedding(p.speaker) for p in data}
-        self.of_speaker: dict[str, list[int]] = {}
+        self.embedding = {p.voice: speaker_embedding(p.voice) for p in data}
+        self.of_voice: dict[str, list[int]] = {}
         for i, piece in enumerate(data):
-            self.of_speaker.setdefault(piece.speaker, []).append(i)
-        rest = 1.0 - sum(SHARES.values())
-        size = {name: float(self.groups[i].sum()) for name, i in self.of_speaker.items()}
-        small = sum(count for name, count in size.items() if name not in SHARES)
-        self.weight = self.groups * torch.tensor(
-            [
-                SHARES[p.speaker] / size[p.speaker] if p.speaker in SHARES else rest / small
-                for p in data
-            ],
-            dtype=torch.float64,
-        )
+            self.of_voice.setdefault(piece.voice, []).append(i)
+        self.weight = torch.zeros(len(data), dtype=torch.float64)
+        for voice, places in self.of_voice.items():
+            stretched = [i for i in places if data[i].tempo != "plain"]
+            plain = [i for i in places if data[i].tempo == "plain"]
+            for part, share in (
+                (plain, 1 - TEMPO_SHARE if stretched else 1.0),
+                (stretched, TEMPO_SHARE),
+            ):
+                long = self.groups[part].double()
+                self.weight[part] = SHARES[voice] * share * long / long.sum()
 
     def __call__(self) -> Batch:
         window = _randint(*WINDOW_GROUPS)
@@ -235,9 +237,7 @@ class _Windows:
         tokens, positions, mel = _cut(piece, window)
         known = torch.zeros(mel.shape[1])
         if prompt:
-            mates = [i for i in self.of_speaker[piece.speaker] if self.groups[i] >= prompt] or [
-                index
-            ]
+            mates = [i for i in self.of_voice[piece.voice] if self.groups[i] >= prompt] or [index]
             mate = self.data[mates[_randint(0, len(mates) - 1)]]
             before, places, heard = _cut(mate, min(prompt, len(mate.tokens) // GROUP_TOKENS))
             if torch.rand(()) < KNOWN_CONTEXT:
@@ -246,8 +246,8 @@ class _Windows:
             positions = torch.cat([places, positions + len(before)])
             mel = torch.cat([heard, mel], dim=1)
             known = torch.cat([torch.ones(heard.shape[1]), known])
-        joe = torch.tensor(float(piece.speaker == "joe"))
-        return _spoil(tokens), positions, mel, known, self.embedding[piece.speaker], joe
+        joe = torch.tensor(float(piece.voice == PLAIN))
+        return _spoil(tokens), positions, mel, known, self.embedding[piece.voice], joe
 
 
 def _cut(piece: Piece, groups: int) -> tuple[Tensor, Tensor, Tensor]:

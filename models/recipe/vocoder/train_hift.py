@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from aqaa.models.recipe.training import USUAL, Losses, Rates, train
-from aqaa.models.recipe.vocoder.corpus import Recording
+from aqaa.models.recipe.vocoder.corpus import Rendition
 from aqaa.models.recipe.vocoder.settings import HOP, settings
 from aqaa.vocoder.hift import Hift
 from aqaa.vocoder.mel import log_mel
@@ -26,7 +26,7 @@ RESOLUTIONS = (256, 512, 1024, 2048)  # FFT sizes of the spectral loss, hop a qu
 MEL_WEIGHT, STFT_WEIGHT = 15.0, 5.0
 
 
-def train_f0(hift: Hift, corpus: list[Recording], steps: int, checkpoint: Path) -> None:
+def train_f0(hift: Hift, corpus: list[Rendition], steps: int, checkpoint: Path) -> None:
     """Fit `hift.f0_predictor` to the corpus's f0 tracks (L1 in Hz, 0 where unvoiced)."""
 
     if not checkpoint.exists():  # Hz are hundreds, weights are not: begin at the right scale
