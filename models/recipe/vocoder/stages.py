@@ -125,17 +125,22 @@ def evaluate_stage(recipe: Recipe) -> None:
         wave: NDArray[np.float32] = speak(hift, mel[None], hift.f0(mel[None]))[0].numpy()
         return wave
 
+    def recorded(sentence: Sentence, voice: str) -> NDArray[np.float32]:
+        wave: NDArray[np.float32] = sentence.voices[voice].wave.numpy()
+        return wave
+
+    def copied(sentence: Sentence, voice: str) -> NDArray[np.float32]:
+        return sound(sentence.voices[voice].mel)
+
+    def spoken(sentence: Sentence, voice: str) -> NDArray[np.float32]:
+        return sound(_mel(flow, sentence.tokens, voice))
+
     listener, rows = Listener(), []
     for what, sentences in (("answers", answers), ("unseen", corpus.judged)):
         for voice in VOICES:
-            ways: dict[str, Callable[[Sentence], NDArray[np.float32]]] = {
-                "recorded": lambda s, voice=voice: s.voices[voice].wave.numpy(),
-                "copied": lambda s, voice=voice: sound(s.voices[voice].mel),
-                "from tokens": lambda s, voice=voice: sound(_mel(flow, s.tokens, voice)),
-            }
-            for way, make in ways.items():
-                items = [(s.text, partial(make, s)) for s in sentences]
-                rows.append(row(f"{what}, {voice} {way}", items, listener))
+            for make in (recorded, copied, spoken):
+                items = [(s.text, partial(make, s, voice)) for s in sentences]
+                rows.append(row(f"{what}, {voice} {make.__name__}", items, listener))
     log.info("\n%s", table(rows))
 
 
