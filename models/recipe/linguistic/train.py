@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from aqaa.models.recipe.linguistic.encoder import WindowedEncoder
@@ -30,11 +29,12 @@ from aqaa.models.recipe.speech.batches import Row, make_batch
 from aqaa.models.recipe.speech.cache import work_dir
 from aqaa.models.recipe.speech.guide import WIDTH as GUIDE
 from aqaa.models.recipe.speech.guide import measure_guide
-from aqaa.models.recipe.speech.phonemes import BLANK, CLASSES, collapse, edit_distance
+from aqaa.models.recipe.speech.phonemes import CLASSES, collapse, edit_distance
 from aqaa.models.recipe.speech.store import Clip
 from aqaa.models.recipe.tokenizer_run import Run, Schedule
 from aqaa.models.recipe.training import Losses
 from aqaa.models.recipe.vq import Codebook
+from aqaa.models.recipe.word_losses import guided_loss, spelling_loss
 
 WIDTH_OUT, HEADS, UNITS, BLOCKS = 192, 4, 768, 6
 CODES = 1024
@@ -102,23 +102,6 @@ def batch_features(model: Speller, rows: Sequence[Row], rng: np.random.Generator
     tilt = tilt * rng.normal(0, 0.5, (len(rows), 1))
     tilted = found + torch.from_numpy(tilt).float().repeat(1, 7)[:, None]
     return _mask((tilted + model.shift) * model.scale, rng)
-
-
-def spelling_loss(log_probabilities: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
-    """CTC per phoneme; rows that speak faster than the frames can spell count nothing."""
-    lengths = torch.tensor([len(t) for t in targets])
-    steps = torch.full((len(targets),), log_probabilities.shape[1])
-    flat = torch.tensor([p for t in targets for p in t])
-    loss = F.ctc_loss(
-        log_probabilities.transpose(0, 1), flat, steps, lengths, BLANK, "sum", zero_infinity=True
-    )
-    return loss / lengths.sum()
-
-
-def guided_loss(given: Tensor, states: NDArray[np.float32]) -> Tensor:
-    """Mean square of what is missing from the guide's `states` [B, T, 96], where it says any."""
-    wanted = torch.from_numpy(states)
-    return (given - wanted)[torch.isfinite(wanted)].square().mean()
 
 
 def train(clips: Sequence[Clip], judge: Sequence[Clip], run: Run) -> Speller:

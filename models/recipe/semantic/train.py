@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aqaa.models.recipe.linguistic.train import guided_loss, spelling_loss
 from aqaa.models.recipe.precision import mixed
 from aqaa.models.recipe.semantic.network import MELS, WIDTH, SemanticEncoder
 from aqaa.models.recipe.semantic.targets import (
@@ -36,6 +35,7 @@ from aqaa.models.recipe.speech.phonemes import CLASSES, collapse, edit_distance
 from aqaa.models.recipe.speech.store import Clip
 from aqaa.models.recipe.tokenizer_run import Run, Schedule
 from aqaa.models.recipe.training import Losses
+from aqaa.models.recipe.word_losses import guided_loss, spelling_loss
 
 LENGTHS = tuple(TOKEN * 6 * blocks for blocks in (13, 18, 25, 34))
 BATCH_SECONDS = 32.0
