@@ -41,7 +41,7 @@ audio_end = {audio_end}
 text_block = {text_block}
 audio_block = {audio_block}
 
-[tokens.voice_markers]
+[tokens.voice_markers]  # a mood is a voice of the vocoder's
 {voices}
 
 [decoder]
