@@ -29,7 +29,7 @@ from aqaa.tokenizers.linguistic import LinguisticTokenizer
 from aqaa.tokenizers.semantic import SemanticTokenizer
 
 SHARD = 200  # clips in one file
-TAKES = 6  # of every clip, each through a channel of its own
+TAKES = 7  # of every clip, each through a channel of its own
 
 
 def pieces_path() -> Path:

@@ -36,7 +36,7 @@ from aqaa.vocoder.hift import Hift
 from aqaa.vocoder.loading import load_flow, load_hift
 
 log = logging.getLogger(__name__)
-F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS, TUNE_STEPS = 800, 1300, 1500, 13_000, 1500
+F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS, TUNE_STEPS = 800, 1300, 1500, 13_000, 3000
 TUNE_RATES = Rates(peak=3e-4)  # of the fine-tuning: the generator knows its work by then
 STEPS, TEMPERATURE = 1, 0.0  # how the mels for fine-tuning are made, as in the bundle
 
