@@ -13,12 +13,12 @@ from torch import nn
 
 from aqaa.models.bundle import GROUP_TOKENS, LINGUISTIC_CODES
 from aqaa.models.recipe.domain.load import load_domain
+from aqaa.models.recipe.speech.pitch import f0_track
 from aqaa.models.recipe.training import cosine_rate, train
 from aqaa.models.recipe.vocoder import train_flow, train_hift, voicing
 from aqaa.models.recipe.vocoder.corpus import JUDGED, Corpus, Rendition, Sentence, script
 from aqaa.models.recipe.vocoder.pack import PROMPT_GROUPS, pack, pack_voices
 from aqaa.models.recipe.vocoder.pairs import Piece, pieces
-from aqaa.models.recipe.vocoder.pitch import f0_track
 from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, layout, settings
 from aqaa.models.recipe.vocoder.voicing import VOICES
 from aqaa.vocoder.flow import Flow

@@ -12,9 +12,9 @@ import torch
 from aqaa.models.bundle import TOKENIZER_RATE, VOCODER_RATE
 from aqaa.models.errors import MissingDependencyError
 from aqaa.models.recipe.domain.numbers import normalise
+from aqaa.models.recipe.speech.pitch import f0_track
 from aqaa.models.recipe.speech.voices import Wave
 from aqaa.models.recipe.speech.whisper import whisper_folder
-from aqaa.models.recipe.vocoder.pitch import f0_track
 
 LONGEST = 64  # tokens that an answer may have for the ASR
 PAUSE = 0.4  # seconds of silence around what the ASR hears; it misses words at hard edges

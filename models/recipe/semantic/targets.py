@@ -15,9 +15,9 @@ from torch import Tensor
 
 from aqaa.models.recipe.speech.batches import Row
 from aqaa.models.recipe.speech.guide import Guide
+from aqaa.models.recipe.speech.pitch import f0_track
 from aqaa.models.recipe.speech.store import RATE, Clip
 from aqaa.models.recipe.speech.voices import SPOKEN
-from aqaa.models.recipe.vocoder.pitch import f0_track
 from aqaa.tokenizers.features import whisper_log_mel
 
 PITCH_HOP = 256 / 22_050  # seconds between the pitch tracker's frames

@@ -17,8 +17,8 @@ from aqaa.models.bundle import GROUP_TOKENS, TOKENIZER_RATE, VOCODER_RATE
 from aqaa.models.recipe.decoder.clips import ANSWER_KEEP, ANSWER_TAIL, EncodeAll, as_answer, ends
 from aqaa.models.recipe.domain.load import load_domain
 from aqaa.models.recipe.speech.cache import Utterance, say
+from aqaa.models.recipe.speech.pitch import f0_track
 from aqaa.models.recipe.speech.voices import TEACHER
-from aqaa.models.recipe.vocoder.pitch import f0_track
 from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, HOP, settings
 from aqaa.models.recipe.vocoder.voicing import PLAIN, VOICES, voiced
 from aqaa.vocoder.mel import log_mel

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from aqaa.models.bundle import VOCODER_RATE
+from aqaa.models.recipe.speech.pitch import f0_track
 from aqaa.models.recipe.speech.voices import Wave
-from aqaa.models.recipe.vocoder.pitch import f0_track
 from aqaa.models.recipe.vocoder.settings import HOP
 
 PERIOD = 0.005  # seconds; WORLD's own frame period
