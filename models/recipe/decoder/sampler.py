@@ -107,8 +107,6 @@ class Sampler:
             self.layout.ask_aloud(talk, audio, normalise(text))
 
     def _answer(self, talk: Talk, text: str, style: Style, voice: str | None) -> None:
-        tempo = (
-            style if style in STRETCH else "plain"
-        )  # a mood is a voice, and says the plain codes
+        tempo = style if style in STRETCH else "plain"  # a mood is a voice: its codes are plain
         audio = self.material.answers[(text, tempo)]
         self.layout.answer(talk, text, audio.tolist(), style, voice)

@@ -17,8 +17,11 @@ STYLE_MARKERS: dict[Style, str] = {
     "slow": "<slow>", "fast": "<fast>", "happy": "<happy>", "sad": "<sad>",
 }  # fmt: skip
 VOICE_MARKERS = {  # a mood is a voice of the vocoder's
-    "joe": "<voice_joe>", "ada": "<voice_ada>", "joe_happy": "<happy>", "joe_sad": "<sad>",
-}  # fmt: skip
+    "joe": "<voice_joe>",
+    "ada": "<voice_ada>",
+    "joe_happy": STYLE_MARKERS["happy"],
+    "joe_sad": STYLE_MARKERS["sad"],
+}
 ROLES = ("human\n", "assistant\n", "system\n", "\n")  # one piece each: they begin every turn
 VOCABULARY = -(-(PIECES + AUDIO_CODES) // 64) * 64
 

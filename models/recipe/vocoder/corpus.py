@@ -6,10 +6,12 @@ import multiprocessing
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soxr
 import torch
+from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
@@ -18,11 +20,12 @@ from aqaa.models.recipe.decoder.clips import ANSWER_KEEP, ANSWER_TAIL, EncodeAll
 from aqaa.models.recipe.domain.load import load_domain
 from aqaa.models.recipe.speech.cache import Utterance, say
 from aqaa.models.recipe.speech.pitch import f0_track
-from aqaa.models.recipe.speech.voices import TEACHER
+from aqaa.models.recipe.speech.voices import TEACHER, Wave
 from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, HOP, settings
-from aqaa.models.recipe.vocoder.voicing import PLAIN, VOICES, voiced
+from aqaa.models.recipe.vocoder.voicing import VOICES, voiced
 from aqaa.vocoder.mel import log_mel
 
+Measured = dict[str, tuple[NDArray[np.float32], ...]]  # by voice: what a `Rendition` has
 QUESTIONS, JUDGED = 180, 60  # sentences beside the answers: to train on, and to judge by
 
 # Sentences beside the domain's, so that every sound of English is heard in many neighbourhoods.
@@ -83,8 +86,11 @@ def script(seed: int = 0) -> tuple[list[str], list[str]]:
     return [*RICH, *domain.answers(), *questions[:QUESTIONS]], questions[QUESTIONS:]
 
 
-def record(text: str) -> dict[str, Rendition]:
-    """Say `text` (through the speech cache) just as the decoder's answers are, in every voice."""
+def record(text: str) -> Measured:
+    """Say `text` (through the speech cache) just as the decoder's answers are, in every voice.
+
+    Arrays, not tensors: they go from process to process without a file descriptor each.
+    """
     heard, rate = say(Utterance(text, TEACHER))
     first, last = ends(soxr.resample(heard, rate, TOKENIZER_RATE), ANSWER_KEEP)
     cut = soxr.resample(heard, rate, VOCODER_RATE)[
@@ -92,54 +98,43 @@ def record(text: str) -> dict[str, Rendition]:
     ]
     wave = np.pad(cut, (0, round(ANSWER_TAIL * VOCODER_RATE)))
     wave = np.ascontiguousarray(wave[: len(wave) // HOP * HOP], dtype=np.float32)
-    others = [name for name in VOICES if name != PLAIN]
-    return {name: _measure(w) for name, w in ({PLAIN: wave} | voiced(wave, others)).items()}
+    others = [name for name in VOICES if name != TEACHER]
+    return {name: _measure(w) for name, w in ({TEACHER: wave} | voiced(wave, others)).items()}
 
 
-def _measure(wave: np.ndarray) -> Rendition:
+def _measure(wave: Wave) -> tuple[NDArray[np.float32], ...]:
     sound = torch.from_numpy(wave)
-    return Rendition(sound, log_mel(sound, settings().feat_extractor), f0_track(sound, HOP))
+    mel = log_mel(sound, settings().feat_extractor)
+    return wave, mel.numpy(), f0_track(sound, HOP).numpy()
 
 
 def load_corpus(cache: Path, encode_all: EncodeAll, processes: int = 2) -> Corpus:
     """All sentences, made once and kept in `cache` (a file of tensors)."""
     training, judged = script()
-    if cache.exists():
-        rows = torch.load(cache, weights_only=True)
-        made = [
-            Sentence(row["text"], row["tokens"], {n: Rendition(*r) for n, r in row["voices"]})
-            for row in rows
-        ]
-        if [sentence.text for sentence in made] == training + judged:
-            return Corpus(made[: len(training)], made[len(training) :])
     texts = training + judged
-    tokens = encode_all([as_answer(Utterance(text, TEACHER)) for text in texts])
-    with multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (1,)) as pool:
-        voices = list(track(pool.imap(_recorded, texts), "recording", total=len(texts)))
-    made = [_sentence(*row) for row in zip(texts, tokens, voices, strict=True)]
-    rows = [
-        {
-            "text": s.text,
-            "tokens": s.tokens,
-            "voices": [(name, (r.wave, r.mel, r.f0)) for name, r in s.voices.items()],
-        }
-        for s in made
+    rows = torch.load(cache, weights_only=True) if cache.exists() else []
+    if [row["text"] for row in rows] != texts:
+        rows = _rows(texts, encode_all, processes)
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(rows, cache)
+    made = [
+        Sentence(row["text"], row["tokens"], {n: Rendition(*r) for n, r in row["voices"]})
+        for row in rows
     ]
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(rows, cache)
     return Corpus(made[: len(training)], made[len(training) :])
 
 
-def _recorded(text: str) -> list[tuple[str, tuple[np.ndarray, ...]]]:
-    """`record`, as arrays, which go from process to process without a file descriptor each."""
-    voices = record(text)
-    return [(n, (r.wave.numpy(), r.mel.numpy(), r.f0.numpy())) for n, r in voices.items()]
-
-
-def _sentence(
-    text: str, tokens: list[int], voices: list[tuple[str, tuple[np.ndarray, ...]]]
-) -> Sentence:
-    renditions = {n: Rendition(*(torch.from_numpy(a) for a in parts)) for n, parts in voices}
-    frames = renditions[PLAIN].mel.shape[1]
-    groups = min(len(tokens) // GROUP_TOKENS, int(frames / GROUP_FRAMES))
-    return Sentence(text, torch.tensor(tokens[: groups * GROUP_TOKENS]), renditions)
+def _rows(texts: list[str], encode_all: EncodeAll, processes: int) -> list[dict[str, Any]]:
+    """What `load_corpus` keeps of every text: tokens of whole groups, and the voices."""
+    tokens = encode_all([as_answer(Utterance(text, TEACHER)) for text in texts])
+    with multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (1,)) as pool:
+        recorded = list(track(pool.imap(record, texts), "recording", total=len(texts)))
+    rows = []
+    for text, ids, voices in zip(texts, tokens, recorded, strict=True):
+        _, mel, _ = voices[TEACHER]
+        groups = min(len(ids) // GROUP_TOKENS, int(mel.shape[1] / GROUP_FRAMES))
+        measured = [(n, tuple(torch.from_numpy(x) for x in parts)) for n, parts in voices.items()]
+        rows.append(
+            {"text": text, "tokens": torch.tensor(ids[: groups * GROUP_TOKENS]), "voices": measured}
+        )
+    return rows

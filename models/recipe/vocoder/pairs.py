@@ -16,9 +16,9 @@ from torch import Tensor
 from aqaa.models.bundle import GROUP_TOKENS
 from aqaa.models.recipe.decoder.clips import STRETCH, stretch
 from aqaa.models.recipe.domain.load import Style
+from aqaa.models.recipe.speech.voices import TEACHER
 from aqaa.models.recipe.vocoder.corpus import Sentence
 from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES
-from aqaa.models.recipe.vocoder.voicing import PLAIN
 
 TEMPOS: tuple[Style, ...] = ("slow", "fast")
 
@@ -47,7 +47,7 @@ def pieces(sentences: Iterable[Sentence]) -> list[Piece]:
         if not len(sentence.tokens):
             continue
         made += [_piece(sentence.tokens, r.mel, n, "plain") for n, r in sentence.voices.items()]
-        mel = sentence.voices[PLAIN].mel
+        mel = sentence.voices[TEACHER].mel
         made += [_stretched(sentence.tokens, mel, tempo) for tempo in TEMPOS]
     return made
 
@@ -68,4 +68,4 @@ def _stretched(tokens: Tensor, mel: Tensor, tempo: Style) -> Piece:
     left = where.floor().long()
     right = (left + 1).clamp(max=mel.shape[1] - 1)
     slowed = torch.lerp(mel[:, left], mel[:, right], where - left)
-    return _piece(other, slowed, PLAIN, tempo)
+    return _piece(other, slowed, TEACHER, tempo)

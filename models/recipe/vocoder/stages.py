@@ -115,10 +115,10 @@ def pack_stage(recipe: Recipe) -> None:
 
 
 def evaluate_stage(recipe: Recipe) -> None:
-    """The log's table: answers, and sentences never trained on, recorded, copied, from tokens."""
+    """The log's table: what was trained on, and what was not, recorded, copied, from tokens."""
     flow, hift = recipe.flow(), recipe.hift("tuned")
     corpus = recipe.corpus()
-    answers = corpus.training[:: len(corpus.training) // len(corpus.judged)]
+    known = corpus.training[:: len(corpus.training) // len(corpus.judged)]
 
     @torch.inference_mode()
     def sound(mel: Tensor) -> NDArray[np.float32]:
@@ -136,7 +136,7 @@ def evaluate_stage(recipe: Recipe) -> None:
         return sound(_mel(flow, sentence.tokens, voice))
 
     listener, rows = Listener(), []
-    for what, sentences in (("answers", answers), ("unseen", corpus.judged)):
+    for what, sentences in (("known", known), ("unseen", corpus.judged)):
         for voice in VOICES:
             for make in (recorded, copied, spoken):
                 items = [(s.text, partial(make, s, voice)) for s in sentences]

@@ -24,10 +24,10 @@ from aqaa.models.bundle import (
     LINGUISTIC_PER_GROUP,
 )
 from aqaa.models.recipe.precision import mixed
+from aqaa.models.recipe.speech.voices import TEACHER
 from aqaa.models.recipe.training import Losses, Rates, train
 from aqaa.models.recipe.vocoder.pairs import Piece
 from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, TOKENS_PER_FRAME
-from aqaa.models.recipe.vocoder.voicing import PLAIN
 from aqaa.vocoder.flow import Flow, token_positions
 
 BATCH_FRAMES = 1600  # mel frames a batch, about 19 s
@@ -80,7 +80,7 @@ def seed_embeddings(flow: Flow, codebooks: Sequence[NDArray[np.float32]]) -> Non
 
 def train_prior(flow: Flow, data: list[Piece], steps: int, checkpoint: Path) -> None:
     """Fit the encoder's half of `flow` by itself, to joe's mels: cheap, and what is understood."""
-    draw = _Windows([p for p in data if p.voice == PLAIN], PRIOR_BATCH_FRAMES, prompted=0.0)
+    draw = _Windows([p for p in data if p.voice == TEACHER], PRIOR_BATCH_FRAMES, prompted=0.0)
 
     def losses(step: int) -> Losses:
         batch = draw()
@@ -246,7 +246,7 @@ class _Windows:
             positions = torch.cat([places, positions + len(before)])
             mel = torch.cat([heard, mel], dim=1)
             known = torch.cat([torch.ones(heard.shape[1]), known])
-        joe = torch.tensor(float(piece.voice == PLAIN))
+        joe = torch.tensor(float(piece.voice == TEACHER))
         return _spoil(tokens), positions, mel, known, self.embedding[piece.voice], joe
 
 

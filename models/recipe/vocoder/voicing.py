@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from aqaa.models.bundle import VOCODER_RATE
 from aqaa.models.recipe.speech.pitch import f0_track
-from aqaa.models.recipe.speech.voices import Wave
+from aqaa.models.recipe.speech.voices import TEACHER, Wave
 from aqaa.models.recipe.vocoder.settings import HOP
 
 PERIOD = 0.005  # seconds; WORLD's own frame period
@@ -40,9 +40,8 @@ class Voicing:
     formants: float = 1.0
 
 
-PLAIN = "joe"
 VOICES = {
-    PLAIN: Voicing("Male, calm; taught by the piper voice en_US-joe-medium."),
+    TEACHER: Voicing("Male, calm; taught by the piper voice en_US-joe-medium."),
     "ada": Voicing("Female: joe's speech with pitch and formants raised.", 1.9, 1.2, 1.15),
     "joe_happy": Voicing("joe, happy: higher and livelier.", 1.3, 1.25),
     "joe_sad": Voicing("joe, sad: lower and flatter.", 0.82, 0.5),
