@@ -1,6 +1,8 @@
 """The decoder's training: what it is shown is what is served, and its network is the server's."""
 
 import random
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,13 @@ import pytest
 import torch
 
 from aqaa.models.recipe.decoder.clips import Material, roughen, stretch
+from aqaa.models.recipe.decoder.corpus import (
+    ALONE_CHEAP,
+    ALONE_NATURAL,
+    CHEAP_TAKES,
+    NATURAL_TAKES,
+    question_plan,
+)
 from aqaa.models.recipe.decoder.layout import Layout, weave
 from aqaa.models.recipe.decoder.model import Decoder, DecoderConfig, save_decoder
 from aqaa.models.recipe.decoder.sampler import Mix, Sampler
@@ -48,6 +57,31 @@ def sampler(domain: Domain, layout: Layout) -> Sampler:
     plain = {(text, "plain"): speech for text in domain.answers()}
     styled = {(text, s): speech for text in domain.answers() for s in ("slow", "fast")}
     return Sampler(domain, Material(questions, plain | styled), layout, Mix(brief=0.0), seed=3)
+
+
+def test_a_plan_grows_with_the_domain_and_keeps_what_is_planned(
+    domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AQAA_NANO_WORK", str(tmp_path))
+    smaller = replace(domain, dialogues=(), controls=())
+
+    first, then = question_plan(smaller), question_plan(domain)
+
+    assert then[: len(first)] == first
+    assert {u.text for u in first} == set(smaller.questions())
+    assert {u.text for u in then} == set(domain.questions())
+    assert question_plan(domain) == then
+
+
+def test_a_question_that_stands_in_no_table_is_said_by_more_voices(
+    domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AQAA_NANO_WORK", str(tmp_path))
+
+    times = Counter(u.text for u in question_plan(domain))
+
+    assert times["Hello there."] == ALONE_CHEAP + ALONE_NATURAL
+    assert times["What is the capital of France?"] == CHEAP_TAKES + NATURAL_TAKES
 
 
 def test_text_ids_end_where_audio_ids_begin(layout: Layout) -> None:

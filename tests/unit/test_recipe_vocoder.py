@@ -100,6 +100,18 @@ def test_each_voice_is_drawn_as_often_as_its_share_and_tempos_as_theirs() -> Non
     assert stretched == pytest.approx(train_flow.SHARES["joe"] * train_flow.TEMPO_SHARE)
 
 
+def test_a_sentence_under_stress_is_drawn_oftener_than_others_of_its_length() -> None:
+    data = pieces([sentence(10, "Hard."), sentence(10, "Easy.")], stress={"Hard.": 4.0})
+
+    weight = train_flow._Windows(data, 1000, prompted=0.5).weight
+
+    of = {
+        name: sum(w for p, w in zip(data, weight, strict=True) if p.stress == s)
+        for name, s in (("hard", 4.0), ("easy", 1.0))
+    }
+    assert of["hard"] == pytest.approx(4 * of["easy"])
+
+
 def test_a_window_shows_each_frame_the_tokens_of_its_own_time() -> None:
     torch.manual_seed(0)
     groups = 30

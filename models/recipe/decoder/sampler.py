@@ -13,8 +13,10 @@ from aqaa.models.recipe.domain.numbers import normalise
 
 BRIEF = 22  # ids of a brief answer: its header, a text block, two audio groups at the most
 LONGEST = 420  # ids; a conversation gets no further turn beyond this
-WEIGHTS = {"refuse": 20.0}  # of one fact; others 1.0
-SINGLE_WEIGHT = 1.6  # of a fact that is alone in its intent: nothing else teaches its words
+WEIGHTS = {"refuse": 40.0}  # of one fact; others 1.0
+SINGLE_WEIGHT = 4.0  # of a fact that is alone in its intent: nothing else teaches its words
+
+DIALOGUE_WEIGHTS = {"my_name": 5.0, "my_animal": 3.0, "pirate": 2.0, "robot": 2.0}  # others 1.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Mix:
     brief: float = 0.5  # one question, and of its answer no more than the words
     brief_written: float = 0.375  # of the brief ones: they cost a quarter, and teach what is meant
     another_turn: float = 0.4
-    dialogue: float = 0.2
+    dialogue: float = 0.3
     follow: float = 0.35
     control: float = 0.5
     rough: float = 0.02
@@ -50,12 +52,18 @@ class Sampler:
         self._by_dialogue = defaultdict(list)
         for dialogue in domain.dialogues:
             self._by_dialogue[dialogue.name].append(dialogue)
+        # What is asked by itself: all facts, and what begins a dialogue.
+        self._openings = [*domain.facts, *(dialogue.turns[0] for dialogue in domain.dialogues)]
+        self._opening_weights = [
+            *self._weights,
+            *(SINGLE_WEIGHT / len(self._by_dialogue[d.name]) ** 0.5 for d in domain.dialogues),
+        ]
 
     def talk(self) -> Talk:
         """One conversation."""
         talk = self.layout.start()
         if self.rng.random() < self.mix.brief:
-            (fact,) = self.rng.choices(self.domain.facts, self._weights)
+            (fact,) = self.rng.choices(self._openings, self._opening_weights)
             self._ask(talk, self.rng.choice(fact.ask), self.mix.brief_written)
             start = len(talk.ids)
             self._answer(talk, fact.answer, "plain", None)
@@ -71,7 +79,7 @@ class Sampler:
 
     def _dialogue(self, talk: Talk) -> None:
         name = self.rng.choices(
-            [*self._by_dialogue], [4 if len(d) > 1 else 1 for d in self._by_dialogue.values()]
+            [*self._by_dialogue], [DIALOGUE_WEIGHTS.get(name, 1.0) for name in self._by_dialogue]
         )[0]
         turns = self.rng.choice(self._by_dialogue[name]).turns
         if name in ("pirate", "robot"):  # the role, then any of what is asked in it

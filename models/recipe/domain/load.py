@@ -86,6 +86,17 @@ class Domain:
             said.update(dict.fromkeys(control.ask))
         return tuple(said)
 
+    def alone(self) -> frozenset[str]:
+        """The questions that stand in no table, so that no other row repeats their words."""
+        turns = [turn for dialogue in self.dialogues for turn in dialogue.turns]
+        said = {
+            ask
+            for fact in (*self.facts, *turns)
+            for ask in fact.ask
+            if not any(value.split("|")[0].lower() in ask.lower() for _, value in fact.slots)
+        }
+        return frozenset(said.union(*(control.ask for control in self.controls)))
+
 
 def fill(template: str, slots: dict[str, str]) -> str:
     """`template` with its `{slot}`s replaced (a value's first spelling), its first letter upper."""

@@ -1,7 +1,7 @@
 """`python -m aqaa.models.recipe.vocoder`: train nano's vocoder and write it into the bundle.
 
-Stages, each resumable: hift (mel to wave), flow (tokens to mel), tune (the generator learns the
-flow's own mels), pack (files and voices), evaluate.
+Stages, each resumable: hift (mel to wave), flow (tokens to mel), drill (the flow goes on with what
+is misheard), tune (the generator learns the flow's own mels), pack (files and voices), evaluate.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stages", nargs="*", choices=[[], *STAGES], help="default: all, in order")
     parser.add_argument(
-        "--from-bundle", action="store_true", help="begin flow and tune with the bundle's weights"
+        "--from-bundle",
+        action="store_true",
+        help="begin flow, drill and tune with the bundle's weights",
     )
     arguments = parser.parse_args()
     chosen = arguments.stages or STAGES

@@ -6,8 +6,8 @@ own pieces are also slowed and quickened as the decoder's material is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,23 +32,32 @@ class Piece:
         mel: float32 [80, floor(G * 10.336)], of the sound that the tokens stand for.
         voice: whose the mel is.
         tempo: "plain", "slow" or "fast".
+        stress: how often it is drawn, against others of its length and voice.
     """
 
     tokens: Tensor
     mel: Tensor
     voice: str
     tempo: Style = "plain"
+    stress: float = 1.0
 
 
-def pieces(sentences: Iterable[Sentence]) -> list[Piece]:
-    """Every sentence in every voice, and in the teacher's slower and faster."""
+def pieces(sentences: Iterable[Sentence], stress: Mapping[str, float] | None = None) -> list[Piece]:
+    """Every sentence in every voice, and in the teacher's slower and faster.
+
+    Args:
+        sentences: what is said.
+        stress: of a text, where it is not 1.
+    """
     made = []
     for sentence in sentences:
         if not len(sentence.tokens):
             continue
-        made += [_piece(sentence.tokens, r.mel, n, "plain") for n, r in sentence.voices.items()]
+        said = [_piece(sentence.tokens, r.mel, n, "plain") for n, r in sentence.voices.items()]
         mel = sentence.voices[TEACHER].mel
-        made += [_stretched(sentence.tokens, mel, tempo) for tempo in TEMPOS]
+        said += [_stretched(sentence.tokens, mel, tempo) for tempo in TEMPOS]
+        often = (stress or {}).get(sentence.text, 1.0)
+        made += [replace(piece, stress=often) for piece in said]
     return made
 
 

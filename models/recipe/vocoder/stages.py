@@ -15,7 +15,8 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from aqaa.models.recipe.decoder.prepare import codebooks, encode_all
-from aqaa.models.recipe.evaluate.judges import Listener
+from aqaa.models.recipe.evaluate.judges import Listener, word_errors
+from aqaa.models.recipe.speech.voices import TEACHER
 from aqaa.models.recipe.training import Rates
 from aqaa.models.recipe.vocoder.corpus import Corpus, Sentence, load_corpus
 from aqaa.models.recipe.vocoder.evaluate import row, table
@@ -36,7 +37,10 @@ from aqaa.vocoder.hift import Hift
 from aqaa.vocoder.loading import load_flow, load_hift
 
 log = logging.getLogger(__name__)
-F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS, TUNE_STEPS = 800, 1300, 1500, 13_000, 3000
+F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS = 800, 1300, 1500, 13_000
+DRILL_STEPS, TUNE_STEPS = 5000, 9000
+DRILL_RATES = Rates(peak=5e-4, muon=0.005)
+MISHEARD = 4.0  # how much oftener the flow drills a sentence that was not heard right
 TUNE_RATES = Rates(peak=3e-4)  # of the fine-tuning: the generator knows its work by then
 STEPS, TEMPERATURE = 1, 0.0  # how the mels for fine-tuning are made, as in the bundle
 
@@ -54,10 +58,10 @@ class Recipe:
         """All sentences, recorded once; the bundle's tokenizers hear them."""
         return load_corpus(self.folder / "corpus.pt", encode_all)
 
-    def flow(self) -> Flow:
-        """The trained flow, ready for inference."""
+    def flow(self, name: str = "drilled") -> Flow:
+        """The flow of checkpoint `name`.pt, ready for inference."""
         model = Flow(settings().flow)
-        self._fill(model, "flow")
+        self._fill(model, name)
         return model
 
     def hift(self, name: str) -> Hift:
@@ -65,6 +69,14 @@ class Recipe:
         model = Hift(settings().hift)
         self._fill(model, name)
         return model
+
+    def first_hift(self) -> Hift:
+        """The generator before it has heard this flow: the hift stage's, or the bundle's."""
+        if not self.from_bundle:
+            return self.hift("hift")
+        model = Hift(settings().hift)
+        model.load_state_dict(load_hift(layout(), settings().hift).state_dict())
+        return model.eval()
 
     def _fill(self, model: nn.Module, name: str) -> None:
         saved = torch.load(self.folder / f"{name}.pt", weights_only=True)
@@ -92,14 +104,25 @@ def flow_stage(recipe: Recipe) -> None:
     train_flow(model, data, FLOW_STEPS, recipe.folder / "flow.pt")
 
 
+def drill_stage(recipe: Recipe) -> None:
+    """The flow goes on; what is misheard as it says it now is drawn oftener."""
+    flow, hift, listener = recipe.flow("flow"), recipe.first_hift(), Listener()
+    training = recipe.corpus().training
+    stress = {}
+    for sentence in track(training, "listening"):
+        heard = listener.hear(_sound(hift, _mel(flow, sentence.tokens, TEACHER)))
+        wrong, _ = word_errors(sentence.text, heard)
+        stress[sentence.text] = MISHEARD if wrong else 1.0
+        if wrong:
+            log.info("%s | heard: %s", sentence.text, heard)
+    log.info("misheard: %d of %d", sum(s > 1 for s in stress.values()), len(training))
+    drilled = recipe.folder / "drilled.pt"
+    train_flow(flow, pieces(training, stress), DRILL_STEPS, drilled, DRILL_RATES)
+
+
 def tune_stage(recipe: Recipe) -> None:
     """The generator goes on with the mels that the flow makes of the corpus's own tokens."""
-    flow = recipe.flow()
-    if recipe.from_bundle:
-        hift = Hift(settings().hift)
-        hift.load_state_dict(load_hift(layout(), settings().hift).state_dict())
-    else:
-        hift = recipe.hift("hift")
+    flow, hift = recipe.flow(), recipe.first_hift()
     pairs = []
     for sentence in track(recipe.corpus().training, "rendering"):
         for voice, heard in sentence.voices.items():
@@ -120,20 +143,15 @@ def evaluate_stage(recipe: Recipe) -> None:
     corpus = recipe.corpus()
     known = corpus.training[:: len(corpus.training) // len(corpus.judged)]
 
-    @torch.inference_mode()
-    def sound(mel: Tensor) -> NDArray[np.float32]:
-        wave: NDArray[np.float32] = speak(hift, mel[None], hift.f0(mel[None]))[0].numpy()
-        return wave
-
     def recorded(sentence: Sentence, voice: str) -> NDArray[np.float32]:
         wave: NDArray[np.float32] = sentence.voices[voice].wave.numpy()
         return wave
 
     def copied(sentence: Sentence, voice: str) -> NDArray[np.float32]:
-        return sound(sentence.voices[voice].mel)
+        return _sound(hift, sentence.voices[voice].mel)
 
     def spoken(sentence: Sentence, voice: str) -> NDArray[np.float32]:
-        return sound(_mel(flow, sentence.tokens, voice))
+        return _sound(hift, _mel(flow, sentence.tokens, voice))
 
     listener, rows = Listener(), []
     for what, sentences in (("known", known), ("unseen", corpus.judged)):
@@ -149,9 +167,16 @@ def _mel(flow: Flow, tokens: Tensor, voice: str) -> Tensor:
     return render(flow, tokens, speaker, steps=STEPS, temperature=TEMPERATURE)
 
 
+@torch.inference_mode()
+def _sound(hift: Hift, mel: Tensor) -> NDArray[np.float32]:
+    wave: NDArray[np.float32] = speak(hift, mel[None], hift.f0(mel[None]))[0].numpy()
+    return wave
+
+
 STAGES: dict[str, Callable[[Recipe], None]] = {
     "hift": hift_stage,
     "flow": flow_stage,
+    "drill": drill_stage,
     "tune": tune_stage,
     "pack": pack_stage,
     "evaluate": evaluate_stage,

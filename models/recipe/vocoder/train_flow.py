@@ -34,8 +34,8 @@ BATCH_FRAMES = 1600  # mel frames a batch, about 19 s
 WINDOW_GROUPS = (3, 22)  # 0.36 to 2.6 s
 PROMPT_GROUPS = (7, 12)
 PROMPTED = 0.6  # of the batches
+FROM_NOTHING = Rates(muon=0.008)
 PRIOR_BATCH_FRAMES, PRIOR_PEAK = 3200, 2e-3
-MUON_PEAK = 0.008
 SMALLEST_MATRIX = 32  # the shorter side; what is smaller is AdamW's
 KNOWN_CONTEXT = 0.5  # of the prompted windows begin with up to half of known mel
 WRONG_TOKENS = 0.02  # replaced by random ones: the decoder errs too
@@ -91,13 +91,19 @@ def train_prior(flow: Flow, data: list[Piece], steps: int, checkpoint: Path) -> 
     if not checkpoint.exists():
         _begin_at_mean(flow, data)
     flow.decoder.requires_grad_(False)
-    rates = Rates(peak=PRIOR_PEAK, muon=MUON_PEAK)
+    rates = Rates(peak=PRIOR_PEAK, muon=FROM_NOTHING.muon)
     matrices = _matrices(flow)
     train(flow, losses, steps=steps, checkpoint=checkpoint, rates=rates, matrices=matrices)
     flow.decoder.requires_grad_(True)
 
 
-def train_flow(flow: Flow, data: list[Piece], steps: int, checkpoint: Path) -> None:
+def train_flow(
+    flow: Flow,
+    data: list[Piece],
+    steps: int,
+    checkpoint: Path,
+    rates: Rates = FROM_NOTHING,
+) -> None:
     """Fit the whole flow to `data`."""
     draw = _Windows(data, BATCH_FRAMES, PROMPTED)
     train(
@@ -105,7 +111,7 @@ def train_flow(flow: Flow, data: list[Piece], steps: int, checkpoint: Path) -> N
         lambda step: one_step_losses(flow, draw()),
         steps=steps,
         checkpoint=checkpoint,
-        rates=Rates(muon=MUON_PEAK),
+        rates=rates,
         matrices=_matrices(flow),
     )
 
@@ -210,6 +216,7 @@ class _Windows:
         self.of_voice: dict[str, list[int]] = {}
         for i, piece in enumerate(data):
             self.of_voice.setdefault(piece.voice, []).append(i)
+        often = torch.tensor([p.stress for p in data], dtype=torch.float64)
         self.weight = torch.zeros(len(data), dtype=torch.float64)
         for voice, places in self.of_voice.items():
             stretched = [i for i in places if data[i].tempo != "plain"]
@@ -218,7 +225,7 @@ class _Windows:
                 (plain, 1 - TEMPO_SHARE if stretched else 1.0),
                 (stretched, TEMPO_SHARE),
             ):
-                long = self.groups[part].double()
+                long = self.groups[part] * often[part]
                 self.weight[part] = SHARES[voice] * share * long / long.sum()
 
     def __call__(self) -> Batch:
