@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -127,6 +128,19 @@ def test_a_window_shows_each_frame_the_tokens_of_its_own_time() -> None:
     assert len(cut) == 6 * GROUP_TOKENS
     assert inside.sum() > 50
     assert torch.allclose(middles[inside].float(), frame_seconds[inside], atol=1e-3)
+
+
+def test_the_first_and_the_last_group_are_seen_as_often_as_the_middle() -> None:
+    piece = next(p for p in pieces([sentence(20)]) if p.tempo == "plain")
+    numbered = replace(piece, tokens=torch.arange(len(piece.tokens)))
+    torch.manual_seed(0)
+
+    seen = torch.zeros(20)
+    for _ in range(4000):
+        tokens, _, _ = train_flow._cut(numbered, 6)
+        seen[tokens[::GROUP_TOKENS] // GROUP_TOKENS] += 1
+
+    assert seen[[0, -1]].min() > 0.8 * seen[6:14].mean()
 
 
 def test_windows_of_a_batch_have_one_shape_and_prompts_are_known() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ def whisper() -> Any:
         from faster_whisper import WhisperModel
     except ImportError as error:
         raise MissingDependencyError("judging needs: pip install 'aqaa[ears]'") from error
+    logging.getLogger("faster_whisper").setLevel(logging.WARNING)  # else a line for every sound
     return WhisperModel(
         str(whisper_folder()),
         device="cpu",

@@ -69,8 +69,7 @@ def held_out_plan(seed: int = 77_000) -> list[Utterance]:
 def packed() -> tuple[list[Clip], list[Clip]]:
     """The training clips and the held-out ones, packed from what has been spoken so far.
 
-    A packed corpus is used again; delete `clips.npy` and what was measured of it (`guide.npz`) in
-    the work directory to pack anew.
+    A packed corpus is used again; delete `clips.npy` in the work directory to pack anew.
     """
     train, judge = work_dir() / "clips", work_dir() / "judge"
     if not judge.with_suffix(".npy").exists():

@@ -58,9 +58,9 @@ class Guide:
 
 
 def measure_guide(clips: Sequence[Clip], path: Path, processes: int = 2) -> Guide:
-    """The targets of all `clips`, from `path` (an .npz file) where they were measured before."""
+    """The targets of all `clips`, from `path` (an .npz file) if they were measured before."""
     unique = list({clip.key: clip for clip in clips}.values())
-    if not path.exists():
+    if _lengths(path) != [-(-len(clip.pcm) // FRAME) for clip in unique]:
         sample = unique[:: max(1, len(unique) // SAMPLE)]
         states = np.concatenate([_states(clip.wave) for clip in sample])
         mean = states.mean(0)
@@ -84,6 +84,15 @@ def measure_guide(clips: Sequence[Clip], path: Path, processes: int = 2) -> Guid
     with np.load(path) as file:
         tracks = np.split(file["frames"], np.cumsum(file["lengths"])[:-1])
     return Guide({clip.key: track_ for clip, track_ in zip(unique, tracks, strict=True)})
+
+
+def _lengths(path: Path) -> list[int]:
+    """Frames of every clip that `path` has the targets of."""
+    if not path.exists():
+        return []
+    with np.load(path) as file:
+        lengths: list[int] = file["lengths"].tolist()
+    return lengths
 
 
 def _measure(pcm: NDArray[np.int16], mean: NDArray[Any], basis: NDArray[Any]) -> Frames:

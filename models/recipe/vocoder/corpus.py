@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -109,17 +109,18 @@ def _measure(wave: Wave) -> tuple[NDArray[np.float32], ...]:
 
 
 def load_corpus(cache: Path, encode_all: EncodeAll, processes: int = 2) -> Corpus:
-    """All sentences, made once and kept in `cache` (a file of tensors)."""
+    """All sentences, made once for these texts and voices, and kept in the file `cache`."""
     training, judged = script()
     texts = training + judged
-    rows = torch.load(cache, weights_only=True) if cache.exists() else []
-    if [row["text"] for row in rows] != texts:
-        rows = _rows(texts, encode_all, processes)
+    wanted = {"texts": texts, "voices": {n: asdict(v) for n, v in VOICES.items()}}
+    kept = torch.load(cache, weights_only=True) if cache.exists() else {}
+    if {name: kept.get(name) for name in wanted} != wanted:
+        kept = wanted | {"rows": _rows(texts, encode_all, processes)}
         cache.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(rows, cache)
+        torch.save(kept, cache)
     made = [
-        Sentence(row["text"], row["tokens"], {n: Rendition(*r) for n, r in row["voices"]})
-        for row in rows
+        Sentence(text, row["tokens"], {n: Rendition(*r) for n, r in row["voices"]})
+        for text, row in zip(texts, kept["rows"], strict=True)
     ]
     return Corpus(made[: len(training)], made[len(training) :])
 
@@ -130,11 +131,9 @@ def _rows(texts: list[str], encode_all: EncodeAll, processes: int) -> list[dict[
     with multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (1,)) as pool:
         recorded = list(track(pool.imap(record, texts), "recording", total=len(texts)))
     rows = []
-    for text, ids, voices in zip(texts, tokens, recorded, strict=True):
+    for ids, voices in zip(tokens, recorded, strict=True):
         _, mel, _ = voices[TEACHER]
         groups = min(len(ids) // GROUP_TOKENS, int(mel.shape[1] / GROUP_FRAMES))
         measured = [(n, tuple(torch.from_numpy(x) for x in parts)) for n, parts in voices.items()]
-        rows.append(
-            {"text": text, "tokens": torch.tensor(ids[: groups * GROUP_TOKENS]), "voices": measured}
-        )
+        rows.append({"tokens": torch.tensor(ids[: groups * GROUP_TOKENS]), "voices": measured})
     return rows

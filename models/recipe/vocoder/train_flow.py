@@ -258,8 +258,13 @@ class _Windows:
 
 
 def _cut(piece: Piece, groups: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A random window of whole groups: tokens, the frames' places among them, the frames."""
-    first = _randint(0, len(piece.tokens) // GROUP_TOKENS - groups)
+    """A random window of whole groups: tokens, the frames' places among them, the frames.
+
+    It is drawn as if it might reach beyond either end, and then moved inside: so the first group,
+    which decides the first word, is seen as often as any other.
+    """
+    last = len(piece.tokens) // GROUP_TOKENS - 1
+    first = min(max(_randint(1 - groups, last), 0), last + 1 - groups)
     begin, frames = int(first * GROUP_FRAMES), int(groups * GROUP_FRAMES)
     tokens = piece.tokens[first * GROUP_TOKENS :][: groups * GROUP_TOKENS]
     everywhere = token_positions(begin, frames, len(piece.tokens), TOKENS_PER_FRAME)
