@@ -18,6 +18,7 @@ from aqaa.models.recipe.speech.voices import Wave
 from aqaa.models.recipe.speech.whisper import whisper_folder
 
 LONGEST = 64  # tokens that an answer may have for the ASR
+MOS_HOP = 160  # samples at 16 kHz between DNSMOS's frames
 PAUSE = 0.4  # seconds of silence around what the ASR hears; it misses words at hard edges
 
 
@@ -75,13 +76,23 @@ def word_errors(said: str, heard: str) -> tuple[int, int]:
     return result.substitutions + result.deletions + result.insertions, len(reference.split())
 
 
+def out_of_step(samples: Wave) -> Wave:
+    """`samples` (16 kHz) and as much silence, 10 ms at most, as DNSMOS needs to be fair.
+
+    DNSMOS plays a short clip over and over until it has its nine seconds. A clip of a whole number
+    of its hops, as answers are, so falls into step with its frames, which costs even a recording
+    0.15 of its score.
+    """
+    return np.pad(samples, (0, (MOS_HOP // 2 - len(samples)) % MOS_HOP))
+
+
 def quality(wave: Wave, rate: int = VOCODER_RATE) -> float:
     """DNSMOS's overall score of `wave`, 1 to 5."""
     try:
         from speechmos import dnsmos
     except ImportError as error:
         raise MissingDependencyError("judging needs: pip install speechmos") from error
-    samples = soxr.resample(wave, rate, TOKENIZER_RATE).astype(np.float32)
+    samples = out_of_step(soxr.resample(wave, rate, TOKENIZER_RATE).astype(np.float32))
     return float(dnsmos.run(np.clip(samples, -1, 1), sr=TOKENIZER_RATE)["ovrl_mos"])
 
 

@@ -38,7 +38,7 @@ from aqaa.vocoder.loading import load_flow, load_hift
 
 log = logging.getLogger(__name__)
 F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS = 800, 1300, 1500, 13_000
-DRILL_STEPS, TUNE_STEPS = 6000, 9000
+DRILL_STEPS, TUNE_STEPS = 6000, 6000
 DRILL_RATES = Rates(peak=5e-4, muon=0.005)
 MISHEARD = 4.0  # how much oftener the flow drills a sentence that was not heard right
 TUNE_RATES = Rates(peak=3e-4)  # of the fine-tuning: the generator knows its work by then
