@@ -30,6 +30,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "vocoder": ("aqaa.models.recipe.vocoder",),
     "tokens": ("aqaa.models.recipe.decoder", "tokens"),
     "decoder": ("aqaa.models.recipe.decoder", "train"),
+    "closing": ("aqaa.models.recipe.decoder", "close"),
     "pack": (),
     "evaluate": (),
 }

@@ -1,4 +1,7 @@
-"""`python -m aqaa.models.recipe.decoder {tokens,train}`: hear the corpus; train, or go on."""
+"""`python -m aqaa.models.recipe.decoder {tokens,train,close}`: hear the corpus; train; close.
+
+`close` goes on from the bundle's weights for a while at lower rates.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,15 @@ import torch
 from aqaa.models.bundle import nano_path
 from aqaa.models.recipe.decoder.model import DecoderConfig
 from aqaa.models.recipe.decoder.prepare import codebooks, folder, pieces_path, prepare
-from aqaa.models.recipe.decoder.sampler import Mix
+from aqaa.models.recipe.decoder.sampler import CLOSING_MIX, Mix
 from aqaa.models.recipe.decoder.text import VOCABULARY
-from aqaa.models.recipe.decoder.train import Training, train
+from aqaa.models.recipe.decoder.train import CLOSING, Training, train
 
 
 def main() -> None:
     """Parse the command line and run one stage."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=["tokens", "train"])
+    parser.add_argument("stage", choices=["tokens", "train", "close"])
     parser.add_argument("--processes", type=int, default=2, help="that tokenise")
     parser.add_argument(
         "--minutes", type=float, default=Training.minutes, help="of training, earlier runs included"
@@ -32,15 +35,17 @@ def main() -> None:
         prepare(arguments.processes)
         return
     torch.set_num_threads(1)  # two one-thread jobs beat one two-thread job
+    closing = arguments.stage == "close"
     train(
         DecoderConfig(VOCABULARY),
-        Training(minutes=arguments.minutes),
-        Mix(),
+        CLOSING if closing else Training(minutes=arguments.minutes),
+        CLOSING_MIX if closing else Mix(),
         folder(),
         pieces_path(),
         codebooks(),
         nano_path() / "decoder",
-        begin=nano_path() / "decoder" if arguments.from_bundle else None,
+        begin=nano_path() / "decoder" if arguments.from_bundle or closing else None,
+        name="closed" if closing else "decoder",
     )
 
 

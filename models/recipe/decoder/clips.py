@@ -26,7 +26,7 @@ EncodeAll = Callable[[Sequence[Wave]], list[list[int]]]
 SILENCE_DB = -38.0  # of the loudest 10 ms; quieter ends are not speech
 LEAD, TAIL = (0.15, 0.35), (0.05, 0.4)  # seconds of near-silence that a turn detector leaves
 ANSWER_KEEP, ANSWER_TAIL = 0.05, 0.125  # seconds of silence about an answer, and after it
-DISTORTED = 0.6  # share of takes through room, noise or telephone
+DISTORTED, ROUGH = 0.6, 0.9  # share of a take, and of the last, through room, noise or telephone
 STRETCH: dict[Style, tuple[int, int]] = {
     "slow": (5, 7),
     "fast": (10, 7),
@@ -59,22 +59,24 @@ def trim(wave: Wave, keep: float = 0.03) -> Wave:
     return wave[round(first * RATE) : round(last * RATE)]
 
 
-def overheard(utterance: Utterance, rng: np.random.Generator) -> Wave:
-    """The utterance through a random channel, between the silences that a turn has."""
+def overheard(utterance: Utterance, rng: np.random.Generator, distorted: float) -> Wave:
+    """The utterance between the silences that a turn has, with chance `distorted` not clean."""
     wave = trim(hear(utterance))
     if rng.random() < 0.4:
         wave = change_speed(wave, rng.uniform(0.88, 1.14))
     ends = [int(rng.uniform(*span) * RATE) for span in (LEAD, TAIL)]
     wave = np.pad(wave, (ends[0], ends[1])).astype(np.float32)
-    if rng.random() < DISTORTED:
+    if rng.random() < distorted:
         return distort(wave, rng)
     return add_noise(wave * np.float32(rng.uniform(0.15, 1.0)), rng.uniform(35, 60), rng)
 
 
-def tokenise_questions(utterances: Sequence[Utterance], path: Path, encode: EncodeAll) -> None:
+def tokenise_questions(
+    utterances: Sequence[Utterance], path: Path, encode: EncodeAll, distorted: float = DISTORTED
+) -> None:
     """Writes one shard: the tokens of each utterance as a microphone hears it."""
     rng = np.random.default_rng(zlib.crc32(path.name.encode()))
-    tokens = encode([overheard(u, rng) for u in utterances])
+    tokens = encode([overheard(u, rng, distorted) for u in utterances])
     names = [(u.text, f"{u.voice} {u.rate}") for u in utterances]
     save([(*name, codes) for name, codes in zip(names, tokens, strict=True)], path)
 

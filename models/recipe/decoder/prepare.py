@@ -16,7 +16,14 @@ from rich.progress import track
 
 from aqaa.models.bundle import SEMANTIC_CODES, TokenizerConfig, nano_path
 from aqaa.models.errors import BundleError
-from aqaa.models.recipe.decoder.clips import shards, tokenise_answers, tokenise_questions, tokenised
+from aqaa.models.recipe.decoder.clips import (
+    DISTORTED,
+    ROUGH,
+    shards,
+    tokenise_answers,
+    tokenise_questions,
+    tokenised,
+)
 from aqaa.models.recipe.decoder.text import train_pieces
 from aqaa.models.recipe.domain.load import load_domain
 from aqaa.models.recipe.hearing import Hearing
@@ -29,7 +36,7 @@ from aqaa.tokenizers.linguistic import LinguisticTokenizer
 from aqaa.tokenizers.semantic import SemanticTokenizer
 
 SHARD = 200  # clips in one file
-TAKES = 7  # of every clip, each through a channel of its own
+TAKES = 8  # of every clip, each through a channel of its own; the last is `ROUGH`
 
 
 def pieces_path() -> Path:
@@ -67,8 +74,9 @@ def encode_all(waves: Sequence[Wave]) -> list[list[int]]:
     return [interleave(first.tolist(), second.tolist(), 0) for first, second in pairs]
 
 
-def _shard(job: tuple[Sequence[Utterance], Path]) -> None:
-    tokenise_questions(*job, encode_all)
+def _shard(job: tuple[Sequence[Utterance], Path, float]) -> None:
+    utterances, path, distorted = job
+    tokenise_questions(utterances, path, encode_all, distorted)
 
 
 def prepare(processes: int) -> None:
@@ -82,12 +90,14 @@ def prepare(processes: int) -> None:
         tokenise_answers(domain.answers(), answers, _encoder())
     questions, done = set(domain.questions()), tokenised(folder())
     asked = [u for u in spoken() if u.text in questions]
-    todo = [u for take in range(TAKES) for u in asked if done[u] <= take]
     first = len(shards(folder()))
-    jobs = [
-        (todo[start : start + SHARD], folder() / f"questions-{first + number:03}.npz")
-        for number, start in enumerate(range(0, len(todo), SHARD))
-    ]
+    jobs = []
+    for take in range(TAKES):
+        todo = [u for u in asked if done[u] <= take]
+        distorted = ROUGH if take == TAKES - 1 else DISTORTED
+        for start in range(0, len(todo), SHARD):
+            path = folder() / f"questions-{first + len(jobs):03}.npz"
+            jobs.append((todo[start : start + SHARD], path, distorted))
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         for _ in track(pool.imap_unordered(_shard, jobs), "tokenising questions", total=len(jobs)):
             pass

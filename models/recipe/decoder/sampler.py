@@ -33,6 +33,9 @@ class Mix:
     rough: float = 0.02
 
 
+CLOSING_MIX = Mix(brief=0.65, brief_written=0.15)
+
+
 class Sampler:
     """Endless conversations from the training phrasings."""
 

@@ -46,6 +46,10 @@ class Training:
     seed: int = 1
 
 
+# After the run proper: gently, on what was said shortly, for hearing through noise.
+CLOSING = Training(minutes=12.0, muon_rate=0.006, adam_rate=1e-3, decay_from=0.3, seed=7)
+
+
 @dataclass
 class Batch:
     """Conversations of nearly one length: [B, T] ids, and where the losses are."""
@@ -232,6 +236,7 @@ def train(
     codes: tuple[np.ndarray, np.ndarray],
     out: Path,
     begin: Path | None = None,
+    name: str = "decoder",
 ) -> None:
     """Trains until `settings.minutes` are used, saving a checkpoint and the decoder on the way.
 
@@ -243,6 +248,7 @@ def train(
         pieces_path: the text model.
         codes: linguistic centroids [1024, D] and semantic codebook [4096, D'], to start from.
         begin: a saved decoder to start from instead.
+        name: of the checkpoint.
         out: where `config.json` and `model.safetensors` of the mean go.
     """
     torch.manual_seed(settings.seed)
@@ -254,7 +260,7 @@ def train(
     else:
         model.load_state_dict(load_decoder(begin).state_dict() | ear_of(model))
     trainer = Trainer(model, settings)
-    checkpoint = work / "decoder.pt"
+    checkpoint = work / f"{name}.pt"
     if checkpoint.exists():
         trainer.load(checkpoint)
         log.info("going on at step %d, minute %.1f", trainer.steps, trainer.seconds / 60)
