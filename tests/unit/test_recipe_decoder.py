@@ -21,7 +21,7 @@ from aqaa.models.recipe.decoder.layout import Layout, weave
 from aqaa.models.recipe.decoder.model import Decoder, DecoderConfig, save_decoder
 from aqaa.models.recipe.decoder.sampler import Mix, Sampler
 from aqaa.models.recipe.decoder.text import PIECES, Pieces, train_pieces
-from aqaa.models.recipe.decoder.train import losses, make_batch
+from aqaa.models.recipe.decoder.train import between, losses, make_batch
 from aqaa.models.recipe.domain.load import Domain, load_domain
 from aqaa.models.recipe.evaluate.pipeline import is_legal
 from aqaa.models.recipe.optimiser import orthogonalise
@@ -166,6 +166,16 @@ def test_the_update_of_a_matrix_has_singular_values_near_one() -> None:
     values = torch.linalg.svdvals(orthogonalise(torch.randn(2, 24, 60)))
     assert values.min() > 0.5
     assert values.max() < 1.3
+
+
+def test_between_two_decoders_each_weight_is_between_theirs() -> None:
+    config = DecoderConfig(64, hidden_size=32, num_hidden_layers=1)
+    one, other = (Decoder(config, 27, ear_layer=1) for _ in range(2))
+
+    middle = between(one, other, 0.25)
+
+    for a, b, m in zip(one.parameters(), other.parameters(), middle.parameters(), strict=True):
+        torch.testing.assert_close(m, 0.75 * a + 0.25 * b)
 
 
 def test_padding_changes_no_loss(sampler: Sampler) -> None:

@@ -1,12 +1,14 @@
 """`python -m aqaa.models.recipe.decoder {tokens,train,close}`: hear the corpus; train; close.
 
-`close` goes on from the bundle's weights for a while at lower rates.
+`close` goes on from the bundle's weights for a while at lower rates, and keeps the middle between
+what it began with and what it came to.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 
 import torch
 
@@ -15,7 +17,7 @@ from aqaa.models.recipe.decoder.model import DecoderConfig
 from aqaa.models.recipe.decoder.prepare import codebooks, folder, pieces_path, prepare
 from aqaa.models.recipe.decoder.sampler import CLOSING_MIX, Mix
 from aqaa.models.recipe.decoder.text import VOCABULARY
-from aqaa.models.recipe.decoder.train import CLOSING, Training, train
+from aqaa.models.recipe.decoder.train import CLOSING, KEPT, Training, train
 
 
 def main() -> None:
@@ -35,7 +37,12 @@ def main() -> None:
         prepare(arguments.processes)
         return
     torch.set_num_threads(1)  # two one-thread jobs beat one two-thread job
-    closing = arguments.stage == "close"
+    closing, bundled = arguments.stage == "close", nano_path() / "decoder"
+    begin = bundled if arguments.from_bundle else None
+    if closing:
+        begin = folder() / "before_closing"
+        if not begin.exists():  # an interrupted closing has begun with these already
+            shutil.copytree(bundled, begin)
     train(
         DecoderConfig(VOCABULARY),
         CLOSING if closing else Training(minutes=arguments.minutes),
@@ -43,9 +50,10 @@ def main() -> None:
         folder(),
         pieces_path(),
         codebooks(),
-        nano_path() / "decoder",
-        begin=nano_path() / "decoder" if arguments.from_bundle or closing else None,
+        bundled,
+        begin=begin,
         name="closed" if closing else "decoder",
+        kept=KEPT if closing else 0.0,
     )
 
 

@@ -91,7 +91,7 @@ def prepare(processes: int) -> None:
     questions, done = set(domain.questions()), tokenised(folder())
     asked = [u for u in spoken() if u.text in questions]
     first = len(shards(folder()))
-    jobs = []
+    jobs: list[tuple[list[Utterance], Path, float]] = []
     for take in range(TAKES):
         todo = [u for u in asked if done[u] <= take]
         distorted = ROUGH if take == TAKES - 1 else DISTORTED
