@@ -38,8 +38,7 @@ from aqaa.vocoder.loading import load_flow, load_hift
 
 log = logging.getLogger(__name__)
 F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS = 800, 1300, 1500, 13_000
-TUNE_STEPS = 6000
-DRILLS = {"drilled_once": 6000, "drilled": 1500}  # checkpoint -> steps, one after the other
+DRILL_STEPS, TUNE_STEPS = 6000, 6000
 DRILL_RATES = Rates(peak=5e-4, muon=0.005)
 MISHEARD = 4.0  # how much oftener the flow drills a sentence that was not heard right
 TUNE_RATES = Rates(peak=3e-4)  # of the fine-tuning: the generator knows its work by then
@@ -106,15 +105,8 @@ def flow_stage(recipe: Recipe) -> None:
 
 
 def drill_stage(recipe: Recipe) -> None:
-    """The flow goes on; what is misheard at the beginning of a drill is drawn oftener in it."""
-    before = "flow"
-    for name, steps in DRILLS.items():
-        _drill(recipe, before, name, steps)
-        before = name
-
-
-def _drill(recipe: Recipe, before: str, name: str, steps: int) -> None:
-    flow, hift, listener = recipe.flow(before), recipe.first_hift(), Listener()
+    """The flow goes on; what is misheard as it says it now is drawn oftener."""
+    flow, hift, listener = recipe.flow("flow"), recipe.first_hift(), Listener()
     training = recipe.corpus().training
     stress = {}
     for sentence in track(training, "listening"):
@@ -124,7 +116,8 @@ def _drill(recipe: Recipe, before: str, name: str, steps: int) -> None:
         if wrong:
             log.info("%s | heard: %s", sentence.text, heard)
     log.info("misheard: %d of %d", sum(s > 1 for s in stress.values()), len(training))
-    train_flow(flow, pieces(training, stress), steps, recipe.folder / f"{name}.pt", DRILL_RATES)
+    drilled = recipe.folder / "drilled.pt"
+    train_flow(flow, pieces(training, stress), DRILL_STEPS, drilled, DRILL_RATES)
 
 
 def tune_stage(recipe: Recipe) -> None:
