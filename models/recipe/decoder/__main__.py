@@ -17,7 +17,7 @@ from aqaa.models.recipe.decoder.model import DecoderConfig
 from aqaa.models.recipe.decoder.prepare import codebooks, folder, pieces_path, prepare
 from aqaa.models.recipe.decoder.sampler import CLOSING_MIX, Mix
 from aqaa.models.recipe.decoder.text import VOCABULARY
-from aqaa.models.recipe.decoder.train import CLOSING, KEPT, Training, train
+from aqaa.models.recipe.decoder.train import CLOSING, Training, train
 
 
 def main() -> None:
@@ -53,7 +53,6 @@ def main() -> None:
         bundled,
         begin=begin,
         name="closed" if closing else "decoder",
-        kept=KEPT if closing else 0.0,
     )
 
 

@@ -72,9 +72,9 @@ def overheard(utterance: Utterance, rng: np.random.Generator, distorted: float) 
 
 
 def tokenise_questions(
-    utterances: Sequence[Utterance], path: Path, encode: EncodeAll, distorted: float = DISTORTED
+    utterances: Sequence[Utterance], path: Path, distorted: float, encode: EncodeAll
 ) -> None:
-    """Writes one shard: the tokens of each utterance as a microphone hears it."""
+    """Writes one shard: the tokens of each utterance as a microphone hears it; see `overheard`."""
     rng = np.random.default_rng(zlib.crc32(path.name.encode()))
     tokens = encode([overheard(u, rng, distorted) for u in utterances])
     names = [(u.text, f"{u.voice} {u.rate}") for u in utterances]

@@ -75,8 +75,7 @@ def encode_all(waves: Sequence[Wave]) -> list[list[int]]:
 
 
 def _shard(job: tuple[Sequence[Utterance], Path, float]) -> None:
-    utterances, path, distorted = job
-    tokenise_questions(utterances, path, encode_all, distorted)
+    tokenise_questions(*job, encode_all)
 
 
 def prepare(processes: int) -> None:

@@ -15,7 +15,6 @@ BRIEF = 22  # ids of a brief answer: its header, a text block, two audio groups 
 LONGEST = 420  # ids; a conversation gets no further turn beyond this
 WEIGHTS = {"refuse": 40.0}  # of one fact; others 1.0
 SINGLE_WEIGHT = 4.0  # of a fact that is alone in its intent: nothing else teaches its words
-
 DIALOGUE_WEIGHTS = {"my_name": 5.0, "my_animal": 3.0, "pirate": 2.0, "robot": 2.0}  # others 1.0
 
 

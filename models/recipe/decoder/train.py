@@ -44,11 +44,11 @@ class Training:
     average: float = 0.99  # of the running mean of weights that is saved
     save_minutes: float = 3.0
     seed: int = 1
+    kept: float = 0.0  # share of the weights that it began with in those that are saved
 
 
 # After the run proper: gently, on what was said shortly, for hearing through noise.
-CLOSING = Training(minutes=12.0, muon_rate=0.006, adam_rate=1e-3, decay_from=0.3, seed=7)
-KEPT = 0.5  # of the weights before the closing
+CLOSING = Training(minutes=12.0, muon_rate=0.006, adam_rate=1e-3, decay_from=0.3, seed=7, kept=0.5)
 
 
 @dataclass
@@ -251,7 +251,6 @@ def train(
     out: Path,
     begin: Path | None = None,
     name: str = "decoder",
-    kept: float = 0.0,
 ) -> None:
     """Trains until `settings.minutes` are used, saving a checkpoint and the decoder on the way.
 
@@ -264,7 +263,6 @@ def train(
         codes: linguistic centroids [1024, D] and semantic codebook [4096, D'], to start from.
         begin: a saved decoder to start from instead.
         name: of the checkpoint.
-        kept: share of the beginning's weights in those that are saved.
         out: where `config.json` and `model.safetensors` of the mean go.
     """
     torch.manual_seed(settings.seed)
@@ -307,5 +305,5 @@ def train(
             if trainer.seconds > 60 * settings.minutes:
                 break
         trainer.save(checkpoint)
-        middle = between(trainer.mean, first, kept)
+        middle = between(trainer.mean, first, settings.kept)
         save_decoder(middle, out, bos=tokens.bos, eos=tokens.eot, pad=tokens.pad)
