@@ -19,7 +19,7 @@ from aqaa.models.recipe.decoder.corpus import (
 )
 from aqaa.models.recipe.decoder.layout import Layout, weave
 from aqaa.models.recipe.decoder.model import Decoder, DecoderConfig, save_decoder
-from aqaa.models.recipe.decoder.sampler import Mix, Sampler
+from aqaa.models.recipe.decoder.sampler import BRIEF, ROLES, Mix, Sampler, courses
 from aqaa.models.recipe.decoder.text import PIECES, Pieces, train_pieces
 from aqaa.models.recipe.decoder.train import between, losses, make_batch
 from aqaa.models.recipe.domain.load import Domain, load_domain
@@ -50,13 +50,18 @@ def layout(pieces_path: Path) -> Layout:
     return Layout(Pieces.load(pieces_path))
 
 
-@pytest.fixture(scope="module")
-def sampler(domain: Domain, layout: Layout) -> Sampler:
+def sampler_of(domain: Domain, layout: Layout, mix: Mix) -> Sampler:
+    """Draws what `mix` says, every clip of it the same."""
     speech = np.array(SPEECH, np.uint16)
     questions = {text: [speech] for text in domain.questions()}
     plain = {(text, "plain"): speech for text in domain.answers()}
     styled = {(text, s): speech for text in domain.answers() for s in ("slow", "fast")}
-    return Sampler(domain, Material(questions, plain | styled), layout, Mix(brief=0.0), seed=3)
+    return Sampler(domain, Material(questions, plain | styled), layout, mix, seed=3)
+
+
+@pytest.fixture(scope="module")
+def sampler(domain: Domain, layout: Layout) -> Sampler:
+    return sampler_of(domain, layout, Mix(brief=0.0))
 
 
 def test_a_plan_grows_with_the_domain_and_keeps_what_is_planned(
@@ -129,6 +134,33 @@ def test_every_sampled_answer_is_legal(sampler: Sampler, layout: Layout) -> None
         for start in starts:
             end = ids.index(tokens.eot, start) + 1
             assert is_legal(ids[start:end], tokens)
+
+
+def test_a_brief_talk_may_be_a_dialogue_and_ends_with_the_words_of_its_last_answer(
+    domain: Domain, layout: Layout
+) -> None:
+    brief, tokens = sampler_of(domain, layout, Mix(brief=1.0)), layout.tokens
+
+    answers = Counter()
+    for _ in range(200):
+        ids = brief.talk().ids
+        starts = [place for place, token in enumerate(ids) if token == tokens.audio_start]
+        answers[len(starts)] += 1
+        assert len(ids) - starts[-1] < BRIEF
+        for start in starts[:-1]:
+            assert is_legal(ids[start : ids.index(tokens.eot, start) + 1], tokens)
+
+    assert answers[1] > answers[2] > 0
+
+
+def test_in_a_role_anything_of_it_may_be_asked_at_once(domain: Domain) -> None:
+    roles = [dialogue for dialogue in domain.dialogues if dialogue.name in ROLES]
+
+    for dialogue in roles:
+        role, *asked = dialogue.turns
+        assert courses(dialogue) == [(role, turn) for turn in asked]
+
+    assert {dialogue.name for dialogue in roles} == set(ROLES)
 
 
 def test_an_answer_out_of_phase_or_without_an_end_is_not_legal(layout: Layout) -> None:

@@ -10,7 +10,7 @@ from aqaa.models.errors import UnknownVoiceError
 from aqaa.models.recipe.speech.augment import add_noise, change_speed, distort, telephone
 from aqaa.models.recipe.speech.batches import Placed, Row, make_row
 from aqaa.models.recipe.speech.corpus import held_out_plan, plan
-from aqaa.models.recipe.speech.guide import Guide
+from aqaa.models.recipe.speech.guide import Guide, measure_guide
 from aqaa.models.recipe.speech.phonemes import collapse, edit_distance
 from aqaa.models.recipe.speech.store import Clip
 from aqaa.models.recipe.speech.texts import sentences
@@ -119,3 +119,14 @@ def test_the_guide_is_asked_for_where_its_clip_is_played_and_nowhere_else() -> N
     assert np.flatnonzero(spoken)[0] == pytest.approx(12.5, abs=1)
     assert np.diff(asked[spoken, 0]) == pytest.approx(2, abs=1)
     assert np.array_equal(late[14:], asked[13:-1], equal_nan=True)
+
+
+def test_a_kept_guide_is_measured_anew_for_other_clips(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(-9000, 9000, 80_000).astype(np.int16)
+    clip = Clip(noise, (1,), "joe", "hello")
+    other = Clip(noise[:64_000], (1,), "joe", "hello")
+
+    measured = [measure_guide([c], tmp_path / "guide.npz", 1).of(c) for c in (clip, clip, other)]
+
+    assert [len(track) for track in measured] == [125, 125, 100]
+    assert np.array_equal(measured[0], measured[1])

@@ -16,7 +16,7 @@ from aqaa.models.bundle import GROUP_TOKENS, LINGUISTIC_CODES
 from aqaa.models.recipe.domain.load import load_domain
 from aqaa.models.recipe.speech.pitch import f0_track
 from aqaa.models.recipe.training import cosine_rate, train
-from aqaa.models.recipe.vocoder import train_flow, train_hift, voicing
+from aqaa.models.recipe.vocoder import corpus, train_flow, train_hift, voicing
 from aqaa.models.recipe.vocoder.corpus import JUDGED, Corpus, Rendition, Sentence, script
 from aqaa.models.recipe.vocoder.pack import PROMPT_GROUPS, pack, pack_voices
 from aqaa.models.recipe.vocoder.pairs import Piece, pieces
@@ -51,6 +51,27 @@ def sentence(groups: int = 10, text: str = "Mars is red.") -> Sentence:
         for seed, name in enumerate(VOICES)
     }
     return Sentence(text, torch.tensor(codes(groups)), voices)
+
+
+def test_a_kept_corpus_is_used_again_until_its_texts_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = []
+
+    def rows(texts: list[str], *_: object) -> list[dict[str, object]]:
+        recorded.append(texts)
+        return [{"tokens": torch.tensor(codes(2)), "voices": []} for _ in texts]
+
+    monkeypatch.setattr(corpus, "_rows", rows)
+    monkeypatch.setattr(corpus, "script", lambda: (["One."], ["Two."]))
+    first = corpus.load_corpus(tmp_path / "corpus.pt", encode_all=lambda waves: [])
+    again = corpus.load_corpus(tmp_path / "corpus.pt", encode_all=lambda waves: [])
+    monkeypatch.setattr(corpus, "script", lambda: (["One.", "Three."], ["Two."]))
+    then = corpus.load_corpus(tmp_path / "corpus.pt", encode_all=lambda waves: [])
+
+    assert recorded == [["One.", "Two."], ["One.", "Three.", "Two."]]
+    assert [s.text for s in again.training] == [s.text for s in first.training] == ["One."]
+    assert [s.text for s in then.training] == ["One.", "Three."]
 
 
 def test_every_answer_of_the_domain_is_trained_on_and_what_is_judged_is_not() -> None:
@@ -207,6 +228,20 @@ def test_an_interrupted_training_ends_where_a_whole_one_does(
         run(tmp_path / "cut.pt", 13)
 
     assert torch.equal(run(tmp_path / "cut.pt", 10), whole)
+
+
+def test_a_pitch_predictor_learns_the_pitch_of_the_mels_it_is_given(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    hift = Hift(settings().hift)
+    train_hift.begin_f0(hift)
+    low, high = torch.full((80, 100), -5.0), torch.full((80, 100), -2.0)
+    pairs = [(low, torch.full((100,), 90.0)), (high, torch.full((100,), 180.0))]
+
+    train_hift.train_f0(hift, pairs, 150, tmp_path / "f0.pt")
+
+    with torch.no_grad():
+        heard = [float(hift.f0(mel[None])[0, 50]) for mel in (low, high)]
+    assert heard == pytest.approx([90, 180], rel=0.1)
 
 
 def test_the_spectral_loss_is_zero_for_equal_waves_only() -> None:

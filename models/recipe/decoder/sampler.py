@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 from aqaa.models.recipe.decoder.clips import STRETCH, Material, roughen
 from aqaa.models.recipe.decoder.layout import Layout, Talk
-from aqaa.models.recipe.domain.load import Control, Domain, Fact, Style
+from aqaa.models.recipe.domain.load import Control, Dialogue, Domain, Fact, Style
 from aqaa.models.recipe.domain.numbers import normalise
 
 BRIEF = 22  # ids of a brief answer: its header, a text block, two audio groups at the most
 LONGEST = 420  # ids; a conversation gets no further turn beyond this
 WEIGHTS = {"refuse": 40.0}  # of one fact; others 1.0
 SINGLE_WEIGHT = 4.0  # of a fact that is alone in its intent: nothing else teaches its words
-DIALOGUE_WEIGHTS = {"my_name": 5.0, "my_animal": 3.0, "pirate": 2.0, "robot": 2.0}  # others 1.0
+DIALOGUE_WEIGHTS = {"my_name": 5.0, "my_animal": 3.0, "pirate": 4.0, "robot": 4.0}  # others 1.0
+ROLES = ("pirate", "robot")  # dialogues of which any turn may follow the first
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Mix:
     """How often what is drawn; shares of conversations or of turns."""
 
     written: float = 0.12
-    brief: float = 0.5  # one question, and of its answer no more than the words
+    brief: float = 0.5  # one question, or a dialogue, and of its last answer only the words
     brief_written: float = 0.375  # of the brief ones: they cost a quarter, and teach what is meant
     another_turn: float = 0.4
     dialogue: float = 0.3
@@ -33,6 +34,14 @@ class Mix:
 
 
 CLOSING_MIX = Mix(brief=0.65, brief_written=0.15)
+
+
+def courses(dialogue: Dialogue) -> list[tuple[Fact, ...]]:
+    """The turns that may come of `dialogue`: all of them, or a role and one thing asked in it."""
+    first, *others = dialogue.turns
+    if dialogue.name in ROLES:
+        return [(first, other) for other in others]
+    return [dialogue.turns]
 
 
 class Sampler:
@@ -54,21 +63,26 @@ class Sampler:
         self._by_dialogue = defaultdict(list)
         for dialogue in domain.dialogues:
             self._by_dialogue[dialogue.name].append(dialogue)
-        # What is asked by itself: all facts, and what begins a dialogue.
-        self._openings = [*domain.facts, *(dialogue.turns[0] for dialogue in domain.dialogues)]
-        self._opening_weights = [
-            *self._weights,
-            *(SINGLE_WEIGHT / len(self._by_dialogue[d.name]) ** 0.5 for d in domain.dialogues),
-        ]
+        # What is asked briefly: a fact, or a dialogue up to some turn of it.
+        self._openings = [(fact,) for fact in domain.facts]
+        self._opening_weights = [*self._weights]
+        for dialogue in domain.dialogues:
+            weight = SINGLE_WEIGHT / len(self._by_dialogue[dialogue.name]) ** 0.5
+            for course in courses(dialogue):
+                for turns in range(1, len(course) + 1):
+                    self._openings.append(course[:turns])
+                    self._opening_weights.append(weight)
 
     def talk(self) -> Talk:
         """One conversation."""
         talk = self.layout.start()
         if self.rng.random() < self.mix.brief:
-            (fact,) = self.rng.choices(self._openings, self._opening_weights)
-            self._ask(talk, self.rng.choice(fact.ask), self.mix.brief_written)
+            ((*before, last),) = self.rng.choices(self._openings, self._opening_weights)
+            for turn in before:
+                self._turn(talk, turn)
+            self._ask(talk, self.rng.choice(last.ask), self.mix.brief_written)
             start = len(talk.ids)
-            self._answer(talk, fact.answer, "plain", None)
+            self._answer(talk, last.answer, "plain", None)
             talk.cut(start + BRIEF)
             return talk
         while True:
@@ -83,17 +97,13 @@ class Sampler:
         name = self.rng.choices(
             [*self._by_dialogue], [DIALOGUE_WEIGHTS.get(name, 1.0) for name in self._by_dialogue]
         )[0]
-        turns = self.rng.choice(self._by_dialogue[name]).turns
-        if name in ("pirate", "robot"):  # the role, then any of what is asked in it
-            turns = (turns[0], self.rng.choice(turns[1:]))
-        for turn in turns:
-            self._ask(talk, self.rng.choice(turn.ask), self.mix.written)
-            self._answer(talk, turn.answer, "plain", None)
+        dialogue = self.rng.choice(self._by_dialogue[name])
+        for turn in self.rng.choice(courses(dialogue)):
+            self._turn(talk, turn)
 
     def _facts(self, talk: Talk) -> None:
         (fact,) = self.rng.choices(self.domain.facts, self._weights)
-        self._ask(talk, self.rng.choice(fact.ask), self.mix.written)
-        self._answer(talk, fact.answer, "plain", None)
+        self._turn(talk, fact)
         if fact.follow and self.rng.random() < self.mix.follow:
             fact = self.rng.choice(self._families[fact.intent])
             self._ask(talk, self.rng.choice(fact.follow), self.mix.written)
@@ -101,6 +111,10 @@ class Sampler:
         if self.rng.random() < self.mix.control:
             control = self.rng.choice(self.domain.controls)
             self._control(talk, fact, control)
+
+    def _turn(self, talk: Talk, fact: Fact) -> None:
+        self._ask(talk, self.rng.choice(fact.ask), self.mix.written)
+        self._answer(talk, fact.answer, "plain", None)
 
     def _control(self, talk: Talk, fact: Fact, control: Control) -> None:
         self._ask(talk, self.rng.choice(control.ask), self.mix.written)

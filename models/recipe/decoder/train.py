@@ -287,10 +287,10 @@ def train(
         seed = random.Random(f"{settings.seed} {trainer.steps}").randrange(2**31)
         sampler = Sampler(domain, load_material(work), layout, mix, seed)
         for batch in batches(sampler, settings.batch_tokens, tokens.pad):
-            for name, value in trainer.step(batch).items():
-                totals[name] = 0.95 * totals.get(name, value) + 0.05 * value
+            for what, value in trainer.step(batch).items():
+                totals[what] = 0.95 * totals.get(what, value) + 0.05 * value
             if trainer.steps % 25 == 0:
-                numbers = "  ".join(f"{name} {value:.3f}" for name, value in totals.items())
+                numbers = "  ".join(f"{what} {value:.3f}" for what, value in totals.items())
                 pace = trainer.ids / trainer.seconds
                 log.info(
                     "%6d %5.1f min %5.0f ids/s  %s",

@@ -30,7 +30,7 @@ from aqaa.models.recipe.vocoder.train_flow import (
     train_flow,
     train_prior,
 )
-from aqaa.models.recipe.vocoder.train_hift import speak, train_f0, train_generator
+from aqaa.models.recipe.vocoder.train_hift import begin_f0, speak, train_f0, train_generator
 from aqaa.models.recipe.vocoder.voicing import VOICES
 from aqaa.vocoder.flow import Flow
 from aqaa.vocoder.hift import Hift
@@ -38,7 +38,7 @@ from aqaa.vocoder.loading import load_flow, load_hift
 
 log = logging.getLogger(__name__)
 F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS = 800, 1300, 1500, 13_000
-DRILL_STEPS, TUNE_STEPS = 6000, 6000
+DRILL_STEPS, F0_TUNE_STEPS, TUNE_STEPS = 6000, 1200, 6000
 DRILL_RATES = Rates(peak=5e-4, muon=0.005)
 MISHEARD = 4.0  # how much oftener the flow drills a sentence that was not heard right
 TUNE_RATES = Rates(peak=3e-4)  # of the fine-tuning: the generator knows its work by then
@@ -88,7 +88,8 @@ def hift_stage(recipe: Recipe) -> None:
     """Mel to wave: the f0 predictor, then the generator, on recorded mels."""
     heard = [r for sentence in recipe.corpus().training for r in sentence.voices.values()]
     model = Hift(settings().hift)
-    train_f0(model, heard, F0_STEPS, recipe.folder / "f0.pt")
+    begin_f0(model)
+    train_f0(model, [(r.mel, r.f0) for r in heard], F0_STEPS, recipe.folder / "f0.pt")
     train_generator(model, [(r.mel, r.wave) for r in heard], HIFT_STEPS, recipe.folder / "hift.pt")
 
 
@@ -121,14 +122,16 @@ def drill_stage(recipe: Recipe) -> None:
 
 
 def tune_stage(recipe: Recipe) -> None:
-    """The generator goes on with the mels that the flow makes of the corpus's own tokens."""
+    """The generator, its f0 predictor first, goes on with the flow's mels of the corpus."""
     flow, hift = recipe.flow(), recipe.first_hift()
-    pairs = []
+    heard = []
     for sentence in track(recipe.corpus().training, "rendering"):
-        for voice, heard in sentence.voices.items():
-            mel = _mel(flow, sentence.tokens, voice)[:, : heard.mel.shape[1]]
-            pairs.append((mel, heard.wave[: HOP * mel.shape[1]]))
-    train_generator(hift, pairs, TUNE_STEPS, recipe.folder / "tuned.pt", TUNE_RATES)
+        for voice, recorded in sentence.voices.items():
+            heard.append((_mel(flow, sentence.tokens, voice), recorded))
+    pairs = [(mel[:, : len(r.f0)], r.f0[: mel.shape[1]]) for mel, r in heard]
+    train_f0(hift, pairs, F0_TUNE_STEPS, recipe.folder / "f0_tuned.pt", TUNE_RATES)
+    sounds = [(mel[:, : len(r.f0)], r.wave[: HOP * mel.shape[1]]) for mel, r in heard]
+    train_generator(hift, sounds, TUNE_STEPS, recipe.folder / "tuned.pt", TUNE_RATES)
 
 
 def pack_stage(recipe: Recipe) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from aqaa.models.recipe.training import USUAL, Losses, Rates, train
-from aqaa.models.recipe.vocoder.corpus import Rendition
 from aqaa.models.recipe.vocoder.settings import HOP, settings
 from aqaa.vocoder.hift import Hift
 from aqaa.vocoder.mel import log_mel
@@ -26,19 +25,36 @@ RESOLUTIONS = (256, 512, 1024, 2048)  # FFT sizes of the spectral loss, hop a qu
 MEL_WEIGHT, STFT_WEIGHT = 15.0, 5.0
 
 
-def train_f0(hift: Hift, corpus: list[Rendition], steps: int, checkpoint: Path) -> None:
-    """Fit `hift.f0_predictor` to the corpus's f0 tracks (L1 in Hz, 0 where unvoiced)."""
+def begin_f0(hift: Hift) -> None:
+    """Put the untrained predictor at the right scale: Hz are hundreds, weights are not."""
+    with torch.no_grad():
+        hift.f0_predictor.classifier.weight.mul_(F0_SCALE)
+        hift.f0_predictor.classifier.bias.fill_(F0_SCALE)
 
-    if not checkpoint.exists():  # Hz are hundreds, weights are not: begin at the right scale
-        with torch.no_grad():
-            hift.f0_predictor.classifier.weight.mul_(F0_SCALE)
-            hift.f0_predictor.classifier.bias.fill_(F0_SCALE)
+
+def train_f0(
+    hift: Hift,
+    pairs: list[tuple[Tensor, Tensor]],
+    steps: int,
+    checkpoint: Path,
+    rates: Rates = USUAL,
+) -> None:
+    """Fit `hift.f0_predictor` by L1 in Hz.
+
+    Args:
+        hift: its f0 predictor is trained in place.
+        pairs: mel float32 [80, T] as it will be given, and the f0 track [T], 0 where unvoiced.
+        steps: see `train`.
+        checkpoint: see `train`.
+        rates: see `Rates`.
+    """
+    rows = [(mel, f0[None]) for mel, f0 in pairs]
 
     def losses(step: int) -> Losses:
-        mels, targets = _crops([(r.mel, r.f0[None]) for r in corpus], F0_BATCH, F0_FRAMES)
+        mels, targets = _crops(rows, F0_BATCH, F0_FRAMES)
         return {"f0": functional.l1_loss(hift.f0(mels), targets[:, 0]) / F0_SCALE}
 
-    train(hift.f0_predictor, losses, steps=steps, checkpoint=checkpoint)
+    train(hift.f0_predictor, losses, steps=steps, checkpoint=checkpoint, rates=rates)
 
 
 def train_generator(
