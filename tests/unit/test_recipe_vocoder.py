@@ -64,10 +64,10 @@ def test_a_kept_corpus_is_used_again_until_its_texts_change(
 
     monkeypatch.setattr(corpus, "_rows", rows)
     monkeypatch.setattr(corpus, "script", lambda: (["One."], ["Two."]))
-    first = corpus.load_corpus(tmp_path / "corpus.pt", encode_all=lambda waves: [])
-    again = corpus.load_corpus(tmp_path / "corpus.pt", encode_all=lambda waves: [])
+    first = corpus.load_corpus(tmp_path / "corpus.pt", encode=lambda wave: [])
+    again = corpus.load_corpus(tmp_path / "corpus.pt", encode=lambda wave: [])
     monkeypatch.setattr(corpus, "script", lambda: (["One.", "Three."], ["Two."]))
-    then = corpus.load_corpus(tmp_path / "corpus.pt", encode_all=lambda waves: [])
+    then = corpus.load_corpus(tmp_path / "corpus.pt", encode=lambda wave: [])
 
     assert recorded == [["One.", "Two."], ["One.", "Three.", "Two."]]
     assert [s.text for s in again.training] == [s.text for s in first.training] == ["One."]

@@ -62,6 +62,11 @@ def _encoder() -> Callable[[NDArray[np.float32]], list[int]]:
     ).encode
 
 
+def encode(wave: Wave) -> list[int]:
+    """Audio tokens of one wave (16 kHz), to the last id as the decoder's answers have them."""
+    return _encoder()(wave)
+
+
 @functools.cache
 def _hearing() -> Hearing:
     torch.set_num_threads(1)
@@ -86,7 +91,7 @@ def prepare(processes: int) -> None:
         train_pieces(domain, pieces_path())
     answers = folder() / "answers.npz"
     if not answers.exists():
-        tokenise_answers(domain.answers(), answers, _encoder())
+        tokenise_answers(domain.answers(), answers, encode)
     questions, done = set(domain.questions()), tokenised(folder())
     asked = [u for u in spoken() if u.text in questions]
     first = len(shards(folder()))

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
-from aqaa.models.bundle import GROUP_TOKENS, TOKENIZER_RATE, VOCODER_RATE
-from aqaa.models.recipe.decoder.clips import ANSWER_KEEP, ANSWER_TAIL, EncodeAll, as_answer, ends
+from aqaa.models.bundle import GROUP_SECONDS, GROUP_TOKENS, TOKENIZER_RATE, VOCODER_RATE
+from aqaa.models.recipe.decoder.clips import ANSWER_KEEP, ANSWER_TAIL, Encode, as_answer, ends
 from aqaa.models.recipe.domain.load import load_domain
 from aqaa.models.recipe.speech.cache import Utterance, say
 from aqaa.models.recipe.speech.pitch import f0_track
@@ -96,7 +96,8 @@ def record(text: str) -> Measured:
     cut = soxr.resample(heard, rate, VOCODER_RATE)[
         round(first * VOCODER_RATE) : round(last * VOCODER_RATE)
     ]
-    wave = np.pad(cut, (0, round(ANSWER_TAIL * VOCODER_RATE)))
+    # The last group of tokens is whole, whatever is said in it, and must have its frames too.
+    wave = np.pad(cut, (0, round((ANSWER_TAIL + GROUP_SECONDS) * VOCODER_RATE)))
     wave = np.ascontiguousarray(wave[: len(wave) // HOP * HOP], dtype=np.float32)
     others = [name for name in VOICES if name != TEACHER]
     return {name: _measure(w) for name, w in ({TEACHER: wave} | voiced(wave, others)).items()}
@@ -108,14 +109,14 @@ def _measure(wave: Wave) -> tuple[NDArray[np.float32], ...]:
     return wave, mel.numpy(), f0_track(sound, HOP).numpy()
 
 
-def load_corpus(cache: Path, encode_all: EncodeAll, processes: int = 2) -> Corpus:
+def load_corpus(cache: Path, encode: Encode, processes: int = 2) -> Corpus:
     """All sentences, made once for these texts and voices, and kept in the file `cache`."""
     training, judged = script()
     texts = training + judged
     wanted = {"texts": texts, "voices": {n: asdict(v) for n, v in VOICES.items()}}
     kept = torch.load(cache, weights_only=True) if cache.exists() else {}
     if {name: kept.get(name) for name in wanted} != wanted:
-        kept = wanted | {"rows": _rows(texts, encode_all, processes)}
+        kept = wanted | {"rows": _rows(texts, encode, processes)}
         cache.parent.mkdir(parents=True, exist_ok=True)
         torch.save(kept, cache)
     made = [
@@ -125,9 +126,9 @@ def load_corpus(cache: Path, encode_all: EncodeAll, processes: int = 2) -> Corpu
     return Corpus(made[: len(training)], made[len(training) :])
 
 
-def _rows(texts: list[str], encode_all: EncodeAll, processes: int) -> list[dict[str, Any]]:
+def _rows(texts: list[str], encode: Encode, processes: int) -> list[dict[str, Any]]:
     """What `load_corpus` keeps of every text: tokens of whole groups, and the voices."""
-    tokens = encode_all([as_answer(Utterance(text, TEACHER)) for text in texts])
+    tokens = [encode(as_answer(Utterance(text, TEACHER))) for text in track(texts, "tokenising")]
     with multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (1,)) as pool:
         recorded = list(track(pool.imap(record, texts), "recording", total=len(texts)))
     rows = []

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor, nn
 
-from aqaa.models.recipe.decoder.prepare import codebooks, encode_all
+from aqaa.models.recipe.decoder.prepare import codebooks, encode
 from aqaa.models.recipe.evaluate.judges import Listener, word_errors
 from aqaa.models.recipe.speech.voices import TEACHER
 from aqaa.models.recipe.training import Rates
@@ -56,7 +56,7 @@ class Recipe:
 
     def corpus(self) -> Corpus:
         """All sentences, recorded once; the bundle's tokenizers hear them."""
-        return load_corpus(self.folder / "corpus.pt", encode_all)
+        return load_corpus(self.folder / "corpus.pt", encode)
 
     def flow(self, name: str = "drilled") -> Flow:
         """The flow of checkpoint `name`.pt, ready for inference."""
