@@ -64,7 +64,7 @@ class Sampler:
         for dialogue in domain.dialogues:
             self._by_dialogue[dialogue.name].append(dialogue)
         # What is asked briefly: a fact, or a dialogue up to some turn of it.
-        self._openings = [(fact,) for fact in domain.facts]
+        self._openings: list[tuple[Fact, ...]] = [(fact,) for fact in domain.facts]
         self._opening_weights = [*self._weights]
         for dialogue in domain.dialogues:
             weight = SINGLE_WEIGHT / len(self._by_dialogue[dialogue.name]) ** 0.5
@@ -77,7 +77,8 @@ class Sampler:
         """One conversation."""
         talk = self.layout.start()
         if self.rng.random() < self.mix.brief:
-            ((*before, last),) = self.rng.choices(self._openings, self._opening_weights)
+            (opening,) = self.rng.choices(self._openings, self._opening_weights)
+            *before, last = opening
             for turn in before:
                 self._turn(talk, turn)
             self._ask(talk, self.rng.choice(last.ask), self.mix.brief_written)
