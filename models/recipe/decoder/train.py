@@ -47,8 +47,17 @@ class Training:
     kept: float = 0.0  # share of the weights that it began with in those that are saved
 
 
-# After the run proper: gently, on what was said shortly, for hearing through noise.
-CLOSING = Training(minutes=12.0, muon_rate=0.006, adam_rate=1e-3, decay_from=0.3, seed=7, kept=0.5)
+# After the run proper: gently, on what was said shortly, for hearing through noise. No ear is
+# trained: a saved decoder has none, and one begun anew would only disturb what is there.
+CLOSING = Training(
+    minutes=12.0,
+    muon_rate=0.006,
+    adam_rate=1e-3,
+    decay_from=0.3,
+    ear_weight=0.0,
+    seed=7,
+    kept=0.5,
+)
 
 
 @dataclass
