@@ -30,7 +30,8 @@ class Seams:
     at_joins: NDArray[np.float32]  # log-mel distance of every frame near a join
     elsewhere: NDArray[np.float32]
     tail: NDArray[np.float32]  # of the last 40 ms
-    join_jumps: NDArray[np.float32]  # |x[n] - x[n-1]| where n begins a piece
+    joins: NDArray[np.int64]  # the sample that begins a piece
+    join_jumps: NDArray[np.float32]  # |x[n] - x[n-1]| there
     rare_jump: float  # 99.9th percentile of the other jumps
     lengths: tuple[int, int]
 
@@ -57,7 +58,8 @@ def compare(pieces: Sequence[Sound], whole: Sound, mel: MelConfig) -> Seams:
         distance[near],
         distance[~near & ~tail],
         distance[tail],
-        jumps[at_join],
+        joins,
+        jumps[joins - 1],
         float(np.percentile(jumps[~at_join], RARE)),
         (len(streamed), len(whole)),
     )
