@@ -35,6 +35,11 @@ class Seams:
     rare_jump: float  # 99.9th percentile of the other jumps
     lengths: tuple[int, int]
 
+    @property
+    def clicks(self) -> NDArray[np.bool_]:
+        """Which joins have a jump that is rare elsewhere."""
+        return self.join_jumps > self.rare_jump
+
 
 def compare(pieces: Sequence[Sound], whole: Sound, mel: MelConfig) -> Seams:
     """Measure `pieces`, a stream's output in order, against `whole`."""
@@ -95,7 +100,7 @@ class Report:
     @property
     def clicks(self) -> int:
         """Joins whose jump exceeds the 99.9th percentile of the jumps elsewhere."""
-        return sum(int((one.join_jumps > one.rare_jump).sum()) for one in self.seams)
+        return sum(int(one.clicks.sum()) for one in self.seams)
 
     @property
     def joins(self) -> int:

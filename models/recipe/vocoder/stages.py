@@ -124,13 +124,13 @@ def drill_stage(recipe: Recipe) -> None:
 def tune_stage(recipe: Recipe) -> None:
     """The generator, its f0 predictor first, goes on with the flow's mels of the corpus."""
     flow, hift = recipe.flow(), recipe.first_hift()
-    heard = []
+    pitches, sounds = [], []
     for sentence in track(recipe.corpus().training, "rendering"):
-        for voice, recorded in sentence.voices.items():
-            heard.append((_mel(flow, sentence.tokens, voice), recorded))
-    pairs = [(mel[:, : len(r.f0)], r.f0[: mel.shape[1]]) for mel, r in heard]
-    train_f0(hift, pairs, F0_TUNE_STEPS, recipe.folder / "f0_tuned.pt", TUNE_RATES)
-    sounds = [(mel[:, : len(r.f0)], r.wave[: HOP * mel.shape[1]]) for mel, r in heard]
+        for voice, heard in sentence.voices.items():
+            mel = _mel(flow, sentence.tokens, voice)[:, : heard.mel.shape[1]]
+            pitches.append((mel, heard.f0[: mel.shape[1]]))
+            sounds.append((mel, heard.wave[: HOP * mel.shape[1]]))
+    train_f0(hift, pitches, F0_TUNE_STEPS, recipe.folder / "f0_tuned.pt", TUNE_RATES)
     train_generator(hift, sounds, TUNE_STEPS, recipe.folder / "tuned.pt", TUNE_RATES)
 
 
