@@ -19,12 +19,15 @@ from aqaa.models.recipe.decoder.corpus import (
 )
 from aqaa.models.recipe.decoder.layout import Layout, weave
 from aqaa.models.recipe.decoder.model import Decoder, DecoderConfig, save_decoder
+from aqaa.models.recipe.decoder.renderings import choose, clearest, renderings
 from aqaa.models.recipe.decoder.sampler import BRIEF, ROLES, Mix, Sampler, courses
 from aqaa.models.recipe.decoder.text import PIECES, Pieces, train_pieces
 from aqaa.models.recipe.decoder.train import between, losses, make_batch
 from aqaa.models.recipe.domain.load import Domain, load_domain
 from aqaa.models.recipe.evaluate.pipeline import is_legal
 from aqaa.models.recipe.optimiser import orthogonalise
+from aqaa.models.recipe.speech.cache import Utterance
+from aqaa.models.recipe.speech.voices import TEACHER
 from aqaa.server.conversation.prompt import AssistantTurn, PromptBuilder, UserTurn
 from aqaa.server.conversation.response import AudioGroup, End, Malformed, ResponseParser, TextDelta
 from aqaa.server.engine.step1 import Step1
@@ -188,6 +191,57 @@ def test_a_tempo_changes_the_length_and_keeps_the_phase(style: str, longer: floa
     assert (np.diff(other[:, 0].astype(int)) >= 0).all()
 
 
+def test_a_sentence_that_is_heard_right_is_said_as_it_stands() -> None:
+    assert clearest("Ice is cold.", hear=lambda said: "ice is cold") == Utterance(
+        "Ice is cold.", TEACHER
+    )
+
+
+def test_a_misheard_sentence_is_said_as_fast_as_it_is_heard_right() -> None:
+    def hear(said: Utterance) -> str:
+        return "ice is cold" if said.rate <= 0.9 else "ISIS cold"
+
+    assert clearest("Ice is cold.", hear) == Utterance("Ice is cold.", TEACHER, 0.9)
+
+
+def test_a_sentence_misheard_at_every_speed_gets_a_breath_where_it_helps() -> None:
+    def hear(said: Utterance) -> str:
+        return "ice is cold" if said.text.startswith("Ice, ") else "ISIS cold"
+
+    assert clearest("Ice is cold.", hear) == Utterance("Ice, is cold.", TEACHER)
+
+
+def test_of_renderings_that_are_all_misheard_the_least_wrong_is_taken() -> None:
+    def hear(said: Utterance) -> str:
+        return "ice was cold" if said.rate == 1.1 else "ISIS cold"
+
+    assert clearest("Ice is cold.", hear) == Utterance("Ice is cold.", TEACHER, 1.1)
+
+
+def test_a_breath_is_never_taken_where_there_is_one_already() -> None:
+    texts = [said.text for said in renderings("Yes, it is.")]
+
+    assert not any(",," in text for text in texts)
+    assert "Yes, it, is." in texts
+
+
+def test_a_chosen_rendering_is_kept_and_not_listened_to_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AQAA_NANO_WORK", str(tmp_path))
+    listened = []
+
+    def hear(said: Utterance) -> str:
+        listened.append(said.text)
+        return said.text
+
+    first = choose(["One.", "Two."], hear)
+    again = choose(["Two.", "Three."], hear)
+
+    assert listened == ["One.", "Two.", "Three."]
+    assert again == {"Two.": first["Two."], "Three.": Utterance("Three.", TEACHER)}
+
+
 def test_roughened_codes_stay_in_their_codebook() -> None:
     rough = roughen(np.array(SPEECH, np.uint16), random.Random(0), 1.0)
     assert [token < 1024 for token in rough] == [token < 1024 for token in SPEECH]
@@ -214,12 +268,21 @@ def test_padding_changes_no_loss(sampler: Sampler) -> None:
     torch.manual_seed(0)
     model = Decoder(DecoderConfig(6144, 64, 96, 2, 2, 2), letters=28, ear_layer=1)
     talks = sorted((sampler.talk() for _ in range(2)), key=lambda talk: len(talk.ids))
-    alone = [losses(model, make_batch([talk], pad=0)) for talk in talks]
-    both, both_ear, _ = losses(model, make_batch(talks, pad=0))
+    alone = [losses(model, make_batch([talk], pad=0), ear_weight=0.0) for talk in talks]
+    both, _ = losses(model, make_batch(talks, pad=0), ear_weight=0.0)
     weights = [sum(talk.weights) for talk in talks]
-    expected = sum(w * loss for w, (loss, _, _) in zip(weights, alone, strict=True)) / sum(weights)
+    expected = sum(w * loss for w, (loss, _) in zip(weights, alone, strict=True)) / sum(weights)
     torch.testing.assert_close(both, expected)
-    assert torch.isfinite(both_ear)
+
+
+def test_what_the_ear_misspells_is_added_to_the_loss_by_its_weight(sampler: Sampler) -> None:
+    torch.manual_seed(0)
+    model = Decoder(DecoderConfig(6144, 64, 96, 2, 2, 2), letters=28, ear_layer=1)
+    batch = make_batch([sampler.talk() for _ in range(4)], pad=0)
+    deaf, _ = losses(model, batch, ear_weight=0.0)
+    half, report = losses(model, batch, ear_weight=0.5)
+    assert report["ear"] > 0
+    torch.testing.assert_close(half - deaf, torch.tensor(0.5 * report["ear"]))
 
 
 @pytest.mark.parametrize(("heads", "groups"), [(2, 1), (6, 2)])

@@ -14,7 +14,9 @@ from torch import nn
 
 from aqaa.models.bundle import GROUP_TOKENS, LINGUISTIC_CODES
 from aqaa.models.recipe.domain.load import load_domain
+from aqaa.models.recipe.speech.cache import Utterance
 from aqaa.models.recipe.speech.pitch import f0_track
+from aqaa.models.recipe.speech.voices import TEACHER
 from aqaa.models.recipe.training import cosine_rate, train
 from aqaa.models.recipe.vocoder import corpus, train_flow, train_hift, voicing
 from aqaa.models.recipe.vocoder.corpus import JUDGED, Corpus, Rendition, Sentence, script
@@ -53,25 +55,36 @@ def sentence(groups: int = 10, text: str = "Mars is red.") -> Sentence:
     return Sentence(text, torch.tensor(codes(groups)), voices)
 
 
-def test_a_kept_corpus_is_used_again_until_its_texts_change(
+def test_a_kept_corpus_is_used_again_until_its_texts_or_their_renderings_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded = []
 
-    def rows(texts: list[str], *_: object) -> list[dict[str, object]]:
-        recorded.append(texts)
-        return [{"tokens": torch.tensor(codes(2)), "voices": []} for _ in texts]
+    def rows(said: list[Utterance], *_: object) -> list[dict[str, object]]:
+        recorded.append([utterance.text for utterance in said])
+        return [{"tokens": torch.tensor(codes(2)), "voices": []} for _ in said]
+
+    def corpus_of(training: list[str], clear: dict[str, Utterance]) -> Corpus:
+        monkeypatch.setattr(corpus, "script", lambda: (training, ["Two."]))
+        monkeypatch.setattr(corpus, "choose", lambda texts: clear)
+        return corpus.load_corpus(tmp_path / "corpus.pt", encode=lambda wave: [])
 
     monkeypatch.setattr(corpus, "_rows", rows)
-    monkeypatch.setattr(corpus, "script", lambda: (["One."], ["Two."]))
-    first = corpus.load_corpus(tmp_path / "corpus.pt", encode=lambda wave: [])
-    again = corpus.load_corpus(tmp_path / "corpus.pt", encode=lambda wave: [])
-    monkeypatch.setattr(corpus, "script", lambda: (["One.", "Three."], ["Two."]))
-    then = corpus.load_corpus(tmp_path / "corpus.pt", encode=lambda wave: [])
+    first = corpus_of(["One."], {})
+    again = corpus_of(["One."], {})
+    then = corpus_of(["One.", "Three eggs."], {})
+    clearer = corpus_of(
+        ["One.", "Three eggs."], {"Three eggs.": Utterance("Three, eggs.", TEACHER)}
+    )
 
-    assert recorded == [["One.", "Two."], ["One.", "Three.", "Two."]]
+    assert recorded == [
+        ["One.", "Two."],
+        ["One.", "Three eggs.", "Two."],
+        ["One.", "Three, eggs.", "Two."],
+    ]
     assert [s.text for s in again.training] == [s.text for s in first.training] == ["One."]
-    assert [s.text for s in then.training] == ["One.", "Three."]
+    texts = ["One.", "Three eggs."]
+    assert [s.text for s in then.training] == [s.text for s in clearer.training] == texts
 
 
 def test_every_answer_of_the_domain_is_trained_on_and_what_is_judged_is_not() -> None:

@@ -6,7 +6,7 @@ import json
 import random
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from aqaa.models.recipe.domain.load import Style
 from aqaa.models.recipe.speech.augment import RATE, add_noise, change_speed, distort
 from aqaa.models.recipe.speech.cache import Utterance
 from aqaa.models.recipe.speech.store import hear
-from aqaa.models.recipe.speech.voices import TEACHER, Wave
+from aqaa.models.recipe.speech.voices import Wave
 
 Tokens = NDArray[np.uint16]
 Encode = Callable[[Wave], Sequence[int]]  # 16 kHz wave -> audio tokens in whole groups
@@ -115,14 +115,14 @@ def as_answer(utterance: Utterance) -> Wave:
     return np.pad(trim(hear(utterance), ANSWER_KEEP), (0, int(ANSWER_TAIL * RATE)))
 
 
-def tokenise_answers(answers: Sequence[str], path: Path, encode: Encode) -> None:
-    """Writes every answer as the teacher says it, and its slow and fast renderings.
+def tokenise_answers(answers: Mapping[str, Utterance], path: Path, encode: Encode) -> None:
+    """Writes every answer as the teacher says it, and the slow and the fast of it.
 
     A mood is a voice of the vocoder's: its tokens are the plain ones.
     """
     rows: list[tuple[str, str, Sequence[int] | Tokens]] = []
-    for text in answers:
-        plain = np.asarray(encode(as_answer(Utterance(text, TEACHER))), np.uint16)
+    for text, said in answers.items():
+        plain = np.asarray(encode(as_answer(said)), np.uint16)
         rows.append((text, "plain", plain))
         rows += [(text, style, stretch(plain, style)) for style in STRETCH]
     save(rows, path)

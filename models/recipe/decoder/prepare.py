@@ -24,6 +24,7 @@ from aqaa.models.recipe.decoder.clips import (
     tokenise_questions,
     tokenised,
 )
+from aqaa.models.recipe.decoder.renderings import choose
 from aqaa.models.recipe.decoder.text import train_pieces
 from aqaa.models.recipe.domain.load import load_domain
 from aqaa.models.recipe.hearing import Hearing
@@ -91,7 +92,7 @@ def prepare(processes: int) -> None:
         train_pieces(domain, pieces_path())
     answers = folder() / "answers.npz"
     if not answers.exists():
-        tokenise_answers(domain.answers(), answers, encode)
+        tokenise_answers(choose(domain.answers()), answers, encode)
     questions, done = set(domain.questions()), tokenised(folder())
     asked = [u for u in spoken() if u.text in questions]
     first = len(shards(folder()))

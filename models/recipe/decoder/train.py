@@ -121,20 +121,14 @@ def batches(sampler: Sampler, budget: int, pad: int) -> Iterator[Batch]:
             yield make_batch(group, pad)
 
 
-def losses(model: Decoder, batch: Batch) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """The answer's loss, the ear's loss, and what to report."""
+def losses(model: Decoder, batch: Batch, ear_weight: float) -> tuple[Tensor, dict[str, float]]:
+    """The answer's loss and `ear_weight` times the ear's, and what to report."""
     with mixed():
         hidden, heard = model.hidden(batch.ids, model.attention_bias(batch.ids.shape[1]))
         logits = model.lm_head(hidden.flatten(0, 1)[batch.places])
     logits = logits.float()
     each = F.cross_entropy(logits, batch.targets, reduction="none")
     loss = (each * batch.weights).sum() / batch.weights.sum()
-    ear = torch.zeros(())
-    if len(batch.heard):
-        scores = model.ear(heard.flatten(0, 1)[batch.heard]).log_softmax(-1).transpose(0, 1)
-        lengths = batch.heard_lengths, batch.letter_lengths
-        ear = F.ctc_loss(scores, batch.letters, *lengths, reduction="sum", zero_infinity=True)
-        ear = ear / batch.letter_lengths.sum()
     with torch.no_grad():
         text = batch.weights > 1
         right = (logits.argmax(-1) == batch.targets).float()
@@ -143,9 +137,15 @@ def losses(model: Decoder, batch: Batch) -> tuple[Tensor, Tensor, dict[str, floa
             "audio": float(each[~text].mean()),
             "text right": float(right[text].mean()),
             "audio right": float(right[~text].mean()),
-            "ear": float(ear),
         }
-    return loss, ear, report
+    if ear_weight and len(batch.heard):
+        scores = model.ear(heard.flatten(0, 1)[batch.heard]).log_softmax(-1).transpose(0, 1)
+        lengths = batch.heard_lengths, batch.letter_lengths
+        ear = F.ctc_loss(scores, batch.letters, *lengths, reduction="sum", zero_infinity=True)
+        ear = ear / batch.letter_lengths.sum()
+        loss = loss + ear_weight * ear
+        report["ear"] = ear.item()
+    return loss, report
 
 
 class Trainer:
@@ -176,9 +176,9 @@ class Trainer:
     def step(self, batch: Batch) -> dict[str, float]:
         """One update; the losses before it."""
         began = time.monotonic()
-        loss, ear, report = losses(self.model, batch)
+        loss, report = losses(self.model, batch, self.settings.ear_weight)
         self.model.zero_grad()
-        (loss + self.settings.ear_weight * ear).backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step(self.rate())
         keep = min(self.settings.average, (self.steps + 1) / (self.steps + 10))
         with torch.no_grad():

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from aqaa.models.bundle import GROUP_SECONDS, GROUP_TOKENS, TOKENIZER_RATE, VOCODER_RATE
 from aqaa.models.recipe.decoder.clips import ANSWER_KEEP, ANSWER_TAIL, Encode, as_answer, ends
+from aqaa.models.recipe.decoder.renderings import choose
 from aqaa.models.recipe.domain.load import load_domain
 from aqaa.models.recipe.speech.cache import Utterance, say
 from aqaa.models.recipe.speech.pitch import f0_track
@@ -86,12 +87,12 @@ def script(seed: int = 0) -> tuple[list[str], list[str]]:
     return [*RICH, *domain.answers(), *questions[:QUESTIONS]], questions[QUESTIONS:]
 
 
-def record(text: str) -> Measured:
-    """Say `text` (through the speech cache) just as the decoder's answers are, in every voice.
+def record(utterance: Utterance) -> Measured:
+    """The utterance (through the speech cache) just as the decoder's answers are, in every voice.
 
     Arrays, not tensors: they go from process to process without a file descriptor each.
     """
-    heard, rate = say(Utterance(text, TEACHER))
+    heard, rate = say(utterance)
     first, last = ends(soxr.resample(heard, rate, TOKENIZER_RATE), ANSWER_KEEP)
     cut = soxr.resample(heard, rate, VOCODER_RATE)[
         round(first * VOCODER_RATE) : round(last * VOCODER_RATE)
@@ -110,13 +111,18 @@ def _measure(wave: Wave) -> tuple[NDArray[np.float32], ...]:
 
 
 def load_corpus(cache: Path, encode: Encode, processes: int = 2) -> Corpus:
-    """All sentences, made once for these texts and voices, and kept in the file `cache`."""
+    """All sentences, made once for these renderings and voices, and kept in the file `cache`."""
     training, judged = script()
-    texts = training + judged
-    wanted = {"texts": texts, "voices": {n: asdict(v) for n, v in VOICES.items()}}
+    texts, clear = training + judged, choose(load_domain().answers())
+    said = [clear.get(text, Utterance(text, TEACHER)) for text in texts]
+    wanted = {
+        "texts": texts,
+        "said": [tuple(utterance) for utterance in said],
+        "voices": {n: asdict(v) for n, v in VOICES.items()},
+    }
     kept = torch.load(cache, weights_only=True) if cache.exists() else {}
     if {name: kept.get(name) for name in wanted} != wanted:
-        kept = wanted | {"rows": _rows(texts, encode, processes)}
+        kept = wanted | {"rows": _rows(said, encode, processes)}
         cache.parent.mkdir(parents=True, exist_ok=True)
         torch.save(kept, cache)
     made = [
@@ -126,11 +132,11 @@ def load_corpus(cache: Path, encode: Encode, processes: int = 2) -> Corpus:
     return Corpus(made[: len(training)], made[len(training) :])
 
 
-def _rows(texts: list[str], encode: Encode, processes: int) -> list[dict[str, Any]]:
-    """What `load_corpus` keeps of every text: tokens of whole groups, and the voices."""
-    tokens = [encode(as_answer(Utterance(text, TEACHER))) for text in track(texts, "tokenising")]
+def _rows(said: list[Utterance], encode: Encode, processes: int) -> list[dict[str, Any]]:
+    """What `load_corpus` keeps of every sentence: tokens of whole groups, and the voices."""
+    tokens = [encode(as_answer(utterance)) for utterance in track(said, "tokenising")]
     with multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (1,)) as pool:
-        recorded = list(track(pool.imap(record, texts), "recording", total=len(texts)))
+        recorded = list(track(pool.imap(record, said), "recording", total=len(said)))
     rows = []
     for ids, voices in zip(tokens, recorded, strict=True):
         _, mel, _ = voices[TEACHER]
