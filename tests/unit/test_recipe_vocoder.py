@@ -15,7 +15,7 @@ from torch import nn
 from aqaa.models.bundle import GROUP_TOKENS, LINGUISTIC_CODES
 from aqaa.models.recipe.domain.load import load_domain
 from aqaa.models.recipe.speech.cache import Utterance
-from aqaa.models.recipe.speech.pitch import f0_track
+from aqaa.models.recipe.speech.pitch import f0_track, in_step
 from aqaa.models.recipe.speech.voices import TEACHER
 from aqaa.models.recipe.training import cosine_rate, train
 from aqaa.models.recipe.vocoder import corpus, train_flow, train_hift, voicing
@@ -301,6 +301,22 @@ def test_the_pitch_of_a_voice_rich_in_harmonics_is_found_and_silence_has_none(he
     assert (inside - hertz).abs().max() < 0.02 * hertz
     assert (track[:12] == 0).all()
     assert (track[-12:] == 0).all()
+
+
+def test_a_source_in_step_has_its_cycles_where_the_recording_has_them() -> None:
+    hop, frames, hertz = 256, 80, 110.0
+    cycles = 0.3 + hertz * torch.arange(hop * frames, dtype=torch.float64) / 22_050
+    voice = sum(torch.cos(2 * torch.pi * k * cycles) / k for k in range(1, 12)) * 0.1
+    f0 = torch.full((frames,), 1.03 * hertz)  # a pitch track that is 3 % out
+    f0[:10] = f0[40:50] = 0.0
+
+    bent, begins = in_step(voice.float(), f0)
+
+    for some in (slice(18, 38), slice(58, 78)):  # a few frames after each onset
+        behind = (begins[some] - cycles[::hop][some] + 0.5) % 1.0 - 0.5
+        assert behind.abs().max() < 0.08
+        assert (bent[some] / hertz - 1).abs().max() < 0.005
+    assert (bent[40:50] == 0).all()
 
 
 def test_noise_has_no_pitch() -> None:

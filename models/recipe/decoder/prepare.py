@@ -85,14 +85,12 @@ def _shard(job: tuple[Sequence[Utterance], Path, float]) -> None:
 
 
 def prepare(processes: int) -> None:
-    """Makes what is missing: pieces, answers, shards of questions spoken since the last call."""
+    """Makes pieces if they are missing, the answers, and shards of questions spoken since."""
     domain = load_domain()
     folder().mkdir(parents=True, exist_ok=True)
     if not pieces_path().exists():
         train_pieces(domain, pieces_path())
-    answers = folder() / "answers.npz"
-    if not answers.exists():
-        tokenise_answers(choose(domain.answers()), answers, encode)
+    tokenise_answers(choose(domain.answers()), folder() / "answers.npz", encode)
     questions, done = set(domain.questions()), tokenised(folder())
     asked = [u for u in spoken() if u.text in questions]
     first = len(shards(folder()))

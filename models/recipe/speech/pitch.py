@@ -19,6 +19,8 @@ PERIODIC = 0.5  # share of a frame's energy that must repeat after a period
 EARLIEST = 0.87  # the first peak so near to the best is the period, later ones its multiples
 FLOOR = 3e-3  # RMS below which nothing is voiced
 SHORTEST = 4  # frames; shorter voiced runs are taken for chance
+STEP_WINDOW = 661  # samples, 30 ms: over these the fundamental's phase is measured
+PULL, BEND = 0.5, 0.12  # of a phase error made good in a frame; share that the f0 may move for it
 
 
 def f0_track(wave: Tensor, hop: int = 256) -> Tensor:
@@ -47,6 +49,47 @@ def f0_track(wave: Tensor, hop: int = 256) -> Tensor:
     f0 = VOCODER_RATE / _between(repeat, lag)
     f0 = torch.where((best[:, 0] > PERIODIC) & loud, f0, torch.zeros_like(f0))
     return _tidy(f0)
+
+
+def in_step(wave: Tensor, f0: Tensor) -> tuple[Tensor, Tensor]:
+    """A pitch in step with a recording: what follows it has the recording's pulses in their places.
+
+    A phase-locked loop on the fundamental, which is measured by demodulation at `f0`. The phase
+    stands still where there is no voice, and is in step a few frames after each onset.
+
+    Args:
+        wave: float32 [hop T], 22 050 Hz.
+        f0: float32 [T], Hz, 0 where unvoiced; see `f0_track`.
+
+    Returns:
+        `f0` bent by `BEND` at most, float32 [T], and the cycles in [0, 1) at the beginning of each
+        frame, float32 [T].
+    """
+    hop = len(wave) // len(f0)
+    true = _fundamental(wave.double(), f0.double(), hop)
+    bent, cycles, now = torch.zeros(len(f0)), torch.zeros(len(f0)), float(true[0])
+    for i, hertz in enumerate(f0.tolist()):
+        cycles[i] = now % 1.0
+        if not hertz:
+            continue
+        turns = hertz * hop / VOCODER_RATE
+        behind = (float(true[i + 1]) - (now + turns) + 0.5) % 1.0 - 0.5
+        turns += min(max(PULL * behind, -BEND * turns), BEND * turns)
+        bent[i] = turns * VOCODER_RATE / hop
+        now += turns
+    return bent, cycles
+
+
+def _fundamental(wave: Tensor, f0: Tensor, hop: int) -> Tensor:
+    """Cycles of the fundamental at the edges of the frames, [T + 1], whole cycles aside."""
+    voiced = torch.where(f0 > 0, torch.arange(len(f0)), -1).cummax(0).values.clamp(min=0)
+    held = f0[voiced].clamp(min=LOWEST)
+    theta = functional.pad((held.repeat_interleave(hop) / VOCODER_RATE).cumsum(0), (1, 0))
+    base = torch.polar(functional.pad(wave, (1, 0)), -2 * torch.pi * theta)
+    window = torch.hann_window(STEP_WINDOW, periodic=False, dtype=torch.float64)[None, None]
+    parts = torch.stack([base.real, base.imag])[:, None]
+    real, imag = functional.conv1d(parts, window, stride=hop, padding=STEP_WINDOW // 2)[:, 0]
+    return theta[::hop] + torch.atan2(imag, real) / (2 * torch.pi)
 
 
 def _between(curve: Tensor, at: Tensor) -> Tensor:

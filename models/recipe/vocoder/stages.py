@@ -37,7 +37,7 @@ from aqaa.vocoder.hift import Hift
 from aqaa.vocoder.loading import load_flow, load_hift
 
 log = logging.getLogger(__name__)
-F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS = 800, 1300, 1500, 13_000
+F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS = 800, 9000, 1500, 13_000
 DRILL_STEPS, F0_TUNE_STEPS, TUNE_STEPS = 6000, 1200, 6000
 DRILL_RATES = Rates(peak=5e-4, muon=0.005)
 MISHEARD = 4.0  # how much oftener the flow drills a sentence that was not heard right
@@ -90,7 +90,8 @@ def hift_stage(recipe: Recipe) -> None:
     model = Hift(settings().hift)
     begin_f0(model)
     train_f0(model, [(r.mel, r.f0) for r in heard], F0_STEPS, recipe.folder / "f0.pt")
-    train_generator(model, [(r.mel, r.wave) for r in heard], HIFT_STEPS, recipe.folder / "hift.pt")
+    sounds = [(r.mel, r.f0, r.wave) for r in heard]
+    train_generator(model, sounds, HIFT_STEPS, recipe.folder / "hift.pt")
 
 
 def flow_stage(recipe: Recipe) -> None:
@@ -124,12 +125,13 @@ def drill_stage(recipe: Recipe) -> None:
 def tune_stage(recipe: Recipe) -> None:
     """The generator, its f0 predictor first, goes on with the flow's mels of the corpus."""
     flow, hift = recipe.flow(), recipe.first_hift()
-    pitches, sounds = [], []
+    sounds = []
     for sentence in track(recipe.corpus().training, "rendering"):
         for voice, heard in sentence.voices.items():
             mel = _mel(flow, sentence.tokens, voice)[:, : heard.mel.shape[1]]
-            pitches.append((mel, heard.f0[: mel.shape[1]]))
-            sounds.append((mel, heard.wave[: HOP * mel.shape[1]]))
+            frames = mel.shape[1]
+            sounds.append((mel, heard.f0[:frames], heard.wave[: HOP * frames]))
+    pitches = [(mel, f0) for mel, f0, _ in sounds]
     train_f0(hift, pitches, F0_TUNE_STEPS, recipe.folder / "f0_tuned.pt", TUNE_RATES)
     train_generator(hift, sounds, TUNE_STEPS, recipe.folder / "tuned.pt", TUNE_RATES)
 
@@ -172,7 +174,7 @@ def _mel(flow: Flow, tokens: Tensor, voice: str) -> Tensor:
 
 @torch.inference_mode()
 def _sound(hift: Hift, mel: Tensor) -> NDArray[np.float32]:
-    wave: NDArray[np.float32] = speak(hift, mel[None], hift.f0(mel[None]))[0].numpy()
+    wave: NDArray[np.float32] = speak(hift, mel[None])[0].numpy()
     return wave
 
 

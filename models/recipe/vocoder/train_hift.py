@@ -1,4 +1,4 @@
-"""Mel to wave: first the f0 predictor alone, then the generator on the f0 that it predicts.
+"""Mel to wave: first the f0 predictor alone, then the generator on the pitch of the recordings.
 
 Only reconstruction losses (15 x mel L1 + 5 x multi-resolution STFT): adversaries did not help a
 generator of this size within minutes of training.
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from aqaa.models.recipe.precision import mixed
+from aqaa.models.recipe.speech.pitch import in_step
 from aqaa.models.recipe.training import USUAL, Losses, Rates, train
 from aqaa.models.recipe.vocoder.settings import HOP, settings
 from aqaa.vocoder.hift import Hift
@@ -59,27 +61,38 @@ def train_f0(
 
 def train_generator(
     hift: Hift,
-    pairs: list[tuple[Tensor, Tensor]],
+    triples: list[tuple[Tensor, Tensor, Tensor]],
     steps: int,
     checkpoint: Path,
     rates: Rates = USUAL,
 ) -> None:
     """Fit everything but the f0 predictor.
 
+    The source keeps step with the recording (`in_step`): only then does a generator that follows
+    it have the smaller loss. With a predicted pitch, or pulses anywhere, low voices lose theirs.
+
     Args:
-        pairs: mel float32 [80, T] as it will be given to the generator, and the wave [256 T] that
-            belongs to it.
+        hift: trained in place.
+        triples: mel float32 [80, T] as it will be given to the generator, the f0 track [T] and the
+            wave [256 T] that belong to it.
+        steps: see `train`.
+        checkpoint: see `train`.
         rates: see `Rates`.
     """
     mels = settings().feat_extractor
     hift.f0_predictor.requires_grad_(False)
-    with torch.no_grad():
-        rows = [(torch.cat([mel, hift.f0(mel[None])]), wave.view(-1, HOP).T) for mel, wave in pairs]
+    rows = [
+        (torch.cat([mel, torch.stack(in_step(wave, f0))]), wave.view(-1, HOP).T)
+        for mel, f0, wave in triples
+    ]
 
     def losses(step: int) -> Losses:
         given, columns = _crops(rows, BATCH, FRAMES)
         wanted = columns.transpose(1, 2).flatten(1)
-        made = speak(hift, given[:, :-1], given[:, -1])
+        source = _excite(hift, given[:, -2], given[:, -1, 0])
+        with mixed():
+            magnitude, phase = hift.spectrum(given[:, :-2], source)
+        made = hift.synthesise(magnitude.float(), phase.float())
         return {
             "mel": MEL_WEIGHT * functional.l1_loss(log_mel(made, mels), log_mel(wanted, mels)),
             "stft": STFT_WEIGHT * spectral_loss(made, wanted),
@@ -89,14 +102,19 @@ def train_generator(
     hift.f0_predictor.requires_grad_(True)
 
 
-def speak(hift: Hift, mel: Tensor, f0: Tensor) -> Tensor:
-    """Wave float32 [B, 256 T] of mel [B, 80, T] and f0 [B, T], from random phases and noise."""
-    batch, harmonics = len(mel), hift.config.nb_harmonics + 1
+def speak(hift: Hift, mel: Tensor) -> Tensor:
+    """Wave float32 [B, 256 T] of mel [B, 80, T], at the pitch that the model hears in it."""
+    return hift.decode(mel, _excite(hift, hift.f0(mel), torch.zeros(len(mel))))
+
+
+def _excite(hift: Hift, f0: Tensor, cycles: Tensor) -> Tensor:
+    """The source [B, 1, 256 T] of f0 [B, T] whose fundamental begins at `cycles` [B]."""
+    batch, harmonics = len(f0), hift.config.nb_harmonics + 1
     offsets = (torch.rand(batch, harmonics) * 2 - 1) * math.pi
     offsets[:, 0] = 0.0
-    noise = torch.randn(batch, harmonics, HOP * mel.shape[-1])
-    source, _ = hift.source(f0, torch.rand(batch, dtype=torch.float64), offsets, noise)
-    return hift.decode(mel, source)
+    noise = torch.randn(batch, harmonics, HOP * f0.shape[-1])
+    source, _ = hift.source(f0, cycles.double(), offsets, noise)
+    return source
 
 
 def spectral_loss(made: Tensor, wanted: Tensor) -> Tensor:
