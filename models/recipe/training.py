@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from aqaa.models.recipe.optimiser import Optimiser
 
 log = logging.getLogger(__name__)
+Network = TypeVar("Network", bound=nn.Module)
 Losses = dict[str, Tensor]  # name -> scalar, already weighted; their sum is minimised
 SAVE_EVERY = 200  # steps
 
@@ -105,6 +108,19 @@ def train(
                 found = f", errors {errors(done)}" if errors else ""
                 log.info("%s step %d/%d: %s%s", name, done, steps, line, found)
     model.eval()
+
+
+def between(model: Network, other: Network, share: float) -> Network:
+    """A network whose weights are `model`'s but for a `share` of `other`'s.
+
+    Where one was trained on from the other, the middle is better than both (Wortsman et al. 2022,
+    "Robust fine-tuning of zero-shot models").
+    """
+    middle = copy.deepcopy(model)
+    with torch.no_grad():
+        for weight, toward in zip(middle.parameters(), other.parameters(), strict=True):
+            weight.lerp_(toward, share)
+    return middle
 
 
 def _save(checkpoint: Path, model: nn.Module, optimiser: Optimiser, step: int) -> None:

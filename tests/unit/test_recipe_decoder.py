@@ -22,12 +22,13 @@ from aqaa.models.recipe.decoder.model import Decoder, DecoderConfig, save_decode
 from aqaa.models.recipe.decoder.renderings import choose, clearest, renderings
 from aqaa.models.recipe.decoder.sampler import BRIEF, ROLES, Mix, Sampler, courses
 from aqaa.models.recipe.decoder.text import PIECES, Pieces, train_pieces
-from aqaa.models.recipe.decoder.train import between, losses, make_batch
+from aqaa.models.recipe.decoder.train import losses, make_batch
 from aqaa.models.recipe.domain.load import Domain, load_domain
 from aqaa.models.recipe.evaluate.pipeline import is_legal
 from aqaa.models.recipe.optimiser import orthogonalise
 from aqaa.models.recipe.speech.cache import Utterance
 from aqaa.models.recipe.speech.voices import TEACHER
+from aqaa.models.recipe.training import between
 from aqaa.server.conversation.prompt import AssistantTurn, PromptBuilder, UserTurn
 from aqaa.server.conversation.response import AudioGroup, End, Malformed, ResponseParser, TextDelta
 from aqaa.server.engine.step1 import Step1
@@ -240,6 +241,26 @@ def test_a_chosen_rendering_is_kept_and_not_listened_to_again(
 
     assert listened == ["One.", "Two.", "Three."]
     assert again == {"Two.": first["Two."], "Three.": Utterance("Three.", TEACHER)}
+
+
+def test_what_was_chosen_before_an_interruption_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AQAA_NANO_WORK", str(tmp_path))
+    listened = []
+
+    def hear(said: Utterance) -> str:
+        if said.text == "Two." and len(listened) == 1:
+            raise KeyboardInterrupt
+        listened.append(said.text)
+        return said.text
+
+    with pytest.raises(KeyboardInterrupt):
+        choose(["One.", "Two."], hear)
+    listened.append("(again)")
+    choose(["One.", "Two."], hear)
+
+    assert listened == ["One.", "(again)", "Two."]
 
 
 def test_roughened_codes_stay_in_their_codebook() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from itertools import pairwise
@@ -18,11 +19,12 @@ from aqaa.models.recipe.speech.cache import Utterance
 from aqaa.models.recipe.speech.pitch import f0_track, in_step
 from aqaa.models.recipe.speech.voices import TEACHER
 from aqaa.models.recipe.training import cosine_rate, train
-from aqaa.models.recipe.vocoder import corpus, train_flow, train_hift, voicing
+from aqaa.models.recipe.vocoder import corpus, stages, train_flow, train_hift, voicing
 from aqaa.models.recipe.vocoder.corpus import JUDGED, Corpus, Rendition, Sentence, script
 from aqaa.models.recipe.vocoder.pack import PROMPT_GROUPS, pack, pack_voices
 from aqaa.models.recipe.vocoder.pairs import Piece, pieces
 from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, layout, settings
+from aqaa.models.recipe.vocoder.stages import Drill, Recipe
 from aqaa.models.recipe.vocoder.voicing import VOICES
 from aqaa.vocoder.flow import Flow
 from aqaa.vocoder.hift import Hift
@@ -135,16 +137,37 @@ def test_each_voice_is_drawn_as_often_as_its_share_and_tempos_as_theirs() -> Non
     assert stretched == pytest.approx(train_flow.SHARES["joe"] * train_flow.TEMPO_SHARE)
 
 
-def test_a_sentence_under_stress_is_drawn_oftener_than_others_of_its_length() -> None:
-    data = pieces([sentence(10, "Hard."), sentence(10, "Easy.")], stress={"Hard.": 4.0})
+def test_a_sentence_under_stress_is_drawn_oftener_than_others_of_its_length_and_voice() -> None:
+    two = [sentence(10, "Hard for ada."), sentence(10, "Easy.")]
+    data = pieces(two, stress={("Hard for ada.", "ada"): 4.0})
 
     weight = train_flow._Windows(data, 1000, prompted=0.5).weight
 
-    of = {
-        name: sum(w for p, w in zip(data, weight, strict=True) if p.stress == s)
-        for name, s in (("hard", 4.0), ("easy", 1.0))
+    drawn = {
+        voice: [float(w) for p, w in zip(data, weight, strict=True) if p.voice == voice]
+        for voice in ("ada", "joe_sad")
     }
-    assert of["hard"] == pytest.approx(4 * of["easy"])
+    assert drawn["ada"][0] == pytest.approx(4 * drawn["ada"][1])
+    assert drawn["joe_sad"][0] == pytest.approx(drawn["joe_sad"][1])
+
+
+def test_each_round_of_drilling_goes_on_from_the_last_and_keeps_a_share_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = sentence(10, "Nothing of this is heard in noise.")
+    monkeypatch.setattr(Recipe, "corpus", lambda self: Corpus([said], []))
+    monkeypatch.setattr(stages, "DRILLS", (Drill(1, stress=4.0), Drill(1, stress=16.0, kept=0.25)))
+
+    recipe = Recipe(tmp_path, from_bundle=True)
+    stages.drill_stage(recipe)
+
+    misheard = json.loads((tmp_path / "misheard2.json").read_text(encoding="utf-8"))
+    assert misheard == [[said.text, voice] for voice in said.voices]
+    first, second, shipped = (
+        recipe.flow(name).input_embedding.weight for name in ("drill1", "drill2", "drilled")
+    )
+    assert not torch.equal(first, second)
+    assert torch.allclose(shipped, second.lerp(first, 0.25), atol=1e-6)
 
 
 def test_a_window_shows_each_frame_the_tokens_of_its_own_time() -> None:

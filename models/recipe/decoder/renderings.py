@@ -73,16 +73,20 @@ def choose(texts: Iterable[str], hear: Hear = _hear) -> dict[str, Utterance]:
     todo = [text for text in dict.fromkeys(texts) if text not in chosen]
     for text in track(todo, "choosing renderings", disable=not todo):
         chosen[text] = clearest(text, hear)
-    if todo:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".part")
-        partial.write_text(json.dumps(chosen, indent=0), encoding="utf-8")
-        partial.replace(file)
+        _keep(chosen, file)
     return {text: chosen[text] for text in texts}
 
 
 def _file() -> Path:
     return work_dir() / "renderings.json"
+
+
+def _keep(chosen: dict[str, Utterance], file: Path) -> None:
+    """Whole or not at all: an interruption leaves the former file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".part")
+    partial.write_text(json.dumps(chosen, indent=0), encoding="utf-8")
+    partial.replace(file)
 
 
 def _kept(file: Path) -> dict[str, Utterance]:

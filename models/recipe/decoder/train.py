@@ -24,6 +24,7 @@ from aqaa.models.recipe.decoder.text import Pieces
 from aqaa.models.recipe.domain.load import load_domain
 from aqaa.models.recipe.optimiser import Optimiser
 from aqaa.models.recipe.precision import mixed
+from aqaa.models.recipe.training import between
 
 log = logging.getLogger(__name__)
 LETTERS = " abcdefghijklmnopqrstuvwxyz"  # the ear's; CTC's blank is 0, so they count from 1
@@ -230,19 +231,6 @@ def start_from_codes(
     with torch.no_grad():
         rows = model.model.embed_tokens.weight[offset : offset + len(both)]
         rows.copy_(0.25 * rows + both)
-
-
-def between(model: Decoder, other: Decoder, share: float) -> Decoder:
-    """A decoder whose weights are `model`'s but for a `share` of `other`'s.
-
-    Where one was trained on from the other, the middle is better than both (Wortsman et al. 2022,
-    "Robust fine-tuning of zero-shot models").
-    """
-    middle = copy.deepcopy(model)
-    with torch.no_grad():
-        for weight, toward in zip(middle.parameters(), other.parameters(), strict=True):
-            weight.lerp_(toward, share)
-    return middle
 
 
 def ear_of(model: Decoder) -> dict[str, Tensor]:

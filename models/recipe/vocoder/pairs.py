@@ -42,12 +42,14 @@ class Piece:
     stress: float = 1.0
 
 
-def pieces(sentences: Iterable[Sentence], stress: Mapping[str, float] | None = None) -> list[Piece]:
+def pieces(
+    sentences: Iterable[Sentence], stress: Mapping[tuple[str, str], float] | None = None
+) -> list[Piece]:
     """Every sentence in every voice, and in the teacher's slower and faster.
 
     Args:
         sentences: what is said.
-        stress: of a text, where it is not 1.
+        stress: of a text in a voice, where it is not 1.
     """
     made = []
     for sentence in sentences:
@@ -56,8 +58,8 @@ def pieces(sentences: Iterable[Sentence], stress: Mapping[str, float] | None = N
         said = [_piece(sentence.tokens, r.mel, n, "plain") for n, r in sentence.voices.items()]
         mel = sentence.voices[TEACHER].mel
         said += [_stretched(sentence.tokens, mel, tempo) for tempo in TEMPOS]
-        often = (stress or {}).get(sentence.text, 1.0)
-        made += [replace(piece, stress=often) for piece in said]
+        often = stress or {}
+        made += [replace(p, stress=often.get((sentence.text, p.voice), 1.0)) for p in said]
     return made
 
 

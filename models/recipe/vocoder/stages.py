@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +18,7 @@ from torch import Tensor, nn
 
 from aqaa.models.recipe.decoder.prepare import codebooks, encode
 from aqaa.models.recipe.evaluate.judges import Listener, word_errors
-from aqaa.models.recipe.speech.voices import TEACHER
-from aqaa.models.recipe.training import Rates
+from aqaa.models.recipe.training import Rates, between
 from aqaa.models.recipe.vocoder.corpus import Corpus, Sentence, load_corpus
 from aqaa.models.recipe.vocoder.evaluate import row, table
 from aqaa.models.recipe.vocoder.pack import pack, pack_voices
@@ -38,11 +39,28 @@ from aqaa.vocoder.loading import load_flow, load_hift
 
 log = logging.getLogger(__name__)
 F0_STEPS, HIFT_STEPS, PRIOR_STEPS, FLOW_STEPS = 800, 9000, 1500, 13_000
-DRILL_STEPS, F0_TUNE_STEPS, TUNE_STEPS = 6000, 1200, 6000
+F0_TUNE_STEPS, TUNE_STEPS = 1200, 6000
 DRILL_RATES = Rates(peak=5e-4, muon=0.005)
-MISHEARD = 4.0  # how much oftener the flow drills a sentence that was not heard right
 TUNE_RATES = Rates(peak=3e-4)  # of the fine-tuning: the generator knows its work by then
 STEPS, TEMPERATURE = 1, 0.0  # how the mels for fine-tuning are made, as in the bundle
+
+
+@dataclass(frozen=True)
+class Drill:
+    """A round of drilling.
+
+    Attributes:
+        steps: of training.
+        stress: how much oftener a sentence is drawn in a voice in which it was misheard before.
+        kept: share of the weights before the round in those after it.
+    """
+
+    steps: int
+    stress: float
+    kept: float = 0.0
+
+
+DRILLS = (Drill(6000, stress=4.0), Drill(500, stress=16.0, kept=0.5))
 
 
 @dataclass(frozen=True)
@@ -64,24 +82,39 @@ class Recipe:
         self._fill(model, name)
         return model
 
-    def hift(self, name: str) -> Hift:
+    def hift(self, name: str = "tuned") -> Hift:
         """The generator of checkpoint `name`.pt, ready for inference."""
         model = Hift(settings().hift)
         self._fill(model, name)
         return model
 
+    def first_flow(self) -> Flow:
+        """The flow before it is drilled: the flow stage's, or the bundle's."""
+        return _bundled_flow() if self._begins_with_bundle("flow") else self.flow("flow")
+
     def first_hift(self) -> Hift:
         """The generator before it has heard this flow: the hift stage's, or the bundle's."""
-        if not self.from_bundle:
-            return self.hift("hift")
-        model = Hift(settings().hift)
-        model.load_state_dict(load_hift(layout(), settings().hift).state_dict())
-        return model.eval()
+        return _bundled_hift() if self._begins_with_bundle("hift") else self.hift("hift")
+
+    def _begins_with_bundle(self, name: str) -> bool:
+        return self.from_bundle and not (self.folder / f"{name}.pt").exists()
 
     def _fill(self, model: nn.Module, name: str) -> None:
         saved = torch.load(self.folder / f"{name}.pt", weights_only=True)
         model.load_state_dict(saved["model"])
         model.eval()
+
+
+def _bundled_flow() -> Flow:
+    model = Flow(settings().flow)
+    model.load_state_dict(load_flow(layout(), settings().flow).state_dict())
+    return model.eval()
+
+
+def _bundled_hift() -> Hift:
+    model = Hift(settings().hift)
+    model.load_state_dict(load_hift(layout(), settings().hift).state_dict())
+    return model.eval()
 
 
 def hift_stage(recipe: Recipe) -> None:
@@ -96,30 +129,44 @@ def hift_stage(recipe: Recipe) -> None:
 
 def flow_stage(recipe: Recipe) -> None:
     """Tokens to mel."""
-    model = Flow(settings().flow)
     data = pieces(recipe.corpus().training)
     if recipe.from_bundle:
-        model.load_state_dict(load_flow(layout(), settings().flow).state_dict())
+        model = _bundled_flow()
     else:
+        model = Flow(settings().flow)
         seed_embeddings(model, codebooks())
         train_prior(model, data, PRIOR_STEPS, recipe.folder / "prior.pt")
     train_flow(model, data, FLOW_STEPS, recipe.folder / "flow.pt")
 
 
 def drill_stage(recipe: Recipe) -> None:
-    """The flow goes on; what is misheard as it says it now is drawn oftener."""
-    flow, hift, listener = recipe.flow("flow"), recipe.first_hift(), Listener()
+    """The flow goes on in rounds; what is misheard of it as it is then is drawn oftener."""
+    flow, hift = recipe.first_flow(), recipe.first_hift()
     training = recipe.corpus().training
-    stress = {}
-    for sentence in track(training, "listening"):
-        heard = listener.hear(_sound(hift, _mel(flow, sentence.tokens, TEACHER)))
-        wrong, _ = word_errors(sentence.text, heard)
-        stress[sentence.text] = MISHEARD if wrong else 1.0
-        if wrong:
-            log.info("%s | heard: %s", sentence.text, heard)
-    log.info("misheard: %d of %d", sum(s > 1 for s in stress.values()), len(training))
-    drilled = recipe.folder / "drilled.pt"
-    train_flow(flow, pieces(training, stress), DRILL_STEPS, drilled, DRILL_RATES)
+    for number, drill in enumerate(DRILLS, start=1):
+        misheard = _misheard(flow, hift, training, recipe.folder / f"misheard{number}.json")
+        data = pieces(training, dict.fromkeys(misheard, drill.stress))
+        before = copy.deepcopy(flow)
+        train_flow(flow, data, drill.steps, recipe.folder / f"drill{number}.pt", DRILL_RATES)
+        flow = between(flow, before, drill.kept)
+    torch.save({"model": flow.state_dict()}, recipe.folder / "drilled.pt")
+
+
+def _misheard(
+    flow: Flow, hift: Hift, sentences: list[Sentence], file: Path
+) -> list[tuple[str, str]]:
+    """The (text, voice) pairs of which a word is misheard; kept in `file`, for a resumed run."""
+    if not file.exists():
+        listener, found = Listener(), []
+        for sentence in track(sentences, "listening"):
+            for voice in sentence.voices:
+                heard = listener.hear(_sound(hift, _mel(flow, sentence.tokens, voice)))
+                if word_errors(sentence.text, heard)[0]:
+                    found.append((sentence.text, voice))
+                    log.info("%s: %s | heard: %s", voice, sentence.text, heard)
+        log.info("misheard: %d of %d", len(found), sum(len(s.voices) for s in sentences))
+        file.write_text(json.dumps(found, indent=0), encoding="utf-8")
+    return [(text, voice) for text, voice in json.loads(file.read_text(encoding="utf-8"))]
 
 
 def tune_stage(recipe: Recipe) -> None:
@@ -138,13 +185,13 @@ def tune_stage(recipe: Recipe) -> None:
 
 def pack_stage(recipe: Recipe) -> None:
     """Weights and voices into the bundle."""
-    pack(recipe.flow(), recipe.hift("tuned"))
+    pack(recipe.flow(), recipe.hift())
     pack_voices(recipe.corpus())
 
 
 def evaluate_stage(recipe: Recipe) -> None:
     """The log's table: what was trained on, and what was not, recorded, copied, from tokens."""
-    flow, hift = recipe.flow(), recipe.hift("tuned")
+    flow, hift = recipe.flow(), recipe.hift()
     corpus = recipe.corpus()
     known = corpus.training[:: len(corpus.training) // len(corpus.judged)]
 
