@@ -118,11 +118,14 @@ class ResponseParser:
         return events
 
     def finish(self) -> list[Event]:
-        """The rest, when no more ids come; also after `End`."""
+        """The rest, when no more ids come; also after `End`.
+
+        A group that is open then was cut by a limit: it is not spoken, and nobody's mistake.
+        """
         if self._over:
             return []
         self._over = True
-        return [*self._end_audio(), *self._say(self._text.flush())]
+        return [*self._report(), *self._say(self._text.flush())]
 
     def _audio(self, token: int) -> list[Event]:
         linguistic = token < LINGUISTIC_CODES

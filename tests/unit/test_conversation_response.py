@@ -133,9 +133,15 @@ def test_an_id_that_cannot_be_in_an_answer_is_dropped(stray: int) -> None:
 
 def test_dropped_ids_are_counted() -> None:
     parser = ResponseParser(TOKENS, TEXT)
-    parser.push([LINGUISTIC, SEMANTIC, SEMANTIC, TOKENS.bos, *a_group(TOKENS), LINGUISTIC])
+    parser.push([LINGUISTIC, SEMANTIC, SEMANTIC, TOKENS.bos, *a_group(TOKENS)])
     parser.finish()
-    assert parser.malformed == 5
+    assert parser.malformed == 4
+
+
+def test_a_group_that_a_limit_cuts_is_neither_spoken_nor_called_malformed() -> None:
+    events = parse([*a_group(TOKENS), *a_group(TOKENS)[:4]])
+    assert len(groups_of(events)) == 1
+    assert malformed_in(events) == []
 
 
 def test_a_group_that_the_end_cuts_is_never_spoken() -> None:

@@ -20,11 +20,10 @@ from aqaa.models.recipe.evaluate.report import Report, Row
 from aqaa.models.recipe.speech.augment import add_noise, telephone
 from aqaa.models.recipe.speech.cache import Utterance, say
 from aqaa.models.recipe.speech.store import hear
-from aqaa.models.recipe.speech.voices import HELD_OUT, SPOKEN, VOICES, Wave
+from aqaa.models.recipe.speech.voices import HELD_OUT, SPOKEN, TEACHER, VOICES, Wave
 from aqaa.server.conversation.prompt import Turn as PromptTurn
 
 NOISE_DB = 15.0
-TEACHER = "joe"
 Distortion = Callable[[Wave, int], Wave]
 
 
