@@ -37,22 +37,25 @@ def main() -> None:
         prepare(arguments.processes)
         return
     torch.set_num_threads(1)  # two one-thread jobs beat one two-thread job
-    closing, bundled = arguments.stage == "close", nano_path() / "decoder"
-    begin = bundled if arguments.from_bundle else None
-    if closing:
+    bundled = nano_path() / "decoder"
+    if arguments.stage == "close":
+        settings, mix, name = CLOSING, CLOSING_MIX, "closed"
         begin = folder() / "before_closing"
         if not begin.exists():  # an interrupted closing has begun with these already
             shutil.copytree(bundled, begin)
+    else:
+        settings, mix, name = Training(minutes=arguments.minutes), Mix(), "decoder"
+        begin = bundled if arguments.from_bundle else None
     train(
         DecoderConfig(VOCABULARY),
-        CLOSING if closing else Training(minutes=arguments.minutes),
-        CLOSING_MIX if closing else Mix(),
+        settings,
+        mix,
         folder(),
         pieces_path(),
         codebooks(),
         bundled,
         begin=begin,
-        name="closed" if closing else "decoder",
+        name=name,
     )
 
 

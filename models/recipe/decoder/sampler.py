@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from aqaa.models.recipe.decoder.clips import STRETCH, Material, roughen
 from aqaa.models.recipe.decoder.layout import Layout, Talk
+from aqaa.models.recipe.decoder.text import OTHER_VOICE
 from aqaa.models.recipe.domain.load import Control, Dialogue, Domain, Fact, Style
 from aqaa.models.recipe.domain.numbers import normalise
 
@@ -119,7 +120,7 @@ class Sampler:
 
     def _control(self, talk: Talk, fact: Fact, control: Control) -> None:
         self._ask(talk, self.rng.choice(control.ask), self.mix.written)
-        self._answer(talk, fact.answer, control.style, "ada" if control.other_voice else None)
+        self._answer(talk, fact.answer, control.style, OTHER_VOICE if control.other_voice else None)
 
     def _ask(self, talk: Talk, text: str, written: float) -> None:
         """Ask `text` aloud, or in writing where it was never spoken or with chance `written`."""

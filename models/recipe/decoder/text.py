@@ -10,18 +10,21 @@ import sentencepiece
 
 from aqaa.models.bundle import AUDIO_CODES, TokensConfig
 from aqaa.models.recipe.domain.load import Domain, Style
+from aqaa.models.recipe.speech.voices import TEACHER
 
 PIECES = 1024  # text ids 0..1023; whole words of the domain for the most part
-MARKERS = ("<audio_start>", "<audio_end>", "<voice_joe>", "<voice_ada>")
+OTHER_VOICE = "ada"
+HAPPY_VOICE, SAD_VOICE = f"{TEACHER}_happy", f"{TEACHER}_sad"  # a mood is a voice of the vocoder's
 STYLE_MARKERS: dict[Style, str] = {
     "slow": "<slow>", "fast": "<fast>", "happy": "<happy>", "sad": "<sad>",
 }  # fmt: skip
-VOICE_MARKERS = {  # a mood is a voice of the vocoder's
-    "joe": "<voice_joe>",
-    "ada": "<voice_ada>",
-    "joe_happy": STYLE_MARKERS["happy"],
-    "joe_sad": STYLE_MARKERS["sad"],
+VOICE_MARKERS = {
+    TEACHER: f"<voice_{TEACHER}>",
+    OTHER_VOICE: f"<voice_{OTHER_VOICE}>",
+    HAPPY_VOICE: STYLE_MARKERS["happy"],
+    SAD_VOICE: STYLE_MARKERS["sad"],
 }
+MARKERS = ("<audio_start>", "<audio_end>", VOICE_MARKERS[TEACHER], VOICE_MARKERS[OTHER_VOICE])
 ROLES = ("human\n", "assistant\n", "system\n", "\n")  # one piece each: they begin every turn
 VOCABULARY = -(-(PIECES + AUDIO_CODES) // 64) * 64
 

@@ -258,9 +258,9 @@ def train(
         work: the folder of the tokens, and of the checkpoint that a rerun goes on from.
         pieces_path: the text model.
         codes: linguistic centroids [1024, D] and semantic codebook [4096, D'], to start from.
+        out: where `config.json` and `model.safetensors` of the mean go.
         begin: a saved decoder to start from instead.
         name: of the checkpoint.
-        out: where `config.json` and `model.safetensors` of the mean go.
     """
     torch.manual_seed(settings.seed)
     layout = Layout(Pieces.load(pieces_path))

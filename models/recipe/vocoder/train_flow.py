@@ -23,6 +23,7 @@ from aqaa.models.bundle import (
     LINGUISTIC_CODES,
     LINGUISTIC_PER_GROUP,
 )
+from aqaa.models.recipe.decoder.text import HAPPY_VOICE, OTHER_VOICE, SAD_VOICE
 from aqaa.models.recipe.precision import mixed
 from aqaa.models.recipe.speech.voices import TEACHER
 from aqaa.models.recipe.training import Losses, Rates, train
@@ -40,7 +41,7 @@ SMALLEST_MATRIX = 32  # the shorter side; what is smaller is AdamW's
 KNOWN_CONTEXT = 0.5  # of the prompted windows begin with up to half of known mel
 WRONG_TOKENS = 0.02  # replaced by random ones: the decoder errs too
 PRIOR_WEIGHT = 1.0  # of the L1 that makes mu a mel by itself
-SHARES = {"joe": 0.6, "ada": 0.16, "joe_happy": 0.12, "joe_sad": 0.12}  # of the windows
+SHARES = {TEACHER: 0.6, OTHER_VOICE: 0.16, HAPPY_VOICE: 0.12, SAD_VOICE: 0.12}  # of the windows
 TEMPO_SHARE = 0.2  # of joe's
 EMBEDDING = 192
 

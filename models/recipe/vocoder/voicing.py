@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from aqaa.models.bundle import VOCODER_RATE
+from aqaa.models.recipe.decoder.text import HAPPY_VOICE, OTHER_VOICE, SAD_VOICE
 from aqaa.models.recipe.speech.pitch import f0_track
 from aqaa.models.recipe.speech.voices import TEACHER, Wave
 from aqaa.models.recipe.vocoder.settings import HOP
@@ -42,9 +43,9 @@ class Voicing:
 
 VOICES = {
     TEACHER: Voicing("Male, calm; taught by the piper voice en_US-joe-medium."),
-    "ada": Voicing("Female: joe's speech with pitch and formants raised.", 1.9, 1.2, 1.15),
-    "joe_happy": Voicing("joe, happy: higher and livelier.", 1.3, 1.25),
-    "joe_sad": Voicing("joe, sad: lower and flatter.", 0.82, 0.5),
+    OTHER_VOICE: Voicing("Female: joe's speech with pitch and formants raised.", 1.9, 1.2, 1.15),
+    HAPPY_VOICE: Voicing("joe, happy: higher and livelier.", 1.3, 1.25),
+    SAD_VOICE: Voicing("joe, sad: lower and flatter.", 0.82, 0.5),
 }
 
 
