@@ -38,14 +38,14 @@ def main() -> None:
         return
     torch.set_num_threads(1)  # two one-thread jobs beat one two-thread job
     bundled = nano_path() / "decoder"
-    if arguments.stage == "close":
+    if arguments.stage == "train":
+        settings, mix, name = Training(minutes=arguments.minutes), Mix(), "decoder"
+        begin = bundled if arguments.from_bundle else None
+    else:
         settings, mix, name = CLOSING, CLOSING_MIX, "closed"
         begin = folder() / "before_closing"
         if not begin.exists():  # an interrupted closing has begun with these already
             shutil.copytree(bundled, begin)
-    else:
-        settings, mix, name = Training(minutes=arguments.minutes), Mix(), "decoder"
-        begin = bundled if arguments.from_bundle else None
     train(
         DecoderConfig(VOCABULARY),
         settings,
