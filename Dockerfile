@@ -11,6 +11,7 @@ COPY tokenizers tokenizers
 COPY vocoder vocoder
 COPY server server
 COPY clients clients
+COPY recipe recipe
 RUN pip wheel --no-deps --wheel-dir /wheels .
 
 FROM python:3.11-slim AS base

@@ -25,7 +25,7 @@ bench: $(VENV)/.test
 	$(BIN)/python tests/bench/run.py
 
 nano: $(VENV)/.recipe
-	$(BIN)/python -m aqaa.models.recipe
+	$(BIN)/python -m aqaa.recipe
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -54,7 +54,7 @@ $(VENV)/.recipe: $(BIN)/python pyproject.toml
 # mypy cannot see an editable install's finder: give it a tree of links that looks like the wheel.
 typing:
 	mkdir -p build/typing/aqaa
-	for d in models tokenizers vocoder server clients; do ln -sfn ../../../$$d build/typing/aqaa/$$d; done
+	for d in models tokenizers vocoder server clients recipe; do ln -sfn ../../../$$d build/typing/aqaa/$$d; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

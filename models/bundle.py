@@ -18,14 +18,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from aqaa.models.errors import BundleError
+from aqaa.models.groups import AUDIO_CODES, GROUP_TOKENS
 
-LINGUISTIC_CODES = 1024  # rows of linguistic_tokenizer.npy (Step-Audio, arXiv 2502.11946)
-SEMANTIC_CODES = 4096  # codebook of CosyVoice-1.0 speech_tokenizer_v1 (arXiv 2407.05407)
-AUDIO_CODES = LINGUISTIC_CODES + SEMANTIC_CODES
-LINGUISTIC_PER_GROUP = 2
-SEMANTIC_PER_GROUP = 3
-GROUP_TOKENS = LINGUISTIC_PER_GROUP + SEMANTIC_PER_GROUP
-GROUP_SECONDS = 0.12  # 2 linguistic at 16.7 Hz = 3 semantic at 25 Hz
 SEMANTIC_TOKEN_MS = 40  # 25 Hz
 SEMANTIC_SEGMENT_SECONDS = 30  # the published tokenizer starts afresh every 30 s
 TOKENIZER_RATE = 16_000  # Hz, what both tokenizers hear

@@ -12,24 +12,19 @@ from typing import TypeVar
 
 import numpy as np
 
-from aqaa.models.bundle import (
-    GROUP_SECONDS,
-    GROUP_TOKENS,
-    TOKENIZER_RATE,
-    Bundle,
-    load_bundle,
-)
+from aqaa.models.bundle import TOKENIZER_RATE, Bundle, load_bundle
 from aqaa.models.errors import EngineError
+from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
+from aqaa.server.answering.answer import AnswerEnd
+from aqaa.server.answering.single_answer import asking
+from aqaa.server.clock import MonotonicClock
+from aqaa.server.compute.workers import Workers
 from aqaa.server.config import Settings
-from aqaa.server.conversation.prompt import PromptBuilder, SystemTurn, Turn, UserTurn
-from aqaa.server.engine.base import Engine
+from aqaa.server.dialogue.prompt import PromptBuilder, SystemTurn, Turn, UserTurn
+from aqaa.server.engine.contract import Engine
+from aqaa.server.hearing.vad import FRAME, VadModel
 from aqaa.server.observe.metrics import Metrics
-from aqaa.server.session.answer import Means, Over
-from aqaa.server.session.clock import MonotonicClock
-from aqaa.server.session.house import House, voices_of
-from aqaa.server.session.question import asking
-from aqaa.server.session.vad import FRAME, VadModel
-from aqaa.server.session.workers import Workers
+from aqaa.server.parts import ModelParts, Services, voices_of
 from aqaa.tokenizers.dual import DualTokenizer
 from aqaa.tokenizers.text import TextTokenizer
 from aqaa.vocoder.vocoder import Vocoder
@@ -48,7 +43,7 @@ HEADER_TOKENS = 64  # of a prompt beside its speech, generously; instructions co
 class Runtime:
     """Loaded parts that must be closed again."""
 
-    house: House
+    parts: ModelParts
     loaded_seconds: float
 
     @classmethod
@@ -81,14 +76,14 @@ class Runtime:
         metrics = Metrics()
         workers = Workers(settings.workers)
         metrics.watch(engine.stats, workers.waiting)
-        house = House(
+        parts = ModelParts(
             bundle=bundle,
             tokenizer=tokenizer,
             vad=vad,
             text=text,
             prompts=PromptBuilder.of(bundle, text),
             voices=voices_of(tuple(vocoder.voices), bundle.voices.default),
-            means=Means(
+            services=Services(
                 engine=engine,
                 speaker=vocoder,
                 workers=workers,
@@ -99,32 +94,32 @@ class Runtime:
             max_turn_seconds=min(settings.max_turn_seconds, _longest_turn(bundle)),
             speculation=settings.speculation,
         )
-        runtime = cls(house, time.monotonic() - began)
+        runtime = cls(parts, time.monotonic() - began)
         await runtime._warm_up()
         return runtime
 
     async def close(self) -> None:
         """Give everything back."""
-        await self.house.means.engine.close()
-        await asyncio.to_thread(self.house.means.workers.close)
+        await self.parts.services.engine.close()
+        await asyncio.to_thread(self.parts.services.workers.close)
 
     async def _warm_up(self) -> None:
         """A whole turn, so that no user pays for first calls: kernels, buffers, thread pools."""
         began = time.monotonic()
-        house = self.house
+        parts = self.parts
         noise = np.random.default_rng(0).normal(0, 0.05, round(TOKENIZER_RATE * WARM_SECONDS))
-        tokens = await asyncio.to_thread(_hear, house, noise.astype(np.float32))
-        system = house.bundle.decoder.system_prompt
+        tokens = await asyncio.to_thread(_hear, parts, noise.astype(np.float32))
+        system = parts.bundle.decoder.system_prompt
         turns: list[Turn] = [SystemTurn(system)] if system else []
         turns.append(UserTurn((tuple(tokens),)))
-        voice = house.voices.default
-        answer = asking(house, turns, voice=voice, spoken=True, max_tokens=WARM_TOKENS)
+        voice = parts.voices.default
+        answer = asking(parts, turns, voice=voice, spoken=True, max_tokens=WARM_TOKENS)
         async with answer as said:
-            while not isinstance(over := await said.next(), Over):
+            while not isinstance(over := await said.next(), AnswerEnd):
                 pass
         if over.status == "failed":
             raise EngineError(f"the first answer failed ({over.code}): see the log above")
-        await asyncio.to_thread(_speak, house)
+        await asyncio.to_thread(_speak, parts)
         log.info(
             "parts loaded in %.1f s, warmed up in %.1f s",
             self.loaded_seconds,
@@ -139,18 +134,18 @@ def _longest_turn(bundle: Bundle) -> float:
     return room // GROUP_TOKENS * GROUP_SECONDS
 
 
-def _hear(house: House, samples: np.ndarray[tuple[int], np.dtype[np.float32]]) -> list[int]:
-    vad = house.vad.stream()
+def _hear(parts: ModelParts, samples: np.ndarray[tuple[int], np.dtype[np.float32]]) -> list[int]:
+    vad = parts.vad.stream()
     for begin in range(0, samples.size - FRAME, FRAME):
         vad.push(samples[begin : begin + FRAME])
-    stream = house.tokenizer.stream()
+    stream = parts.tokenizer.stream()
     ids = stream.push(samples[: samples.size // 2]) + stream.push(samples[samples.size // 2 :])
     return ids + stream.fork().flush()
 
 
-def _speak(house: House) -> None:
+def _speak(parts: ModelParts) -> None:
     """Every chunk size of the vocoder's schedule, whatever the first answer was."""
-    stream = house.means.speaker.stream(house.voices.default)
+    stream = parts.services.speaker.stream(parts.voices.default)
     for _ in range(WARM_GROUPS):
         stream.push([0, 0, 1024, 1024, 1024])
     stream.flush()

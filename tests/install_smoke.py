@@ -24,7 +24,7 @@ MODULES = (
     "aqaa.models.bundle",
     "aqaa.tokenizers.dual",
     "aqaa.vocoder.vocoder",
-    "aqaa.server.engine.embedded",
+    "aqaa.server.engine.embedded.engine",
     "aqaa.server.protocol.events",
     "aqaa.clients.client",
 )

@@ -7,13 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aqaa.models.bundle import (
-    GROUP_SECONDS,
-    GROUP_TOKENS,
-    TOKENIZER_RATE,
-    Bundle,
-)
+from aqaa.models.bundle import TOKENIZER_RATE, Bundle
 from aqaa.models.errors import StreamClosedError
+from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.tokenizers.interleave import Interleaver, interleave
 from aqaa.tokenizers.linguistic import LinguisticStream, LinguisticTokenizer
 from aqaa.tokenizers.normalise import RunningGain, prepare

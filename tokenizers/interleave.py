@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from aqaa.models.bundle import (
+import numpy as np
+
+from aqaa.models.errors import TokenError
+from aqaa.models.groups import (
     GROUP_TOKENS,
     LINGUISTIC_CODES,
     LINGUISTIC_PER_GROUP,
     SEMANTIC_CODES,
     SEMANTIC_PER_GROUP,
+    check_groups,
 )
-from aqaa.models.errors import TokenError
 
 
 def interleave(linguistic: Sequence[int], semantic: Sequence[int], offset: int) -> list[int]:
@@ -35,19 +38,10 @@ def deinterleave(ids: Sequence[int], offset: int) -> tuple[list[int], list[int]]
     Raises:
         TokenError: not whole groups, or an id that cannot stand where it does.
     """
-    if len(ids) % GROUP_TOKENS:
-        raise TokenError(f"{len(ids)} audio ids are not whole groups of {GROUP_TOKENS}")
-    linguistic: list[int] = []
-    semantic: list[int] = []
-    for place, token in enumerate(ids):
-        code = int(token) - offset
-        if place % GROUP_TOKENS < LINGUISTIC_PER_GROUP:
-            _check(code, LINGUISTIC_CODES, "linguistic", place)
-            linguistic.append(code)
-        else:
-            _check(code - LINGUISTIC_CODES, SEMANTIC_CODES, "semantic", place)
-            semantic.append(code - LINGUISTIC_CODES)
-    return linguistic, semantic
+    groups = check_groups(np.asarray(ids, np.int64) - offset).reshape(-1, GROUP_TOKENS)
+    linguistic = groups[:, :LINGUISTIC_PER_GROUP]
+    semantic = groups[:, LINGUISTIC_PER_GROUP:] - LINGUISTIC_CODES
+    return linguistic.reshape(-1).tolist(), semantic.reshape(-1).tolist()
 
 
 class Interleaver:

@@ -16,8 +16,9 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from aqaa.models.bundle import LINGUISTIC_CODES, TOKENIZER_RATE, TokenizerConfig
+from aqaa.models.bundle import TOKENIZER_RATE, TokenizerConfig
 from aqaa.models.errors import BundleError
+from aqaa.models.groups import LINGUISTIC_CODES
 from aqaa.models.weights import load_state_dict, require_file
 from aqaa.tokenizers.features import FBANK_BINS, FBANK_HOP, FBANK_WINDOW, kaldi_fbank
 from aqaa.tokenizers.funasr_encoder import CHUNK_FRAMES, ChunkEncoder

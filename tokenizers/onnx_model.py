@@ -15,8 +15,9 @@ import onnxruntime as ort
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto, helper
 
-from aqaa.models.bundle import SEMANTIC_CODES, SEMANTIC_SEGMENT_SECONDS, SEMANTIC_TOKEN_MS
+from aqaa.models.bundle import SEMANTIC_SEGMENT_SECONDS, SEMANTIC_TOKEN_MS
 from aqaa.models.errors import BundleError
+from aqaa.models.groups import SEMANTIC_CODES
 from aqaa.models.weights import require_file
 from aqaa.tokenizers.features import MEL_BINS
 from aqaa.tokenizers.stream import Codes, Samples

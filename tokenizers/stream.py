@@ -40,7 +40,7 @@ def check_samples(pcm: NDArray[np.generic]) -> Samples:
     if not np.issubdtype(samples.dtype, np.floating):
         raise AudioError(
             f"expected float samples in [-1, 1], got {samples.dtype}: "
-            "convert client audio with aqaa.tokenizers.audio.InputConverter"
+            "convert client audio with aqaa.server.audio.wire.InputConverter"
         )
     samples = np.ascontiguousarray(samples, dtype=np.float32)
     if samples.size:

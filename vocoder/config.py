@@ -15,8 +15,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from aqaa.models.bundle import AUDIO_CODES
 from aqaa.models.errors import BundleError
+from aqaa.models.groups import AUDIO_CODES
 from aqaa.models.weights import require_file
 
 

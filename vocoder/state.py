@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aqaa.models.bundle import GROUP_SECONDS, GROUP_TOKENS, VocoderConfig
-from aqaa.vocoder.groups import check_groups
+from aqaa.models.bundle import VocoderConfig
+from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS, check_groups
 from aqaa.vocoder.noise import Noise
 
 

@@ -31,7 +31,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aqaa.models.bundle import GROUP_TOKENS, VocoderConfig
+from aqaa.models.bundle import VocoderConfig
+from aqaa.models.groups import GROUP_TOKENS
 from aqaa.vocoder.flow import Flow, token_positions
 from aqaa.vocoder.hift import Hift
 from aqaa.vocoder.mel import MEL_FLOOR
@@ -47,7 +48,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-class Speaker:
+class ChunkSynthesiser:
     """The networks and the schedule that all streams share. Its methods change nothing."""
 
     def __init__(self, flow: Flow, hift: Hift, config: VocoderConfig) -> None:

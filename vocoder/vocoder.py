@@ -8,12 +8,12 @@ import numpy as np
 
 from aqaa.models.bundle import VocoderConfig, VoicesConfig
 from aqaa.models.errors import BundleError, InputError, StreamClosedError
+from aqaa.vocoder.batcher import Batcher
 from aqaa.vocoder.config import MelConfig, load_config
 from aqaa.vocoder.loading import load_flow, load_hift
 from aqaa.vocoder.noise import KeyedNoise, Noise
 from aqaa.vocoder.state import Chunk, Grid, StreamState, due, feed
-from aqaa.vocoder.stream import Sound, Speaker
-from aqaa.vocoder.together import Together
+from aqaa.vocoder.stream import ChunkSynthesiser, Sound
 from aqaa.vocoder.voices import Voice, find_voice, load_voices
 
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
@@ -29,12 +29,14 @@ class Vocoder:
     the same time for chunks of one shape are computed in one call.
     """
 
-    def __init__(self, speaker: Speaker, mel: MelConfig, voices: Mapping[str, Voice]) -> None:
+    def __init__(
+        self, speaker: ChunkSynthesiser, mel: MelConfig, voices: Mapping[str, Voice]
+    ) -> None:
         self.speaker = speaker
         self.mel = mel
         self.voices = voices
         self._prompts = {name: speaker.prompt(voice) for name, voice in voices.items()}
-        self._speak: Speak = Together(speaker.speak, speaker.shape, lanes=1, most=MOST_TOGETHER)
+        self._speak: Speak = Batcher(speaker.speak, speaker.shape, lanes=1, most=MOST_TOGETHER)
 
     @classmethod
     def load(cls, config: VocoderConfig, voices: VoicesConfig, device: str = "cpu") -> Vocoder:
@@ -48,7 +50,7 @@ class Vocoder:
         if voices.default not in found:
             known = ", ".join(found)
             raise BundleError(f"voices.default is {voices.default!r}, but the voices are: {known}")
-        speaker = Speaker(
+        speaker = ChunkSynthesiser(
             load_flow(config.path, described.flow).to(device),
             load_hift(config.path, described.hift).to(device),
             config,

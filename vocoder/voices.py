@@ -23,9 +23,9 @@ from torch import Tensor
 
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.models.errors import AudioError, BundleError, TokenError, UnknownVoiceError
+from aqaa.models.groups import check_groups
 from aqaa.models.weights import require_file
 from aqaa.vocoder.config import CosyVoiceConfig
-from aqaa.vocoder.groups import check_groups
 from aqaa.vocoder.mel import log_mel, resample, speaker_embedding
 
 SUFFIX = ".safetensors"

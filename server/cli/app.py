@@ -1,4 +1,4 @@
-"""The `aqaa` command: one place where sub-commands are mounted and errors become one line.
+"""The `aqaa` command: mounts the sub-commands that pyproject.toml names and makes errors one line.
 
 Every command imports what it needs when it runs, so that `aqaa --help` and `aqaa ask` stay quick.
 """
@@ -6,7 +6,7 @@ Every command imports what it needs when it runs, so that `aqaa --help` and `aqa
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 
 import typer
 
@@ -30,19 +30,9 @@ def _root(
 
 
 def _mount() -> None:
-    from aqaa.clients import cli as client
-    from aqaa.server.cli import evaluate, inspect, plan, serve, tokens, vocode
-
-    app.command()(serve.serve)
-    app.command()(client.ask)
-    app.command()(client.talk)
-    app.command()(client.bench)
-    app.command()(inspect.inspect)
-    app.command()(plan.plan)
-    app.command()(tokens.tokens)
-    app.command()(vocode.vocode)
-    app.command()(vocode.resynth)
-    app.command("eval")(evaluate.evaluate)
+    """Add every command that the installed distribution names, in its order."""
+    for entry in distribution("aqaa").entry_points.select(group="aqaa.commands"):
+        app.command(entry.name)(entry.load())
 
 
 def main() -> None:

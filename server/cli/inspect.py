@@ -119,8 +119,8 @@ def _text(bundle: Bundle) -> tuple[str, int, int]:
 
 def _decoder(bundle: Bundle) -> tuple[str, int, int]:
     """Only headers are read: they say whether every file is whole, and 130 B may not fit here."""
+    from aqaa.server.engine.embedded.step1 import Step1Config, weight_files
     from aqaa.server.engine.select import choose_engine
-    from aqaa.server.engine.step1 import Step1Config, weight_files
 
     config = Step1Config.load(bundle.decoder.path)
     count = size = 0

@@ -48,8 +48,8 @@ def tokens(
     from rich.console import Console
 
     from aqaa.models.bundle import load_bundle, nano_path
+    from aqaa.server.audio.files import read_audio
     from aqaa.tokenizers.dual import DualTokenizer
-    from aqaa.tokenizers.files import read_audio
 
     with Console(stderr=True).status(f"tokenizing {recording}"):
         samples = read_audio(recording)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aqaa.models.bundle import GROUP_TOKENS, Bundle, load_bundle, nano_path
+from aqaa.models.bundle import Bundle, load_bundle, nano_path
 from aqaa.models.errors import AudioError, InputError, TokenError
+from aqaa.models.groups import GROUP_TOKENS
 
 if TYPE_CHECKING:
     from aqaa.vocoder.vocoder import Vocoder
@@ -71,7 +72,7 @@ def read_tokens(path: Path, audio_offset: int) -> list[int]:
         InputError: the file cannot be read or is not such a list.
         TokenError: the list is neither kind, or its groups are incomplete.
     """
-    from aqaa.vocoder.groups import check_groups
+    from aqaa.models.groups import check_groups
 
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

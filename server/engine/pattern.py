@@ -8,20 +8,15 @@ bundle that asks for it (`sampling.keep_pattern`) never gets such an id.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Flag, auto
 
-import torch
-from torch import Tensor
-
-from aqaa.models.bundle import (
+from aqaa.models.bundle import TokensConfig
+from aqaa.models.groups import (
     AUDIO_CODES,
     GROUP_TOKENS,
-    LINGUISTIC_CODES,
-    LINGUISTIC_PER_GROUP,
-    TokensConfig,
+    is_linguistic,
+    takes_linguistic,
 )
 
 
@@ -65,7 +60,7 @@ class AnswerPattern:
         """What `token` is."""
         code = token - self.audio_offset
         if 0 <= code < AUDIO_CODES:
-            return Kind.LINGUISTIC if code < LINGUISTIC_CODES else Kind.SEMANTIC
+            return Kind.LINGUISTIC if is_linguistic(code) else Kind.SEMANTIC
         marks = {self.audio_start: Kind.START, self.audio_end: Kind.END, self.eot: Kind.EOT}
         return marks.get(token, Kind.TEXT)
 
@@ -105,7 +100,7 @@ class AnswerPlace:
             return Kind.EOT
         within = self._audio % GROUP_TOKENS
         if within:
-            return Kind.LINGUISTIC if within < LINGUISTIC_PER_GROUP else Kind.SEMANTIC
+            return Kind.LINGUISTIC if takes_linguistic(within) else Kind.SEMANTIC
         if self._audio == 0:
             if self._text == 0:
                 return Kind.TEXT
@@ -115,46 +110,3 @@ class AnswerPlace:
         if self._audio == self._pattern.audio_block and not self._text_over:
             return Kind.TEXT | Kind.LINGUISTIC | end
         return Kind.LINGUISTIC | end
-
-
-class PatternMask:
-    """Keeps one answer in its pattern."""
-
-    def __init__(self, pattern: AnswerPattern) -> None:
-        self._pattern = pattern
-        self._place = AnswerPlace(pattern)
-
-    def push(self, tokens: Iterable[int]) -> None:
-        """`tokens` of the answer came."""
-        for token in tokens:
-            self._place.push(token)
-
-    def apply(self, logits: Tensor) -> None:
-        """Put -inf on the ids that may not come next; `logits` float `[vocabulary]`, in place."""
-        forbidden = _forbidden(self._pattern, self._place.allowed(), len(logits), logits.device)
-        logits.masked_fill_(forbidden, -torch.inf)
-
-
-@functools.lru_cache(maxsize=64)
-def _forbidden(
-    pattern: AnswerPattern, allowed: Kind, vocabulary: int, device: torch.device
-) -> Tensor:
-    """bool `[vocabulary]`; an answer meets about ten of these."""
-    forbidden = torch.ones(vocabulary, dtype=torch.bool)
-    marks = (
-        (Kind.START, pattern.audio_start),
-        (Kind.END, pattern.audio_end),
-        (Kind.EOT, pattern.eot),
-    )
-    if Kind.TEXT in allowed:
-        forbidden[: pattern.audio_offset] = False
-        forbidden[[*pattern.never, *(token for _, token in marks if token is not None)]] = True
-    semantic = pattern.audio_offset + LINGUISTIC_CODES
-    if Kind.LINGUISTIC in allowed:
-        forbidden[pattern.audio_offset : semantic] = False
-    if Kind.SEMANTIC in allowed:
-        forbidden[semantic : pattern.audio_offset + AUDIO_CODES] = False
-    for kind, token in marks:
-        if kind in allowed and token is not None:
-            forbidden[token] = False
-    return forbidden.to(device)

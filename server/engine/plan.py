@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aqaa.models.errors import ConfigError
+from aqaa.server.engine.embedded.step1 import Step1Config
 from aqaa.server.engine.settings import VllmSettings
-from aqaa.server.engine.step1 import Step1Config
 
 REAL_TIME = 46.0  # tokens/s while an answer goes on (arXiv 2506.08967: 41.7 audio and its text)
 OPENING = 69.0  # tokens/s while 10 text ids accompany each 15 audio ids: 25 in 0.36 s

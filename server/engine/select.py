@@ -7,7 +7,7 @@ import logging
 from typing import Literal, NamedTuple
 
 from aqaa.models.bundle import Bundle
-from aqaa.server.engine.base import Engine
+from aqaa.server.engine.contract import Engine
 from aqaa.server.engine.settings import EngineSettings
 
 log = logging.getLogger(__name__)
@@ -46,15 +46,15 @@ def create_engine(bundle: Bundle, settings: EngineSettings) -> Engine:
     log.info("engine %s: %s", choice.name, choice.reason)
     match choice.name:
         case "embedded":
-            from aqaa.server.engine.embedded import EmbeddedEngine
+            from aqaa.server.engine.embedded.engine import EmbeddedEngine
 
             decoder = bundle.decoder
             return EmbeddedEngine(decoder.path, settings.embedded, decoder.context)
         case "vllm":
-            from aqaa.server.engine.vllm_inprocess import VllmEngine
+            from aqaa.server.engine.vllm.inprocess import VllmEngine
 
             return VllmEngine(bundle, settings.vllm)
         case "vllm-http":
-            from aqaa.server.engine.vllm_http import VllmHttpEngine
+            from aqaa.server.engine.vllm.http import VllmHttpEngine
 
             return VllmHttpEngine(bundle, settings.vllm_http)

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aqaa.models.errors import AudioError, EngineError, InputError
-from aqaa.server.conversation.prompt import AssistantTurn, SystemTurn, Turn, UserTurn
+from aqaa.server.answering.answer import Answer, AnswerEnd, Sound, Text
+from aqaa.server.answering.single_answer import asking, hear_recording
+from aqaa.server.dialogue.prompt import AssistantTurn, SystemTurn, Turn, UserTurn
 from aqaa.server.gateway.encode import RAW, check_container, encode
 from aqaa.server.gateway.schema import ChatMessage, ChatRequest, InputAudioPart
-from aqaa.server.protocol.machine import random_id
+from aqaa.server.parts import ModelParts
+from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.types import Json
-from aqaa.server.session.answer import Answer, Over, Sound, Text
-from aqaa.server.session.house import House
-from aqaa.server.session.question import asking, hear_recording
 
 REMEMBER_SECONDS = 3600  # for which `audio.id` stands for an answer; OpenAI's is an hour too
 REMEMBER_ANSWERS = 1000
@@ -73,9 +73,9 @@ class Collected:
     pcm: list[bytes] = field(default_factory=list)
     text_tokens: int = 0
     audio_tokens: int = 0
-    over: Over | None = None
+    over: AnswerEnd | None = None
 
-    def take(self, said: Text | Sound | Over) -> None:
+    def take(self, said: Text | Sound | AnswerEnd) -> None:
         """Add what was said."""
         match said:
             case Text():
@@ -84,7 +84,7 @@ class Collected:
             case Sound():
                 self.pcm.append(said.data)
                 self.audio_tokens += said.tokens
-            case Over():
+            case AnswerEnd():
                 self.over = said
 
     @property
@@ -94,7 +94,7 @@ class Collected:
         return "length" if cut else "stop"
 
 
-async def understand(house: House, request: ChatRequest, remembered: Remembered) -> Wanted:
+async def understand(parts: ModelParts, request: ChatRequest, remembered: Remembered) -> Wanted:
     """What a request asks for.
 
     Raises:
@@ -109,41 +109,41 @@ async def understand(house: House, request: ChatRequest, remembered: Remembered)
         raise InputError('a streamed answer has audio.format "pcm16"; files come whole')
     named = audio.voice if audio is not None else ""
     name = str(named.get("id", "")) if isinstance(named, dict) else named
-    turns = [t for m in request.messages if (t := await _turn(house, m, remembered)) is not None]
-    if not any(isinstance(turn, SystemTurn) for turn in turns) and _default_system(house):
-        turns.insert(0, SystemTurn(_default_system(house)))
-    house.prompts.finished(turns)  # what cannot be asked is refused before a stream begins
+    turns = [t for m in request.messages if (t := await _turn(parts, m, remembered)) is not None]
+    if not any(isinstance(turn, SystemTurn) for turn in turns) and _default_system(parts):
+        turns.insert(0, SystemTurn(_default_system(parts)))
+    parts.prompts.finished(turns)  # what cannot be asked is refused before a stream begins
     return Wanted(
         turns=turns,
         spoken=spoken,
-        voice=house.voices.find(name, "audio.voice"),
+        voice=parts.voices.find(name, "audio.voice"),
         container=container,
         max_tokens=request.max_completion_tokens or request.max_tokens,
     )
 
 
-def _default_system(house: House) -> str:
-    return house.bundle.decoder.system_prompt
+def _default_system(parts: ModelParts) -> str:
+    return parts.bundle.decoder.system_prompt
 
 
-async def _turn(house: House, message: ChatMessage, remembered: Remembered) -> Turn | None:
+async def _turn(parts: ModelParts, message: ChatMessage, remembered: Remembered) -> Turn | None:
     if message.role == "assistant" and message.audio is not None:
         return AssistantTurn(remembered.find(message.audio.id))
-    parts: list[str | tuple[int, ...]] = []
+    contents: list[str | tuple[int, ...]] = []
     content = message.content or []
     for part in [content] if isinstance(content, str) else content:
         if isinstance(part, str):
-            parts.append(part)
+            contents.append(part)
         elif isinstance(part, InputAudioPart):
-            parts.append(await hear_recording(house, _decode(part.input_audio.data)))
+            contents.append(await hear_recording(parts, _decode(part.input_audio.data)))
         else:
-            parts.append(part.text)
-    parts = [part for part in parts if part]
-    if not parts:
+            contents.append(part.text)
+    contents = [part for part in contents if part]
+    if not contents:
         return None
     if message.role == "user":
-        return UserTurn(tuple(parts))
-    written = "\n".join(part for part in parts if isinstance(part, str))
+        return UserTurn(tuple(contents))
+    written = "\n".join(part for part in contents if isinstance(part, str))
     if message.role == "assistant":
         return AssistantTurn(written)
     return SystemTurn(written)
@@ -159,8 +159,8 @@ def _decode(data: str) -> bytes:
 class Completion:
     """One request's answer, in OpenAI's objects."""
 
-    def __init__(self, house: House, request: ChatRequest, wanted: Wanted) -> None:
-        self._house = house
+    def __init__(self, parts: ModelParts, request: ChatRequest, wanted: Wanted) -> None:
+        self._parts = parts
         self._request = request
         self._wanted = wanted
         self._id = random_id("chatcmpl")
@@ -232,7 +232,7 @@ class Completion:
     def _asking(self) -> Any:
         request, wanted = self._request, self._wanted
         return asking(
-            self._house,
+            self._parts,
             wanted.turns,
             voice=wanted.voice,
             spoken=wanted.spoken,
@@ -242,7 +242,7 @@ class Completion:
             seed=request.seed,
         )
 
-    def _delta(self, said: Text | Sound | Over) -> Json | None:
+    def _delta(self, said: Text | Sound | AnswerEnd) -> Json | None:
         match said:
             case Text() if self._wanted.spoken:
                 return {"audio": {"id": self._audio_id, "transcript": said.text}}
@@ -259,12 +259,12 @@ class Completion:
         return _sse({**self._head("chat.completion.chunk"), "choices": [choice]})
 
     def _head(self, kind: str) -> Json:
-        name = self._house.bundle.name
+        name = self._parts.bundle.name
         return {"id": self._id, "object": kind, "created": self._created, "model": name}
 
     def _usage(self, answer: Answer, got: Collected) -> Json:
         prompt = answer.asked.prompt
-        text_in, audio_in = self._house.prompts.kinds(prompt)
+        text_in, audio_in = self._parts.prompts.kinds(prompt)
         return {
             "prompt_tokens": len(prompt),
             "completion_tokens": got.text_tokens + got.audio_tokens,

@@ -15,7 +15,8 @@ from starlette.datastructures import UploadFile
 from starlette.types import Receive, Scope, Send
 
 from aqaa.models.errors import EngineError, InputError
-from aqaa.server.conversation.prompt import SystemTurn, Turn, UserTurn
+from aqaa.server.answering.single_answer import asking, hear_recording
+from aqaa.server.dialogue.prompt import SystemTurn, Turn, UserTurn
 from aqaa.server.gateway.admission import Caller, bearer, origin_is_ours
 from aqaa.server.gateway.chat import Collected, Completion, Remembered, understand
 from aqaa.server.gateway.encode import check_container, encode, media_type
@@ -23,9 +24,8 @@ from aqaa.server.gateway.errors import ModelNotFoundError, OriginError
 from aqaa.server.gateway.schema import ChatRequest, ClientSecretRequest
 from aqaa.server.gateway.state import ServerState
 from aqaa.server.protocol.configure import updated
-from aqaa.server.protocol.machine import random_id
+from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.types import Json, Session
-from aqaa.server.session.question import asking, hear_recording
 
 router = APIRouter()
 open_router = APIRouter()
@@ -93,7 +93,7 @@ async def live() -> Json:
 @open_router.get("/health/ready", summary="Whether new sessions are served, and which part is down")
 async def ready(server: Server) -> JSONResponse:
     """200 if every part is up, else 503; the body names each part either way."""
-    parts = server.parts()
+    parts = server.part_status()
     well = all(status == "up" for status in parts.values())
     body = {"status": "ready" if well else "not ready", "parts": parts}
     return JSONResponse(body, 200 if well else 503)
@@ -102,11 +102,11 @@ async def ready(server: Server) -> JSONResponse:
 @open_router.get("/metrics", summary="Prometheus metrics")
 async def metrics(server: Server) -> Response:
     """The text exposition format."""
-    return Response(server.house.means.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    return Response(server.parts.services.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _model(server: ServerState) -> Json:
-    name = server.house.bundle.name
+    name = server.parts.bundle.name
     return {"id": name, "object": "model", "created": server.started, "owned_by": "aqaa"}
 
 
@@ -126,7 +126,7 @@ async def model(name: str, server: Server, _: Whoever) -> Json:
 @router.get("/v1/voices", summary="The bundle's voices")
 async def voices(server: Server, _: Whoever) -> Json:
     """Names for `voice`; OpenAI's own names mean the default one."""
-    known = server.house.voices
+    known = server.parts.voices
     data = [
         {"id": name, "object": "voice", "name": name, "default": name == known.default}
         for name in known.names
@@ -137,8 +137,8 @@ async def voices(server: Server, _: Whoever) -> Json:
 @router.post("/v1/realtime/client_secrets", summary="An ephemeral key for a browser")
 async def client_secrets(server: Server, caller: Whoever, body: ClientSecretRequest) -> Json:
     """The secret opens sessions, with these settings, until it expires."""
-    session = Session(id=random_id("sess"), model=server.house.bundle.name)
-    session = updated(session, body.session, server.house.voices)
+    session = Session(id=random_id("sess"), model=server.parts.bundle.name)
+    session = updated(session, body.session, server.parts.voices)
     seconds = body.expires_after.seconds
     value, expires_at = server.keys.make_secret(caller.name, seconds, body.session)
     return {"value": value, "expires_at": expires_at, "session": session.model_dump()}
@@ -155,8 +155,8 @@ async def chat_completions(
     _check_model(server, request.model)
     with ExitStack() as stack:
         stack.enter_context(server.place(caller))
-        wanted = await understand(server.house, request, remembered)
-        completion = Completion(server.house, request, wanted)
+        wanted = await understand(server.parts, request, remembered)
+        completion = Completion(server.parts, request, wanted)
         if not request.stream:
             return JSONResponse(await completion.whole(remembered))
         return _Held(completion.stream(remembered), stack.pop_all())
@@ -191,16 +191,16 @@ async def answer(
     instructions: Annotated[str, Query(description="a system prompt")] = "",
 ) -> Response:
     """`curl --data-binary @question.wav -o answer.wav http://localhost:8000/v1/answer`."""
-    house = server.house
+    parts = server.parts
     container = check_container(format)
-    name = house.voices.find(voice, "voice")
-    system = instructions or house.bundle.decoder.system_prompt
+    name = parts.voices.find(voice, "voice")
+    system = instructions or parts.bundle.decoder.system_prompt
     with server.place(caller):
-        tokens = await hear_recording(house, await _recording(request))
+        tokens = await hear_recording(parts, await _recording(request))
         turns: list[Turn] = [SystemTurn(system)] if system else []
         turns.append(UserTurn((tokens,)))
         got = Collected()
-        async with asking(house, turns, voice=name, spoken=True, speed=speed) as said:
+        async with asking(parts, turns, voice=name, spoken=True, speed=speed) as said:
             while got.over is None:
                 got.take(await said.next())
                 if await request.is_disconnected():
@@ -227,5 +227,5 @@ async def _recording(request: Request) -> bytes:
 
 
 def _check_model(server: ServerState, name: str) -> None:
-    if name != server.house.bundle.name:
-        raise ModelNotFoundError(f"no model {name!r} here; it is {server.house.bundle.name!r}")
+    if name != server.parts.bundle.name:
+        raise ModelNotFoundError(f"no model {name!r} here; it is {server.parts.bundle.name!r}")

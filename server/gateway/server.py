@@ -40,10 +40,10 @@ async def run(settings: Settings, announce: Callable[[str], None]) -> None:
 
             runtime = await Runtime.load(settings, server.entrance.loaded)
             try:
-                server.open(ServerState.of(settings, runtime.house))
+                server.open(ServerState.of(settings, runtime.parts))
                 host = "localhost" if settings.host in EVERYWHERE else settings.host
                 port = listener.getsockname()[1]
-                name = runtime.house.bundle.name
+                name = runtime.parts.bundle.name
                 announce(f"aqaa serves {name}: talk to it at http://{host}:{port}")
                 await serving
             finally:

@@ -12,7 +12,7 @@ from typing import Literal
 from aqaa.models.errors import CapacityError
 from aqaa.server.config import Settings
 from aqaa.server.gateway.admission import Caller, Gate, Keys
-from aqaa.server.session.house import House
+from aqaa.server.parts import ModelParts
 
 PARTS = ("tokenizer", "vocoder", "vad", "engine", "gateway")
 PartStatus = Literal["loading", "up", "down", "draining"]
@@ -23,7 +23,7 @@ class ServerState:
     """One server: settings, parts, who is in, and whether it is going down."""
 
     settings: Settings
-    house: House
+    parts: ModelParts
     keys: Keys
     sessions: Gate
     requests: Gate
@@ -31,11 +31,11 @@ class ServerState:
     started: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
-    def of(cls, settings: Settings, house: House) -> ServerState:
+    def of(cls, settings: Settings, parts: ModelParts) -> ServerState:
         """A server that has just started, over loaded and warmed parts."""
         return cls(
             settings=settings,
-            house=house,
+            parts=parts,
             keys=Keys([key.get_secret_value() for key in settings.api_keys]),
             sessions=Gate(settings.max_sessions, settings.max_sessions_per_key),
             requests=Gate(settings.max_rest_requests, None),
@@ -46,13 +46,13 @@ class ServerState:
         self.sessions.draining = self.requests.draining = True
         self.draining.set()
 
-    def parts(self) -> dict[str, PartStatus]:
+    def part_status(self) -> dict[str, PartStatus]:
         """Each part and how it is. The tokenizers, the vocoder and the VAD cannot go down alone."""
         return {
             "tokenizer": "up",
             "vocoder": "up",
             "vad": "up",
-            "engine": "up" if self.house.means.engine.alive else "down",
+            "engine": "up" if self.parts.services.engine.alive else "down",
             "gateway": "draining" if self.draining.is_set() else "up",
         }
 
@@ -63,7 +63,7 @@ class ServerState:
         Raises:
             CapacityError: there is none.
         """
-        metrics = self.house.means.metrics
+        metrics = self.parts.services.metrics
         try:
             with self.requests.enter(caller.name):
                 metrics.requests.inc()

@@ -1,4 +1,4 @@
-"""`WS /v1/realtime`: a thin shell between one socket and one `Conversation`.
+"""`WS /v1/realtime`: a thin shell between one socket and one `LiveSession`.
 
 Close codes. Clients of the OpenAI SDK try again after 1011, 1012 and 1013, and not after the rest:
 
@@ -32,9 +32,9 @@ from aqaa.server.observe.logs import session_id
 from aqaa.server.protocol import beta
 from aqaa.server.protocol import events as e
 from aqaa.server.protocol.configure import updated
-from aqaa.server.protocol.machine import random_id
+from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.types import Error, Json, Session
-from aqaa.server.session.controller import Conversation
+from aqaa.server.session.live_session import LiveSession
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ async def realtime(socket: WebSocket, server: ServerState) -> None:
     goodbye = await _admit(socket, server, bearer(socket.headers) or key)
     if goodbye.code is None:
         return
-    server.house.means.metrics.refused.labels(goodbye.error).inc() if goodbye.error else None
+    server.parts.services.metrics.refused.labels(goodbye.error).inc() if goodbye.error else None
     await close_or_abort(_say_goodbye(socket, goodbye), socket.scope, CLOSE_SECONDS)
 
 
@@ -84,12 +84,12 @@ async def _serve(socket: WebSocket, server: ServerState, wanted: Json) -> Goodby
     settings = server.settings
     session = Session(
         id=random_id("sess"),
-        model=server.house.bundle.name,
-        instructions=server.house.bundle.decoder.system_prompt,
+        model=server.parts.bundle.name,
+        instructions=server.parts.bundle.decoder.system_prompt,
         expires_at=int(time.time() + settings.session_seconds),
     )
     session_id.set(session.id)
-    session = updated(session, wanted, server.house.voices)
+    session = updated(session, wanted, server.parts.voices)
     outbox = Outbox(settings.send_buffer_bytes)
     speaks_beta = beta.is_beta(socket.headers)
 
@@ -99,8 +99,8 @@ async def _serve(socket: WebSocket, server: ServerState, wanted: Json) -> Goodby
         elif (old := beta.from_ga(event.model_dump())) is not None:
             outbox.put(json.dumps(old))
 
-    conversation = Conversation(server.house, session, send)
-    metrics = server.house.means.metrics
+    conversation = LiveSession(server.parts, session, send)
+    metrics = server.parts.services.metrics
     log.info("session opened")
     metrics.sessions.inc()
     try:
@@ -139,7 +139,7 @@ async def _first_of(*parts: Coroutine[Any, Any, Goodbye]) -> Goodbye:
     return Goodbye(FAULT, "internal_error", "the server made a mistake; it is in its log")
 
 
-async def _read(socket: WebSocket, conversation: Conversation, speaks_beta: bool) -> Goodbye:
+async def _read(socket: WebSocket, conversation: LiveSession, speaks_beta: bool) -> Goodbye:
     while True:
         frame = await socket.receive()
         if frame["type"] == "websocket.disconnect":
@@ -174,7 +174,7 @@ async def _write(socket: WebSocket, outbox: Outbox) -> Goodbye:
         outbox.sent(message)
 
 
-async def _fail(conversation: Conversation) -> Goodbye:
+async def _fail(conversation: LiveSession) -> Goodbye:
     """The ears never end by themselves: this raises what went wrong in them."""
     await conversation.run()
     raise AssertionError("unreachable")
@@ -192,7 +192,7 @@ async def _expire(seconds: float) -> Goodbye:
     )
 
 
-async def _drain(server: ServerState, conversation: Conversation, outbox: Outbox) -> Goodbye:
+async def _drain(server: ServerState, conversation: LiveSession, outbox: Outbox) -> Goodbye:
     """When the server goes down: let the running answer end, within the deadline."""
     await server.draining.wait()
     with suppress(TimeoutError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol import events as e
-from aqaa.server.protocol.conversation import Conversation
+from aqaa.server.protocol.item_list import ItemList
 from aqaa.server.protocol.types import (
     FunctionCall,
     FunctionCallOutput,
@@ -39,7 +39,7 @@ class Items:
     """The conversation, and the events and effects of every change to it."""
 
     def __init__(self, limits: Limits, make_id: MakeId) -> None:
-        self.conversation = Conversation(limits.items)
+        self.conversation = ItemList(limits.items)
         self._limits = limits
         self._make_id = make_id
 

@@ -14,12 +14,12 @@ dropped: response ids are the generation stamps.
 
 from __future__ import annotations
 
-import secrets
 from typing import Literal
 
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol import events as e
 from aqaa.server.protocol.configure import Voices, updated, with_voice
+from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.items import Items, Limits, MakeId, Output, decode
 from aqaa.server.protocol.response import CancelReason, OpenResponse, cancelled, failed
 from aqaa.server.protocol.types import (
@@ -37,11 +37,6 @@ from aqaa.server.protocol.types import (
 
 COMMIT_MIN_MS = 100  # OpenAI refuses to commit less than this
 TRUNCATE_SLACK_MS = 2000  # clients count what they played by a clock of their own: clamp, not error
-
-
-def random_id(prefix: str) -> str:
-    """`prefix_` and 20 random hex digits."""
-    return f"{prefix}_{secrets.token_hex(10)}"
 
 
 class SessionMachine:

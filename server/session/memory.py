@@ -11,10 +11,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from aqaa.models.bundle import GROUP_SECONDS, GROUP_TOKENS, TokensConfig
-from aqaa.server.conversation.heard import heard
-from aqaa.server.conversation.prompt import AssistantTurn, SystemTurn, Turn, UserTurn
-from aqaa.server.conversation.text import TextCodec
+from aqaa.models.bundle import TokensConfig
+from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
+from aqaa.server.dialogue.heard import heard
+from aqaa.server.dialogue.prompt import AssistantTurn, SystemTurn, Turn, UserTurn
+from aqaa.server.dialogue.text import TextCodec
 from aqaa.server.protocol.effects import ConversationItem
 from aqaa.server.protocol.types import Content, InputSound, Message, OutputSound
 

@@ -21,14 +21,8 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from aqaa.models.bundle import (
-    LINGUISTIC_CODES,
-    SEMANTIC_CODES,
-    SemanticStreaming,
-    TokenizerConfig,
-    load_bundle,
-    nano_path,
-)
+from aqaa.models.bundle import SemanticStreaming, TokenizerConfig, load_bundle, nano_path
+from aqaa.models.groups import LINGUISTIC_CODES, SEMANTIC_CODES
 from aqaa.tokenizers import linguistic as linguistic_module
 from aqaa.tokenizers import semantic as semantic_module
 from aqaa.tokenizers.funasr_encoder import ChunkEncoder

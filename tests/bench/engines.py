@@ -10,8 +10,8 @@ import time
 from contextlib import aclosing
 
 from aqaa.models.bundle import load_bundle, nano_path
-from aqaa.server.engine.base import SamplingParams
-from aqaa.server.engine.embedded import EmbeddedEngine
+from aqaa.server.engine.contract import SamplingParams
+from aqaa.server.engine.embedded.engine import EmbeddedEngine
 from aqaa.server.engine.settings import EmbeddedSettings
 
 TITLE = "Embedded engine (nano, one worker thread)"

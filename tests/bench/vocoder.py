@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 from seams import Report, measure, measure_published, whole_sounds
 from tiny_vocoder import PUBLISHED, random_vocoder, tokens
 
-from aqaa.models.bundle import GROUP_SECONDS, GROUP_TOKENS, VocoderConfig, load_bundle, nano_path
+from aqaa.models.bundle import VocoderConfig, load_bundle, nano_path
+from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.vocoder.noise import KeyedNoise
 from aqaa.vocoder.state import Chunk, due, feed
 from aqaa.vocoder.vocoder import Vocoder

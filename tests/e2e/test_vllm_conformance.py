@@ -9,7 +9,7 @@ import pytest
 from engine_conformance import EngineConformance
 from vllm_server import engine_core
 
-from aqaa.server.engine.base import Engine
+from aqaa.server.engine.contract import Engine
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session")]
 

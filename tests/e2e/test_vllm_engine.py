@@ -16,7 +16,7 @@ from vllm_engines import greedy, long_prompt, vllm_settings
 
 from aqaa.models.bundle import load_bundle
 from aqaa.models.errors import BundleError
-from aqaa.server.engine.vllm_inprocess import VllmEngine
+from aqaa.server.engine.vllm.inprocess import VllmEngine
 
 pytestmark = pytest.mark.vllm
 
@@ -70,7 +70,7 @@ sys.path.insert(0, {str(Path(__file__).parent.parent / "support")!r})
 from pathlib import Path
 from vllm_engines import vllm_settings
 from aqaa.models.bundle import load_bundle
-from aqaa.server.engine.vllm_inprocess import VllmEngine
+from aqaa.server.engine.vllm.inprocess import VllmEngine
 
 async def main():
     await VllmEngine(load_bundle(Path({str(bundle)!r})), vllm_settings()).start()

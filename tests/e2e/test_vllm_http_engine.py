@@ -14,7 +14,7 @@ from own_time import own_time
 from vllm_engines import API_KEY, greedy, http_settings, long_prompt, read
 
 from aqaa.models.errors import EngineBusyError, EngineDiedError, EngineError
-from aqaa.server.engine.vllm_http import ABORT, GENERATE, UPSTREAM_ID, VllmHttpEngine
+from aqaa.server.engine.vllm.http import ABORT, GENERATE, UPSTREAM_ID, VllmHttpEngine
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session")]
 

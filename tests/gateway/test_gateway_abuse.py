@@ -16,11 +16,11 @@ from scripted_server import Served, serving
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from aqaa.server.answering.answer import Answer
 from aqaa.server.gateway.outbox import Outbox
+from aqaa.server.hearing.ears import Ears
 from aqaa.server.protocol.types import Json
-from aqaa.server.session.answer import Answer
-from aqaa.server.session.controller import Conversation
-from aqaa.server.session.ears import Ears
+from aqaa.server.session.live_session import LiveSession
 
 SOON = 20.0  # seconds until a test gives up on something that should happen at once
 SPEECH = base64.b64encode(pcm(1.0, loud=True)).decode()
@@ -238,7 +238,7 @@ async def test_no_object_of_a_session_outlives_it(served: Served) -> None:
     await nobody_is_left(served)
     await asyncio.sleep(0.1)
     gc.collect()
-    kept = (Conversation, Answer, Ears, Outbox)
+    kept = (LiveSession, Answer, Ears, Outbox)
     assert [thing for thing in gc.get_objects() if type(thing) in kept] == []
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from scripted import ScriptedEngine, house
+from scripted import ScriptedEngine, scripted_parts
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -63,10 +63,10 @@ async def test_whoever_connects_is_told_to_try_again(loading: tuple[DrainingServ
 
 async def test_once_open_it_serves(loading: tuple[DrainingServer, str]) -> None:
     server, place = loading
-    parts = house(ScriptedEngine())
+    parts = scripted_parts(ScriptedEngine())
     server.open(ServerState.of(SETTINGS, parts))
     async with httpx.AsyncClient(base_url=f"http://{place}") as http:
         ready = await http.get("/health/ready")
     assert ready.status_code == 200
     assert set(ready.json()["parts"].values()) == {"up"}
-    parts.means.workers.close()
+    parts.services.workers.close()

@@ -12,8 +12,8 @@ from scripted import Voices, woven
 from scripted_server import Served
 from websockets.asyncio.client import connect
 
+from aqaa.server.parts import WireFormat, output_of
 from aqaa.server.protocol.types import Json, PcmaFormat, PcmFormat, PcmuFormat
-from aqaa.server.session.house import WireFormat, output_of
 
 HELLO: Json = {
     "type": "message",

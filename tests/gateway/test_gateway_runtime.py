@@ -28,7 +28,7 @@ async def test_a_recording_is_answered_by_the_real_parts(
     runtime: Runtime, fixtures_dir: Path
 ) -> None:
     question = sorted((fixtures_dir / "wavs").glob("*.wav"))[1].read_bytes()
-    state = ServerState.of(Settings(), runtime.house)
+    state = ServerState.of(Settings(), runtime.parts)
     with listen("127.0.0.1", 0) as listener:
         server = DrainingServer(state.settings)
         server.open(state)

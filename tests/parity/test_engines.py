@@ -15,11 +15,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from aqaa.server.engine.base import Engine, SamplingParams
-from aqaa.server.engine.embedded import EmbeddedEngine
-from aqaa.server.engine.sampling import repeated_id
+from aqaa.server.engine.contract import Engine, SamplingParams
+from aqaa.server.engine.embedded.engine import EmbeddedEngine
+from aqaa.server.engine.embedded.sampling import repeated_id
+from aqaa.server.engine.embedded.step1 import Step1
 from aqaa.server.engine.settings import EmbeddedSettings
-from aqaa.server.engine.step1 import Step1
 
 LOGITS = 1e-3  # tolerances of the fixtures' README
 HIDDEN = 5e-4

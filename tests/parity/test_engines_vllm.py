@@ -10,7 +10,7 @@ import pytest_asyncio
 from vllm_engines import greedy, long_prompt, read
 
 from aqaa.models.errors import EngineDiedError
-from aqaa.server.engine.embedded import EmbeddedEngine
+from aqaa.server.engine.embedded.engine import EmbeddedEngine
 from aqaa.server.engine.settings import EmbeddedSettings
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session")]
@@ -59,7 +59,7 @@ async def test_the_repetition_rule_equals_the_reference_on_every_case(fixtures_d
     from vllm import SamplingParams
     from vllm.v1.sample.logits_processor import BatchUpdate
 
-    from aqaa.server.engine.vllm_repetition import RepetitionAware
+    from aqaa.server.engine.vllm.repetition import RepetitionAware
 
     asked = SamplingParams(extra_args={"repetition_aware": True})
     with np.load(fixtures_dir / "expected" / "interleave_sampling.npz") as expected:

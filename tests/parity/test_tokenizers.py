@@ -12,7 +12,7 @@ import torch
 from bundles import fixture_bundle
 
 from aqaa.models.bundle import Bundle, load_bundle
-from aqaa.tokenizers.audio import Resampler
+from aqaa.server.audio.wire import Resampler
 from aqaa.tokenizers.dual import DualTokenizer
 from aqaa.tokenizers.features import kaldi_fbank, whisper_log_mel
 from aqaa.tokenizers.interleave import deinterleave, interleave

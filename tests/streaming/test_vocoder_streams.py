@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tiny_vocoder import tiny_vocoder, tokens
 
-from aqaa.models.bundle import GROUP_SECONDS, GROUP_TOKENS, VocoderConfig
+from aqaa.models.bundle import VocoderConfig
 from aqaa.models.errors import InputError, StreamClosedError, TokenError
+from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.vocoder.noise import KeyedNoise
 from aqaa.vocoder.state import StreamState, due, feed
-from aqaa.vocoder.stream import Speaker
+from aqaa.vocoder.stream import ChunkSynthesiser
 from aqaa.vocoder.vocoder import Vocoder
 
 ROUNDING = 1e-4  # of float32 sums in another order, on a wave in [-1, 1]
@@ -142,7 +143,7 @@ def state_bytes(state: StreamState) -> int:
     return sum(value.nbytes for value in values if isinstance(value, torch.Tensor | np.ndarray))
 
 
-class Mute(Speaker):
+class Mute(ChunkSynthesiser):
     """A speaker whose networks are left out: they keep nothing, and an hour passes in seconds."""
 
     def _mels(self, windows: Sequence[Any]) -> Sequence[torch.Tensor]:

@@ -8,8 +8,8 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from aqaa.models.recipe.domain.numbers import normalise
-from aqaa.models.recipe.evaluate.judges import whisper
+from aqaa.recipe.domain.numbers import normalise
+from aqaa.recipe.evaluate.judges import whisper
 
 WHISPER_RATE = 16_000
 

@@ -15,7 +15,7 @@ from contextlib import aclosing
 import pytest
 
 from aqaa.models.errors import EngineDiedError, PromptError
-from aqaa.server.engine.base import Engine, SamplingParams
+from aqaa.server.engine.contract import Engine, SamplingParams
 
 CONTEXT = 4096
 PATIENCE = 60.0  # seconds for anything to happen; only a hang takes so long

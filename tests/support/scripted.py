@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from aqaa.models.bundle import Bundle
 from aqaa.models.errors import EngineDiedError, TokenError
-from aqaa.server.conversation.prompt import PromptBuilder
-from aqaa.server.engine.base import EngineStats, SamplingParams, check_prompt
+from aqaa.server.clock import Clock, MonotonicClock
+from aqaa.server.compute.workers import Workers
+from aqaa.server.dialogue.prompt import PromptBuilder
+from aqaa.server.engine.contract import EngineStats, SamplingParams, check_prompt
 from aqaa.server.observe.metrics import Metrics
-from aqaa.server.session.answer import Means
-from aqaa.server.session.clock import Clock, MonotonicClock
-from aqaa.server.session.house import House, voices_of
-from aqaa.server.session.workers import Workers
+from aqaa.server.parts import ModelParts, Services, voices_of
 
 AUDIO = 2000  # audio_offset: text ids are code points below it
 EOT = 3
@@ -223,29 +222,29 @@ class ScriptedEngine:
         return EngineStats(running=self.running)
 
 
-def house(
+def scripted_parts(
     engine: ScriptedEngine | None = None,
     *,
     clock: Clock | None = None,
     workers: Workers | None = None,
     speculation: bool = True,
     max_turn_seconds: float = 20.0,
-) -> House:
-    """All parts, scripted; close `house.means.workers` when done."""
+) -> ModelParts:
+    """All parts, scripted; close `parts.services.workers` when done."""
     parts = bundle()
     letters = Letters()
     engine = engine or ScriptedEngine()
     workers = workers or Workers(1)
     metrics = Metrics()
     metrics.watch(engine.stats, workers.waiting)
-    return House(
+    return ModelParts(
         bundle=parts,
         tokenizer=GroupTokenizer(),
         vad=LoudnessVad(),
         text=letters,
         prompts=PromptBuilder.of(parts, letters),
         voices=voices_of(("joe", "amy"), "joe"),
-        means=Means(
+        services=Services(
             engine=engine,
             speaker=Voices(),
             workers=workers,

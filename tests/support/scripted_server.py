@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from scripted import ScriptedEngine, house
+from scripted import ScriptedEngine, scripted_parts
 
 from aqaa.server.config import Settings
 from aqaa.server.gateway.server import DrainingServer, listen
 from aqaa.server.gateway.state import ServerState
-from aqaa.server.session.house import House
+from aqaa.server.parts import ModelParts
 
 
 @dataclass
@@ -34,13 +34,13 @@ class Served:
         return f"ws://127.0.0.1:{self.port}/v1/realtime"
 
     @property
-    def house(self) -> House:
-        return self.state.house
+    def scripted_parts(self) -> ModelParts:
+        return self.state.parts
 
 
 @asynccontextmanager
 async def serving(engine: ScriptedEngine, **settings: Any) -> AsyncIterator[Served]:
-    parts = house(engine)
+    parts = scripted_parts(engine)
     with listen("127.0.0.1", 0) as listener:
         state = ServerState.of(Settings(model="nowhere", **settings), parts)
         server = DrainingServer(state.settings)
@@ -50,4 +50,4 @@ async def serving(engine: ScriptedEngine, **settings: Any) -> AsyncIterator[Serv
         yield Served(listener.getsockname()[1], state, engine, server)
         server.should_exit = True
         await task
-    parts.means.workers.close()
+    parts.services.workers.close()

@@ -15,7 +15,7 @@ from aqaa.vocoder.config import MelConfig
 from aqaa.vocoder.mel import log_mel
 from aqaa.vocoder.noise import Noise
 from aqaa.vocoder.state import Chunk, Grid, StreamState, due, feed
-from aqaa.vocoder.stream import Sound, Speaker
+from aqaa.vocoder.stream import ChunkSynthesiser, Sound
 from aqaa.vocoder.vocoder import Vocoder
 
 NEAR = 2  # mel frames on either side of a join that count as the join (23 ms)
@@ -136,8 +136,8 @@ def measure(
 
 def _begin(
     vocoder: Vocoder, utterances: Sequence[Sequence[int]], config: VocoderConfig, noise: Noise
-) -> tuple[Speaker, list[StreamState]]:
-    speaker = Speaker(vocoder.speaker.flow, vocoder.speaker.hift, config)
+) -> tuple[ChunkSynthesiser, list[StreamState]]:
+    speaker = ChunkSynthesiser(vocoder.speaker.flow, vocoder.speaker.hift, config)
     prompt = speaker.prompt(next(iter(vocoder.voices.values())))
     return speaker, [feed(speaker.start(prompt, noise, 1.0), tokens) for tokens in utterances]
 
@@ -150,7 +150,7 @@ def _last(state: StreamState, config: VocoderConfig) -> Chunk:
 
 
 def _streamed(
-    speaker: Speaker, states: list[StreamState], config: VocoderConfig
+    speaker: ChunkSynthesiser, states: list[StreamState], config: VocoderConfig
 ) -> list[list[Sound]]:
     """Each stream's pieces. They go in step, as sessions do that wait at the same time: faster."""
     pieces: list[list[Sound]] = [[] for _ in states]

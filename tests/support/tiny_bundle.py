@@ -8,7 +8,7 @@ from tiny_step1 import write_step1
 from tiny_text import tiny_text
 from tiny_vocoder import checkpoint, write_voices
 
-from aqaa.models.bundle import AUDIO_CODES
+from aqaa.models.groups import AUDIO_CODES
 
 
 def tiny_bundle(directory: Path, fixtures: Path) -> Path:

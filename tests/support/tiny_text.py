@@ -6,7 +6,8 @@ import io
 
 import sentencepiece
 
-from aqaa.models.bundle import LINGUISTIC_CODES, TokensConfig
+from aqaa.models.bundle import TokensConfig
+from aqaa.models.groups import LINGUISTIC_CODES
 from aqaa.tokenizers.text import TextTokenizer
 
 SENTENCES = ["Hello there, how are you?", "I am well. The weather is fine today.", "One two three."]

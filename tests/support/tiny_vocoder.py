@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from aqaa.models.bundle import LINGUISTIC_CODES, SEMANTIC_CODES, VocoderConfig, VoicesConfig
+from aqaa.models.bundle import VocoderConfig, VoicesConfig
+from aqaa.models.groups import LINGUISTIC_CODES, SEMANTIC_CODES
 from aqaa.vocoder.config import CosyVoiceConfig
 from aqaa.vocoder.flow import Flow
 from aqaa.vocoder.hift import Hift
-from aqaa.vocoder.stream import Speaker
+from aqaa.vocoder.stream import ChunkSynthesiser
 from aqaa.vocoder.vocoder import Vocoder
 from aqaa.vocoder.voices import Voice, save_voice
 
@@ -130,7 +131,7 @@ def random_vocoder(dimensions: dict[str, Any], config: VocoderConfig, *names: st
         name: Voice(name, torch.tensor(tokens(2, seed)), torch.randn(21, 80), torch.randn(192))
         for seed, name in enumerate(names)
     }
-    return Vocoder(Speaker(flow, hift, config), described.feat_extractor, voices)
+    return Vocoder(ChunkSynthesiser(flow, hift, config), described.feat_extractor, voices)
 
 
 def tiny_vocoder(config: VocoderConfig, *names: str) -> Vocoder:

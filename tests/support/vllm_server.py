@@ -15,7 +15,7 @@ import psutil
 from serving import free_port
 
 from aqaa.server.engine.settings import VllmSettings
-from aqaa.server.engine.vllm_args import engine_environment, serve_command
+from aqaa.server.engine.vllm.launch_flags import engine_environment, serve_command
 
 READY_WITHIN = 300  # seconds; half a minute on a quiet machine
 

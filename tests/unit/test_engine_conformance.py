@@ -9,8 +9,8 @@ import pytest
 from engine_conformance import CONTEXT, EngineConformance
 from tiny_step1 import write_step1
 
-from aqaa.server.engine.base import Engine
-from aqaa.server.engine.embedded import EmbeddedEngine
+from aqaa.server.engine.contract import Engine
+from aqaa.server.engine.embedded.engine import EmbeddedEngine
 from aqaa.server.engine.settings import EmbeddedSettings
 
 

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from tiny_step1 import write_step1
 
 from aqaa.models.errors import BundleError, EngineBusyError, EngineDiedError, EngineError
-from aqaa.server.engine.base import SamplingParams
-from aqaa.server.engine.embedded import EmbeddedEngine
-from aqaa.server.engine.scheduler import (
+from aqaa.server.engine.contract import SamplingParams
+from aqaa.server.engine.embedded.engine import EmbeddedEngine
+from aqaa.server.engine.embedded.scheduler import (
     AHEAD,
     BATCH,
     CHUNK_COST,
@@ -30,8 +30,8 @@ from aqaa.server.engine.scheduler import (
     Scheduler,
     choose,
 )
+from aqaa.server.engine.embedded.step1 import Step1
 from aqaa.server.engine.settings import EmbeddedSettings
-from aqaa.server.engine.step1 import Step1
 
 CONTEXT = 1024
 

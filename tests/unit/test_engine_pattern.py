@@ -9,12 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aqaa.models.bundle import AUDIO_CODES, GROUP_TOKENS, TokensConfig, load_bundle, nano_path
-from aqaa.models.recipe.decoder.layout import weave
-from aqaa.models.recipe.evaluate.pipeline import is_legal
-from aqaa.server.engine.base import SamplingParams
-from aqaa.server.engine.pattern import AnswerPattern, PatternMask
-from aqaa.server.engine.sampling import Sampler
+from aqaa.models.bundle import TokensConfig, load_bundle, nano_path
+from aqaa.models.groups import AUDIO_CODES, GROUP_TOKENS
+from aqaa.recipe.decoder.layout import weave
+from aqaa.recipe.evaluate.pipeline import is_legal
+from aqaa.server.engine.contract import SamplingParams
+from aqaa.server.engine.embedded.sampling import Sampler
+from aqaa.server.engine.pattern import AnswerPattern
+from aqaa.server.engine.pattern_mask import PatternMask
 
 NANO = TokensConfig(
     audio_offset=20, audio_start=5, audio_end=6, voice_markers={"joe": 7}, text_block=4,

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from aqaa.models.errors import ConfigError
 from aqaa.server.cli.plan import plan
+from aqaa.server.engine.embedded.step1 import Step1Config
 from aqaa.server.engine.plan import OPENING, Plan, Quant, make_plan, parse_gpus, vllm_settings
-from aqaa.server.engine.step1 import Step1Config
 
 OMNI = Step1Config(
     hidden_size=12288,

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from aqaa.models.errors import InputError
-from aqaa.server.engine.base import SamplingParams
-from aqaa.server.engine.sampling import LIKELY, Sampler, repeated_id
+from aqaa.server.engine.contract import SamplingParams
+from aqaa.server.engine.embedded.sampling import LIKELY, Sampler, repeated_id
 
 
 def draws(logits: list[float], count: int = 400, **params: object) -> Counter[int]:

@@ -9,29 +9,29 @@ import numpy as np
 import pytest
 import torch
 
-from aqaa.models.recipe.decoder.clips import Material, roughen, stretch
-from aqaa.models.recipe.decoder.corpus import (
+from aqaa.recipe.decoder.clips import Material, roughen, stretch
+from aqaa.recipe.decoder.corpus import (
     ALONE_CHEAP,
     ALONE_NATURAL,
     CHEAP_TAKES,
     NATURAL_TAKES,
     question_plan,
 )
-from aqaa.models.recipe.decoder.layout import Layout, weave
-from aqaa.models.recipe.decoder.model import Decoder, DecoderConfig, save_decoder
-from aqaa.models.recipe.decoder.renderings import choose, clearest, renderings
-from aqaa.models.recipe.decoder.sampler import BRIEF, ROLES, Mix, Sampler, courses
-from aqaa.models.recipe.decoder.text import PIECES, Pieces, train_pieces
-from aqaa.models.recipe.decoder.train import losses, make_batch
-from aqaa.models.recipe.domain.load import Domain, load_domain
-from aqaa.models.recipe.evaluate.pipeline import is_legal
-from aqaa.models.recipe.optimiser import orthogonalise
-from aqaa.models.recipe.speech.cache import Utterance
-from aqaa.models.recipe.speech.voices import TEACHER
-from aqaa.models.recipe.training import between
-from aqaa.server.conversation.prompt import AssistantTurn, PromptBuilder, UserTurn
-from aqaa.server.conversation.response import AudioGroup, End, Malformed, ResponseParser, TextDelta
-from aqaa.server.engine.step1 import Step1
+from aqaa.recipe.decoder.layout import Layout, weave
+from aqaa.recipe.decoder.model import Decoder, DecoderConfig, save_decoder
+from aqaa.recipe.decoder.renderings import choose, clearest, renderings
+from aqaa.recipe.decoder.sampler import BRIEF, ROLES, Mix, Sampler, courses
+from aqaa.recipe.decoder.text import PIECES, Pieces, train_pieces
+from aqaa.recipe.decoder.train import losses, make_batch
+from aqaa.recipe.domain.load import Domain, load_domain
+from aqaa.recipe.evaluate.pipeline import is_legal
+from aqaa.recipe.optimiser import orthogonalise
+from aqaa.recipe.speech.cache import Utterance
+from aqaa.recipe.speech.voices import TEACHER
+from aqaa.recipe.training import between
+from aqaa.server.dialogue.answer_parser import AudioGroup, End, Malformed, ResponseParser, TextDelta
+from aqaa.server.dialogue.prompt import AssistantTurn, PromptBuilder, UserTurn
+from aqaa.server.engine.embedded.step1 import Step1
 from aqaa.tokenizers.text import TextTokenizer
 
 SPEECH = [3, 4, 1024, 1025, 1026] * 7  # audio tokens of 0.84 s

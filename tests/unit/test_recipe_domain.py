@@ -4,9 +4,9 @@ from string import Formatter
 
 import pytest
 
-from aqaa.models.recipe.domain.load import Domain, load_domain
-from aqaa.models.recipe.domain.numbers import is_right, normalise, number_words
-from aqaa.models.recipe.evaluate.questions import held_out_questions
+from aqaa.recipe.domain.load import Domain, load_domain
+from aqaa.recipe.domain.numbers import is_right, normalise, number_words
+from aqaa.recipe.evaluate.questions import held_out_questions
 
 SUMS = {"plus", "minus", "times"}
 

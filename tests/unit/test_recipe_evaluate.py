@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aqaa.models.bundle import VOCODER_RATE
-from aqaa.models.recipe.evaluate.judges import MOS_HOP, mean_pitch, out_of_step
+from aqaa.recipe.evaluate.judges import MOS_HOP, mean_pitch, out_of_step
 
 
 @pytest.mark.parametrize("length", [1, MOS_HOP // 2, MOS_HOP, 12 * MOS_HOP, 30_720, 30_721])

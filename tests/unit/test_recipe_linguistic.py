@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from aqaa.models.recipe.linguistic.encoder import WindowedEncoder
-from aqaa.models.recipe.linguistic.fbank import fbank, mel_filters, stack
+from aqaa.recipe.linguistic.encoder import WindowedEncoder
+from aqaa.recipe.linguistic.fbank import fbank, mel_filters, stack
 from aqaa.tokenizers.funasr_encoder import ChunkEncoder
 
 SETTINGS = {

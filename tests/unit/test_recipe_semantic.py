@@ -6,9 +6,9 @@ import onnxruntime
 import pytest
 import torch
 
-from aqaa.models.recipe.semantic.export import build
-from aqaa.models.recipe.semantic.network import LEFT_MS, SemanticEncoder
-from aqaa.models.recipe.vq import Codebook
+from aqaa.recipe.semantic.export import build
+from aqaa.recipe.semantic.network import LEFT_MS, SemanticEncoder
+from aqaa.recipe.vq import Codebook
 
 
 @pytest.fixture(scope="module")

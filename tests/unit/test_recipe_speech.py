@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from aqaa.models.errors import UnknownVoiceError
-from aqaa.models.recipe.speech.augment import add_noise, change_speed, distort, telephone
-from aqaa.models.recipe.speech.batches import Placed, Row, make_row
-from aqaa.models.recipe.speech.corpus import held_out_plan, plan
-from aqaa.models.recipe.speech.guide import Guide, measure_guide
-from aqaa.models.recipe.speech.phonemes import collapse, edit_distance
-from aqaa.models.recipe.speech.store import Clip
-from aqaa.models.recipe.speech.texts import sentences
-from aqaa.models.recipe.speech.voices import HELD_OUT, SPOKEN, TEACHER, VOICES, synthesise
+from aqaa.recipe.speech.augment import add_noise, change_speed, distort, telephone
+from aqaa.recipe.speech.batches import Placed, Row, make_row
+from aqaa.recipe.speech.corpus import held_out_plan, plan
+from aqaa.recipe.speech.guide import Guide, measure_guide
+from aqaa.recipe.speech.phonemes import collapse, edit_distance
+from aqaa.recipe.speech.store import Clip
+from aqaa.recipe.speech.texts import sentences
+from aqaa.recipe.speech.voices import HELD_OUT, SPOKEN, TEACHER, VOICES, synthesise
 
 
 def tone(hertz: float, seconds: float = 1.0) -> np.ndarray:
@@ -37,7 +37,7 @@ def test_every_training_voice_speaks_and_the_plan_outlives_an_edit_of_the_domain
     monkeypatch.setenv("AQAA_NANO_WORK", str(tmp_path))
     first = plan()
     assert Counter(u.voice for u in first).keys() == set(SPOKEN)
-    monkeypatch.setattr("aqaa.models.recipe.speech.corpus.sentences", lambda *_: [])
+    monkeypatch.setattr("aqaa.recipe.speech.corpus.sentences", lambda *_: [])
     assert plan() == first
 
 

@@ -13,19 +13,19 @@ import pytest
 import torch
 from torch import nn
 
-from aqaa.models.bundle import GROUP_TOKENS, LINGUISTIC_CODES
-from aqaa.models.recipe.domain.load import load_domain
-from aqaa.models.recipe.speech.cache import Utterance
-from aqaa.models.recipe.speech.pitch import f0_track, in_step
-from aqaa.models.recipe.speech.voices import TEACHER
-from aqaa.models.recipe.training import cosine_rate, train
-from aqaa.models.recipe.vocoder import corpus, stages, train_flow, train_hift, voicing
-from aqaa.models.recipe.vocoder.corpus import JUDGED, Corpus, Rendition, Sentence, script
-from aqaa.models.recipe.vocoder.pack import PROMPT_GROUPS, pack, pack_voices
-from aqaa.models.recipe.vocoder.pairs import Piece, pieces
-from aqaa.models.recipe.vocoder.settings import GROUP_FRAMES, layout, settings
-from aqaa.models.recipe.vocoder.stages import Drill, Recipe
-from aqaa.models.recipe.vocoder.voicing import VOICES
+from aqaa.models.groups import GROUP_TOKENS, LINGUISTIC_CODES
+from aqaa.recipe.domain.load import load_domain
+from aqaa.recipe.speech.cache import Utterance
+from aqaa.recipe.speech.pitch import f0_track, in_step
+from aqaa.recipe.speech.voices import TEACHER
+from aqaa.recipe.training import cosine_rate, train
+from aqaa.recipe.vocoder import corpus, stages, train_flow, train_hift, voicing
+from aqaa.recipe.vocoder.corpus import JUDGED, Corpus, Rendition, Sentence, script
+from aqaa.recipe.vocoder.pack import PROMPT_GROUPS, pack, pack_voices
+from aqaa.recipe.vocoder.pairs import Piece, pieces
+from aqaa.recipe.vocoder.settings import GROUP_FRAMES, layout, settings
+from aqaa.recipe.vocoder.stages import Drill, Recipe
+from aqaa.recipe.vocoder.voicing import VOICES
 from aqaa.vocoder.flow import Flow
 from aqaa.vocoder.hift import Hift
 from aqaa.vocoder.loading import load_flow, load_hift
@@ -242,7 +242,7 @@ def test_the_learning_rate_rises_then_falls_to_its_end() -> None:
 def test_an_interrupted_training_ends_where_a_whole_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aqaa.models.recipe.training.SAVE_EVERY", 5)
+    monkeypatch.setattr("aqaa.recipe.training.SAVE_EVERY", 5)
 
     def run(checkpoint: Path, stop_after: int) -> torch.Tensor:
         torch.manual_seed(1)

@@ -9,11 +9,11 @@ import time
 import pytest
 
 from aqaa.models.errors import CapacityError
+from aqaa.server.answering.playback import Playback
+from aqaa.server.compute.workers import Workers
 from aqaa.server.gateway.admission import Gate, Keys, UnauthorizedError, offered
 from aqaa.server.gateway.outbox import Outbox
 from aqaa.server.observe.latency import STAGES, Timeline
-from aqaa.server.session.playback import Playback
-from aqaa.server.session.workers import Workers
 
 
 async def test_the_most_urgent_job_is_taken_first() -> None:

@@ -41,10 +41,10 @@ def test_codes_that_arrive_out_of_step_weave_the_same(linguistic, semantic, data
     ("ids", "message"),
     [
         ([100, 101, 1124], "whole groups"),
-        ([100, 101, 1124, 1125, 99], "at place 4 is not a semantic"),
-        ([100, 1124, 1124, 1125, 1126], "at place 1 is not a linguistic"),
-        ([100, 101, 102, 1125, 1126], "at place 2 is not a semantic"),
-        ([100, 101, 1124, 1125, 100 + 5120], "at place 4 is not a semantic"),
+        ([100, 101, 1124, 1125, 99], "at index 4 should be a semantic"),
+        ([100, 1124, 1124, 1125, 1126], "at index 1 should be a linguistic"),
+        ([100, 101, 102, 1125, 1126], "at index 2 should be a semantic"),
+        ([100, 101, 1124, 1125, 100 + 5120], "at index 4 should be a semantic"),
     ],
 )
 def test_ids_out_of_phase_are_refused(ids: list[int], message: str) -> None:

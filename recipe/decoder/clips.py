@@ -1,0 +1,169 @@
+"""Speech as audio tokens: questions as a microphone hears them, answers as joe says them."""
+
+from __future__ import annotations
+
+import json
+import random
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aqaa.models.groups import GROUP_TOKENS, LINGUISTIC_CODES
+from aqaa.recipe.domain.load import Style
+from aqaa.recipe.speech.augment import RATE, add_noise, change_speed, distort
+from aqaa.recipe.speech.cache import Utterance
+from aqaa.recipe.speech.store import hear
+from aqaa.recipe.speech.voices import Wave
+
+Tokens = NDArray[np.uint16]
+Encode = Callable[[Wave], Sequence[int]]  # 16 kHz wave -> audio tokens in whole groups
+EncodeAll = Callable[[Sequence[Wave]], list[list[int]]]
+SILENCE_DB = -38.0  # of the loudest 10 ms; quieter ends are not speech
+LEAD, TAIL = (0.15, 0.35), (0.05, 0.4)  # seconds of near-silence that a turn detector leaves
+ANSWER_KEEP, ANSWER_TAIL = 0.05, 0.125  # seconds of silence about an answer, and after it
+DISTORTED, ROUGH = 0.6, 0.9  # share of a take, and of the last, through room, noise or telephone
+STRETCH: dict[Style, tuple[int, int]] = {
+    "slow": (5, 7),
+    "fast": (10, 7),
+}  # style -> codes of the plain answer to codes of it: two fifths longer, three tenths shorter
+
+
+@dataclass
+class Material:
+    """What the sampler draws from: takes of each question, renderings of each answer."""
+
+    questions: dict[str, list[Tokens]] = field(default_factory=dict)
+    answers: dict[tuple[str, Style], Tokens] = field(default_factory=dict)
+
+
+def ends(wave: Wave, keep: float) -> tuple[float, float]:
+    """Where speech begins and ends in `wave` (16 kHz), `keep` seconds of silence left: seconds."""
+    frame = RATE // 100
+    frames = len(wave) // frame
+    power = np.square(wave[: frames * frame].reshape(frames, frame)).mean(1)
+    loud = np.flatnonzero(power > power.max() * 10 ** (SILENCE_DB / 10))
+    margin = int(keep * 100)
+    return max(loud[0] - margin, 0) / 100, min(loud[-1] + 1 + margin, frames) / 100
+
+
+def trim(wave: Wave, keep: float = 0.03) -> Wave:
+    """`wave` (16 kHz) without the silence at its ends, `keep` seconds of it left."""
+    if len(wave) < RATE // 100:
+        return wave
+    first, last = ends(wave, keep)
+    return wave[round(first * RATE) : round(last * RATE)]
+
+
+def overheard(utterance: Utterance, rng: np.random.Generator, distorted: float) -> Wave:
+    """The utterance between the silences that a turn has, with chance `distorted` not clean."""
+    wave = trim(hear(utterance))
+    if rng.random() < 0.4:
+        wave = change_speed(wave, rng.uniform(0.88, 1.14))
+    ends = [int(rng.uniform(*span) * RATE) for span in (LEAD, TAIL)]
+    wave = np.pad(wave, (ends[0], ends[1])).astype(np.float32)
+    if rng.random() < distorted:
+        return distort(wave, rng)
+    return add_noise(wave * np.float32(rng.uniform(0.15, 1.0)), rng.uniform(35, 60), rng)
+
+
+def tokenise_questions(
+    utterances: Sequence[Utterance], path: Path, distorted: float, encode: EncodeAll
+) -> None:
+    """Writes one shard: the tokens of each utterance as a microphone hears it; see `overheard`."""
+    rng = np.random.default_rng(zlib.crc32(path.name.encode()))
+    tokens = encode([overheard(u, rng, distorted) for u in utterances])
+    names = [(u.text, f"{u.voice} {u.rate}") for u in utterances]
+    save([(*name, codes) for name, codes in zip(names, tokens, strict=True)], path)
+
+
+def shards(folder: Path) -> list[Path]:
+    """The finished shards of questions in `folder`."""
+    return sorted(p for p in folder.glob("questions-*.npz") if ".part" not in p.name)
+
+
+def tokenised(folder: Path) -> Counter[Utterance]:
+    """How many takes of each utterance are in the shards of `folder`."""
+    done: Counter[Utterance] = Counter()
+    for path in shards(folder):
+        for text, who, _ in rows_of(path):
+            voice, rate = who.split()
+            done[Utterance(text, voice, float(rate))] += 1
+    return done
+
+
+def stretch(tokens: Tokens, style: Style) -> Tokens:
+    """`tokens` said slower or faster: codes of both streams repeated or left out evenly."""
+    read, write = STRETCH[style]
+    groups = tokens.reshape(-1, GROUP_TOKENS)
+    streams = [groups[:, :2].reshape(-1), groups[:, 2:].reshape(-1)]
+    count = len(groups) * write // read
+    picked = [
+        stream[np.minimum(np.arange(count * per) * read // write, len(stream) - 1)]
+        for stream, per in zip(streams, (2, 3), strict=True)
+    ]
+    woven = np.concatenate([picked[0].reshape(-1, 2), picked[1].reshape(-1, 3)], 1)
+    return np.asarray(woven.reshape(-1), np.uint16)
+
+
+def as_answer(utterance: Utterance) -> Wave:
+    """The utterance (16 kHz) between the silences that an answer has."""
+    return np.pad(trim(hear(utterance), ANSWER_KEEP), (0, int(ANSWER_TAIL * RATE)))
+
+
+def tokenise_answers(answers: Mapping[str, Utterance], path: Path, encode: Encode) -> None:
+    """Writes every answer as the teacher says it, and the slow and the fast of it.
+
+    A mood is a voice of the vocoder's: its tokens are the plain ones.
+    """
+    rows: list[tuple[str, str, Sequence[int] | Tokens]] = []
+    for text, said in answers.items():
+        plain = np.asarray(encode(as_answer(said)), np.uint16)
+        rows.append((text, "plain", plain))
+        rows += [(text, style, stretch(plain, style)) for style in STRETCH]
+    save(rows, path)
+
+
+def save(rows: Sequence[tuple[str, str, Sequence[int] | Tokens]], path: Path) -> None:
+    """One file of (text, style, audio tokens) rows; whole or not at all."""
+    partial = path.with_suffix(".part.npz")
+    np.savez_compressed(
+        partial,
+        tokens=np.concatenate([np.asarray(tokens, np.uint16) for _, _, tokens in rows]),
+        lengths=np.array([len(tokens) for _, _, tokens in rows]),
+        rows=json.dumps([[text, style] for text, style, _ in rows]),
+    )
+    partial.replace(path)
+
+
+def rows_of(path: Path) -> list[tuple[str, str, Tokens]]:
+    """What `save` wrote."""
+    with np.load(path) as file:
+        pieces = np.split(file["tokens"], np.cumsum(file["lengths"])[:-1])
+        names = json.loads(str(file["rows"]))
+    return [(text, style, piece) for (text, style), piece in zip(names, pieces, strict=True)]
+
+
+def load_material(folder: Path) -> Material:
+    """All shards of `folder` that exist, and its answers."""
+    material = Material()
+    for path in shards(folder):
+        for text, _, tokens in rows_of(path):
+            material.questions.setdefault(text, []).append(tokens)
+    for text, style, tokens in rows_of(folder / "answers.npz"):
+        material.answers[(text, style)] = tokens  # type: ignore[index]
+    return material
+
+
+def roughen(tokens: Tokens, rng: random.Random, rate: float) -> list[int]:
+    """`tokens` with a share `rate` of codes replaced by others of the same book."""
+    out = [int(token) for token in tokens]
+    for place in range(len(out)):
+        if rng.random() < rate:
+            linguistic = out[place] < LINGUISTIC_CODES
+            out[place] = rng.randrange(1024) if linguistic else 1024 + rng.randrange(4096)
+    return out

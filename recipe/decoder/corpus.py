@@ -1,0 +1,56 @@
+"""Which questions the decoder hears, in whose voices; a fixed draw, so that it is spoken once."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+
+from aqaa.recipe.domain.load import Domain
+from aqaa.recipe.speech.cache import Utterance, work_dir
+from aqaa.recipe.speech.voices import SPOKEN, VOICES
+
+CHEAP_TAKES, NATURAL_TAKES = 1, 2  # clips of a question: by voices that cost little, by the human
+ALONE_CHEAP, ALONE_NATURAL = 3, 4  # of one whose words no table repeats: few other clips teach it
+SHARES = {"espeak": 0.2, "flite": 0.4, "festival": 0.05, "piper": 0.35}
+RATES = (0.9, 1.0, 1.0, 1.1, 1.2)
+NATURAL_RATES = (0.9, 1.0, 1.1)
+
+
+def question_plan(domain: Domain, seed: int = 5) -> list[Utterance]:
+    """Who says which question.
+
+    The plan is kept in the work directory (`questions.json`) and only grows: what an edit of the
+    domain adds is planned when it is first asked for, and nothing is spoken twice.
+    """
+    file = work_dir() / "questions.json"
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    plan = [Utterance(*row) for row in kept]
+    more = _missing(domain, plan, seed)
+    if more:
+        plan += more
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(plan), encoding="utf-8")
+    return plan
+
+
+def _missing(domain: Domain, plan: list[Utterance], seed: int) -> list[Utterance]:
+    """What `plan` lacks of every question, shuffled: any prefix is a fair sample."""
+    engines = {engine: [v for v in SPOKEN if VOICES[v].engine == engine] for engine in SHARES}
+    natural = [v for v in SPOKEN if VOICES[v].engine == "kokoro"]
+    have = Counter((u.text, u.voice in natural) for u in plan)
+    alone = domain.alone()
+    said = []
+    for question in domain.questions():
+        cheap, human = (
+            (ALONE_CHEAP, ALONE_NATURAL) if question in alone else (CHEAP_TAKES, NATURAL_TAKES)
+        )
+        rng = random.Random(f"{seed} {question} {have[question, False]} {have[question, True]}")
+        for engine in rng.choices(
+            [*SHARES], [*SHARES.values()], k=max(0, cheap - have[question, False])
+        ):
+            said.append(Utterance(question, rng.choice(engines[engine]), rng.choice(RATES)))
+        for voice in rng.sample(natural, max(0, human - have[question, True])):
+            said.append(Utterance(question, voice, rng.choice(NATURAL_RATES)))
+    random.Random(seed).shuffle(said)
+    return said

@@ -1,0 +1,117 @@
+"""Everything that the decoder's training reads: text pieces, tokens of questions and of answers."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from rich.progress import track
+
+from aqaa.models.bundle import TokenizerConfig, nano_path
+from aqaa.models.errors import BundleError
+from aqaa.models.groups import SEMANTIC_CODES
+from aqaa.recipe.decoder.clips import (
+    DISTORTED,
+    ROUGH,
+    shards,
+    tokenise_answers,
+    tokenise_questions,
+    tokenised,
+)
+from aqaa.recipe.decoder.renderings import choose
+from aqaa.recipe.decoder.text import train_pieces
+from aqaa.recipe.domain.load import load_domain
+from aqaa.recipe.hearing import Hearing
+from aqaa.recipe.speech.cache import Utterance, work_dir
+from aqaa.recipe.speech.corpus import spoken
+from aqaa.recipe.speech.voices import Wave
+from aqaa.tokenizers.dual import DualTokenizer
+from aqaa.tokenizers.interleave import interleave
+from aqaa.tokenizers.linguistic import LinguisticTokenizer
+from aqaa.tokenizers.semantic import SemanticTokenizer
+
+SHARD = 200  # clips in one file
+TAKES = 8  # of every clip, each through a channel of its own; the last is `ROUGH`
+
+
+def pieces_path() -> Path:
+    """The text model, where the bundle has it."""
+    return nano_path() / "decoder" / "tokenizer.model"
+
+
+def folder() -> Path:
+    """Where the tokens and the checkpoint are."""
+    return work_dir() / "decoder"
+
+
+@functools.cache
+def _encoder() -> Callable[[NDArray[np.float32]], list[int]]:
+    """Audio tokens of a 16 kHz wave by nano's tokenizers; loaded once a process."""
+    torch.set_num_threads(1)
+    config = TokenizerConfig(path=nano_path() / "Step-Audio-Tokenizer", normalise=False)
+    return DualTokenizer(
+        LinguisticTokenizer.load(config),
+        SemanticTokenizer.load(config),
+        audio_offset=0,
+        normalise=False,
+    ).encode
+
+
+def encode(wave: Wave) -> list[int]:
+    """Audio tokens of one wave (16 kHz), to the last id as the decoder's answers have them."""
+    return _encoder()(wave)
+
+
+@functools.cache
+def _hearing() -> Hearing:
+    torch.set_num_threads(1)
+    return Hearing(nano_path() / "Step-Audio-Tokenizer")
+
+
+def encode_all(waves: Sequence[Wave]) -> list[list[int]]:
+    """Audio tokens of many waves, in batches: what `_encoder` gives, but for a silent tail."""
+    pairs = _hearing().both(waves)
+    return [interleave(first.tolist(), second.tolist(), 0) for first, second in pairs]
+
+
+def _shard(job: tuple[Sequence[Utterance], Path, float]) -> None:
+    tokenise_questions(*job, encode_all)
+
+
+def prepare(processes: int) -> None:
+    """Makes pieces if they are missing, the answers, and shards of questions spoken since."""
+    domain = load_domain()
+    folder().mkdir(parents=True, exist_ok=True)
+    if not pieces_path().exists():
+        train_pieces(domain, pieces_path())
+    tokenise_answers(choose(domain.answers()), folder() / "answers.npz", encode)
+    questions, done = set(domain.questions()), tokenised(folder())
+    asked = [u for u in spoken() if u.text in questions]
+    first = len(shards(folder()))
+    jobs: list[tuple[list[Utterance], Path, float]] = []
+    for take in range(TAKES):
+        todo = [u for u in asked if done[u] <= take]
+        distorted = ROUGH if take == TAKES - 1 else DISTORTED
+        for start in range(0, len(todo), SHARD):
+            path = folder() / f"questions-{first + len(jobs):03}.npz"
+            jobs.append((todo[start : start + SHARD], path, distorted))
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        for _ in track(pool.imap_unordered(_shard, jobs), "tokenising questions", total=len(jobs)):
+            pass
+
+
+def codebooks() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The linguistic centroids [1024, D] and the semantic codebook [4096, D'] of nano."""
+    home = nano_path() / "Step-Audio-Tokenizer"
+    linguistic = np.load(home / "linguistic_tokenizer.npy").astype(np.float32)
+    for tensor in onnx.load(home / "speech_tokenizer_v1.onnx").graph.initializer:
+        if len(tensor.dims) == 2 and tensor.dims[1] == SEMANTIC_CODES:  # stored transposed (SPEC 3)
+            return linguistic, numpy_helper.to_array(tensor).T.astype(np.float32)
+    raise BundleError(f"no codebook in {home}/speech_tokenizer_v1.onnx: export the tokenizer anew")

@@ -1,0 +1,138 @@
+"""Draws conversations: facts, follow-ups, dialogues, voice control, spoken or written."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+
+from aqaa.recipe.decoder.clips import STRETCH, Material, roughen
+from aqaa.recipe.decoder.layout import Layout, Talk
+from aqaa.recipe.decoder.text import OTHER_VOICE
+from aqaa.recipe.domain.load import Control, Dialogue, Domain, Fact, Style
+from aqaa.recipe.domain.numbers import normalise
+
+BRIEF = 22  # ids of a brief answer: its header, a text block, two audio groups at the most
+LONGEST = 420  # ids; a conversation gets no further turn beyond this
+WEIGHTS = {"refuse": 40.0}  # of one fact; others 1.0
+SINGLE_WEIGHT = 4.0  # of a fact that is alone in its intent: nothing else teaches its words
+DIALOGUE_WEIGHTS = {"my_name": 5.0, "my_animal": 3.0, "pirate": 4.0, "robot": 4.0}  # others 1.0
+ROLES = ("pirate", "robot")  # dialogues of which any turn may follow the first
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How often what is drawn; shares of conversations or of turns."""
+
+    written: float = 0.12
+    brief: float = 0.5  # one question, or a dialogue, and of its last answer only the words
+    brief_written: float = 0.375  # of the brief ones: they cost a quarter, and teach what is meant
+    another_turn: float = 0.4
+    dialogue: float = 0.3
+    follow: float = 0.35
+    control: float = 0.5
+    rough: float = 0.02
+
+
+CLOSING_MIX = Mix(brief=0.65, brief_written=0.15)
+
+
+def courses(dialogue: Dialogue) -> list[tuple[Fact, ...]]:
+    """The turns that may come of `dialogue`: all of them, or a role and one thing asked in it."""
+    first, *others = dialogue.turns
+    if dialogue.name in ROLES:
+        return [(first, other) for other in others]
+    return [dialogue.turns]
+
+
+class Sampler:
+    """Endless conversations from the training phrasings."""
+
+    def __init__(
+        self, domain: Domain, material: Material, layout: Layout, mix: Mix, seed: int
+    ) -> None:
+        self.domain, self.material, self.layout, self.mix = domain, material, layout, mix
+        self.rng = random.Random(seed)
+        families: dict[str, list[Fact]] = defaultdict(list)
+        for fact in domain.facts:
+            families[fact.intent].append(fact)
+        self._families = families
+        self._weights = [
+            WEIGHTS.get(fact.intent, SINGLE_WEIGHT if len(families[fact.intent]) == 1 else 1.0)
+            for fact in domain.facts
+        ]
+        self._by_dialogue = defaultdict(list)
+        for dialogue in domain.dialogues:
+            self._by_dialogue[dialogue.name].append(dialogue)
+        # What is asked briefly: a fact, or a dialogue up to some turn of it.
+        self._openings: list[tuple[Fact, ...]] = [(fact,) for fact in domain.facts]
+        self._opening_weights = [*self._weights]
+        for dialogue in domain.dialogues:
+            weight = SINGLE_WEIGHT / len(self._by_dialogue[dialogue.name]) ** 0.5
+            for course in courses(dialogue):
+                for turns in range(1, len(course) + 1):
+                    self._openings.append(course[:turns])
+                    self._opening_weights.append(weight)
+
+    def talk(self) -> Talk:
+        """One conversation."""
+        talk = self.layout.start()
+        if self.rng.random() < self.mix.brief:
+            (opening,) = self.rng.choices(self._openings, self._opening_weights)
+            *before, last = opening
+            for turn in before:
+                self._turn(talk, turn)
+            self._ask(talk, self.rng.choice(last.ask), self.mix.brief_written)
+            start = len(talk.ids)
+            self._answer(talk, last.answer, "plain", None)
+            talk.cut(start + BRIEF)
+            return talk
+        while True:
+            if self.rng.random() < self.mix.dialogue:
+                self._dialogue(talk)
+            else:
+                self._facts(talk)
+            if len(talk.ids) > LONGEST or self.rng.random() > self.mix.another_turn:
+                return talk
+
+    def _dialogue(self, talk: Talk) -> None:
+        name = self.rng.choices(
+            [*self._by_dialogue], [DIALOGUE_WEIGHTS.get(name, 1.0) for name in self._by_dialogue]
+        )[0]
+        dialogue = self.rng.choice(self._by_dialogue[name])
+        for turn in self.rng.choice(courses(dialogue)):
+            self._turn(talk, turn)
+
+    def _facts(self, talk: Talk) -> None:
+        (fact,) = self.rng.choices(self.domain.facts, self._weights)
+        self._turn(talk, fact)
+        if fact.follow and self.rng.random() < self.mix.follow:
+            fact = self.rng.choice(self._families[fact.intent])
+            self._ask(talk, self.rng.choice(fact.follow), self.mix.written)
+            self._answer(talk, fact.answer, "plain", None)
+        if self.rng.random() < self.mix.control:
+            control = self.rng.choice(self.domain.controls)
+            self._control(talk, fact, control)
+
+    def _turn(self, talk: Talk, fact: Fact) -> None:
+        self._ask(talk, self.rng.choice(fact.ask), self.mix.written)
+        self._answer(talk, fact.answer, "plain", None)
+
+    def _control(self, talk: Talk, fact: Fact, control: Control) -> None:
+        self._ask(talk, self.rng.choice(control.ask), self.mix.written)
+        self._answer(talk, fact.answer, control.style, OTHER_VOICE if control.other_voice else None)
+
+    def _ask(self, talk: Talk, text: str, written: float) -> None:
+        """Ask `text` aloud, or in writing where it was never spoken or with chance `written`."""
+        takes = self.material.questions.get(text)
+        if takes is None or self.rng.random() < written:
+            self.layout.ask_in_writing(talk, text)
+        else:
+            rough = self.rng.random() * 2 * self.mix.rough
+            audio = roughen(self.rng.choice(takes), self.rng, rough)
+            self.layout.ask_aloud(talk, audio, normalise(text))
+
+    def _answer(self, talk: Talk, text: str, style: Style, voice: str | None) -> None:
+        tempo = style if style in STRETCH else "plain"  # a mood is a voice: its codes are plain
+        audio = self.material.answers[(text, tempo)]
+        self.layout.answer(talk, text, audio.tolist(), style, voice)

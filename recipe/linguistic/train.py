@@ -1,0 +1,164 @@
+"""Training: CTC on phonemes, and whisper's states, from what the tokenizer emits, then its codes.
+
+First the encoder learns alone. Then 1,024 codes are placed on its output by k-means, and both are
+trained on with the codes in the path (straight-through), so that what the decoder will see, the
+numbers, spells the words; the codes follow as a running k-means (EMA).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aqaa.recipe.linguistic.encoder import WindowedEncoder
+from aqaa.recipe.linguistic.fbank import (
+    CHUNK_FRAMES,
+    CHUNK_SAMPLES,
+    WIDTH,
+    fbank,
+    mel_filters,
+    stack,
+)
+from aqaa.recipe.precision import mixed
+from aqaa.recipe.speech.batches import Row, make_batch
+from aqaa.recipe.speech.cache import work_dir
+from aqaa.recipe.speech.guide import WIDTH as GUIDE
+from aqaa.recipe.speech.guide import measure_guide
+from aqaa.recipe.speech.phonemes import CLASSES, collapse, edit_distance
+from aqaa.recipe.speech.store import Clip
+from aqaa.recipe.tokenizer_run import Run, Schedule
+from aqaa.recipe.training import Losses
+from aqaa.recipe.vq import Codebook
+from aqaa.recipe.word_losses import guided_loss, spelling_loss
+
+WIDTH_OUT, HEADS, UNITS, BLOCKS = 192, 4, 768, 6
+CODES = 1024
+SPELLED = 2  # CTC steps per emitted frame: at 16.7 Hz speech has nearly a phoneme a frame
+WARPS = tuple(round(0.9 + 0.02 * i, 2) for i in range(12))  # vocal tract lengths, 0.90 to 1.12
+LENGTHS = tuple(CHUNK_SAMPLES * c for c in (13, 18, 25, 34))  # 3.1 to 8.2 s
+BATCH_SECONDS = 32.0
+FRAME = CHUNK_SAMPLES // CHUNK_FRAMES  # samples an emitted frame
+DELAY = FRAME  # no frame sees what follows it, so it is asked for what was said a frame ago
+USUAL = Schedule(steps=8500, codes_from=2300)
+
+
+class Speller(nn.Module):
+    """Encoder, codes, and the heads that teach them; only the first two are kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = WindowedEncoder(WIDTH, WIDTH_OUT, HEADS, UNITS, BLOCKS)
+        self.codebook = Codebook(CODES, WIDTH_OUT)
+        self.head = nn.Linear(WIDTH_OUT, SPELLED * CLASSES)
+        self.guided = nn.Linear(WIDTH_OUT, GUIDE)
+        self.register_buffer("shift", torch.zeros(WIDTH))  # am.mvn's AddShift and Rescale
+        self.register_buffer("scale", torch.ones(WIDTH))
+        self.shift: Tensor
+        self.scale: Tensor
+
+    def spell(self, emitted: Tensor) -> Tensor:
+        """Log-probabilities [B, 2T, classes] from emitted or quantised frames [B, T, width]."""
+        logits = self.head(emitted).view(emitted.shape[0], -1, CLASSES)
+        return F.log_softmax(logits, -1)
+
+
+def features(waves: Tensor, filters: Tensor | None = None) -> Tensor:
+    """Stacked filterbank [B, 4C, 560] of waves of whole chunks, before normalisation."""
+    return stack(fbank(waves, mel_filters() if filters is None else filters))
+
+
+def measure_normalisation(model: Speller, clips: Sequence[Clip]) -> None:
+    """Set am.mvn from rows of `clips` as they are heard."""
+    rng = np.random.default_rng(1)
+    heard = [r.heard for _ in range(12) for r in make_batch(clips, 40, LENGTHS[1:2], rng)]
+    found = features(torch.from_numpy(np.stack(heard))).flatten(0, 1)
+    model.shift.copy_(-found.mean(0))
+    model.scale.copy_(1 / found.std(0).clamp(min=0.1))
+
+
+def _mask(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """SpecAugment on stacked features: blank a few frames and a band of mels in some rows."""
+    for row in x:
+        if rng.random() < 0.4:
+            start = int(rng.integers(x.shape[1]))
+            row[start : start + int(rng.integers(1, 4))] = 0
+        if rng.random() < 0.4:
+            low = int(rng.integers(80))
+            row.view(x.shape[1], -1, 80)[:, :, low : low + int(rng.integers(2, 14))] = 0
+    return x
+
+
+def batch_features(model: Speller, rows: Sequence[Row], rng: np.random.Generator) -> Tensor:
+    """Augmented, normalised features of training rows: warped tracts, tilted spectra, masks."""
+    waves = torch.from_numpy(np.stack([r.heard for r in rows]))
+    filters = torch.stack([mel_filters(float(w)) for w in rng.choice(WARPS, len(rows))])
+    found = features(waves, filters)
+    tilt = np.cos(np.linspace(0, 1, 80) * math.pi * rng.uniform(0.3, 3, (len(rows), 1)))
+    tilt = tilt * rng.normal(0, 0.5, (len(rows), 1))
+    tilted = found + torch.from_numpy(tilt).float().repeat(1, 7)[:, None]
+    return _mask((tilted + model.shift) * model.scale, rng)
+
+
+def train(clips: Sequence[Clip], judge: Sequence[Clip], run: Run) -> Speller:
+    """Train, or go on; `judge` (held-out voices) is only measured."""
+    torch.manual_seed(0)
+    model = Speller()
+    measure_normalisation(model, clips)
+    guide = measure_guide(clips, work_dir() / "guide.npz")
+
+    def losses(step: int) -> Losses:
+        rng = np.random.default_rng([7, step])
+        rows = make_batch(clips, BATCH_SECONDS, LENGTHS, rng)
+        if step == run.schedule.codes_from:
+            _place_codes(model, clips)
+        features = batch_features(model, rows, rng)
+        with mixed():
+            emitted = model.encoder(features)
+        targets, states = [r.phonemes for r in rows], guide.targets(rows, FRAME, DELAY)
+        raw = spelling_loss(model.spell(emitted), targets)
+        if step < run.schedule.codes_from:
+            return {"raw": raw, "guide": guided_loss(model.guided(emitted), states)}
+        quantised, commitment = model.codebook(emitted)
+        return {
+            "codes": spelling_loss(model.spell(quantised), targets),
+            "raw": 0.3 * raw,
+            "guide": guided_loss(model.guided(quantised), states),
+            "commitment": 0.1 * commitment,
+        }
+
+    run.train(model, model.encoder, losses, lambda step: phoneme_errors(model, judge))
+    return model
+
+
+@torch.no_grad()
+def _place_codes(model: Speller, clips: Sequence[Clip]) -> None:
+    """K-means on what the encoder emits for augmented speech."""
+    rng = np.random.default_rng(3)
+    found = [
+        model.encoder(batch_features(model, make_batch(clips, 80, LENGTHS, rng), rng)).flatten(0, 1)
+        for _ in range(25)
+    ]
+    model.codebook.place(torch.cat(found))
+
+
+@torch.no_grad()
+def phoneme_errors(model: Speller, clips: Sequence[Clip]) -> dict[str, float]:
+    """Phoneme error rates in percent, greedy: every voice's, and of all through the `codes`."""
+    model.eval()
+    wrong: dict[str, list[int]] = {}
+    for clip in clips:
+        n = -(-(len(clip.pcm) + 1600) // CHUNK_SAMPLES) * CHUNK_SAMPLES
+        wave = torch.from_numpy(np.pad(clip.wave, (0, n - len(clip.pcm))))[None]
+        emitted = model.encoder((features(wave) + model.shift) * model.scale)
+        said = list(clip.phonemes)
+        for name, frames in ((clip.voice, emitted), ("codes", model.codebook.lookup(emitted))):
+            heard = collapse(model.spell(frames)[0].argmax(-1).tolist())
+            entry = wrong.setdefault(name, [0, 0])
+            entry[0] += edit_distance(said, heard)
+            entry[1] += len(said)
+    return {name: round(100 * errors / count, 1) for name, (errors, count) in wrong.items()}

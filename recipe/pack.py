@@ -1,0 +1,96 @@
+"""Writes `models/nano/aqaa.toml`, the numbers of the bundle that the parts agree on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from aqaa.models.bundle import load_bundle, nano_path
+from aqaa.models.errors import BundleError
+from aqaa.recipe.decoder.clips import rows_of
+from aqaa.recipe.decoder.prepare import folder, pieces_path
+from aqaa.recipe.decoder.text import Pieces
+
+LARGEST = 60_000_000  # bytes; the bundle is kept in git
+ANSWERS = 50  # whose tokens go with the bundle, to listen to its vocoder by itself
+
+TEMPLATE = """\
+name = "nano"
+description = "A complete Step-Audio-AQAA, tiny: a closed English domain, trained by recipe."
+
+[tokenizer]
+path = "Step-Audio-Tokenizer"
+normalise = false
+stream_peak = 0.0
+
+[tokenizer.streaming]  # trained chunk-causal: a stream's tokens are those of the whole
+chunk_ms = 240
+left_ms = 3120
+right_ms = 0
+mel_peak = 1.2
+exact = true
+
+[tokens]
+audio_offset = {audio_offset}
+bos = {bos}
+eot = {eot}
+bot = {bot}
+pad = {pad}
+audio_start = {audio_start}
+audio_end = {audio_end}
+text_block = {text_block}
+audio_block = {audio_block}
+
+[tokens.voice_markers]  # a mood is a voice of the vocoder's
+{voices}
+
+[decoder]
+path = "decoder"
+context = 2048
+
+[sampling]  # an answer has one rendering: the likeliest ids are the best
+temperature = 0.0
+keep_pattern = true
+max_tokens = 400
+
+[vocoder]
+path = "CosyVoice-300M-25Hz"
+steps = 1
+temperature = 0.0
+chunk_groups = [2, 2, 4, 6]  # 0.24 s first; long chunks later cost less for each second
+lookahead_frames = 20  # at 16 and 18 joins are heard; the first sound waits no longer for 20
+context_groups = 10  # with less the end of an answer suffers, with more the joins stand out
+
+[voices]
+path = "voices"
+default = "joe"
+"""
+
+
+def pack(directory: Path | None = None) -> Path:
+    """Writes and loads `aqaa.toml`; the path of the bundle.
+
+    Raises:
+        BundleError: the bundle is incomplete or larger than git should hold.
+    """
+    root = directory or nano_path()
+    tokens = Pieces.load(pieces_path()).tokens
+    voices = "\n".join(f"{name} = {marker}" for name, marker in tokens.voice_markers.items())
+    values = tokens.model_dump() | {"voices": voices}
+    (root / "aqaa.toml").write_text(TEMPLATE.format(**values), encoding="utf-8")
+    pack_answers(root / "examples" / "answers.json")
+    load_bundle(root)
+    size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    if size > LARGEST:
+        raise BundleError(f"{root} has {size} bytes; {LARGEST} is the most that git should hold")
+    return root
+
+
+def pack_answers(path: Path) -> None:
+    """Writes the audio tokens of `ANSWERS` answers, spread over the domain, as they are taught."""
+    rows = rows_of(folder() / "answers.npz")
+    plain = [(text, codes) for text, style, codes in rows if style == "plain"]
+    chosen = plain[:: max(1, len(plain) // ANSWERS)][:ANSWERS]
+    lines = [json.dumps({"text": text, "tokens": codes.tolist()}) for text, codes in chosen]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")

@@ -1,0 +1,31 @@
+"""`python -m aqaa.recipe.speech`: speak the corpus, cheap voices first. Resumable."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+from aqaa.recipe.speech.cache import say_all
+from aqaa.recipe.speech.corpus import held_out_plan, to_speak
+from aqaa.recipe.speech.voices import VOICES
+
+
+def main() -> None:
+    """Parse the command line and fill the cache."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--processes", type=int, default=2, help="synthesis processes")
+    parser.add_argument("--engine", help="only the voices of this engine")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    utterances = [
+        u
+        for u in held_out_plan() + to_speak()
+        if arguments.engine in (None, VOICES[u.voice].engine)
+    ]
+    utterances.sort(key=lambda u: VOICES[u.voice].cost)  # stable: shuffled within a price
+    seconds = say_all(utterances, arguments.processes)
+    logging.info("%.2f hours of new speech", seconds / 3600)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One answer: from a prompt to text and sound."""

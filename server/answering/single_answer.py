@@ -1,0 +1,81 @@
+"""One question, one answer, no conversation: what the REST endpoints do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from aqaa.models.bundle import TOKENIZER_RATE
+from aqaa.models.errors import AudioError
+from aqaa.server.answering.answer import Answer, AnswerRequest
+from aqaa.server.audio.files import read_audio
+from aqaa.server.dialogue.prompt import Turn
+from aqaa.server.parts import ModelParts, output_of
+from aqaa.server.protocol.ids import random_id
+from aqaa.server.protocol.types import PcmFormat, bytes_per_ms
+
+REST_FORMAT = PcmFormat(rate=24000)  # what OpenAI's pcm16 is; files are encoded from it
+
+
+async def hear_recording(parts: ModelParts, data: bytes) -> tuple[int, ...]:
+    """The audio tokens of a recorded question, in any container that libsndfile reads.
+
+    Raises:
+        AudioError: it is no such recording, or longer than a turn may be.
+    """
+    return await parts.services.workers.run_long(parts.services.clock(), _hear, parts, data)
+
+
+def _hear(parts: ModelParts, data: bytes) -> tuple[int, ...]:
+    samples = read_audio(data)
+    seconds = samples.size / TOKENIZER_RATE
+    if seconds > parts.max_turn_seconds:
+        raise AudioError(
+            f"the recording is {seconds:.0f} s long; a turn may have {parts.max_turn_seconds:g} s"
+        )
+    return tuple(parts.tokenizer.encode(samples))
+
+
+@asynccontextmanager
+async def asking(
+    parts: ModelParts,
+    turns: Sequence[Turn],
+    *,
+    voice: str,
+    spoken: bool,
+    speed: float = 1.0,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+) -> AsyncIterator[Answer]:
+    """The answer to `turns`, for the length of a `with`; sound is pcm16 at 24 kHz.
+
+    Raises:
+        PromptError: the turns cannot be made a prompt.
+        InputError: a sampling parameter outside its range.
+    """
+    usual = parts.sampling(max_tokens)
+    params = replace(
+        usual,
+        temperature=usual.temperature if temperature is None else temperature,
+        top_p=usual.top_p if top_p is None else top_p,
+        seed=seed,
+    )
+    asked = AnswerRequest(tuple(parts.prompts.finished(turns)), params, voice, speed, spoken)
+    key = random_id("rest")
+    answer = Answer(
+        parts.services,
+        key,
+        asked,
+        parts.parser(),
+        output_of(REST_FORMAT) if spoken else None,
+        bytes_per_second=bytes_per_ms(REST_FORMAT) * 1000,
+        paced=False,
+    )
+    try:
+        yield answer
+    finally:
+        await answer.stop()
+        await parts.services.engine.release(key)

@@ -1,0 +1,1 @@
+"""Sound as bytes: the wire's formats, and files."""

@@ -1,0 +1,1 @@
+"""Where models compute: one place for all model work that is not vLLM's."""

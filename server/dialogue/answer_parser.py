@@ -1,0 +1,186 @@
+"""The decoder's stream of ids as typed events, as they come.
+
+    [audio_start] T*10 A*15 T*10 A*15 ... A*15 A*15 ... [audio_end] [eot]
+
+The lengths of the blocks are not checked: text and audio may come in any proportion. Audio itself
+is strict: two linguistic and three semantic tokens make a group. Whatever breaks a group is
+reported, with all that follows it up to the next whole group, and never becomes sound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from aqaa.models.bundle import TokensConfig
+from aqaa.models.errors import StreamClosedError, TokenError
+from aqaa.models.groups import GROUP_TOKENS, may_stand
+from aqaa.server.dialogue.pace import spoken_groups
+from aqaa.server.dialogue.text import TextCodec
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More text.
+
+    Attributes:
+        text: whole characters; never empty.
+        tokens: the ids that it took.
+        group: about where it is spoken: the index of the audio group, from the answer's start.
+    """
+
+    text: str
+    tokens: int
+    group: float
+
+
+@dataclass(frozen=True, slots=True)
+class AudioGroup:
+    """120 ms of sound: five audio tokens as the vocoder takes them; `index` counts from 0."""
+
+    tokens: tuple[int, ...]
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceSwitch:
+    """From here on the answer is spoken in another of the bundle's voices."""
+
+    voice: str
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentStart:
+    """`<audio_start>`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentEnd:
+    """`<audio_end>`."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The model ended its answer (eot)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """Decoder ids that make no sense where they stand; they were dropped."""
+
+    ids: tuple[int, ...]
+    reason: str
+
+
+Event = TextDelta | AudioGroup | VoiceSwitch | SegmentStart | SegmentEnd | End | Malformed
+
+
+class ResponseParser:
+    """The state of one answer.
+
+    Attributes:
+        groups: whole audio groups so far.
+        malformed: ids dropped so far.
+    """
+
+    def __init__(self, tokens: TokensConfig, text: TextCodec) -> None:
+        self.groups = 0
+        self.malformed = 0
+        self._tokens = tokens
+        self._voices = {token: voice for voice, token in tokens.voice_markers.items()}
+        self._misplaced = {tokens.bos, tokens.bot, tokens.pad}
+        self._text = text.stream()
+        self._text_tokens = 0  # ids taken since the last TextDelta
+        self._spoken = 0.0  # the group where the text so far has been spoken
+        self._group: list[int] = []  # a group that is not whole yet, as audio tokens
+        self._broken: list[int] = []  # a malformed run of audio that goes on
+        self._over = False
+
+    def push(self, ids: Iterable[int]) -> list[Event]:
+        """The events that `ids` complete.
+
+        Raises:
+            StreamClosedError: the answer is over.
+        """
+        events: list[Event] = []
+        for token in ids:
+            if self._over:
+                raise StreamClosedError("the answer is over: make a new parser for the next one")
+            if self._tokens.audio_offset <= token < self._tokens.audio_end_id:
+                events += self._audio(token - self._tokens.audio_offset)
+            else:
+                events += self._end_audio()
+                events += self._other(token)
+        return events
+
+    def finish(self) -> list[Event]:
+        """The rest, when no more ids come; also after `End`.
+
+        A group that is open then was cut by a limit: it is not spoken, and nobody's mistake.
+        """
+        if self._over:
+            return []
+        self._over = True
+        return [*self._report(), *self._say(self._text.flush())]
+
+    def _audio(self, token: int) -> list[Event]:
+        if not may_stand(token, len(self._group)):
+            self._broken += self._group
+            self._group.clear()
+            if not may_stand(token, 0):
+                self._broken.append(token)
+                return []
+        self._group.append(token)
+        if len(self._group) < GROUP_TOKENS:
+            return []
+        group = AudioGroup(tuple(self._group), self.groups)
+        self.groups += 1
+        self._group.clear()
+        return [*self._report(), group]
+
+    def _end_audio(self) -> list[Event]:
+        """Text or the end comes: a group that is open stays open for ever."""
+        self._broken += self._group
+        self._group.clear()
+        return self._report()
+
+    def _report(self) -> list[Event]:
+        if not self._broken:
+            return []
+        ids = tuple(self._tokens.audio_offset + token for token in self._broken)
+        self._broken.clear()
+        return [self._drop(ids, "audio that is not two linguistic and three semantic tokens")]
+
+    def _other(self, token: int) -> list[Event]:
+        tokens = self._tokens
+        if token == tokens.eot:
+            return [*self.finish(), End()]
+        if token == tokens.audio_start:
+            self._spoken = max(self._spoken, float(self.groups))
+            return [SegmentStart()]
+        if token == tokens.audio_end:
+            return [SegmentEnd()]
+        if token in self._voices:
+            return [VoiceSwitch(self._voices[token])]
+        if token in self._misplaced:
+            return [self._drop((token,), "a control id inside an answer")]
+        try:
+            text = self._text.push(token)
+        except TokenError:
+            return [self._drop((token,), "neither a text id nor an audio id")]
+        self._text_tokens += 1
+        return self._say(text)
+
+    def _say(self, text: str) -> list[Event]:
+        if not text:
+            return []
+        # A text comes before its sound: it cannot be spoken in a group that is already there.
+        group = max(self._spoken, float(self.groups))
+        self._spoken = group + spoken_groups(text)
+        delta = TextDelta(text, self._text_tokens, group)
+        self._text_tokens = 0
+        return [delta]
+
+    def _drop(self, ids: tuple[int, ...], reason: str) -> Malformed:
+        self.malformed += len(ids)
+        return Malformed(ids, reason)

@@ -1,0 +1,194 @@
+"""From turns to the decoder's prompt: the chat template of the published models, in a budget.
+
+    [bos] [bot] system\\n ... [eot] [bot] human\\n ... [eot] [bot] assistant\\n ... [eot] ...
+
+An answer stands in its turn as it was emitted, text and audio interleaved, every segment with its
+`<audio_start>` and `<audio_end>` (marker-preserving concatenation, SPEC 5).
+
+When the conversation outgrows the budget, old turns first lose their audio and keep their words
+(the Step-Audio report counts 14 ids of speech to one of its text), then the oldest turns go whole.
+What is given up grows in steps of a quarter of the budget: between two steps the prompt only
+grows at its end, and the engine's computed prefix stays good.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from aqaa.models.bundle import Bundle, TokensConfig
+from aqaa.models.errors import PromptError
+from aqaa.models.groups import GROUP_TOKENS
+from aqaa.server.dialogue.text import TextCodec
+
+STEPS = 4  # what is given up at once is this part of the budget
+RECENT_TURNS = 2  # before the last user turn; these keep their audio as long as possible
+
+
+@dataclass(frozen=True, slots=True)
+class SystemTurn:
+    """How the assistant is to behave."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserTurn:
+    """What the user said or wrote.
+
+    Attributes:
+        parts: in their order; text, or decoder ids of speech in whole groups.
+        words: what the speech says, where that is known; stands for it once it is old.
+    """
+
+    parts: tuple[str | tuple[int, ...], ...]
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AssistantTurn:
+    """An answer: the decoder's own ids (as far as they were heard), or a text."""
+
+    answer: str | tuple[int, ...]
+
+
+Turn = SystemTurn | UserTurn | AssistantTurn
+
+
+class PromptBuilder:
+    """Builds prompts of at most `budget` ids; holds no state of any conversation."""
+
+    def __init__(
+        self, tokens: TokensConfig, text: TextCodec, *, budget: int, bos_first: bool = True
+    ) -> None:
+        self._tokens = tokens
+        self._text = text
+        self._budget = budget
+        self._start = [tokens.bos] if bos_first else []
+        self._newline = text.encode("\n")
+
+    @classmethod
+    def of(cls, bundle: Bundle, text: TextCodec) -> Self:
+        """For `bundle`: its context less room for an answer (at most half of it)."""
+        context = bundle.decoder.context
+        answer = min(bundle.sampling.max_tokens, context // 2)
+        return cls(bundle.tokens, text, budget=context - answer, bos_first=bundle.decoder.bos_first)
+
+    def finished(self, turns: Sequence[Turn]) -> list[int]:
+        """The prompt that asks for an answer to `turns`.
+
+        Raises:
+            PromptError: the turns that cannot be given up are longer than the budget, or audio is
+                not whole groups of audio ids.
+        """
+        return [*self._fitted(turns), self._tokens.eot, *self._header("assistant")]
+
+    def unfinished(self, turns: Sequence[Turn]) -> list[int]:
+        """The prompt so far while the last turn, a user's, still grows.
+
+        Unless the budget is stepped over meanwhile, it is a prefix of what `finished` gives once
+        the turn is complete.
+
+        Raises:
+            PromptError: as `finished`.
+        """
+        return self._fitted(turns)
+
+    def kinds(self, prompt: Sequence[int]) -> tuple[int, int]:
+        """How many ids of `prompt` are text, the marks of turns among them, and how many audio."""
+        audio = sum(token >= self._tokens.audio_offset for token in prompt)
+        return len(prompt) - audio, audio
+
+    def _fitted(self, turns: Sequence[Turn]) -> list[int]:
+        """All turns, the last one still open."""
+        if not turns:
+            raise PromptError("the conversation is empty: give at least one turn")
+        full = [self._render(turn) for turn in turns]
+        closing = 1 + len(self._header("assistant"))
+        excess = len(self._start) + sum(map(len, full)) + len(full) - 1 + closing - self._budget
+        kept = full
+        if excess > 0:
+            step = max(1, self._budget // STEPS)
+            kept = self._shrink(turns, full, need=excess, aim=math.ceil(excess / step) * step)
+        ids = list(self._start)
+        for index, turn in enumerate(kept):
+            if index:
+                ids.append(self._tokens.eot)
+            ids.extend(turn)
+        return ids
+
+    def _shrink(
+        self, turns: Sequence[Turn], full: list[list[int]], *, need: int, aim: int
+    ) -> list[list[int]]:
+        """Give up `aim` ids if old turns have so many, and `need` ids in any case."""
+        kept: list[list[int] | None] = list(full)
+        given = 0
+        for index in range(max(0, len(turns) - 1 - RECENT_TURNS)):
+            if given >= aim:
+                break
+            words = self._words(turns[index])
+            if words is not None:
+                given += len(full[index]) - len(words)
+                kept[index] = words
+        first = next((i for i, turn in enumerate(turns) if not isinstance(turn, SystemTurn)), 0)
+        for index in range(first, len(turns) - 1):
+            # An answer does not stay without its question.
+            orphan = index > first and isinstance(turns[index], AssistantTurn)
+            if given >= aim and not orphan:
+                break
+            given += len(kept[index] or ()) + 1
+            kept[index] = None
+        if given < need:
+            raise PromptError(
+                f"the conversation is {need - given} ids over the budget of {self._budget} with "
+                "only its last turn left: shorten the turn or the instructions"
+            )
+        return [turn for turn in kept if turn is not None]
+
+    def _render(self, turn: Turn) -> list[int]:
+        """`[bot] role content`, without the closing eot."""
+        match turn:
+            case SystemTurn(text):
+                return [*self._header("system"), *self._encode(text)]
+            case UserTurn(parts):
+                ids = self._header("human")
+                for part in parts:
+                    ids += self._encode(part) if isinstance(part, str) else self._audio(part)
+                return ids
+            case AssistantTurn(answer):
+                if isinstance(answer, str):
+                    return [*self._header("assistant"), *self._encode(answer)]
+                said = [token for token in answer if token != self._tokens.eot]
+                return [*self._header("assistant"), *said]
+
+    def _words(self, turn: Turn) -> list[int] | None:
+        """`turn` without its audio; None where it has none, or where its words are not known."""
+        match turn:
+            case UserTurn(parts, words) if words and not all(isinstance(p, str) for p in parts):
+                written = [part for part in parts if isinstance(part, str)]
+                return [*self._header("human"), *self._encode("\n".join([*written, words]))]
+            case AssistantTurn(tuple(answer)):
+                t = self._tokens
+                silent = (t.audio_start, t.audio_end, t.eot)
+                text = [i for i in answer if i < t.audio_offset and i not in silent]
+                return [*self._header("assistant"), *text]
+            case _:
+                return None
+
+    def _header(self, role: str) -> list[int]:
+        return [self._tokens.bot, *self._text.encode(f"{role}\n")]
+
+    def _encode(self, text: str) -> list[int]:
+        """Ids of `text` as it stands after a newline, without sentencepiece's dummy prefix."""
+        return self._text.encode("\n" + text)[len(self._newline) :]
+
+    def _audio(self, ids: tuple[int, ...]) -> list[int]:
+        offset, end = self._tokens.audio_offset, self._tokens.audio_end_id
+        if len(ids) % GROUP_TOKENS or not all(offset <= token < end for token in ids):
+            raise PromptError(
+                f"the audio of a turn must be whole groups of {GROUP_TOKENS} ids in "
+                f"[{offset}, {end}): give what the dual tokenizer gave"
+            )
+        return list(ids)

@@ -1,0 +1,1 @@
+"""The decoder in this process, in PyTorch: for CPUs and small checkpoints."""

@@ -1,0 +1,55 @@
+"""The shape of an answer, put on logits; every engine samples through it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from aqaa.models.groups import AUDIO_CODES, LINGUISTIC_CODES
+from aqaa.server.engine.pattern import AnswerPattern, AnswerPlace, Kind
+
+
+class PatternMask:
+    """Keeps one answer in its pattern."""
+
+    def __init__(self, pattern: AnswerPattern) -> None:
+        self._pattern = pattern
+        self._place = AnswerPlace(pattern)
+
+    def push(self, tokens: Iterable[int]) -> None:
+        """`tokens` of the answer came."""
+        for token in tokens:
+            self._place.push(token)
+
+    def apply(self, logits: Tensor) -> None:
+        """Put -inf on the ids that may not come next; `logits` float `[vocabulary]`, in place."""
+        forbidden = _forbidden(self._pattern, self._place.allowed(), len(logits), logits.device)
+        logits.masked_fill_(forbidden, -torch.inf)
+
+
+@functools.lru_cache(maxsize=64)
+def _forbidden(
+    pattern: AnswerPattern, allowed: Kind, vocabulary: int, device: torch.device
+) -> Tensor:
+    """bool `[vocabulary]`; an answer meets about ten of these."""
+    forbidden = torch.ones(vocabulary, dtype=torch.bool)
+    marks = (
+        (Kind.START, pattern.audio_start),
+        (Kind.END, pattern.audio_end),
+        (Kind.EOT, pattern.eot),
+    )
+    if Kind.TEXT in allowed:
+        forbidden[: pattern.audio_offset] = False
+        forbidden[[*pattern.never, *(token for _, token in marks if token is not None)]] = True
+    semantic = pattern.audio_offset + LINGUISTIC_CODES
+    if Kind.LINGUISTIC in allowed:
+        forbidden[pattern.audio_offset : semantic] = False
+    if Kind.SEMANTIC in allowed:
+        forbidden[semantic : pattern.audio_offset + AUDIO_CODES] = False
+    for kind, token in marks:
+        if kind in allowed and token is not None:
+            forbidden[token] = False
+    return forbidden.to(device)

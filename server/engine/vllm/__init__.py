@@ -1,0 +1,1 @@
+"""The decoder in vLLM: in this process, or elsewhere over HTTP."""

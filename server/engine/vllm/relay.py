@@ -1,0 +1,266 @@
+"""What the two vLLM engines share: they relay requests to a decoder that runs elsewhere.
+
+A subclass knows how to ask vLLM once (`_request`). This module makes the engine contract of it:
+one piece of work a session, a bounded buffer between vLLM and the reader, counters.
+
+vLLM cannot pause a request, so a stream that nobody reads is aborted when `BUFFER` ids wait, and
+asked for again, from where it stopped, when the reader is back; vLLM's prefix cache makes that
+cheap. The same step resumes an answer after a lost connection: ids that were delivered are part
+of the new prompt and never come twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+from aqaa.models.errors import EngineDiedError
+from aqaa.server.engine.contract import EngineStats, SamplingParams, check_prompt
+from aqaa.server.engine.rate import Rate
+
+BUFFER = 64  # ids that may wait for a slow reader: more than a second of speech
+
+PREFILL = SamplingParams(temperature=0.0, top_p=1.0, max_tokens=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What vLLM sent at once.
+
+    Attributes:
+        tokens: the next ids, possibly none.
+        finished: the answer is complete: a stop id, or enough ids.
+        reused: prompt ids that the prefix cache held, told once a request; None: not told here.
+    """
+
+    tokens: tuple[int, ...] = ()
+    finished: bool = False
+    reused: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """A session's running piece of work: a task that fills `waiting`, and its reader."""
+
+    task: asyncio.Task[None] | None = None
+    waiting: deque[int] = field(default_factory=deque)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)  # for the reader
+    drained: asyncio.Event = field(default_factory=asyncio.Event)  # for the task
+    stopped: bool = False
+    error: Exception | None = None
+    computed: int = 0
+    reused: int = 0  # ids of the prompt, in the first of the requests that it takes
+
+    async def stop(self, error: Exception | None = None) -> None:
+        """Abort the request and end the stream: at once, or with `error` after what waits."""
+        self.stopped = True
+        self.error = error
+        if error is None:
+            self.waiting.clear()
+        self.changed.set()
+        if self.task is not None:
+            self.task.cancel()
+            if error is None:  # the abort that it sends to a dead decoder may never be taken
+                await asyncio.wait([self.task])
+
+
+class RelayEngine(ABC):
+    """The engine contract (`aqaa.server.engine.contract.Engine`) over single requests to vLLM."""
+
+    def __init__(self, vocab_size: int, context: int, block: int) -> None:
+        """`block`: ids in one block of vLLM's prefix cache, the grain of what it reuses."""
+        self._vocab_size = vocab_size
+        self._context = context
+        self._block = block
+        self._work: dict[str, _Work] = {}
+        self._latest: dict[str, _Work] = {}  # generations
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop alone would not hold them
+        self._held: dict[str, tuple[int, ...]] = {}  # whole blocks that a session has computed
+        self._rate = Rate()
+        self._computed = self._reused = self._generated = self._generations = self._cancelled = 0
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids are in [0, vocab_size)."""
+        return self._vocab_size
+
+    @property
+    def context(self) -> int:
+        """The most ids that prompt and answer may have together."""
+        return self._context
+
+    @property
+    @abstractmethod
+    def alive(self) -> bool:
+        """Whether it has started and can take requests now."""
+
+    @abstractmethod
+    async def _ready(self) -> None:
+        """Return when requests can be sent, after starting a dead decoder anew.
+
+        Raises:
+            EngineDiedError: the engine was never started, or was closed, or does not come back.
+        """
+
+    @abstractmethod
+    def _request(
+        self, session: str, prompt: Sequence[int], params: SamplingParams
+    ) -> AsyncGenerator[Piece, None]:
+        """Ask vLLM once. Closing the generator aborts the request.
+
+        Raises:
+            EngineDiedError, EngineBusyError, EngineError, InputError
+        """
+
+    async def warm(self, session: str, prompt: Sequence[int]) -> int:
+        """Shadow prefill: send the prompt for one id and drop it; the number of ids computed.
+
+        A prompt that completes no further block would teach vLLM nothing: it is not sent.
+        """
+        check_prompt(prompt, self._vocab_size, self._context)
+        whole = self._whole_blocks(prompt)
+        if self._held.get(session, ())[: len(whole)] == whole and self.alive:
+            return 0
+        work = _Work()
+        async for _ in self._run(work, session, prompt, PREFILL):
+            pass
+        return work.computed
+
+    async def generate(
+        self, session: str, prompt: Sequence[int], params: SamplingParams
+    ) -> AsyncGenerator[int, None]:
+        """Continue `prompt`; see the contract."""
+        check_prompt(prompt, self._vocab_size, self._context)
+        self._generations += 1
+        work = self._latest[session] = _Work()
+        async with aclosing(self._run(work, session, prompt, params)) as tokens:
+            async for token in tokens:
+                yield token
+
+    async def cancel(self, session: str) -> None:
+        """Abort the session's running request, if any."""
+        work = self._work.pop(session, None)
+        if work is not None:
+            self._cancelled += 1
+            await work.stop()
+
+    async def release(self, session: str) -> None:
+        """Abort it and forget the session; vLLM drops the blocks when it needs the room."""
+        await self.cancel(session)
+        self._held.pop(session, None)
+        self._latest.pop(session, None)
+
+    def reused(self, session: str) -> int:
+        """Prompt ids of the session's latest generation that the prefix cache held."""
+        work = self._latest.get(session)
+        return 0 if work is None else work.reused
+
+    def stats(self) -> EngineStats:
+        """Counters of this process; what vLLM holds is told by its own metrics."""
+        return EngineStats(
+            running=len(self._work),
+            sessions=len(self._held),
+            computed_tokens=self._computed,
+            reused_tokens=self._reused,
+            generated_tokens=self._generated,
+            generations=self._generations,
+            cancelled=self._cancelled,
+            tokens_per_second=self._rate.value(),
+        )
+
+    async def _stop_all(self, error: EngineDiedError) -> None:
+        """End all work with `error`, which the readers see."""
+        running = list(self._work.values())
+        self._work.clear()
+        self._held.clear()
+        await asyncio.gather(*(work.stop(error) for work in running))
+
+    def _whole_blocks(self, prompt: Sequence[int]) -> tuple[int, ...]:
+        return tuple(prompt[: len(prompt) // self._block * self._block])
+
+    async def _run(
+        self, work: _Work, session: str, prompt: Sequence[int], params: SamplingParams
+    ) -> AsyncGenerator[int, None]:
+        """The one path of warm-ups and generations: supersede, pump, read, clean up."""
+        former = self._work.get(session)
+        self._work[session] = work
+        try:
+            if former is not None:
+                self._cancelled += 1
+                await former.stop()
+            if not work.stopped:
+                work.task = asyncio.create_task(self._pump(work, session, prompt, params))
+                self._tasks.add(work.task)
+                work.task.add_done_callback(self._tasks.discard)
+            while True:
+                while work.waiting:
+                    yield work.waiting.popleft()
+                    if len(work.waiting) <= BUFFER // 2:
+                        work.drained.set()
+                if work.error is not None:
+                    raise work.error
+                if work.stopped:
+                    return
+                work.changed.clear()
+                await work.changed.wait()
+        finally:
+            if self._work.get(session) is work:
+                del self._work[session]
+                if not work.stopped:
+                    self._cancelled += 1  # the reader left before the end
+            await work.stop(work.error)
+
+    async def _pump(
+        self, work: _Work, session: str, prompt: Sequence[int], params: SamplingParams
+    ) -> None:
+        """Fill `work` from as many requests as it takes; any error goes to the reader."""
+        try:
+            await self._ready()
+            sent: list[int] = []
+            limit = min(params.max_tokens, self._context - len(prompt))
+            while len(sent) < limit:
+                rest = replace(params, max_tokens=limit - len(sent))
+                if await self._relay(work, session, (*prompt, *sent), rest, sent):
+                    break
+                work.drained.clear()
+                if len(work.waiting) > BUFFER // 2:
+                    await work.drained.wait()
+        except Exception as error:
+            if isinstance(error, EngineDiedError):
+                self._held.clear()
+            work.error = error
+        finally:
+            work.stopped = True
+            work.changed.set()
+
+    async def _relay(
+        self,
+        work: _Work,
+        session: str,
+        prompt: tuple[int, ...],
+        params: SamplingParams,
+        sent: list[int],
+    ) -> bool:
+        """One request. True: it ended by itself; False: it was aborted, the reader is behind."""
+        finished, first = False, not sent
+        async with aclosing(self._request(session, prompt, params)) as pieces:
+            async for piece in pieces:
+                if piece.reused is not None:
+                    self._reused += piece.reused
+                    work.reused = piece.reused if first else work.reused
+                    self._computed += len(prompt) - piece.reused
+                    work.computed += len(prompt) - piece.reused
+                    self._held[session] = self._whole_blocks(prompt)
+                finished = finished or piece.finished
+                sent.extend(piece.tokens)
+                self._generated += len(piece.tokens)
+                self._rate.add(len(piece.tokens))
+                work.waiting.extend(piece.tokens)
+                work.changed.set()
+                if len(work.waiting) >= BUFFER and not finished:
+                    return False
+        return True

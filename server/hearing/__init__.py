@@ -1,0 +1,1 @@
+"""One session's hearing: who speaks, when a turn ends, its audio tokens."""

@@ -1,0 +1,129 @@
+"""What all sessions share: the loaded parts, and how each session gets its own small pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aqaa.models.bundle import Bundle
+from aqaa.server.audio.wire import AudioFormat, InputConverter, OutputConverter
+from aqaa.server.clock import Clock
+from aqaa.server.compute.workers import Workers
+from aqaa.server.dialogue.answer_parser import ResponseParser
+from aqaa.server.dialogue.prompt import PromptBuilder
+from aqaa.server.dialogue.text import TextCodec
+from aqaa.server.engine.contract import Engine, SamplingParams
+from aqaa.server.hearing.ears import SpeechProbability, Tokenizer
+from aqaa.server.observe.metrics import Metrics
+from aqaa.server.protocol.configure import Voices
+from aqaa.server.protocol.types import PcmaFormat, PcmFormat, PcmuFormat
+
+WireFormat = PcmFormat | PcmuFormat | PcmaFormat
+
+# OpenAI's own voices. Clients send one by default; here each means the bundle's default voice.
+OPENAI_VOICES = [
+    "alloy",
+    "ash",
+    "ballad",
+    "cedar",
+    "coral",
+    "echo",
+    "fable",
+    "marin",
+    "nova",
+    "onyx",
+    "sage",
+    "shimmer",
+    "verse",
+]
+
+
+class Vad(Protocol):
+    """Makes VAD streams (`vad.VadModel`)."""
+
+    def stream(self) -> SpeechProbability:
+        """A new stream."""
+
+
+class VoiceStream(Protocol):
+    """A streaming vocoder's state (`aqaa.vocoder.vocoder.VocoderStream`)."""
+
+    def push(self, tokens: Sequence[int], /) -> NDArray[np.float32]:
+        """Sound at 22.05 kHz, float32 [n], that these audio tokens (whole groups) complete."""
+
+    def flush(self) -> NDArray[np.float32]:
+        """The rest of the sound."""
+
+
+class Vocoder(Protocol):
+    """Makes voice streams (`aqaa.vocoder.vocoder.Vocoder`)."""
+
+    def stream(self, voice: str, speed: float = 1.0) -> VoiceStream:
+        """A new stream."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """What answers are made with; shared by all of them."""
+
+    engine: Engine
+    speaker: Vocoder
+    workers: Workers
+    metrics: Metrics
+    clock: Clock
+    ahead_seconds: float
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """One server's parts."""
+
+    bundle: Bundle
+    tokenizer: Tokenizer
+    vad: Vad
+    text: TextCodec
+    prompts: PromptBuilder
+    voices: Voices
+    services: Services
+    max_turn_seconds: float
+    speculation: bool
+
+    def parser(self) -> ResponseParser:
+        """A parser for one answer."""
+        return ResponseParser(self.bundle.tokens, self.text)
+
+    def sampling(self, max_tokens: int | None = None) -> SamplingParams:
+        """The bundle's sampling defaults, for an answer of at most so many ids."""
+        return SamplingParams.of(self.bundle, max_tokens=max_tokens)
+
+
+def voices_of(names: tuple[str, ...], default: str) -> Voices:
+    """The bundle's voices, with the names that clients of other services send."""
+    aliases = {name: default for name in OPENAI_VOICES if name not in names}
+    return Voices(names=names, default=default, aliases=aliases)
+
+
+def wire_audio(format: WireFormat) -> AudioFormat:
+    """The tokenizers' name for a format of the protocol."""
+    match format:
+        case PcmFormat():
+            return AudioFormat("pcm16", format.rate)
+        case PcmuFormat():
+            return AudioFormat("pcmu", 8000)
+        case PcmaFormat():
+            return AudioFormat("pcma", 8000)
+
+
+def input_of(format: WireFormat) -> Callable[[], InputConverter]:
+    """Makes converters from this format."""
+    audio = wire_audio(format)
+    return lambda: InputConverter(audio)
+
+
+def output_of(format: WireFormat) -> OutputConverter:
+    """A converter to this format."""
+    return OutputConverter(wire_audio(format))

@@ -1,0 +1,74 @@
+"""The conversation as the wire sees it: an ordered, bounded list of items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aqaa.server.protocol.effects import ConversationItem
+
+ROOT = "root"  # `previous_item_id` of an item that shall come first
+
+
+class ItemList:
+    """Items in order, found by id. Ids are unique; every stored item has one."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._items: dict[str, ConversationItem] = {}
+        self._order: list[str] = []
+
+    def __iter__(self) -> Iterator[ConversationItem]:
+        return (self._items[item_id] for item_id in self._order)
+
+    def __contains__(self, item_id: str) -> bool:
+        return item_id in self._items
+
+    def get(self, item_id: str) -> ConversationItem | None:
+        """The item, or None."""
+        return self._items.get(item_id)
+
+    def last_id(self) -> str | None:
+        """Id of the newest item, or None when there is none."""
+        return self._order[-1] if self._order else None
+
+    def previous_id(self, item_id: str) -> str | None:
+        """Id of the item before this one, or None when it is the first."""
+        index = self._order.index(item_id)
+        return self._order[index - 1] if index else None
+
+    def insert(self, item_id: str, item: ConversationItem, after: str | None = None) -> list[str]:
+        """Put an item after another (`ROOT`: first; None: last).
+
+        Returns:
+            The ids of the oldest items that had to leave to keep within the limit.
+
+        Raises:
+            KeyError: `after` is unknown.
+        """
+        if after == ROOT:
+            index = 0
+        elif after is None:
+            index = len(self._order)
+        elif after in self._items:
+            index = self._order.index(after) + 1
+        else:
+            raise KeyError(after)
+        self._items[item_id] = item
+        self._order.insert(index, item_id)
+        dropped = [known for known in self._order if known != item_id]
+        dropped = dropped[: max(0, len(self._order) - self._limit)]
+        for old in dropped:
+            self.remove(old)
+        return dropped
+
+    def replace(self, item_id: str, item: ConversationItem) -> None:
+        """Give a known item its new shape; an id that has been removed stays away."""
+        if item_id in self._items:
+            self._items[item_id] = item
+
+    def remove(self, item_id: str) -> bool:
+        """Take an item out; False if it is not there."""
+        if self._items.pop(item_id, None) is None:
+            return False
+        self._order.remove(item_id)
+        return True

@@ -1,0 +1,176 @@
+"""What the ears make of a stream does not depend on how the client cuts it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scripted import GroupTokenizer, LoudnessVad, pcm
+
+from aqaa.server.hearing.ears import (
+    Ears,
+    Ended,
+    Heard,
+    NobodySpoke,
+    Overflowed,
+    Spoken,
+    Started,
+)
+from aqaa.server.hearing.turn_detector import TurnRules
+from aqaa.server.parts import WireFormat, input_of, output_of
+from aqaa.server.protocol.types import PcmaFormat, PcmFormat, PcmuFormat, ServerVad
+
+RULES = TurnRules.of(ServerVad())
+TURN = pcm(0.4, loud=False) + pcm(1.0, loud=True) + pcm(0.8, loud=False)
+
+
+def ears(
+    rules: TurnRules | None = RULES, *, format: WireFormat | None = None, seconds: float = 20.0
+) -> Ears:
+    wire = input_of(format or PcmFormat())
+    return Ears(GroupTokenizer(), LoudnessVad(), wire, rules, seconds)
+
+
+def hear(listener: Ears, data: bytes, step: int = 960) -> list[Heard]:
+    heard: list[Heard] = []
+    for begin in range(0, len(data), step):
+        heard += listener.hear(data[begin : begin + step])
+    return heard
+
+
+def ended(heard: list[Heard]) -> list[Ended]:
+    return [one for one in heard if isinstance(one, Ended)]
+
+
+def loud_groups(tokens: tuple[int, ...]) -> int:
+    return sum(token - 2000 > 100 for token in tokens[::5])
+
+
+def test_a_turn_begins_before_its_speech_by_the_prefix_padding() -> None:
+    (started,) = [one for one in hear(ears(), TURN) if isinstance(one, Started)]
+    assert started.sample / 16 == pytest.approx(400 - 300, abs=32)
+
+
+def test_a_turn_holds_all_of_its_speech() -> None:
+    (end,) = ended(hear(ears(), TURN))
+    assert loud_groups(end.tokens) >= 8
+
+
+def test_a_turn_ends_half_a_second_after_its_speech() -> None:
+    (end,) = ended(hear(ears(), TURN))
+    assert end.silence_sample / 16 == pytest.approx(1400, abs=33)
+    assert (end.sample - end.silence_sample) / 16 == pytest.approx(500, abs=21)
+
+
+@given(steps=st.lists(st.integers(1, 9600), min_size=1, max_size=20))
+@settings(max_examples=30, deadline=None)
+def test_any_cutting_of_the_stream_gives_the_same_turn(steps: list[int]) -> None:
+    listener = ears()
+    heard: list[Heard] = []
+    at, turn = 0, 0
+    while at < len(TURN):
+        size = steps[turn % len(steps)] * 2
+        heard += listener.hear(TURN[at : at + size])
+        at, turn = at + size, turn + 1
+    (end,) = ended(heard)
+    assert loud_groups(end.tokens) == loud_groups(ended(hear(ears(), TURN))[0].tokens)
+
+
+@pytest.mark.parametrize(
+    "format",
+    [
+        PcmFormat(rate=8000),
+        PcmFormat(rate=16000),
+        PcmFormat(rate=48000),
+        PcmuFormat(),
+        PcmaFormat(),
+    ],
+    ids=["8k", "16k", "48k", "pcmu", "pcma"],
+)
+def test_speech_is_heard_in_every_format(format: WireFormat) -> None:
+    samples = np.frombuffer(TURN, "<i2").astype(np.float32) / 32768
+    wire = output_of(format)
+    wire_in = type(wire)(wire.target, source_rate=24_000)
+    (end,) = ended(hear(ears(format=format), wire_in.push(samples) + wire_in.flush()))
+    assert loud_groups(end.tokens) >= 8
+
+
+def test_a_turn_that_never_ends_is_ended_at_the_longest_that_it_may_be() -> None:
+    heard = hear(ears(seconds=2.0), pcm(5.0, loud=True))
+    assert len(ended(heard)) == 2
+    assert all(loud_groups(end.tokens) <= 17 for end in ended(heard))
+
+
+def test_without_turn_detection_only_a_commit_ends_the_turn() -> None:
+    listener = ears(None)
+    heard = hear(listener, TURN + TURN)
+    assert {type(one) for one in heard} == {Spoken}
+    assert loud_groups(tuple(listener.commit())) >= 16
+    assert listener.commit() == []
+
+
+def test_a_commit_leaves_out_the_silence_around_the_speech_as_turn_detection_does() -> None:
+    listener = ears(None)
+    hear(listener, pcm(3.0, loud=False) + TURN + pcm(3.0, loud=False))
+    (end,) = ended(hear(ears(), pcm(3.0, loud=False) + TURN))
+    assert tuple(listener.commit()) == end.tokens
+
+
+def test_a_commit_keeps_the_silence_between_words() -> None:
+    listener = ears(None)
+    hear(listener, TURN + TURN)  # 0.3 s before, 1 s, 1.2 s between, 1 s, 0.16 s after
+    assert len(listener.commit()) == 30 * 5
+
+
+def test_a_commit_in_which_nobody_speaks_holds_everything() -> None:
+    listener = ears(None)
+    hear(listener, pcm(2.2, loud=False))
+    assert len(listener.commit()) == 18 * 5
+
+
+def test_a_long_silence_before_a_manual_turn_costs_it_nothing() -> None:
+    listener = ears(None, seconds=2.0)
+    heard = hear(listener, pcm(5.0, loud=False) + pcm(1.0, loud=True))
+    assert not any(isinstance(one, Overflowed) for one in heard)
+    assert loud_groups(tuple(listener.commit())) >= 7
+
+
+def test_without_turn_detection_too_much_is_told_once_and_the_rest_dropped() -> None:
+    listener = ears(None, seconds=2.0)
+    heard = hear(listener, pcm(5.0, loud=True))
+    assert sum(isinstance(one, Overflowed) for one in heard) == 1
+    assert len(listener.commit()) <= 17 * 5
+
+
+def test_cleared_sound_is_not_in_the_next_commit() -> None:
+    listener = ears(None)
+    hear(listener, pcm(3.0, loud=True))
+    listener.clear()
+    hear(listener, pcm(1.0, loud=True))
+    assert len(listener.commit()) == 8 * 5
+
+
+def test_a_commit_in_mid_speech_ends_the_turn_there() -> None:
+    listener = ears()
+    hear(listener, pcm(0.4, loud=False) + pcm(1.0, loud=True))
+    assert loud_groups(tuple(listener.commit())) >= 7
+    assert ended(hear(listener, pcm(1.0, loud=False))) == []
+
+
+def test_a_commit_before_any_speech_holds_what_was_heard() -> None:
+    listener = ears()
+    hear(listener, pcm(1.0, loud=False))
+    assert len(listener.commit()) == 8 * 5
+
+
+def test_nobody_speaking_is_told_when_the_session_wants_to_know() -> None:
+    rules = TurnRules.of(ServerVad(idle_timeout_ms=1000))
+    heard = hear(ears(rules), pcm(2.5, loud=False))
+    assert [type(one) for one in heard] == [NobodySpoke, NobodySpoke]
+
+
+def test_memory_does_not_grow_while_nobody_speaks() -> None:
+    listener = ears()
+    hear(listener, pcm(60.0, loud=False), step=48_000)
+    assert len(listener._recent) <= 10 * 16_000 + 16_000

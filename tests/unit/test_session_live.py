@@ -1,0 +1,334 @@
+"""The turn controller with scripted models: turns, speculation, barge-in, what is remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+
+import pytest
+from scripted import AUDIO, ScriptedEngine, pcm, scripted_parts, woven
+
+from aqaa.server.parts import ModelParts
+from aqaa.server.protocol import events as e
+from aqaa.server.protocol.types import Json, Session
+from aqaa.server.session.live_session import LiveSession
+
+SOON = 5.0  # seconds until a test gives up on something that should happen at once
+TAIL = 0.02  # seconds: the client's chunks
+
+
+class FakeClock:
+    """Moves when it is moved, or when someone waits by it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+class Talk:
+    """A conversation and its client."""
+
+    def __init__(self, parts: ModelParts, clock: FakeClock) -> None:
+        self.parts = parts
+        self.clock = clock
+        self.events: list[e.ServerEvent] = []
+        self._arrived = asyncio.Event()
+        self.conversation = LiveSession(parts, Session(id="sess_1", model="scripted"), self._take)
+        self._listening = asyncio.create_task(self.conversation.run())
+        self.conversation.open()
+
+    def _take(self, event: e.ServerEvent) -> None:
+        self.events.append(event)
+        self._arrived.set()
+
+    async def send(self, kind: str, **fields: object) -> None:
+        await self.conversation.receive({"type": kind, **fields})
+
+    async def say(self, seconds: float, *, loud: bool) -> None:
+        """Send sound as a microphone does, the clock going along."""
+        data = pcm(seconds, loud=loud)
+        size = round(TAIL * 24_000) * 2
+        for begin in range(0, len(data), size):
+            self.clock.now += TAIL
+            await self.append(data[begin : begin + size])
+            await asyncio.sleep(0)
+
+    async def append(self, data: bytes) -> None:
+        await self.send("input_audio_buffer.append", audio=base64.b64encode(data).decode())
+
+    async def until(self, kind: str, count: int = 1) -> e.ServerEvent:
+        """The event of this type, the `count`th since the beginning."""
+        async with asyncio.timeout(SOON):
+            while len(found := [x for x in self.events if x.type == kind]) < count:
+                self._arrived.clear()
+                await self._arrived.wait()
+        return found[count - 1]
+
+    async def settle(self) -> None:
+        """Let everything that can happen now happen."""
+        for _ in range(200):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+
+    def types(self) -> list[str]:
+        return [event.type for event in self.events]
+
+    def sound(self) -> bytes:
+        deltas = [x.delta for x in self.events if isinstance(x, e.ResponseOutputAudioDelta)]
+        return b"".join(base64.b64decode(delta) for delta in deltas)
+
+    def counted(self, name: str, **labels: str) -> float:
+        value = self.parts.services.metrics.registry.get_sample_value(name, labels or None)
+        return value or 0.0
+
+    async def close(self) -> None:
+        self._listening.cancel()
+        await self.conversation.close()
+        self.parts.services.workers.close()
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@pytest.fixture
+async def talk(engine: ScriptedEngine) -> AsyncIterator[Talk]:
+    clock = FakeClock()
+    talk = Talk(scripted_parts(engine, clock=clock), clock)
+    yield talk
+    await talk.close()
+
+
+def done(event: e.ServerEvent) -> e.Response:
+    assert isinstance(event, e.ResponseDone)
+    return event.response
+
+
+async def speak_and_pause(talk: Talk, silence: float = 0.6) -> None:
+    await talk.say(0.1, loud=False)
+    await talk.say(1.0, loud=True)
+    await talk.say(silence, loud=False)
+
+
+async def test_a_spoken_turn_is_answered_with_text_and_sound(talk: Talk) -> None:
+    await speak_and_pause(talk)
+    response = done(await talk.until("response.done"))
+    assert response.status == "completed"
+    assert response.output[0].model_dump()["content"][0]["transcript"] == "hello there"
+    assert len(talk.sound()) == 6 * 0.12 * 24_000 * 2
+
+
+async def test_the_prompt_holds_the_speech_and_its_prefix_but_not_the_silence_after_it(
+    talk: Talk, engine: ScriptedEngine
+) -> None:
+    await speak_and_pause(talk)
+    await talk.until("response.done")
+    groups = sum(token >= AUDIO for token in engine.prompts[-1]) // 5
+    # 0.1 s of the prefix padding, 1 s of speech, 0.16 s until the pause: 1.26 s.
+    assert groups == 10
+
+
+async def test_the_answer_is_ready_when_the_turn_ends(talk: Talk, engine: ScriptedEngine) -> None:
+    await speak_and_pause(talk, silence=0.3)
+    await talk.settle()
+    assert len(engine.prompts) == 1
+    assert "response.created" not in talk.types()
+    await talk.say(0.3, loud=False)
+    await talk.until("response.done")
+    assert len(engine.prompts) == 1
+    assert talk.counted("aqaa_speculations_total", outcome="hit") == 1
+
+
+async def test_speech_that_goes_on_after_a_pause_is_one_turn(
+    talk: Talk, engine: ScriptedEngine
+) -> None:
+    await speak_and_pause(talk, silence=0.3)
+    await talk.settle()
+    await talk.say(0.5, loud=True)
+    await talk.say(0.6, loud=False)
+    await talk.until("response.done")
+    assert talk.types().count("input_audio_buffer.committed") == 1
+    assert talk.counted("aqaa_speculations_total", outcome="rolled_back") == 1
+    assert len(engine.prompts[-1]) > len(engine.prompts[0])
+
+
+async def test_the_engine_is_warmed_while_the_user_speaks(
+    talk: Talk, engine: ScriptedEngine
+) -> None:
+    await talk.say(0.1, loud=False)
+    await talk.say(1.0, loud=True)
+    await talk.settle()
+    await talk.say(0.6, loud=False)
+    await talk.until("response.done")
+    assert engine.warmed
+    assert all(engine.prompts[-1][: len(warm)] == warm for warm in engine.warmed)
+
+
+async def test_the_usage_tells_what_of_the_prompt_the_engine_had_computed(
+    talk: Talk, engine: ScriptedEngine
+) -> None:
+    engine.reuses = 20
+    await speak_and_pause(talk)
+    usage = done(await talk.until("response.done")).usage
+    assert usage is not None
+    cached = usage.input_token_details.cached_tokens_details
+    assert usage.input_token_details.cached_tokens == 20
+    assert cached.audio_tokens == sum(token >= AUDIO for token in engine.prompts[-1][:20]) > 0
+    assert cached.text_tokens == 20 - cached.audio_tokens
+
+
+async def test_speech_cancels_the_answer_and_nothing_of_it_follows(
+    talk: Talk, engine: ScriptedEngine
+) -> None:
+    engine.answer = lambda prompt: woven("a long answer that is cut", 40)
+    engine.seconds = 0.002
+    await speak_and_pause(talk)
+    await talk.until("response.output_audio.delta", 2)
+    await talk.say(0.2, loud=True)
+    response = done(await talk.until("response.done"))
+    assert response.status == "cancelled"
+    assert response.status_details is not None
+    assert response.status_details.reason == "turn_detected"
+    said = len(talk.sound())
+    await talk.settle()
+    assert len(talk.sound()) == said
+    assert engine.running == 0
+
+
+async def test_an_interruption_keeps_its_first_syllable(talk: Talk, engine: ScriptedEngine) -> None:
+    engine.answer = lambda prompt: woven("a long answer that is cut", 40)
+    engine.seconds = 0.002
+    await speak_and_pause(talk)
+    await talk.until("response.output_audio.delta", 2)
+    engine.seconds = 0
+    await talk.say(1.0, loud=True)
+    await talk.say(0.6, loud=False)
+    await talk.until("response.done", 2)
+    header = engine.prompts[-1]
+    speech = [token for token in header if token >= AUDIO][-10 * 5 :]
+    loudness = [token - AUDIO for token in speech[::5]]
+    assert sum(code > 100 for code in loudness) >= 8  # 1 s of speech, all of its groups
+
+
+async def test_the_next_prompt_holds_only_what_was_heard_of_a_cut_answer(
+    talk: Talk, engine: ScriptedEngine
+) -> None:
+    engine.answer = lambda prompt: woven("one two three four five six seven", 40)
+    await speak_and_pause(talk)
+    await talk.until("response.done")  # all is sent at once; the clock stands still
+    talk.clock.now += 0.5  # 4.17 groups are played
+    await talk.say(0.2, loud=True)
+    await talk.until("input_audio_buffer.speech_started", 2)
+    played = talk.clock.now
+    await talk.say(0.8, loud=True)
+    await talk.say(0.6, loud=False)
+    await talk.until("response.done", 2)
+    answered = [token for token in engine.prompts[-1] if token >= AUDIO]
+    question = [token for token in engine.prompts[0] if token >= AUDIO]
+    heard = [code for code in range(40) if AUDIO + code in answered[len(question) :][::5]]
+    assert played > 0
+    assert 5 <= len(heard) <= 7  # 0.5 s and the 0.1 s until speech was sure, in 120 ms groups
+
+
+async def test_a_manual_turn_is_answered_when_the_client_asks(
+    talk: Talk, engine: ScriptedEngine
+) -> None:
+    await talk.send("session.update", session={"audio": {"input": {"turn_detection": None}}})
+    await talk.say(1.2, loud=True)
+    await talk.send("input_audio_buffer.commit")
+    await talk.send("response.create")
+    assert done(await talk.until("response.done")).status == "completed"
+    assert sum(token >= AUDIO for token in engine.prompts[-1]) == 10 * 5
+    assert "input_audio_buffer.speech_started" not in talk.types()
+
+
+async def test_a_text_question_can_have_a_text_answer(talk: Talk) -> None:
+    item: Json = {
+        "type": "message",
+        "role": "user",
+        "content": [{"type": "input_text", "text": "hi"}],
+    }
+    await talk.send("conversation.item.create", item=item)
+    await talk.send("response.create", response={"output_modalities": ["text"]})
+    await talk.until("response.done")
+    assert talk.sound() == b""
+    text = [x.text for x in talk.events if isinstance(x, e.ResponseOutputTextDone)]
+    assert text == ["hello there"]
+
+
+async def test_an_engine_that_dies_fails_the_answer_and_spares_the_session(
+    talk: Talk, engine: ScriptedEngine
+) -> None:
+    engine.dies_after = 20
+    await speak_and_pause(talk)
+    response = done(await talk.until("response.done"))
+    assert response.status == "failed"
+    assert response.status_details is not None
+    assert response.status_details.error is not None
+    assert response.status_details.error.code == "engine_died"
+    engine.dies_after, engine.alive = None, True
+    await talk.send("response.create")
+    assert done(await talk.until("response.done", 2)).status == "completed"
+
+
+async def test_clearing_the_buffer_forgets_who_was_speaking(talk: Talk) -> None:
+    await talk.say(1.0, loud=True)
+    await talk.until("input_audio_buffer.speech_started")
+    await talk.send("input_audio_buffer.clear")
+    await talk.say(0.8, loud=False)
+    await talk.settle()
+    assert "input_audio_buffer.committed" not in talk.types()
+
+
+async def test_a_voice_marker_in_the_answer_changes_the_voice(
+    talk: Talk, engine: ScriptedEngine
+) -> None:
+    plain = woven("x", 2)
+    engine.answer = lambda prompt: [*plain[:-2], 7, *plain[2:]]
+    await speak_and_pause(talk)
+    await talk.until("response.done")
+    sound = talk.sound()
+    assert len(sound) == 4 * 0.12 * 24_000 * 2
+    assert sound[: len(sound) // 2] != sound[len(sound) // 2 :]
+
+
+async def test_a_broken_group_is_counted_and_never_spoken(
+    talk: Talk, engine: ScriptedEngine
+) -> None:
+    legal = woven("x", 2)
+    engine.answer = lambda prompt: [*legal[:5], AUDIO + 2000, *legal[5:]]
+    await speak_and_pause(talk)
+    assert done(await talk.until("response.done")).status == "completed"
+    assert talk.counted("aqaa_malformed_groups_total") >= 1
+
+
+async def test_nothing_is_left_of_a_closed_conversation(engine: ScriptedEngine) -> None:
+    engine.seconds = 0.01
+    clock = FakeClock()
+    talk = Talk(scripted_parts(engine, clock=clock), clock)
+    await speak_and_pause(talk)
+    await talk.until("response.created")
+    await talk.close()
+    assert engine.running == 0
+    assert "sess_1" in engine.released
+    assert [t for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
+
+
+async def test_odd_chunks_of_bytes_are_the_same_sound(talk: Talk, engine: ScriptedEngine) -> None:
+    await talk.send("session.update", session={"audio": {"input": {"turn_detection": None}}})
+    data = pcm(1.2, loud=True)
+    for begin in range(0, len(data), 1001):
+        await talk.append(data[begin : begin + 1001])
+    await talk.send("input_audio_buffer.commit")
+    await talk.send("response.create")
+    await talk.until("response.done")
+    assert "error" not in talk.types()
+    assert sum(token >= AUDIO for token in engine.prompts[-1]) == 10 * 5
