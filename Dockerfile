@@ -5,7 +5,7 @@
 # Not built where this was written (no Docker engine there): the same steps run in .ci/run.
 FROM python:3.11-slim AS build
 WORKDIR /src
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY tokenizers tokenizers
 COPY vocoder vocoder
