@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from aqaa.clients import load
+    from aqaa.clients import load_test
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -37,11 +37,11 @@ def ask(
     """Speak a recorded question to a running server, in real time, and hear its answer."""
     from aqaa.clients.client import WIRE_RATE, connect
     from aqaa.clients.sound import read_sound, write_sound
-    from aqaa.clients.turn import Turn, speak
+    from aqaa.clients.turn import SpokenAnswer, speak
 
     wave = read_sound(question, WIRE_RATE)
 
-    async def run() -> Turn:
+    async def run() -> SpokenAnswer:
         async with connect(url, model=model, api_key=api_key) as server:
             audio = {"output": {"voice": voice}} if voice else {}
             await server.update_session(
@@ -108,19 +108,19 @@ def bench(
     from rich.console import Console
     from rich.progress import Progress
 
-    from aqaa.clients import load
+    from aqaa.clients import load_test
     from aqaa.clients.client import WIRE_RATE
     from aqaa.clients.sound import read_sound
 
     waves = [read_sound(path, WIRE_RATE) for path in questions]
-    plan = load.Load(url, model, sessions, turns, api_key)
+    plan = load_test.LoadPlan(url, model, sessions, turns, api_key)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"{sessions} conversations", total=sessions * turns)
-        report = asyncio.run(load.run(plan, waves, lambda: progress.advance(task)))
+        report = asyncio.run(load_test.run(plan, waves, lambda: progress.advance(task)))
     if save is not None:
-        load.write_json(report, save)
+        load_test.write_json(report, save)
     if plot is not None:
-        load.write_plot(report, plot)
+        load_test.write_plot(report, plot)
     if as_json:
         typer.echo(json.dumps(report.summary(), indent=2))
     else:
@@ -131,10 +131,10 @@ def bench(
         raise typer.Exit(1)
 
 
-def _table(report: load.Report) -> Table:
+def _table(report: load_test.Report) -> Table:
     from rich.table import Table
 
-    from aqaa.clients.load import QUANTILES, percentile
+    from aqaa.clients.load_test import QUANTILES, percentile
 
     good = sum(turn.ok for turn in report.turns)
     gaps = sum(turn.gaps for turn in report.turns)

@@ -20,17 +20,12 @@ from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from aqaa.models.errors import CapacityError, ConnectionLostError
-from aqaa.server.protocol.events import (
-    SERVER_EVENTS,
-    ClientEvent,
-    InputAudioBufferAppend,
-    ServerEvent,
-    SessionUpdate,
-)
+from aqaa.server.protocol.client_events import ClientEvent, InputAudioBufferAppend, SessionUpdate
+from aqaa.server.protocol.close_codes import TRY_LATER
+from aqaa.server.protocol.server_events import SERVER_EVENTS, ServerEvent
 from aqaa.server.protocol.types import Json
 
 WIRE_RATE = 24_000  # Hz, the protocol's own rate of PCM16
-TRY_LATER = 1013  # close code of a server that is full
 MAX_MESSAGE = 16 * 2**20  # bytes, the protocol's bound
 
 
@@ -134,7 +129,7 @@ def _lost(closed: ConnectionClosed) -> CapacityError | ConnectionLostError:
     frame = closed.rcvd
     if frame is None:
         return ConnectionLostError("the connection broke without a goodbye")
-    if frame.code == TRY_LATER:  # full, or still loading: the reason says which
+    if frame.code == TRY_LATER:
         return CapacityError(frame.reason or "the server is full; try again later")
     return ConnectionLostError(
         f"the server closed the conversation ({frame.code} {frame.reason})".rstrip(" )") + ")"

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from aqaa.clients.client import WIRE_RATE, Connection, decode
 from aqaa.models.errors import AudioError, MissingDependencyError
-from aqaa.server.protocol.events import (
-    ConversationItemTruncate,
+from aqaa.server.protocol.client_events import ConversationItemTruncate
+from aqaa.server.protocol.server_events import (
     ErrorEvent,
     InputAudioBufferSpeechStarted,
     ResponseOutputAudioDelta,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from aqaa.clients.client import WIRE_RATE, Connection, decode
 from aqaa.clients.sound import speech_end
 from aqaa.models.errors import ConnectionLostError
-from aqaa.server.protocol.events import (
+from aqaa.server.protocol.server_events import (
     ErrorEvent,
     LatencyReported,
     ResponseDone,
@@ -30,7 +30,7 @@ OnSound = Callable[[NDArray[np.float32]], None]
 
 
 @dataclass
-class Loudspeaker:
+class GapCounter:
     """Plays on a clock of its own, to know where the sound would have had gaps.
 
     Playback begins with the first samples and never waits: what comes too late is a gap.
@@ -52,7 +52,7 @@ class Loudspeaker:
 
 
 @dataclass
-class Turn:
+class SpokenAnswer:
     """What came back. `audio` is mono float32 at WIRE_RATE.
 
     `heard_after` is seconds from the last sample of speech to the first sample of the answer;
@@ -101,7 +101,7 @@ class Microphone:
 
 async def speak(
     server: Connection, wave: NDArray[np.float32], *, on_sound: OnSound | None = None
-) -> Turn:
+) -> SpokenAnswer:
     """Speak `wave` (mono float32 at WIRE_RATE) in real time and hear the answer to its end.
 
     The session must have server VAD on (its default).
@@ -124,10 +124,10 @@ async def hear(
     speech_ended_at: Callable[[], float | None],
     *,
     on_sound: OnSound | None = None,
-) -> Turn:
+) -> SpokenAnswer:
     """Collect one whole answer; see `speak` for what is raised."""
-    turn = Turn()
-    loudspeaker = Loudspeaker()
+    turn = SpokenAnswer()
+    gap_counter = GapCounter()
     pieces: list[NDArray[np.float32]] = []
     async with aclosing(_events(server)) as events:
         async for event in events:
@@ -141,7 +141,7 @@ async def hear(
                         turn.heard_after = now - ended
                     piece = decode(event.delta)
                     pieces.append(piece)
-                    loudspeaker.play(piece.size, now)
+                    gap_counter.play(piece.size, now)
                     if on_sound is not None:
                         on_sound(piece)
                 case LatencyReported():
@@ -154,11 +154,11 @@ async def hear(
                     if details is None or details.reason != "turn_detected":
                         break
                     # The question went on after a pause: the answer to its first half is void.
-                    turn, loudspeaker, pieces = Turn(), Loudspeaker(), []
+                    turn, gap_counter, pieces = SpokenAnswer(), GapCounter(), []
     if pieces:
         turn.audio = np.concatenate(pieces)
     turn.seconds = turn.audio.size / WIRE_RATE
-    turn.gaps, turn.gap_seconds = loudspeaker.gaps, loudspeaker.gap_seconds
+    turn.gaps, turn.gap_seconds = gap_counter.gaps, gap_counter.gap_seconds
     return turn
 
 

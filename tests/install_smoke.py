@@ -25,7 +25,7 @@ MODULES = (
     "aqaa.tokenizers.dual",
     "aqaa.vocoder.vocoder",
     "aqaa.server.engine.embedded.engine",
-    "aqaa.server.protocol.events",
+    "aqaa.server.protocol.server_events",
     "aqaa.clients.client",
 )
 

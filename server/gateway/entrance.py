@@ -1,4 +1,4 @@
-"""What the server says while its models load: that it lives, and what it waits for."""
+"""Answers requests while the models load: alive, not ready, and which part is missing."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from starlette.websockets import WebSocket
 from aqaa.server.gateway import errors
 from aqaa.server.gateway.admission import offered
 from aqaa.server.gateway.state import PARTS, PartStatus
-from aqaa.server.gateway.websocket import TRY_LATER
+from aqaa.server.protocol.close_codes import TRY_LATER
 from aqaa.server.protocol.types import Json
 
 LOADING = "the server is still loading its models; try again soon"
 
 
 class Entrance:
-    """An ASGI application that stands before the real one until that can be opened."""
+    """An ASGI application that answers until the real one is ready, and then forwards to it."""
 
     def __init__(self) -> None:
         self._app: ASGIApp | None = None
         self._parts: dict[str, PartStatus] = dict.fromkeys(PARTS, "loading")
 
     def loaded(self, part: str) -> None:
-        """One of `PARTS` is there."""
+        """One of `PARTS` is loaded."""
         self._parts[part] = "up"
 
     def open(self, app: ASGIApp) -> None:
-        """From now on `app` answers."""
+        """Forward everything to `app` from now on."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,7 +35,7 @@ class Entrance:
         if self._app is not None:
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
-            # Told on an open socket: a browser sees nothing of a failed handshake.
+            # Sent on an open socket: a browser cannot read a failed handshake.
             socket = WebSocket(scope, receive, send)
             await socket.accept(subprotocol=offered(scope["subprotocols"])[1])
             await socket.close(TRY_LATER, LOADING)

@@ -19,7 +19,7 @@ from aqaa.models.errors import (
     PromptError,
 )
 from aqaa.server.gateway.admission import UnauthorizedError
-from aqaa.server.protocol.events import ProtocolError
+from aqaa.server.protocol.errors import ProtocolError
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-AudioContainer = Literal["wav", "mp3", "flac", "opus", "pcm16"]
-
 
 class Body(BaseModel):
     """Base of what clients send."""

@@ -1,12 +1,6 @@
 """`WS /v1/realtime`: a thin shell between one socket and one `LiveSession`.
 
-Close codes. Clients of the OpenAI SDK try again after 1011, 1012 and 1013, and not after the rest:
-
-    1008  the key or the web origin is not welcome; or the client does not read what it is sent
-    1009  a message over the limit
-    1011  a fault of ours
-    1012  the server goes down, or the session is as old as it may get: connect again
-    1013  all places are taken: try again later
+`protocol.close_codes` says how a session can end.
 """
 
 from __future__ import annotations
@@ -30,16 +24,17 @@ from aqaa.server.gateway.state import ServerState
 from aqaa.server.gateway.wire import close_or_abort
 from aqaa.server.observe.logs import session_id
 from aqaa.server.protocol import beta
-from aqaa.server.protocol import events as e
+from aqaa.server.protocol.close_codes import FAULT, REFUSED, RESTART, TRY_LATER
 from aqaa.server.protocol.configure import updated
+from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
+from aqaa.server.protocol.server_events import ErrorEvent, ServerEvent
 from aqaa.server.protocol.types import Error, Json, Session
 from aqaa.server.session.live_session import LiveSession
 
 log = logging.getLogger(__name__)
 
-POLICY, FAULT, RESTART, TRY_LATER = 1008, 1011, 1012, 1013
-CLOSE_SECONDS = 5.0  # for the peer to take what is left and the close frame
+CLOSE_SECONDS = 5.0  # for the peer to read what is left and to answer the close frame
 
 
 @dataclass(frozen=True)
@@ -54,30 +49,31 @@ class Goodbye:
 async def realtime(socket: WebSocket, server: ServerState) -> None:
     """Serve one connection from its handshake to its close."""
     key, subprotocol = offered(socket.scope.get("subprotocols", []))
-    # A refusal is told on an open socket: a browser sees nothing of a failed handshake.
+    # A refusal is sent on an open socket: a browser cannot read a failed handshake.
     await socket.accept(subprotocol=subprotocol)
     goodbye = await _admit(socket, server, bearer(socket.headers) or key)
     if goodbye.code is None:
         return
-    server.parts.services.metrics.refused.labels(goodbye.error).inc() if goodbye.error else None
+    if goodbye.error:
+        server.parts.services.metrics.refused.labels(goodbye.error).inc()
     await close_or_abort(_say_goodbye(socket, goodbye), socket.scope, CLOSE_SECONDS)
 
 
 async def _admit(socket: WebSocket, server: ServerState, key: str | None) -> Goodbye:
-    """Let the caller in, if it may come, and serve it to the end."""
+    """Admit the caller, if it is allowed, and serve the session to its end."""
     if not origin_is_ours(socket.headers, server.settings):
-        return Goodbye(POLICY, "origin_not_allowed", "this web origin may not connect")
+        return Goodbye(REFUSED, "origin_not_allowed", "this web origin may not connect")
     try:
         caller = server.keys.check(key)
         with server.sessions.enter(caller.name):
             return await _serve(socket, server, caller.session)
     except UnauthorizedError as error:
-        return Goodbye(POLICY, "invalid_api_key", str(error))
+        return Goodbye(REFUSED, "invalid_api_key", str(error))
     except CapacityError as error:
         code = RESTART if server.sessions.draining else TRY_LATER
         return Goodbye(code, "server_full", str(error))
-    except e.ProtocolError as error:
-        return Goodbye(POLICY, error.code, str(error))
+    except ProtocolError as error:
+        return Goodbye(REFUSED, error.code, str(error))
 
 
 async def _serve(socket: WebSocket, server: ServerState, wanted: Json) -> Goodbye:
@@ -93,7 +89,7 @@ async def _serve(socket: WebSocket, server: ServerState, wanted: Json) -> Goodby
     outbox = Outbox(settings.send_buffer_bytes)
     speaks_beta = beta.is_beta(socket.headers)
 
-    def send(event: e.ServerEvent) -> None:
+    def send(event: ServerEvent) -> None:
         if not speaks_beta:
             outbox.put(event.model_dump_json())
         elif (old := beta.from_ga(event.model_dump())) is not None:
@@ -108,7 +104,7 @@ async def _serve(socket: WebSocket, server: ServerState, wanted: Json) -> Goodby
         goodbye = await _first_of(
             _read(socket, conversation, speaks_beta),
             _write(socket, outbox),
-            _fail(conversation),
+            _listen(conversation),
             _overflow(outbox),
             _expire(settings.session_seconds),
             _drain(server, conversation, outbox),
@@ -121,7 +117,7 @@ async def _serve(socket: WebSocket, server: ServerState, wanted: Json) -> Goodby
 
 
 async def _first_of(*parts: Coroutine[Any, Any, Goodbye]) -> Goodbye:
-    """Run the parts of a session until one of them ends it; the others are stopped."""
+    """Run the tasks of a session until one of them ends; then cancel the others."""
     tasks = [asyncio.create_task(part) for part in parts]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -135,8 +131,8 @@ async def _first_of(*parts: Coroutine[Any, Any, Goodbye]) -> Goodbye:
         return first.result()
     if isinstance(fault, WebSocketDisconnect):
         return Goodbye(None)
-    log.error("a session failed for a reason that is a bug", exc_info=fault)
-    return Goodbye(FAULT, "internal_error", "the server made a mistake; it is in its log")
+    log.error("a session failed because of a bug", exc_info=fault)
+    return Goodbye(FAULT, "internal_error", "the server failed; its log has the reason")
 
 
 async def _read(socket: WebSocket, conversation: LiveSession, speaks_beta: bool) -> Goodbye:
@@ -146,7 +142,7 @@ async def _read(socket: WebSocket, conversation: LiveSession, speaks_beta: bool)
             return Goodbye(None)
         try:
             message = _decode(frame)
-        except e.ProtocolError as error:
+        except ProtocolError as error:
             conversation.refuse(error)
             continue
         await conversation.receive(beta.to_ga(message) if speaks_beta else message)
@@ -155,12 +151,12 @@ async def _read(socket: WebSocket, conversation: LiveSession, speaks_beta: bool)
 def _decode(frame: Any) -> Json:
     text = frame.get("text")
     try:
-        # Not json.loads: this one refuses lone surrogates, which nothing could be sent back of.
+        # Not json.loads: this parser refuses lone surrogates, which cannot be encoded in an answer.
         message = from_json(frame["bytes"] if text is None else text)
     except ValueError as error:
-        raise e.ProtocolError("invalid_json", f"the message is not JSON: {error}") from None
+        raise ProtocolError("invalid_json", f"the message is not JSON: {error}") from None
     if not isinstance(message, dict):
-        raise e.ProtocolError("invalid_json", "the message is not a JSON object")
+        raise ProtocolError("invalid_json", "the message is not a JSON object")
     return message
 
 
@@ -174,41 +170,41 @@ async def _write(socket: WebSocket, outbox: Outbox) -> Goodbye:
         outbox.sent(message)
 
 
-async def _fail(conversation: LiveSession) -> Goodbye:
-    """The ears never end by themselves: this raises what went wrong in them."""
+async def _listen(conversation: LiveSession) -> Goodbye:
+    """Run the session's audio input; ends only by an exception."""
     await conversation.run()
     raise AssertionError("unreachable")
 
 
 async def _overflow(outbox: Outbox) -> Goodbye:
     await outbox.overflowed.wait()
-    return Goodbye(POLICY, "slow_reader", "the client does not read what it is sent")
+    return Goodbye(REFUSED, "slow_reader", "the client does not read what it is sent")
 
 
 async def _expire(seconds: float) -> Goodbye:
     await asyncio.sleep(seconds)
     return Goodbye(
-        RESTART, "session_expired", "this session has reached its longest; connect again"
+        RESTART, "session_expired", "this session has reached its maximum age; connect again"
     )
 
 
 async def _drain(server: ServerState, conversation: LiveSession, outbox: Outbox) -> Goodbye:
-    """When the server goes down: let the running answer end, within the deadline."""
+    """When the server stops: let the running answer end, within the deadline."""
     await server.draining.wait()
     with suppress(TimeoutError):
         async with asyncio.timeout(server.settings.drain_seconds):
             await conversation.idle()
             await outbox.drained()
-    return Goodbye(RESTART, "server_restarting", "the server goes down; connect again")
+    return Goodbye(RESTART, "server_restarting", "the server is stopping; connect again")
 
 
 async def _say_goodbye(socket: WebSocket, goodbye: Goodbye) -> None:
     assert goodbye.code is not None
     kind = "server_error" if goodbye.code == FAULT else "invalid_request_error"
     detail = Error.model_validate({"type": kind, "code": goodbye.error, "message": goodbye.message})
-    event = e.ErrorEvent(event_id=random_id("event"), error=detail)
+    event = ErrorEvent(event_id=random_id("event"), error=detail)
     with suppress(WebSocketDisconnect, RuntimeError, OSError):
-        # To a client that goes on reading the error is of use; 1012 says all by itself.
+        # A client that does not read gets no event; 1012 needs no explanation.
         if goodbye.error not in ("slow_reader", "server_restarting"):
             await socket.send_text(event.model_dump_json())
         await socket.close(goodbye.code, goodbye.message)

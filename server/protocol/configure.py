@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from aqaa.server.protocol import events as e
+from aqaa.server.protocol.errors import ProtocolError, invalid
 from aqaa.server.protocol.types import Json, Session, merge
 
 SERVERS_OWN = ("id", "object", "model", "expires_at")  # keys that an update cannot change
@@ -32,7 +32,7 @@ class Voices:
         voice = name if name in self.names else self.aliases.get(name)
         if voice is None:
             known = ", ".join(self.names)
-            raise e.ProtocolError("invalid_value", f"no voice {name!r}; there is {known}", param)
+            raise ProtocolError("invalid_value", f"no voice {name!r}; there is {known}", param)
         return voice
 
 
@@ -44,14 +44,14 @@ def updated(session: Session, patch: Json, voices: Voices) -> Session:
     """
     patch = {key: value for key, value in patch.items() if key not in SERVERS_OWN}
     if patch.get("type", "realtime") != "realtime":
-        raise e.ProtocolError(
+        raise ProtocolError(
             "invalid_value", 'only sessions of type "realtime" exist here', "session.type"
         )
     try:
         new = Session.model_validate(merge(session.model_dump(), patch))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise e.invalid(first["msg"], first["type"], ("session", *first["loc"]), None) from None
+        raise invalid(first["msg"], first["type"], ("session", *first["loc"]), None) from None
     return with_voice(new, voices)
 
 

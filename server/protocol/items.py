@@ -7,8 +7,10 @@ import binascii
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import effects as fx
-from aqaa.server.protocol import events as e
+from aqaa.server.protocol import server_events as server
+from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.item_list import ItemList
 from aqaa.server.protocol.types import (
     FunctionCall,
@@ -20,7 +22,7 @@ from aqaa.server.protocol.types import (
     OutputSound,
 )
 
-Output = e.ServerEvent | fx.Effect
+Output = server.ServerEvent | fx.Effect
 MakeId = Callable[[str], str]
 
 APPEND_BYTES = 15 * 1024 * 1024  # OpenAI's bound on one append
@@ -51,10 +53,10 @@ class Items:
         """
         item = self.conversation.get(item_id)
         if item is None:
-            raise e.ProtocolError(code, f"no item {item_id!r} in the conversation", "item_id")
+            raise ProtocolError(code, f"no item {item_id!r} in the conversation", "item_id")
         return item
 
-    def create(self, event: e.ConversationItemCreate, reserved: str) -> list[Output]:
+    def create(self, event: client.ConversationItemCreate, reserved: str) -> list[Output]:
         """A client's new item; `reserved` is an id that is promised to another.
 
         Raises:
@@ -62,7 +64,7 @@ class Items:
         """
         item_id = event.item.id or self._make_id("item")
         if item_id in self.conversation or item_id == reserved:
-            raise e.ProtocolError(
+            raise ProtocolError(
                 "item_create_duplicate_id", f"an item {item_id!r} exists already", "item.id"
             )
         item, sounds = self._take_in(item_id, event.item)
@@ -80,10 +82,12 @@ class Items:
         previous = self.conversation.previous_id(item_id)
         return [
             *dropped,
-            e.ConversationItemAdded(
+            server.ConversationItemAdded(
                 event_id=self._event_id(), previous_item_id=previous, item=item
             ),
-            e.ConversationItemDone(event_id=self._event_id(), previous_item_id=previous, item=item),
+            server.ConversationItemDone(
+                event_id=self._event_id(), previous_item_id=previous, item=item
+            ),
         ]
 
     def insert(
@@ -97,7 +101,7 @@ class Items:
         try:
             dropped = self.conversation.insert(item_id, item, after)
         except KeyError:
-            raise e.ProtocolError(
+            raise ProtocolError(
                 "item_not_found", f"no item {after!r} to put it after", "previous_item_id"
             ) from None
         return [out for old in dropped for out in self._gone(old)]
@@ -133,7 +137,7 @@ class Items:
         """The item as it is kept (with its id, without its sound), and where its sound goes."""
         size, most = len(_text(item)), self._limits.item_text
         if size > most:
-            raise e.ProtocolError(
+            raise ProtocolError(
                 "string_above_max_length",
                 f"an item's text may have {most} characters; this has {size}",
                 "item.content",
@@ -155,7 +159,7 @@ class Items:
     def _gone(self, item_id: str) -> list[Output]:
         return [
             fx.ForgetItem(item_id),
-            e.ConversationItemDeleted(event_id=self._event_id(), item_id=item_id),
+            server.ConversationItemDeleted(event_id=self._event_id(), item_id=item_id),
         ]
 
     def _event_id(self) -> str:
@@ -171,9 +175,9 @@ def decode(text: str, param: str) -> bytes:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise e.ProtocolError("invalid_value", f"{param} is not base64: {error}", param) from None
+        raise ProtocolError("invalid_value", f"{param} is not base64: {error}", param) from None
     if len(data) > APPEND_BYTES:
-        raise e.ProtocolError(
+        raise ProtocolError(
             "invalid_value", f"{param} may have {APPEND_BYTES} bytes; this has {len(data)}", param
         )
     return data

@@ -16,9 +16,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import effects as fx
-from aqaa.server.protocol import events as e
+from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.configure import Voices, updated, with_voice
+from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.items import Items, Limits, MakeId, Output, decode
 from aqaa.server.protocol.response import CancelReason, OpenResponse, cancelled, failed
@@ -69,9 +71,9 @@ class SessionMachine:
 
     def open(self) -> list[Output]:
         """What a new session says first."""
-        return [e.SessionCreated(event_id=self._event_id(), session=self.session)]
+        return [server.SessionCreated(event_id=self._event_id(), session=self.session)]
 
-    def refuse(self, error: e.ProtocolError) -> list[Output]:
+    def refuse(self, error: ProtocolError) -> list[Output]:
         """The `error` event for a client's message."""
         detail = Error(
             type="invalid_request_error",
@@ -80,13 +82,13 @@ class SessionMachine:
             param=error.param,
             event_id=error.event_id,
         )
-        return [e.ErrorEvent(event_id=self._event_id(), error=detail)]
+        return [server.ErrorEvent(event_id=self._event_id(), error=detail)]
 
-    def on_client(self, event: e.ClientEvent) -> list[Output]:
+    def on_client(self, event: client.ClientEvent) -> list[Output]:
         """React to a client event; one that cannot be obeyed gives an `error` event."""
         try:
             return self._obey(event)
-        except e.ProtocolError as error:
+        except ProtocolError as error:
             error.event_id = event.event_id
             return self.refuse(error)
 
@@ -127,39 +129,39 @@ class SessionMachine:
 
     # --- client events ----------------------------------------------------------------------------
 
-    def _obey(self, event: e.ClientEvent) -> list[Output]:
+    def _obey(self, event: client.ClientEvent) -> list[Output]:
         match event:
-            case e.InputAudioBufferAppend():
+            case client.InputAudioBufferAppend():
                 return self._append(event)
-            case e.InputAudioBufferCommit():
+            case client.InputAudioBufferCommit():
                 return self._commit()
-            case e.InputAudioBufferClear():
+            case client.InputAudioBufferClear():
                 self._speaking, self._buffered = False, 0
-                return [fx.Clear(), e.InputAudioBufferCleared(event_id=self._event_id())]
-            case e.OutputAudioBufferClear():
-                raise e.ProtocolError(
+                return [fx.Clear(), server.InputAudioBufferCleared(event_id=self._event_id())]
+            case client.OutputAudioBufferClear():
+                raise ProtocolError(
                     "invalid_value",
                     "output_audio_buffer.clear is for WebRTC and SIP; over a WebSocket the client"
                     " holds the output buffer: stop playing and send conversation.item.truncate",
                     "type",
                 )
-            case e.SessionUpdate():
+            case client.SessionUpdate():
                 return self._update(event)
-            case e.ConversationItemCreate():
+            case client.ConversationItemCreate():
                 return self._items.create(event, reserved=self._buffer_item)
-            case e.ConversationItemRetrieve():
+            case client.ConversationItemRetrieve():
                 item = self._items.known(event.item_id, "item_retrieve_invalid_item_id")
-                return [e.ConversationItemRetrieved(event_id=self._event_id(), item=item)]
-            case e.ConversationItemTruncate():
+                return [server.ConversationItemRetrieved(event_id=self._event_id(), item=item)]
+            case client.ConversationItemTruncate():
                 return self._truncate(event)
-            case e.ConversationItemDelete():
+            case client.ConversationItemDelete():
                 return self._delete(event.item_id)
-            case e.ResponseCreate():
+            case client.ResponseCreate():
                 return self._create_response(event.response or ResponseOptions())
-            case e.ResponseCancel():
+            case client.ResponseCancel():
                 return self._cancel(event)
 
-    def _append(self, event: e.InputAudioBufferAppend) -> list[Output]:
+    def _append(self, event: client.InputAudioBufferAppend) -> list[Output]:
         data = decode(event.audio, "audio")
         self._buffered += len(data)
         return [fx.Append(data)] if data else []
@@ -167,7 +169,7 @@ class SessionMachine:
     def _commit(self) -> list[Output]:
         have = self._buffered / bytes_per_ms(self.session.audio.input.format)
         if have < COMMIT_MIN_MS:
-            raise e.ProtocolError(
+            raise ProtocolError(
                 "input_audio_buffer_commit_empty",
                 f"the buffer holds {have:.2f} ms of audio; append at least {COMMIT_MIN_MS} ms"
                 " before committing",
@@ -181,16 +183,16 @@ class SessionMachine:
         item = Message(id=item_id, role="user", content=[InputSound()])
         return [
             fx.Commit(item_id),
-            e.InputAudioBufferCommitted(
+            server.InputAudioBufferCommitted(
                 event_id=self._event_id(), previous_item_id=previous, item_id=item_id
             ),
             *self._items.add(item_id, item),
         ]
 
-    def _update(self, event: e.SessionUpdate) -> list[Output]:
+    def _update(self, event: client.SessionUpdate) -> list[Output]:
         new = updated(self.session, event.session, self._voices)
         if self._voice_is_fixed and new.audio.output.voice != self.session.audio.output.voice:
-            raise e.ProtocolError(
+            raise ProtocolError(
                 "cannot_update_voice",
                 "the voice cannot change once the session has spoken; open a new session for it",
                 "session.audio.output.voice",
@@ -200,7 +202,7 @@ class SessionMachine:
         if new.audio.input.turn_detection is None:
             self._speaking = False
         self.session = new
-        return [fx.Configure(new), e.SessionUpdated(event_id=self._event_id(), session=new)]
+        return [fx.Configure(new), server.SessionUpdated(event_id=self._event_id(), session=new)]
 
     def _delete(self, item_id: str) -> list[Output]:
         self._items.known(item_id, "item_delete_invalid_item_id")
@@ -209,19 +211,19 @@ class SessionMachine:
             stopped = self._stop(self._default, "client_cancelled")
         return [*stopped, *self._items.delete(item_id)]
 
-    def _truncate(self, event: e.ConversationItemTruncate) -> list[Output]:
+    def _truncate(self, event: client.ConversationItemTruncate) -> list[Output]:
         self._items.known(event.item_id, "item_truncate_invalid_item_id")
         answer = self._answers.get(event.item_id)
         if answer is None or answer.run.modality != "audio":
-            raise e.ProtocolError(
+            raise ProtocolError(
                 "invalid_value", "only sound that the assistant spoke can be truncated", "item_id"
             )
         if event.content_index != 0:
-            raise e.ProtocolError(
+            raise ProtocolError(
                 "invalid_value", "the item has one content part: 0", "content_index"
             )
         if event.audio_end_ms > answer.audio_ms + TRUNCATE_SLACK_MS:
-            raise e.ProtocolError(
+            raise ProtocolError(
                 "invalid_value",
                 f"Audio content of {answer.audio_ms}ms is already shorter than"
                 f" {event.audio_end_ms}ms",
@@ -235,7 +237,7 @@ class SessionMachine:
         return [
             *stopped,
             *self.cut(event.item_id, end),
-            e.ConversationItemTruncated(
+            server.ConversationItemTruncated(
                 event_id=self._event_id(),
                 item_id=event.item_id,
                 content_index=0,
@@ -246,13 +248,13 @@ class SessionMachine:
     def _create_response(self, options: ResponseOptions) -> list[Output]:
         default = options.conversation == "auto"
         if default and self._default is not None:
-            raise e.ProtocolError(
+            raise ProtocolError(
                 "conversation_already_has_active_response",
                 "the conversation has an active response"
                 f" ({self._default.run.response_id}); wait for its response.done or cancel it",
             )
         if not default and len(self._responses) > self._limits.parallel_responses:
-            raise e.ProtocolError(
+            raise ProtocolError(
                 "rate_limit_exceeded",
                 f"{self._limits.parallel_responses} out-of-band responses run at once; wait for one"
                 " to be done",
@@ -279,7 +281,7 @@ class SessionMachine:
         if options.audio.output.voice is not None:
             voice = self._voices.find(options.audio.output.voice, "response.audio.output.voice")
         if default and self._voice_is_fixed and voice != output.voice:
-            raise e.ProtocolError(
+            raise ProtocolError(
                 "cannot_update_voice",
                 "the voice cannot change once the session has spoken",
                 "response.audio.output.voice",
@@ -305,11 +307,11 @@ class SessionMachine:
         )
         return run, sounds
 
-    def _cancel(self, event: e.ResponseCancel) -> list[Output]:
+    def _cancel(self, event: client.ResponseCancel) -> list[Output]:
         wanted = event.response_id
         response = self._default if wanted is None else self._responses.get(wanted)
         if response is None:
-            raise e.ProtocolError(
+            raise ProtocolError(
                 "response_cancel_not_active", "Cancellation failed: no active response found"
             )
         return self._stop(response, "client_cancelled")
@@ -322,7 +324,7 @@ class SessionMachine:
             return []
         self._speaking = True
         out: list[Output] = [
-            e.InputAudioBufferSpeechStarted(
+            server.InputAudioBufferSpeechStarted(
                 event_id=self._event_id(),
                 audio_start_ms=given.start_ms,
                 item_id=self._buffer_item,
@@ -339,7 +341,7 @@ class SessionMachine:
         detection = self.session.audio.input.turn_detection
         if detection is None or not self._speaking:
             return []
-        stopped = e.InputAudioBufferSpeechStopped(
+        stopped = server.InputAudioBufferSpeechStopped(
             event_id=self._event_id(), audio_end_ms=given.end_ms, item_id=self._buffer_item
         )
         return [stopped, *self._commit_buffer(), *self._answer(detection.create_response)]
@@ -348,7 +350,7 @@ class SessionMachine:
         detection = self.session.audio.input.turn_detection
         if not isinstance(detection, ServerVad) or self._speaking or self._default is not None:
             return []
-        fired = e.InputAudioBufferTimeoutTriggered(
+        fired = server.InputAudioBufferTimeoutTriggered(
             event_id=self._event_id(),
             audio_start_ms=given.start_ms,
             audio_end_ms=given.end_ms,
@@ -387,13 +389,13 @@ class SessionMachine:
             case fx.RunEnded():
                 return self._run_ended(response, given)
 
-    def _text(self, response: OpenResponse, given: fx.RunText) -> list[e.ServerEvent]:
+    def _text(self, response: OpenResponse, given: fx.RunText) -> list[server.ServerEvent]:
         events = response.add_text(given.text, given.tokens, given.start_ms)
         if "captions" in self.session.aqaa.extensions:
             return events
         return [
             event.model_copy(update={"audio_start_ms": None})
-            if isinstance(event, e.ResponseOutputAudioTranscriptDelta)
+            if isinstance(event, server.ResponseOutputAudioTranscriptDelta)
             else event
             for event in events
         ]

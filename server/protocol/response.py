@@ -13,7 +13,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import Literal
 
-from aqaa.server.protocol import events as e
+from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.effects import RunStarted, StartRun
 from aqaa.server.protocol.types import (
     MaxTokens,
@@ -91,18 +91,20 @@ class OpenResponse:
         content = [part] if self._texts or self.sound_bytes or status != "in_progress" else []
         return Message(id=self.run.item_id, role="assistant", status=status, content=[*content])
 
-    def created(self) -> list[e.ServerEvent]:
+    def created(self) -> list[server.ServerEvent]:
         """The response exists."""
         return [
-            e.ResponseCreated(event_id=self._event_id(), response=self._response("in_progress")),
-            e.RateLimitsUpdated(event_id=self._event_id()),
+            server.ResponseCreated(
+                event_id=self._event_id(), response=self._response("in_progress")
+            ),
+            server.RateLimitsUpdated(event_id=self._event_id()),
         ]
 
     def started(self, prompt: RunStarted) -> None:
         """Note the prompt's size, for the usage."""
         self._prompt = prompt
 
-    def open(self, previous_item_id: str | None) -> list[e.ServerEvent]:
+    def open(self, previous_item_id: str | None) -> list[server.ServerEvent]:
         """Announce the item and its part; the second call announces nothing."""
         if self.opened:
             return []
@@ -111,19 +113,19 @@ class OpenResponse:
         run, item = self.run, self.item("in_progress")
         spoken = run.modality == "audio"
         part = Part(type="audio", transcript="") if spoken else Part(type="text", text="")
-        events: list[e.ServerEvent] = [
-            e.ResponseOutputItemAdded(
+        events: list[server.ServerEvent] = [
+            server.ResponseOutputItemAdded(
                 event_id=self._event_id(), response_id=run.response_id, item=item
             )
         ]
         if run.default:
             events.append(
-                e.ConversationItemAdded(
+                server.ConversationItemAdded(
                     event_id=self._event_id(), previous_item_id=previous_item_id, item=item
                 )
             )
         events.append(
-            e.ResponseContentPartAdded(
+            server.ResponseContentPartAdded(
                 event_id=self._event_id(),
                 response_id=run.response_id,
                 item_id=run.item_id,
@@ -132,14 +134,14 @@ class OpenResponse:
         )
         return events
 
-    def add_text(self, text: str, tokens: int, start_ms: int) -> list[e.ServerEvent]:
+    def add_text(self, text: str, tokens: int, start_ms: int) -> list[server.ServerEvent]:
         """More text."""
         self._texts.append((start_ms, text))
         self._text_tokens += tokens
         run = self.run
         if run.modality == "text":
             return [
-                e.ResponseOutputTextDelta(
+                server.ResponseOutputTextDelta(
                     event_id=self._event_id(),
                     response_id=run.response_id,
                     item_id=run.item_id,
@@ -147,7 +149,7 @@ class OpenResponse:
                 )
             ]
         return [
-            e.ResponseOutputAudioTranscriptDelta(
+            server.ResponseOutputAudioTranscriptDelta(
                 event_id=self._event_id(),
                 response_id=run.response_id,
                 item_id=run.item_id,
@@ -156,14 +158,14 @@ class OpenResponse:
             )
         ]
 
-    def add_sound(self, data: bytes, tokens: int) -> list[e.ServerEvent]:
+    def add_sound(self, data: bytes, tokens: int) -> list[server.ServerEvent]:
         """More sound; a text answer has none. Tokens that gave no sound are only counted."""
         self._audio_tokens += tokens
         self.sound_bytes += len(data)
         if not data:
             return []
         return [
-            e.ResponseOutputAudioDelta(
+            server.ResponseOutputAudioDelta(
                 event_id=self._event_id(),
                 response_id=self.run.response_id,
                 item_id=self.run.item_id,
@@ -175,27 +177,27 @@ class OpenResponse:
         self,
         status: Literal["completed", "cancelled", "incomplete", "failed"],
         details: StatusDetails | None,
-    ) -> list[e.ServerEvent]:
+    ) -> list[server.ServerEvent]:
         """Every open part gets its `done`, then the response."""
         self._whole = status == "completed"
         events = self._close_item("completed" if status == "completed" else "incomplete")
         events.append(
-            e.ResponseDone(event_id=self._event_id(), response=self._response(status, details))
+            server.ResponseDone(event_id=self._event_id(), response=self._response(status, details))
         )
         return events
 
-    def _close_item(self, status: Status) -> list[e.ServerEvent]:
+    def _close_item(self, status: Status) -> list[server.ServerEvent]:
         if not self.opened:
             return []
         run, item, text = self.run, self.item(status), self.text
-        events: list[e.ServerEvent] = []
+        events: list[server.ServerEvent] = []
         if run.modality == "audio":
             part = Part(type="audio", transcript=text)
             events += [
-                e.ResponseOutputAudioDone(
+                server.ResponseOutputAudioDone(
                     event_id=self._event_id(), response_id=run.response_id, item_id=run.item_id
                 ),
-                e.ResponseOutputAudioTranscriptDone(
+                server.ResponseOutputAudioTranscriptDone(
                     event_id=self._event_id(),
                     response_id=run.response_id,
                     item_id=run.item_id,
@@ -205,7 +207,7 @@ class OpenResponse:
         else:
             part = Part(type="text", text=text)
             events.append(
-                e.ResponseOutputTextDone(
+                server.ResponseOutputTextDone(
                     event_id=self._event_id(),
                     response_id=run.response_id,
                     item_id=run.item_id,
@@ -213,7 +215,7 @@ class OpenResponse:
                 )
             )
         events.append(
-            e.ResponseContentPartDone(
+            server.ResponseContentPartDone(
                 event_id=self._event_id(),
                 response_id=run.response_id,
                 item_id=run.item_id,
@@ -222,12 +224,12 @@ class OpenResponse:
         )
         if run.default:
             events.append(
-                e.ConversationItemDone(
+                server.ConversationItemDone(
                     event_id=self._event_id(), previous_item_id=self.previous_item_id, item=item
                 )
             )
         events.append(
-            e.ResponseOutputItemDone(
+            server.ResponseOutputItemDone(
                 event_id=self._event_id(), response_id=run.response_id, item=item
             )
         )
@@ -247,7 +249,7 @@ class OpenResponse:
             audio=ResponseAudio(
                 output=ResponseOutputAudio(format=self.run.format, voice=self.run.voice)
             ),
-            usage=e.token_usage(
+            usage=server.token_usage(
                 text_in=self._prompt.text_tokens,
                 audio_in=self._prompt.audio_tokens,
                 cached_text=self._prompt.cached_text_tokens,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 Json = dict[str, Any]
 Modality = Literal["text", "audio"]
 
-SLOWEST = 0.5  # speed, of the vocoder
+MIN_SPEED = 0.5  # times the normal rate; slower than this the vocoder is not clear
 
 
 class Wire(BaseModel):
@@ -99,23 +99,25 @@ class InputAudio(Wire):
         """Clients ask for it by default; the session that is sent back says that there is none."""
 
 
+def _voice_id(value: object) -> object:
+    return value["id"] if isinstance(value, dict) and "id" in value else value
+
+
+VoiceName = Annotated[str, BeforeValidator(_voice_id)]  # a name, or OpenAI's {"id": name}
+
+
 class OutputAudio(Wire):
     """How answers sound."""
 
     format: AudioFormat = PcmFormat()
-    voice: str = ""
+    voice: VoiceName = ""
     speed: float = Field(default=1.0, ge=0.25, le=2.0)
 
     @field_validator("speed")
     @classmethod
-    def _as_slow_as_can_be(cls, value: float) -> float:
-        """OpenAI goes down to 0.25; the vocoder does not, and the session says what will sound."""
-        return max(value, SLOWEST)
-
-    @field_validator("voice", mode="before")
-    @classmethod
-    def _voice_may_be_an_object(cls, value: object) -> object:
-        return value["id"] if isinstance(value, dict) and "id" in value else value
+    def _at_least_min_speed(cls, value: float) -> float:
+        """OpenAI allows 0.25; the session that is sent back says which speed is used here."""
+        return max(value, MIN_SPEED)
 
 
 class SessionAudio(Wire):
@@ -362,12 +364,7 @@ class ResponseOutputOverride(Wire):
     """`audio.output` of a `response.create`."""
 
     format: AudioFormat | None = None
-    voice: str | None = None
-
-    @field_validator("voice", mode="before")
-    @classmethod
-    def _voice_may_be_an_object(cls, value: object) -> object:
-        return value["id"] if isinstance(value, dict) and "id" in value else value
+    voice: VoiceName | None = None
 
 
 class ResponseAudioOverride(Wire):

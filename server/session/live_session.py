@@ -44,8 +44,10 @@ from aqaa.server.hearing.turn_detector import TurnRules
 from aqaa.server.observe.latency import STAGES
 from aqaa.server.observe.logs import response_id
 from aqaa.server.parts import ModelParts, input_of, output_of
+from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import effects as fx
-from aqaa.server.protocol import events as e
+from aqaa.server.protocol import server_events as server
+from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.items import Output
 from aqaa.server.protocol.machine import SessionMachine
@@ -59,7 +61,7 @@ class LiveSession:
     """One session, from `open` to `close`. `run` must be running for it to hear anything."""
 
     def __init__(
-        self, parts: ModelParts, session: Session, send: Callable[[e.ServerEvent], None]
+        self, parts: ModelParts, session: Session, send: Callable[[server.ServerEvent], None]
     ) -> None:
         """`send` takes what goes to the client; it must not wait.
 
@@ -116,14 +118,14 @@ class LiveSession:
     async def receive(self, message: Json) -> None:
         """A client's message. Waits only while more audio is waiting than may."""
         try:
-            event = e.parse_client_event(message)
-        except e.ProtocolError as error:
+            event = client.parse_client_event(message)
+        except ProtocolError as error:
             self.refuse(error)
             return
         self._apply(self._machine.on_client(event))
         await self._listening.room()
 
-    def refuse(self, error: e.ProtocolError) -> None:
+    def refuse(self, error: ProtocolError) -> None:
         """Tell the client that its message was no good."""
         self._apply(self._machine.refuse(error))
 
@@ -148,7 +150,7 @@ class LiveSession:
 
     def _apply(self, outputs: list[Output]) -> None:
         for output in outputs:
-            if isinstance(output, e.FromServer):
+            if isinstance(output, server.FromServer):
                 self._send(output)
             else:
                 self._carry_out(output)
@@ -245,7 +247,7 @@ class LiveSession:
             case hear.Overflowed():
                 seconds = self._parts.max_turn_seconds
                 message = f"the buffer holds {seconds:g} s of audio, its most: commit or clear it"
-                self.refuse(e.ProtocolError("input_audio_buffer_full", message))
+                self.refuse(ProtocolError("input_audio_buffer_full", message))
 
     def _end_turn(self, tokens: tuple[int, ...], given: fx.Input) -> None:
         self._turn, self._turn_end = tokens, self._clock()
@@ -256,7 +258,7 @@ class LiveSession:
             self._roll_back("abandoned")  # nobody asked for an answer
 
     def _unusable(self, error: AudioError) -> None:
-        self.refuse(e.ProtocolError("invalid_value", str(error), "audio"))
+        self.refuse(ProtocolError("invalid_value", str(error), "audio"))
 
     # --- before the turn is over ------------------------------------------------------------------
 
@@ -443,7 +445,9 @@ class LiveSession:
             if "latency" in self._machine.session.aqaa.extensions:
                 event_id = random_id("event")
                 self._send(
-                    e.LatencyReported(event_id=event_id, response_id=run.response_id, stages=stages)
+                    server.LatencyReported(
+                        event_id=event_id, response_id=run.response_id, stages=stages
+                    )
                 )
 
     def _end(self, run: fx.StartRun, answer: Answer | None, over: AnswerEnd) -> None:

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 from serving import serving
 
 from aqaa.clients.client import WIRE_RATE
-from aqaa.clients.load import Load, Report, percentile, run
+from aqaa.clients.load_test import LoadPlan, Report, percentile, run
 from aqaa.clients.sound import read_sound
 from aqaa.models.bundle import nano_path
 from aqaa.server.observe.latency import STAGES
@@ -29,7 +29,7 @@ def main() -> str:
     reports = []
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "log") as url:
         for sessions in SESSIONS:
-            plan = Load(url, "nano", sessions, TURNS // sessions)
+            plan = LoadPlan(url, "nano", sessions, TURNS // sessions)
             reports.append(asyncio.run(run(plan, questions)))
     return "\n\n".join([_outcomes(reports), _stages(reports)])
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from realtime_grammar import Reader
 
+from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import effects as fx
-from aqaa.server.protocol import events as e
+from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.configure import Voices
 from aqaa.server.protocol.items import Limits, Output
 from aqaa.server.protocol.machine import SessionMachine
@@ -40,7 +41,7 @@ class Driven:
         seen: list[Output] = []
         for output in outputs:
             seen.append(output)
-            if isinstance(output, e.FromServer):
+            if isinstance(output, server.FromServer):
                 self.reader.read(output)
             elif isinstance(output, fx.StartRun):
                 self.runs.append(output)
@@ -49,7 +50,7 @@ class Driven:
         return seen
 
     def send(self, message: Json) -> list[Output]:
-        return self.take(self.machine.on_client(e.parse_client_event(message)))
+        return self.take(self.machine.on_client(client.parse_client_event(message)))
 
     def happen(self, given: fx.Input) -> list[Output]:
         return self.take(self.machine.on_input(given))
@@ -65,9 +66,9 @@ class Driven:
 
 def types(outputs: list[Output]) -> list[str]:
     """The types of the wire events among the outputs."""
-    return [output.type for output in outputs if isinstance(output, e.FromServer)]
+    return [output.type for output in outputs if isinstance(output, server.FromServer)]
 
 
 def error_codes(outputs: list[Output]) -> list[str | None]:
     """The codes of the errors among the outputs."""
-    return [output.error.code for output in outputs if isinstance(output, e.ErrorEvent)]
+    return [output.error.code for output in outputs if isinstance(output, server.ErrorEvent)]

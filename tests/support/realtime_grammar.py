@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aqaa.server.protocol import events as e
+from aqaa.server.protocol import server_events as server
 
 # What may follow what within one response; `delta` stands for any number of deltas.
 SPOKEN_END = [
@@ -44,48 +44,48 @@ class Reader:
         self.speaking: str | None = None
         self._event_ids: set[str] = set()
 
-    def read(self, event: e.ServerEvent) -> None:
+    def read(self, event: server.ServerEvent) -> None:
         _check(event.event_id not in self._event_ids, f"event id {event.event_id} came twice")
         self._event_ids.add(event.event_id)
         match event:
-            case e.ResponseCreated():
+            case server.ResponseCreated():
                 self._created(event)
-            case e.RateLimitsUpdated():
+            case server.RateLimitsUpdated():
                 for steps in self.open.values():
                     if steps == START[:1]:
                         steps.append(event.type)
-            case e.InputAudioBufferSpeechStarted():
+            case server.InputAudioBufferSpeechStarted():
                 _check(self.speaking is None, "speech started twice")
                 self.speaking = event.item_id
-            case e.InputAudioBufferSpeechStopped():
+            case server.InputAudioBufferSpeechStopped():
                 _check(self.speaking == event.item_id, "speech stopped that had not started")
-            case e.InputAudioBufferCommitted():
+            case server.InputAudioBufferCommitted():
                 _check(self.speaking in (None, event.item_id), "another item was committed")
                 self.speaking = None
                 _check(event.previous_item_id == self._last(), "committed after the wrong item")
-            case e.InputAudioBufferCleared():
+            case server.InputAudioBufferCleared():
                 self.speaking = None
-            case e.SessionUpdated() if event.session.audio.input.turn_detection is None:
+            case server.SessionUpdated() if event.session.audio.input.turn_detection is None:
                 self.speaking = None  # whoever spoke, nobody watches for the end any more
-            case e.ConversationItemAdded():
+            case server.ConversationItemAdded():
                 self._item_added(event)
-            case e.ConversationItemDone():
+            case server.ConversationItemDone():
                 self._item_done(event)
-            case e.ConversationItemDeleted():
+            case server.ConversationItemDeleted():
                 _check(event.item_id in self.order, "an unknown item was deleted")
                 self.order.remove(event.item_id)
-            case e.ResponseDone():
+            case server.ResponseDone():
                 self._step(event.response.id, event.type)
                 _check(event.response.usage is not None, "a finished response has no usage")
                 self._finish(event.response.id)
-            case e.OfResponse():
-                if isinstance(event, e.ResponseOutputItemAdded):
+            case server.OfResponse():
+                if isinstance(event, server.ResponseOutputItemAdded):
                     self.item_of[event.response_id] = event.item.id or ""
                 self._step(event.response_id, event.type)
             case _:
                 pass
 
-    def _created(self, event: e.ResponseCreated) -> None:
+    def _created(self, event: server.ResponseCreated) -> None:
         response = event.response
         _check(response.id not in self.done, "a response was created twice")
         self.done[response.id] = 0
@@ -95,13 +95,13 @@ class Reader:
             _check(not self.default & set(self.open), "two responses write the conversation")
             self.default.add(response.id)
 
-    def _item_added(self, event: e.ConversationItemAdded) -> None:
+    def _item_added(self, event: server.ConversationItemAdded) -> None:
         assert event.item.id is not None
         place = 0 if event.previous_item_id is None else self._place(event.previous_item_id) + 1
         self.order.insert(place, event.item.id)
         self._step_of_item(event.item.id, event.type)
 
-    def _item_done(self, event: e.ConversationItemDone) -> None:
+    def _item_done(self, event: server.ConversationItemDone) -> None:
         assert event.item.id is not None
         self._step_of_item(event.item.id, event.type)
 

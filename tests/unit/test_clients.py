@@ -15,10 +15,10 @@ import soundfile
 from websockets.asyncio.server import Server, ServerConnection, serve
 
 from aqaa.clients.client import WIRE_RATE, connect, realtime_url
-from aqaa.clients.load import Load, Report, run
+from aqaa.clients.load_test import LoadPlan, Report, run
 from aqaa.clients.microphone import Player
 from aqaa.clients.sound import read_sound, speech_end, write_sound
-from aqaa.clients.turn import Loudspeaker, Turn, speak
+from aqaa.clients.turn import GapCounter, SpokenAnswer, speak
 from aqaa.models.errors import AudioError, CapacityError, ConnectionLostError
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
@@ -187,13 +187,13 @@ async def test_a_load_counts_every_turn_that_was_answered_or_lost() -> None:
         await socket.wait_closed()
 
     async with listening(handler) as url:
-        report = await run(Load(url, "nano", sessions=2, turns=1), [BEEP])
+        report = await run(LoadPlan(url, "nano", sessions=2, turns=1), [BEEP])
     assert (report.asked, len(report.turns), len(report.failures)) == (2, 1, 1)
     assert report.summary()["ok_fraction"] == 0.5
 
 
 def test_a_piece_that_comes_after_the_sound_has_run_out_is_a_gap() -> None:
-    speaker = Loudspeaker()
+    speaker = GapCounter()
     speaker.play(WIRE_RATE, now=10.0)
     speaker.play(WIRE_RATE, now=10.9)  # in time: one second was there
     assert speaker.gaps == 0
@@ -203,13 +203,15 @@ def test_a_piece_that_comes_after_the_sound_has_run_out_is_a_gap() -> None:
 
 
 def test_a_turn_with_a_gap_is_not_ok() -> None:
-    assert not Turn(status="completed", audio=BEEP, gaps=1).ok
-    assert not Turn(status="completed").ok
-    assert not Turn(status="cancelled", audio=BEEP).ok
+    assert not SpokenAnswer(status="completed", audio=BEEP, gaps=1).ok
+    assert not SpokenAnswer(status="completed").ok
+    assert not SpokenAnswer(status="cancelled", audio=BEEP).ok
 
 
 def test_percentiles_are_of_the_turns_that_were_heard() -> None:
-    report = Report(1, [Turn(heard_after=s / 1000) for s in (100, 200, 300)] + [Turn()])
+    report = Report(
+        1, [SpokenAnswer(heard_after=s / 1000) for s in (100, 200, 300)] + [SpokenAnswer()]
+    )
     assert report.summary()["latency_ms"] == {"heard": {"p50": 200.0, "p95": 290.0, "p99": 298.0}}
 
 

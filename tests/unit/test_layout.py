@@ -117,7 +117,7 @@ def test_imports_point_one_way(module: str, file: Path) -> None:
         ("aqaa.models.bundle", {"aqaa.recipe.pack"}),
         ("aqaa.server.cli.serve", {"aqaa.recipe.pack"}),
         ("aqaa.server.cli.serve", {"aqaa.clients.cli"}),
-        ("aqaa.server.protocol.events", {"aqaa.server.session.memory"}),
+        ("aqaa.server.protocol.server_events", {"aqaa.server.session.memory"}),
         ("aqaa.server.engine.contract", {"aqaa.server.session.memory"}),
         ("aqaa.server.answering.answer", {"aqaa.server.gateway.chat"}),
         ("aqaa.server.hearing.ears", {"aqaa.server.answering.answer"}),

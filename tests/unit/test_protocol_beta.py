@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from driven_machine import Driven
 
+from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import effects as fx
-from aqaa.server.protocol import events as e
+from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.beta import from_ga, is_beta, to_ga
 from aqaa.server.protocol.types import Json
 
 
 def said(driven: Driven, message: Json) -> list[Json]:
-    outputs = driven.take(driven.machine.on_client(e.parse_client_event(to_ga(message))))
+    outputs = driven.take(driven.machine.on_client(client.parse_client_event(to_ga(message))))
     return in_beta(outputs)
 
 
 def in_beta(outputs: list[object]) -> list[Json]:
-    events = [from_ga(o.model_dump()) for o in outputs if isinstance(o, e.FromServer)]
+    events = [from_ga(o.model_dump()) for o in outputs if isinstance(o, server.FromServer)]
     return [event for event in events if event is not None]
 
 

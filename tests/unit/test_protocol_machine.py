@@ -7,8 +7,10 @@ import base64
 import pytest
 from driven_machine import HEARD_MS, Driven, error_codes, types
 
+from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import effects as fx
-from aqaa.server.protocol import events as e
+from aqaa.server.protocol import server_events as server
+from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.types import Json, Message, OutputSound
 
 SECOND = base64.b64encode(bytes(48_000)).decode()  # 1 s of pcm16 at 24 kHz
@@ -36,7 +38,7 @@ def say(driven: Driven, run: fx.StartRun, chunks: int = 1) -> None:
 def test_a_session_begins_with_its_whole_configuration() -> None:
     driven = Driven()
     (created,) = driven.machine.open()
-    assert isinstance(created, e.SessionCreated)
+    assert isinstance(created, server.SessionCreated)
     sent = created.model_dump()["session"]
     assert sent["audio"]["input"]["format"] == {"type": "audio/pcm", "rate": 24000}
     assert sent["audio"]["input"]["turn_detection"]["silence_duration_ms"] == 500
@@ -78,8 +80,8 @@ def test_the_item_of_the_speech_is_known_from_its_first_sound_on() -> None:
     driven.send({"type": "input_audio_buffer.append", "audio": SECOND})
     (started,) = driven.happen(fx.SpeechStarted(100))
     ended = driven.happen(fx.SpeechStopped(900))
-    committed = next(o for o in ended if isinstance(o, e.InputAudioBufferCommitted))
-    assert isinstance(started, e.InputAudioBufferSpeechStarted)
+    committed = next(o for o in ended if isinstance(o, server.InputAudioBufferCommitted))
+    assert isinstance(started, server.InputAudioBufferSpeechStarted)
     assert committed.item_id == started.item_id
 
 
@@ -90,7 +92,7 @@ def test_speech_during_an_answer_cancels_it_and_cuts_it_where_it_was_heard() -> 
     seen = driven.happen(fx.SpeechStarted(2000))
     assert types(seen)[0] == "input_audio_buffer.speech_started"
     assert isinstance(seen[1], fx.StopRun)
-    done = next(o for o in seen if isinstance(o, e.ResponseDone)).response
+    done = next(o for o in seen if isinstance(o, server.ResponseDone)).response
     assert done.status == "cancelled"
     assert done.status_details is not None
     assert done.status_details.reason == "turn_detected"
@@ -104,7 +106,7 @@ def test_a_cut_item_keeps_only_the_text_that_was_heard() -> None:
     say(driven, run, chunks=3)
     driven.send({"type": "conversation.item.truncate", "item_id": run.item_id, "audio_end_ms": 200})
     (kept,) = driven.send({"type": "conversation.item.retrieve", "item_id": run.item_id})
-    assert isinstance(kept, e.ConversationItemRetrieved)
+    assert isinstance(kept, server.ConversationItemRetrieved)
     assert isinstance(kept.item, Message)
     assert kept.item.content == [OutputSound(transcript="word0 word1 ")]
 
@@ -136,7 +138,7 @@ def test_an_answer_that_is_cancelled_before_it_says_anything_has_no_output() -> 
     driven.send({"type": "response.create"})
     seen = driven.send({"type": "response.cancel"})
     assert types(seen) == ["response.done"]
-    done = next(o for o in seen if isinstance(o, e.ResponseDone)).response
+    done = next(o for o in seen if isinstance(o, server.ResponseDone)).response
     assert (done.status, done.output) == ("cancelled", [])
 
 
@@ -157,7 +159,7 @@ def test_an_out_of_band_answer_leaves_the_conversation_alone() -> None:
         "response.output_item.done",
         "response.done",
     ]
-    done = next(o for o in seen if isinstance(o, e.ResponseDone)).response
+    done = next(o for o in seen if isinstance(o, server.ResponseDone)).response
     assert (done.conversation_id, done.metadata) == (None, {"topic": "x"})
     assert len(driven.reader.order) == 1
 
@@ -175,7 +177,7 @@ def test_a_failed_run_says_so_in_its_response_and_the_session_goes_on() -> None:
     run = spoken_turn(driven)
     say(driven, run)
     seen = driven.happen(fx.RunEnded(run.response_id, "failed", "engine_died"))
-    done = next(o for o in seen if isinstance(o, e.ResponseDone)).response
+    done = next(o for o in seen if isinstance(o, server.ResponseDone)).response
     assert done.status == "failed"
     assert done.status_details is not None
     assert done.status_details.error is not None
@@ -190,7 +192,7 @@ def test_usage_counts_what_was_given_and_what_was_made() -> None:
     driven.happen(fx.RunStarted(run.response_id, 7, 40, 2, 20))
     say(driven, run, chunks=2)
     seen = driven.happen(fx.RunEnded(run.response_id, "completed"))
-    usage = next(o for o in seen if isinstance(o, e.ResponseDone)).response.usage
+    usage = next(o for o in seen if isinstance(o, server.ResponseDone)).response.usage
     assert usage is not None
     assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (47, 12, 59)
     assert usage.input_token_details.cached_tokens == 22
@@ -235,7 +237,7 @@ def test_a_refusal_carries_its_code_and_the_id_of_the_event_refused(
 ) -> None:
     seen = Driven().send({**message, "event_id": "mine"})
     assert error_codes(seen) == [code]
-    assert isinstance(seen[0], e.ErrorEvent)
+    assert isinstance(seen[0], server.ErrorEvent)
     assert seen[0].error.event_id == "mine"
 
 
@@ -255,7 +257,7 @@ def test_a_truncation_slightly_past_the_end_is_clamped(asked: int, got: int) -> 
     seen = driven.send(
         {"type": "conversation.item.truncate", "item_id": run.item_id, "audio_end_ms": asked}
     )
-    truncated = next(o for o in seen if isinstance(o, e.ConversationItemTruncated))
+    truncated = next(o for o in seen if isinstance(o, server.ConversationItemTruncated))
     assert truncated.audio_end_ms == got
 
 
@@ -290,7 +292,7 @@ def test_an_update_changes_what_it_names_and_nothing_else() -> None:
     seen = driven.send(
         {"type": "session.update", "session": {"audio": {"input": {"turn_detection": detection}}}}
     )
-    updated = next(o for o in seen if isinstance(o, e.SessionUpdated)).session
+    updated = next(o for o in seen if isinstance(o, server.SessionUpdated)).session
     assert updated.audio.input.turn_detection is not None
     assert updated.audio.input.turn_detection.model_dump() == {
         "type": "server_vad",
@@ -307,22 +309,22 @@ def test_transcript_deltas_carry_their_time_only_for_those_who_asked() -> None:
     driven = Driven()
     run = spoken_turn(driven)
     (*_, plain) = driven.happen(fx.RunText(run.response_id, "hi", 1, 120))
-    assert isinstance(plain, e.ResponseOutputAudioTranscriptDelta)
+    assert isinstance(plain, server.ResponseOutputAudioTranscriptDelta)
     assert "audio_start_ms" not in plain.model_dump()
     driven.send({"type": "session.update", "session": {"aqaa": {"extensions": ["captions"]}}})
     (timed,) = driven.happen(fx.RunText(run.response_id, "there", 1, 240))
-    assert isinstance(timed, e.ResponseOutputAudioTranscriptDelta)
+    assert isinstance(timed, server.ResponseOutputAudioTranscriptDelta)
     assert timed.model_dump()["audio_start_ms"] == 240
 
 
 def test_an_unknown_event_names_itself_in_the_error() -> None:
-    with pytest.raises(e.ProtocolError, match=r"session\.destroy") as caught:
-        e.parse_client_event({"type": "session.destroy", "event_id": "mine"})
+    with pytest.raises(ProtocolError, match=r"session\.destroy") as caught:
+        client.parse_client_event({"type": "session.destroy", "event_id": "mine"})
     assert (caught.value.code, caught.value.event_id) == ("invalid_value", "mine")
 
 
 def test_a_missing_field_is_named_by_its_path() -> None:
-    with pytest.raises(e.ProtocolError) as caught:
-        e.parse_client_event({"type": "conversation.item.create", "item": {"type": "message"}})
+    with pytest.raises(ProtocolError) as caught:
+        client.parse_client_event({"type": "conversation.item.create", "item": {"type": "message"}})
     assert caught.value.code == "missing_required_parameter"
     assert "role" in (caught.value.param or "")

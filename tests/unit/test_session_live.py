@@ -10,8 +10,8 @@ import pytest
 from scripted import AUDIO, ScriptedEngine, pcm, scripted_parts, woven
 
 from aqaa.server.parts import ModelParts
-from aqaa.server.protocol import events as e
-from aqaa.server.protocol.types import Json, Session
+from aqaa.server.protocol import server_events as server
+from aqaa.server.protocol.types import Json, Response, Session
 from aqaa.server.session.live_session import LiveSession
 
 SOON = 5.0  # seconds until a test gives up on something that should happen at once
@@ -38,13 +38,13 @@ class Talk:
     def __init__(self, parts: ModelParts, clock: FakeClock) -> None:
         self.parts = parts
         self.clock = clock
-        self.events: list[e.ServerEvent] = []
+        self.events: list[server.ServerEvent] = []
         self._arrived = asyncio.Event()
         self.conversation = LiveSession(parts, Session(id="sess_1", model="scripted"), self._take)
         self._listening = asyncio.create_task(self.conversation.run())
         self.conversation.open()
 
-    def _take(self, event: e.ServerEvent) -> None:
+    def _take(self, event: server.ServerEvent) -> None:
         self.events.append(event)
         self._arrived.set()
 
@@ -63,7 +63,7 @@ class Talk:
     async def append(self, data: bytes) -> None:
         await self.send("input_audio_buffer.append", audio=base64.b64encode(data).decode())
 
-    async def until(self, kind: str, count: int = 1) -> e.ServerEvent:
+    async def until(self, kind: str, count: int = 1) -> server.ServerEvent:
         """The event of this type, the `count`th since the beginning."""
         async with asyncio.timeout(SOON):
             while len(found := [x for x in self.events if x.type == kind]) < count:
@@ -81,7 +81,7 @@ class Talk:
         return [event.type for event in self.events]
 
     def sound(self) -> bytes:
-        deltas = [x.delta for x in self.events if isinstance(x, e.ResponseOutputAudioDelta)]
+        deltas = [x.delta for x in self.events if isinstance(x, server.ResponseOutputAudioDelta)]
         return b"".join(base64.b64decode(delta) for delta in deltas)
 
     def counted(self, name: str, **labels: str) -> float:
@@ -107,8 +107,8 @@ async def talk(engine: ScriptedEngine) -> AsyncIterator[Talk]:
     await talk.close()
 
 
-def done(event: e.ServerEvent) -> e.Response:
-    assert isinstance(event, e.ResponseDone)
+def done(event: server.ServerEvent) -> Response:
+    assert isinstance(event, server.ResponseDone)
     return event.response
 
 
@@ -260,7 +260,7 @@ async def test_a_text_question_can_have_a_text_answer(talk: Talk) -> None:
     await talk.send("response.create", response={"output_modalities": ["text"]})
     await talk.until("response.done")
     assert talk.sound() == b""
-    text = [x.text for x in talk.events if isinstance(x, e.ResponseOutputTextDone)]
+    text = [x.text for x in talk.events if isinstance(x, server.ResponseOutputTextDone)]
     assert text == ["hello there"]
 
 

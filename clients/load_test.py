@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqaa.clients.client import connect
-from aqaa.clients.turn import Turn, speak
+from aqaa.clients.turn import SpokenAnswer, speak
 from aqaa.models.errors import AqaaError, MissingDependencyError
 
 QUANTILES = (50, 95, 99)
@@ -21,7 +21,7 @@ STAGGER_SECONDS = 0.7  # mean distance between the starts of sessions, so that t
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadPlan:
     """What to do: `sessions` conversations of `turns` spoken questions each."""
 
     url: str
@@ -37,7 +37,7 @@ class Report:
     """What came of it. Latencies in milliseconds."""
 
     sessions: int
-    turns: list[Turn] = field(default_factory=list)
+    turns: list[SpokenAnswer] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
     @property
@@ -79,30 +79,30 @@ def percentile(values: Sequence[float], q: int) -> float:
 
 
 async def run(
-    load: Load,
+    plan: LoadPlan,
     questions: Sequence[NDArray[np.float32]],
     on_turn: Callable[[], None] = lambda: None,
 ) -> Report:
     """Speak `questions` (mono float32 at the wire rate) in all sessions; failures are counted."""
-    report = Report(load.sessions)
+    report = Report(plan.sessions)
 
     async def session(number: int) -> None:
-        choice = random.Random(load.seed * 100_003 + number)
+        choice = random.Random(plan.seed * 100_003 + number)
         await asyncio.sleep(number * STAGGER_SECONDS * choice.uniform(0.5, 1.5))
         done = 0
         try:
-            async with connect(load.url, model=load.model, api_key=load.api_key) as server:
+            async with connect(plan.url, model=plan.model, api_key=plan.api_key) as server:
                 await server.update_session(aqaa={"extensions": ["latency"]})
-                while done < load.turns:
+                while done < plan.turns:
                     turn = await speak(server, questions[choice.randrange(len(questions))])
                     report.turns.append(turn)
                     done += 1
                     on_turn()
                     await asyncio.sleep(turn.seconds)  # hear it out before asking again
         except AqaaError as error:
-            report.failures += [f"session {number}: {error}"] * (load.turns - done)
+            report.failures += [f"session {number}: {error}"] * (plan.turns - done)
 
-    await asyncio.gather(*(session(number) for number in range(load.sessions)))
+    await asyncio.gather(*(session(number) for number in range(plan.sessions)))
     return report
 
 
