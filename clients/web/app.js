@@ -56,6 +56,7 @@ function sessionConfig(rate) {
       input: { format, turn_detection: pushToTalk() ? null : { type: "server_vad" } },
       output: { format, voice: $("voice").value || undefined, speed: Number($("speed").value) },
     },
+    aqaa: { extensions: ["latency"] },
   };
 }
 
@@ -69,7 +70,8 @@ class Session {
     this.capturing = false;
     this.answer = null; // item id that is being heard
     this.turn = 0;
-    this.speechEnd = null; // context time at which the user's speech ended
+    this.speechEnd = null; // context time at which the user's turn ended
+    this.silence = 0; // seconds of silence that ended it: the user waited through them, too
   }
 
   async start() {
@@ -108,7 +110,7 @@ class Session {
   release() {
     if (!this.capturing) return;
     this.capturing = false;
-    this.speechEnd = this.context.currentTime;
+    this.endTurn(this.context.currentTime);
     this.wire.send("input_audio_buffer.commit");
     this.wire.send("response.create");
     show("thinking");
@@ -117,7 +119,7 @@ class Session {
   say(text) {
     this.interrupt();
     this.captions.you(text);
-    this.speechEnd = this.context.currentTime;
+    this.endTurn(this.context.currentTime);
     const content = [{ type: "input_text", text }];
     this.wire.send("conversation.item.create", { item: { type: "message", role: "user", content } });
     this.wire.send("response.create");
@@ -151,7 +153,7 @@ class Session {
         show("hearing");
         break;
       case "input_audio_buffer.speech_stopped":
-        this.speechEnd = this.clockOfSent - this.sent / this.context.sampleRate + event.audio_end_ms / 1000;
+        this.endTurn(this.clockOfSent - this.sent / this.context.sampleRate + event.audio_end_ms / 1000);
         show("thinking");
         break;
       case "response.output_item.added":
@@ -171,6 +173,10 @@ class Session {
       case "response.output_audio.done":
         this.speaker.end(event.item_id);
         break;
+      case "aqaa.latency": // comes with the first sound, before or after the speaker reports it
+        this.silence = event.stages.turn_end / 1000;
+        this.showLatency();
+        break;
       case "error":
         if (event.error.code !== "response_cancel_not_active") show("lost", event.error.message);
         break;
@@ -188,8 +194,10 @@ class Session {
     this.captions.played(item, played);
     if (kind === "started") {
       show("speaking");
-      this.row = this.speechEnd === null ? null : this.addTurn(at - this.speechEnd);
+      this.row = this.speechEnd === null ? null : this.addTurn();
+      this.waited = at - this.speechEnd;
       this.speechEnd = null;
+      this.showLatency();
     }
     if (this.row) this.row.lastElementChild.textContent = gaps;
     if (kind === "finished") {
@@ -199,14 +207,23 @@ class Session {
     }
   }
 
-  addTurn(seconds) {
+  endTurn(at) {
+    this.speechEnd = at;
+    this.silence = 0;
+    this.row = null;
+  }
+
+  addTurn() {
     const row = $("turns").insertRow(0);
     this.turn += 1;
-    for (const text of [this.turn, `${Math.round(seconds * 1000)} ms`, 0]) {
-      row.insertCell().textContent = text;
-    }
+    for (const text of [this.turn, "", 0]) row.insertCell().textContent = text;
     while ($("turns").rows.length > 10) $("turns").deleteRow(-1);
     return row;
+  }
+
+  // From the end of the user's speech to the first sound from the loudspeaker.
+  showLatency() {
+    if (this.row) this.row.cells[1].textContent = `${Math.round((this.waited + this.silence) * 1000)} ms`;
   }
 
   onClosed({ code, reason }) {

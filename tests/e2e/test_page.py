@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import soundfile
@@ -20,6 +21,7 @@ CHROMIUM = "/usr/bin/chromium"
 RATE = 48_000
 LEAD = 6  # seconds of silence first, so that a slow machine is listening by then
 TAP_BLOCK = 4096  # samples
+CLOCKS_MS = 150  # the page dates its microphone by what has arrived, the server by what was sent
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
 
 # Everything that reaches the loudspeaker is also kept, so that the test can hear it.
@@ -114,7 +116,18 @@ def keep_screenshot(page: Page, name: str) -> None:
     page.screenshot(path=folder / f"{name}.png", full_page=True)
 
 
-def test_a_spoken_question_is_answered_aloud_and_captioned(page: Page, question: Question) -> None:
+def heard_latency(server: str) -> tuple[float, float]:
+    """Answers heard so far, and the seconds in all that they were waited for, by the server."""
+    text = httpx.get(f"{server}/metrics").text
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    count, total = (values[f"aqaa_heard_latency_seconds_{name}"] for name in ("count", "sum"))
+    return float(count), float(total)
+
+
+def test_a_spoken_question_is_answered_aloud_and_captioned(
+    page: Page, server: str, question: Question
+) -> None:
+    count, total = heard_latency(server)
     page.get_by_role("button", name="Start").click()
     expect(page.locator("#state")).to_have_attribute("data-state", "speaking", timeout=30_000)
     keep_screenshot(page, "speaking")
@@ -125,7 +138,11 @@ def test_a_spoken_question_is_answered_aloud_and_captioned(page: Page, question:
     heard = hear(*loudspeaker(page))
     assert mentions(heard, question.words), heard
     assert page.locator("#turns tr").count() == 1
-    assert page.locator("#turns tr td").nth(1).inner_text().endswith(" ms")
+    shown, unit = page.locator("#turns tr td").nth(1).inner_text().split()
+    assert unit == "ms"
+    now, seconds = heard_latency(server)
+    assert now == count + 1
+    assert float(shown) >= (seconds - total) * 1000 - CLOCKS_MS
 
 
 def test_push_to_talk_answers_aloud_when_the_key_is_released(
