@@ -6,6 +6,9 @@ TOML file over the defaults. `aqaa serve --print-config` shows the result.
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +20,7 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from aqaa.models.bundle import nano_path
@@ -26,12 +30,19 @@ from aqaa.server.engine.settings import EngineSettings
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
+SECRET_NAMES = re.compile(r"(^|_)(key|keys|token|secret|password)$")  # settings shown as stars
+STARS = "**********"
+
 
 class Settings(BaseSettings):
     """What an operator may choose; every default has its reason."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="AQAA_", env_nested_delimiter="__"
+        frozen=True,
+        extra="forbid",
+        env_prefix="AQAA_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,  # docker compose's ${NAME:-} sets empty variables
     )
 
     model: Path = Field(default_factory=nano_path, description="the bundle's directory")
@@ -82,15 +93,26 @@ class Settings(BaseSettings):
     @field_validator("api_keys", "allowed_origins", mode="before")
     @classmethod
     def _commas(cls, value: object) -> object:
-        return [part for part in value.split(",") if part] if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        return [part.strip() for part in value.split(",") if part.strip()]
+
+    @field_validator("host", mode="before")
+    @classmethod
+    def _not_empty(cls, value: object) -> object:
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("an empty address would listen on all; say 0.0.0.0 if that is meant")
+        return value.strip() if isinstance(value, str) else value
 
 
 def load_settings(file: Path | None = None, **flags: object) -> Settings:
     """The settings, from `file` (TOML), the environment and flags; a flag of None says nothing.
 
     Raises:
-        ConfigError: the file cannot be read, or a key is unknown or has an impossible value.
+        ConfigError: the file cannot be read, a key is unknown or has an impossible value, or the
+            environment holds a variable that another program put there.
     """
+    _check_environment()
     from_file: dict[str, Any] = {}
     if file is not None:
         try:
@@ -113,20 +135,51 @@ def load_settings(file: Path | None = None, **flags: object) -> Settings:
 
     try:
         return WithFile(**given)
+    except SettingsError as error:  # a variable of a section that is not JSON
+        name = re.search(r'field "(\w+)"', str(error))
+        variable = f"AQAA_{name[1].upper()}" if name else "a variable AQAA_..."
+        raise ConfigError(
+            f"{variable} names a section: set one of its values, such as {variable}__ENGINE=vllm"
+            if name and name[1] == "engine"
+            else f"{variable} cannot be read: {error}"
+        ) from error
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise ConfigError("these settings are wrong:\n" + "\n".join(lines)) from error
 
 
+def _check_environment() -> None:
+    """Name what Kubernetes sets for a service that is called `aqaa`.
+
+    Raises:
+        ConfigError: AQAA_PORT is such a variable.
+    """
+    port = os.environ.get("AQAA_PORT", "")
+    if port.startswith(("tcp://", "udp://")):
+        raise ConfigError(
+            f"AQAA_PORT is {port!r}, which Kubernetes sets for a service named aqaa: give the pod "
+            "`enableServiceLinks: false`, rename the service, or set AQAA_PORT to a number"
+        )
+
+
 def as_toml(settings: Settings) -> str:
-    """The settings as a file that `load_settings` reads; keys are shown as stars."""
+    """The settings as a file that `load_settings` reads; keys and passwords are shown as stars."""
     return "\n".join(_lines(settings.model_dump(mode="json"), ())) + "\n"
+
+
+def _hidden(name: str, value: object) -> object:
+    """Stars for a secret; a URL without the password that it may hold."""
+    if SECRET_NAMES.search(name) and value:
+        return [STARS] * len(value) if isinstance(value, list) else STARS
+    if isinstance(value, str):
+        return re.sub(r"(://[^/@\s:]*):[^/@\s]*@", rf"\1:{STARS}@", value)
+    return value
 
 
 def _lines(table: dict[str, Any], path: tuple[str, ...]) -> list[str]:
     lines = [f"[{'.'.join(path)}]"] if path else []
     lines += [
-        f"{key} = {_value(value)}"
+        f"{key} = {_value(_hidden(key, value))}"
         for key, value in table.items()
         if value is not None and not isinstance(value, dict)
     ]
@@ -137,8 +190,8 @@ def _lines(table: dict[str, Any], path: tuple[str, ...]) -> list[str]:
 
 
 def _value(value: object) -> str:
-    import json
-
     if isinstance(value, list):
         return "[" + ", ".join(_value(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_value(v)}" for k, v in value.items()) + "}"
     return json.dumps(value)  # TOML's strings, numbers and booleans are written like JSON's

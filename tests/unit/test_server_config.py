@@ -44,10 +44,47 @@ def test_the_printed_settings_are_the_file_that_gives_them(tmp_path: Path) -> No
     assert again.model_dump() == settings.model_dump()
 
 
-def test_keys_are_never_printed() -> None:
-    printed = as_toml(load_settings(api_keys=["secret"]))
-    assert "secret" not in printed
+def test_no_secret_is_ever_printed() -> None:
+    remote = {"url": "http://me:hunter2@gpu:8000", "api_key": "swordfish"}
+    printed = as_toml(load_settings(api_keys=["mellon"], engine={"vllm_http": remote}))
+    for secret in ("mellon", "swordfish", "hunter2"):
+        assert secret not in printed
     assert tomllib.loads(printed)["api_keys"] == ["**********"]
+
+
+@pytest.mark.parametrize("name", ["AQAA_PORT", "AQAA_HOST", "AQAA_API_KEYS", "AQAA_LOG_LEVEL"])
+def test_an_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    default = load_settings().model_dump()
+    monkeypatch.setenv(name, "")
+    assert load_settings().model_dump() == default
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+def test_an_empty_host_is_not_every_address(tmp_path: Path, blank: str) -> None:
+    with pytest.raises(ConfigError, match=r"host.*0\.0\.0\.0"):
+        load_settings(written(tmp_path, f'host = "{blank}"'))
+
+
+def test_blanks_around_commas_are_not_part_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AQAA_API_KEYS", "first, second ,")
+    monkeypatch.setenv("AQAA_ALLOWED_ORIGINS", " https://a.example , https://b.example")
+    settings = load_settings()
+    assert [key.get_secret_value() for key in settings.api_keys] == ["first", "second"]
+    assert settings.allowed_origins == ("https://a.example", "https://b.example")
+
+
+def test_what_kubernetes_sets_for_a_service_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AQAA_PORT", "tcp://10.0.0.7:8000")
+    with pytest.raises(ConfigError, match="Kubernetes"):
+        load_settings()
+
+
+def test_a_section_set_by_a_plain_value_is_one_helpful_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AQAA_ENGINE", "vllm")
+    with pytest.raises(ConfigError, match=r"^[^\n]*AQAA_ENGINE__ENGINE=vllm[^\n]*$"):
+        load_settings()
 
 
 @pytest.mark.parametrize("text", ["prot = 1", "port = -1", "port = ", "[engine]\nname = 1"])
