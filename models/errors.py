@@ -1,5 +1,8 @@
 """The project's one exception tree. Every message says what is wrong and what to do next.
 
+It stands in `models` because that is the one package which all others may import. Outside the tree
+is only `server.protocol.errors.ProtocolError`: the protocol imports nothing of ours.
+
 AqaaError
 ├── BundleError            a model bundle, or a file in it, is missing, damaged or does not fit
 ├── InputError             what a caller gave is not usable
@@ -14,6 +17,9 @@ AqaaError
 ├── ConfigError            settings that contradict each other or cannot be read
 ├── CapacityError          the server is full; the session is refused at once
 ├── ConnectionLostError    a client's conversation with a server could not begin or go on
+├── UnauthorizedError      no key, or one that the server does not know
+├── OriginError            a web page that may not use the server
+├── ModelNotFoundError     a model that the server does not have
 └── MissingDependencyError an optional package is needed for this and is not installed
 """
 
@@ -72,6 +78,18 @@ class CapacityError(AqaaError):
 
 class ConnectionLostError(AqaaError):
     """A client's conversation with a server could not begin, or ended before it was over."""
+
+
+class UnauthorizedError(AqaaError):
+    """No key, or one that this server does not know."""
+
+
+class OriginError(AqaaError):
+    """A web page that may not use this server."""
+
+
+class ModelNotFoundError(AqaaError):
+    """A model that this server does not have."""
 
 
 class MissingDependencyError(AqaaError):

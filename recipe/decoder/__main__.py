@@ -13,10 +13,9 @@ import shutil
 import torch
 
 from aqaa.models.bundle import nano_path
-from aqaa.recipe.decoder.model import DecoderConfig
+from aqaa.recipe.decoder.model import NANO
 from aqaa.recipe.decoder.prepare import codebooks, folder, pieces_path, prepare
 from aqaa.recipe.decoder.sampler import CLOSING_MIX, Mix
-from aqaa.recipe.decoder.text import VOCABULARY
 from aqaa.recipe.decoder.train import CLOSING, Training, train
 
 
@@ -47,7 +46,7 @@ def main() -> None:
         if not begin.exists():  # an interrupted closing has begun with these already
             shutil.copytree(bundled, begin)
     train(
-        DecoderConfig(VOCABULARY),
+        NANO,
         settings,
         mix,
         folder(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -17,39 +17,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aqaa.models.step1 import Step1Config, alibi_slopes
+from aqaa.recipe.decoder.text import VOCABULARY
 from aqaa.recipe.precision import attend
 
-
-@dataclass(frozen=True)
-class DecoderConfig:
-    """The keys of a Step-1 `config.json` that shape the network."""
-
-    vocab_size: int
-    hidden_size: int = 256
-    intermediate_size: int = 640
-    num_attention_heads: int = 8
-    num_attention_groups: int = 2
-    num_hidden_layers: int = 5
-    max_seq_len: int = 2048
-    rms_norm_eps: float = 1e-5
-
-    @property
-    def head_dim(self) -> int:
-        """Width of one head."""
-        return self.hidden_size // self.num_attention_heads
-
-
-def slopes(heads: int) -> Tensor:
-    """The [heads] ALiBi slopes: a power of two of heads first, the rest appended (SPEC 6)."""
-    n = 2 ** int(math.log2(heads))
-    first = [2.0 ** (-8.0 * (h + 1) / n) for h in range(n)]
-    return torch.tensor(first + [2.0 ** (-4.0 * (2 * m + 1) / n) for m in range(heads - n)])
+NANO = Step1Config(
+    vocab_size=VOCABULARY,
+    hidden_size=256,
+    intermediate_size=640,
+    num_attention_heads=8,
+    num_attention_groups=2,
+    num_hidden_layers=5,
+    max_seq_len=2048,
+    rms_norm_eps=1e-5,
+)
 
 
 def sqrt_alibi(heads: int, length: int) -> Tensor:
     """The [heads, length, length] bias `-slope * sqrt(i - j)`, -inf above the diagonal."""
     distance = torch.arange(length)[:, None] - torch.arange(length)[None, :]
-    bias = -slopes(heads)[:, None, None] * distance.clamp(min=0).float().sqrt()
+    bias = -torch.tensor(alibi_slopes(heads))[:, None, None] * distance.clamp(min=0).float().sqrt()
     return bias.masked_fill(distance < 0, float("-inf"))
 
 
@@ -69,7 +56,7 @@ class Norm(nn.Module):
 class Attention(nn.Module):
     """Grouped-query attention; position enters through the bias alone."""
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: Step1Config) -> None:
         super().__init__()
         self.heads, self.groups = config.num_attention_heads, config.num_attention_groups
         width, keys = config.hidden_size, config.num_attention_groups * config.head_dim
@@ -95,7 +82,7 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """SwiGLU."""
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: Step1Config) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
@@ -110,7 +97,7 @@ class Mlp(nn.Module):
 class Layer(nn.Module):
     """One pre-norm block."""
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: Step1Config) -> None:
         super().__init__()
         self.input_layernorm = Norm(config.hidden_size, config.rms_norm_eps)
         self.self_attn = Attention(config)
@@ -127,7 +114,7 @@ class Layer(nn.Module):
 class Trunk(nn.Module):
     """Embedding, blocks and final norm: `model.*` of the checkpoint."""
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: Step1Config) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
@@ -139,7 +126,7 @@ class Decoder(nn.Module):
 
     bias: Tensor
 
-    def __init__(self, config: DecoderConfig, letters: int, ear_layer: int) -> None:
+    def __init__(self, config: Step1Config, letters: int, ear_layer: int) -> None:
         super().__init__()
         self.config, self.ear_layer = config, ear_layer
         self.model = Trunk(config)
@@ -203,9 +190,7 @@ def save_decoder(model: Decoder, folder: Path, *, bos: int, eos: int, pad: int) 
 
 def load_decoder(folder: Path) -> Decoder:
     """A saved decoder as float32, without its ear."""
-    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    keys = DecoderConfig.__dataclass_fields__
-    model = Decoder(DecoderConfig(**{key: raw[key] for key in keys}), letters=1, ear_layer=1)
+    model = Decoder(Step1Config.load(folder), letters=1, ear_layer=1)
     tensors = {
         name: value.float() for name, value in load_file(folder / "model.safetensors").items()
     }

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from aqaa.models.step1 import Step1Config
 from aqaa.recipe.decoder.clips import load_material
 from aqaa.recipe.decoder.layout import Layout, Talk
-from aqaa.recipe.decoder.model import Decoder, DecoderConfig, load_decoder, save_decoder
+from aqaa.recipe.decoder.model import Decoder, load_decoder, save_decoder
 from aqaa.recipe.decoder.sampler import Mix, Sampler
 from aqaa.recipe.decoder.text import Pieces
 from aqaa.recipe.domain.load import load_domain
@@ -239,7 +240,7 @@ def ear_of(model: Decoder) -> dict[str, Tensor]:
 
 
 def train(
-    config: DecoderConfig,
+    config: Step1Config,
     settings: Training,
     mix: Mix,
     work: Path,

@@ -119,7 +119,7 @@ def _text(bundle: Bundle) -> tuple[str, int, int]:
 
 def _decoder(bundle: Bundle) -> tuple[str, int, int]:
     """Only headers are read: they say whether every file is whole, and 130 B may not fit here."""
-    from aqaa.server.engine.embedded.step1 import Step1Config, weight_files
+    from aqaa.models.step1 import Step1Config, weight_files
     from aqaa.server.engine.select import choose_engine
 
     config = Step1Config.load(bundle.decoder.path)

@@ -44,8 +44,8 @@ def plan(
     from rich.table import Table
 
     from aqaa.models.bundle import load_bundle
+    from aqaa.models.step1 import Step1Config
     from aqaa.server.engine import plan as planner
-    from aqaa.server.engine.embedded.step1 import Step1Config
     from aqaa.server.engine.vllm.launch_flags import serve_command
 
     directory = load_bundle(model).decoder.path if (model / "aqaa.toml").is_file() else model

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aqaa.models.errors import ConfigError
-from aqaa.server.engine.embedded.step1 import Step1Config
+from aqaa.models.step1 import Step1Config
 from aqaa.server.engine.settings import VllmSettings
 
 REAL_TIME = 46.0  # tokens/s while an answer goes on (arXiv 2506.08967: 41.7 audio and its text)

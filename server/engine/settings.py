@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -48,11 +48,6 @@ class VllmSettings(BaseModel):
     enforce_eager: bool = Field(default=False, description="skip compilation: starts sooner")
     attention_backend: str | None = Field(
         default=None, description="None: TRITON_ATTN on CUDA, the one with sqrt-ALiBi"
-    )
-    speculative_config: dict[str, Any] | None = Field(
-        default=None,
-        description="vLLM's --speculative-config, when a draft model exists; vLLM then refuses the "
-        "repetition-aware rule",
     )
     cpu_kv_cache_gb: float = Field(
         default=1.0, gt=0, description="on a CPU, memory for keys and values of each rank"

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from aqaa.models.errors import CapacityError
+from aqaa.models.errors import CapacityError, UnauthorizedError
 from aqaa.server.config import Settings
 from aqaa.server.protocol.types import Json
 
@@ -22,10 +22,6 @@ SUBPROTOCOL = "realtime"
 KEY_SUBPROTOCOL = "openai-insecure-api-key."  # how a browser, which sets no headers, sends a key
 ANYBODY = "anonymous"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
-
-class UnauthorizedError(Exception):
-    """No key, or one that this server does not know."""
 
 
 @dataclass(frozen=True)

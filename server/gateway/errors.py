@@ -16,22 +16,16 @@ from aqaa.models.errors import (
     EngineBusyError,
     EngineError,
     InputError,
+    ModelNotFoundError,
+    OriginError,
     PromptError,
+    UnauthorizedError,
 )
-from aqaa.server.gateway.admission import UnauthorizedError
 from aqaa.server.protocol.errors import ProtocolError
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = "1"  # a place is freed when an answer ends, which takes seconds
-
-
-class ModelNotFoundError(Exception):
-    """A model that this server does not have."""
-
-
-class OriginError(Exception):
-    """A web page that may not use this server."""
 
 
 def reply(
@@ -89,7 +83,7 @@ def install(app: FastAPI) -> None:
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "error")
         return reply(error.status_code, code, str(error.detail))
 
-    for kind in (UnauthorizedError, OriginError, ModelNotFoundError, ProtocolError, AqaaError):
+    for kind in (ProtocolError, AqaaError):
         app.add_exception_handler(kind, ours)
     app.add_exception_handler(Exception, ours)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -14,13 +14,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.datastructures import UploadFile
 from starlette.types import Receive, Scope, Send
 
-from aqaa.models.errors import EngineError, InputError
+from aqaa.models.errors import EngineError, InputError, ModelNotFoundError, OriginError
 from aqaa.server.answering.single_answer import asking, hear_recording
 from aqaa.server.dialogue.prompt import SystemTurn, Turn, UserTurn
 from aqaa.server.gateway.admission import Caller, bearer, origin_is_ours
 from aqaa.server.gateway.chat import Collected, Completion, Remembered, understand
 from aqaa.server.gateway.encode import check_container, encode, media_type
-from aqaa.server.gateway.errors import ModelNotFoundError, OriginError
 from aqaa.server.gateway.schema import ChatRequest, ClientSecretRequest
 from aqaa.server.gateway.state import ServerState
 from aqaa.server.protocol.configure import updated

@@ -17,8 +17,8 @@ from typing import Any
 from pydantic_core import from_json
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from aqaa.models.errors import CapacityError
-from aqaa.server.gateway.admission import UnauthorizedError, bearer, offered, origin_is_ours
+from aqaa.models.errors import CapacityError, UnauthorizedError
+from aqaa.server.gateway.admission import bearer, offered, origin_is_ours
 from aqaa.server.gateway.outbox import Outbox
 from aqaa.server.gateway.state import ServerState
 from aqaa.server.gateway.wire import close_or_abort

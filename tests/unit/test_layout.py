@@ -41,7 +41,7 @@ ALLOWED = {
     "aqaa.vocoder": {MODELS},
     "aqaa.server.protocol": set(),
     "aqaa.server.clock": set(),
-    "aqaa.server.observe": {MODELS},
+    "aqaa.server.observe": {MODELS, "aqaa.server.engine.contract"},
     "aqaa.server.audio": {MODELS, "aqaa.tokenizers"},
     "aqaa.server.compute": {MODELS},
     "aqaa.server.engine": ENGINE,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from aqaa.models.step1 import Step1Config
 from aqaa.recipe.decoder.clips import Material, roughen, stretch
 from aqaa.recipe.decoder.corpus import (
     ALONE_CHEAP,
@@ -18,7 +19,7 @@ from aqaa.recipe.decoder.corpus import (
     question_plan,
 )
 from aqaa.recipe.decoder.layout import Layout, weave
-from aqaa.recipe.decoder.model import Decoder, DecoderConfig, save_decoder
+from aqaa.recipe.decoder.model import NANO, Decoder, save_decoder
 from aqaa.recipe.decoder.renderings import choose, clearest, renderings
 from aqaa.recipe.decoder.sampler import BRIEF, ROLES, Mix, Sampler, courses
 from aqaa.recipe.decoder.text import PIECES, Pieces, train_pieces
@@ -35,6 +36,18 @@ from aqaa.server.engine.embedded.step1 import Step1
 from aqaa.tokenizers.text import TextTokenizer
 
 SPEECH = [3, 4, 1024, 1025, 1026] * 7  # audio tokens of 0.84 s
+
+
+def a_shape(hidden: int, heads: int, groups: int) -> Step1Config:
+    """A decoder of two small layers."""
+    return replace(
+        NANO,
+        hidden_size=hidden,
+        intermediate_size=96,
+        num_attention_heads=heads,
+        num_attention_groups=groups,
+        num_hidden_layers=2,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +289,7 @@ def test_the_update_of_a_matrix_has_singular_values_near_one() -> None:
 
 
 def test_between_two_decoders_each_weight_is_between_theirs() -> None:
-    config = DecoderConfig(64, hidden_size=32, num_hidden_layers=1)
+    config = replace(NANO, vocab_size=64, hidden_size=32, num_hidden_layers=1)
     one, other = (Decoder(config, 27, ear_layer=1) for _ in range(2))
 
     middle = between(one, other, 0.25)
@@ -287,7 +300,7 @@ def test_between_two_decoders_each_weight_is_between_theirs() -> None:
 
 def test_padding_changes_no_loss(sampler: Sampler) -> None:
     torch.manual_seed(0)
-    model = Decoder(DecoderConfig(6144, 64, 96, 2, 2, 2), letters=28, ear_layer=1)
+    model = Decoder(a_shape(hidden=64, heads=2, groups=2), letters=28, ear_layer=1)
     talks = sorted((sampler.talk() for _ in range(2)), key=lambda talk: len(talk.ids))
     alone = [losses(model, make_batch([talk], pad=0), ear_weight=0.0) for talk in talks]
     both, _ = losses(model, make_batch(talks, pad=0), ear_weight=0.0)
@@ -298,7 +311,7 @@ def test_padding_changes_no_loss(sampler: Sampler) -> None:
 
 def test_what_the_ear_misspells_is_added_to_the_loss_by_its_weight(sampler: Sampler) -> None:
     torch.manual_seed(0)
-    model = Decoder(DecoderConfig(6144, 64, 96, 2, 2, 2), letters=28, ear_layer=1)
+    model = Decoder(a_shape(hidden=64, heads=2, groups=2), letters=28, ear_layer=1)
     batch = make_batch([sampler.talk() for _ in range(4)], pad=0)
     deaf, _ = losses(model, batch, ear_weight=0.0)
     half, report = losses(model, batch, ear_weight=0.5)
@@ -309,7 +322,7 @@ def test_what_the_ear_misspells_is_added_to_the_loss_by_its_weight(sampler: Samp
 @pytest.mark.parametrize(("heads", "groups"), [(2, 1), (6, 2)])
 def test_the_network_trained_is_the_network_served(tmp_path: Path, heads: int, groups: int) -> None:
     torch.manual_seed(1)
-    model = Decoder(DecoderConfig(6144, 32 * heads, 96, heads, groups, 2), letters=1, ear_layer=1)
+    model = Decoder(a_shape(32 * heads, heads, groups), letters=1, ear_layer=1)
     model.half().float()  # what the file can hold
     save_decoder(model, tmp_path, bos=1, eos=3, pad=0)
     served = Step1.load(tmp_path)

@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from aqaa.models.errors import CapacityError
+from aqaa.models.errors import CapacityError, UnauthorizedError
 from aqaa.server.answering.playback import Playback
 from aqaa.server.compute.workers import Workers
-from aqaa.server.gateway.admission import Gate, Keys, UnauthorizedError, offered
+from aqaa.server.gateway.admission import Gate, Keys, offered
 from aqaa.server.gateway.outbox import Outbox
 from aqaa.server.observe.latency import STAGES, Timeline
 

@@ -11,9 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from aqaa.models.errors import AqaaError, EngineDiedError
+from aqaa.models.step1 import Step1Config
 from aqaa.server.engine.contract import EngineStats, SamplingParams, check_prompt
 from aqaa.server.engine.embedded.scheduler import END, Item, Job, Scheduler
-from aqaa.server.engine.embedded.step1 import Step1, Step1Config
+from aqaa.server.engine.embedded.step1 import Step1
 from aqaa.server.engine.settings import EmbeddedSettings
 
 FLOAT32_BYTES = 4

@@ -23,8 +23,8 @@ import httpx
 
 from aqaa.models.bundle import Bundle
 from aqaa.models.errors import EngineBusyError, EngineDiedError, EngineError, InputError
+from aqaa.models.step1 import Step1Config
 from aqaa.server.engine.contract import SamplingParams
-from aqaa.server.engine.embedded.step1 import Step1Config
 from aqaa.server.engine.settings import VllmHttpSettings
 from aqaa.server.engine.vllm.launch_flags import extra_arguments
 from aqaa.server.engine.vllm.relay import Piece, RelayEngine

@@ -28,8 +28,9 @@ from aqaa.models.errors import (
     InputError,
     MissingDependencyError,
 )
+from aqaa.models.step1 import Step1Config, weight_files
 from aqaa.server.engine.contract import SamplingParams
-from aqaa.server.engine.embedded.step1 import Step1, Step1Config, weight_files
+from aqaa.server.engine.embedded.step1 import Step1
 from aqaa.server.engine.settings import VllmSettings
 from aqaa.server.engine.vllm.launch_flags import (
     engine_arguments,
@@ -186,11 +187,6 @@ class VllmEngine(RelayEngine):
         llm = self._llm
         if llm is None:
             raise EngineDiedError("the engine was closed")
-        if extra_arguments(params) and self._settings.speculative_config is not None:
-            raise InputError(
-                "vLLM has neither repetition_aware nor keep_pattern beside speculative decoding: "
-                "switch one of them off"
-            )
         told = False
         stream = llm.generate(
             tokens_input(list(prompt)), _vllm_params(params), uuid.uuid4().hex, session_id=session

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -38,6 +37,7 @@ def engine_arguments(
         "max_num_seqs": settings.max_num_seqs,
         "block_size": settings.block_size,
         "enforce_eager": settings.enforce_eager,
+        "logits_processors": [*LOGITS_PROCESSORS],
     }
     if cuda:
         arguments["attention_backend"] = settings.attention_backend or CUDA_ATTENTION
@@ -48,10 +48,6 @@ def engine_arguments(
         arguments["quantization"] = settings.quantization
     if settings.max_num_queued_reqs is not None:
         arguments["max_num_queued_reqs"] = settings.max_num_queued_reqs
-    if settings.speculative_config is not None:
-        arguments["speculative_config"] = settings.speculative_config
-    else:  # vLLM refuses logits processors beside speculative decoding
-        arguments["logits_processors"] = [*LOGITS_PROCESSORS]
     return arguments
 
 
@@ -107,8 +103,6 @@ def serve_command(
         flag = "--" + name.replace("_", "-")
         if value is True:
             command.append(flag)
-        elif isinstance(value, dict):
-            command += [flag, json.dumps(value)]
         elif isinstance(value, list):
             command += [flag, *value]
         elif value is not False:
