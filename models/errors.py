@@ -61,7 +61,7 @@ class EngineError(AqaaError):
 
 
 class EngineDiedError(EngineError):
-    """The decoder's process or worker is gone; the next request starts it anew."""
+    """The decoder's process or worker is gone; an engine that is open restarts it."""
 
 
 class EngineBusyError(EngineError):

@@ -176,8 +176,6 @@ class Answer:
 
     async def _take_ids(self) -> AnswerEnd:
         progress, params = self.progress, self.asked.params
-        if not self._services.engine.alive:
-            await self._services.engine.start()  # it died in an earlier answer
         stream = self._services.engine.generate(self._key, self.asked.prompt, params)
         async with aclosing(stream) as ids:
             async for token in ids:

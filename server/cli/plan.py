@@ -62,8 +62,9 @@ def plan(
         f"{made.gpu_kv_bytes_per_token:,.0f} a GPU",
         "left for them": f"{_gb(made.gpu_free_bytes)} a GPU",
         "roofline, one conversation": f"{made.roofline:,.0f} tokens/s; "
-        f"{made.roofline * planner.EFFICIENCY:,.0f} to be expected",
-        "speech needs": f"{planner.REAL_TIME:.0f} tokens/s, {planner.OPENING:.0f} at its opening",
+        f"{made.roofline * planner.ROOFLINE_SHARE:,.0f} to be expected",
+        "speech needs": f"{planner.SPEECH_IDS_PER_SECOND:.0f} tokens/s, "
+        f"{planner.OPENING_IDS_PER_SECOND:.0f} at its opening",
         f"conversations of {context:,} ids": f"{made.sessions_by_memory} fit, "
         f"{made.sessions_by_speed} keep up with speech",
     }
@@ -86,10 +87,10 @@ def _verdict(made: Plan, quant: str) -> str:
 
     if not made.fits:
         return "It does not fit: more GPUs, or fewer bits a weight."
-    expected = made.roofline * planner.EFFICIENCY
-    if expected < planner.REAL_TIME:
+    expected = made.roofline * planner.ROOFLINE_SHARE
+    if expected < planner.SPEECH_IDS_PER_SECOND:
         return "It fits, but speech would stall: more GPUs, or fewer bits a weight."
-    if expected < planner.OPENING:
+    if expected < planner.OPENING_IDS_PER_SECOND:
         return "Real time, but the opening of an answer may stall: start playing a little later."
     caution = "" if quant == "bf16" else " Listen to the voice: quantised audio ids can suffer."
     return f"Real time, opening included.{caution}"

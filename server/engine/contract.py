@@ -1,9 +1,8 @@
-"""The one contract of every engine: the whole prompt in, a stream of token ids out.
+"""The contract of every engine: the whole prompt in, a stream of token ids out.
 
-The caller always says the whole prompt. The engine finds the longest prefix of it that this
-session has already computed, and computes the rest. So incremental prefill (`warm` with a growing
-prompt), a speculative start, its roll-back (an older, shorter prompt), barge-in and resume are
-one mechanism.
+The caller always gives the whole prompt. The engine finds the longest prefix that this session has
+already computed, and computes the rest. So incremental prefill (`warm` with a growing prompt), a
+speculative start, its roll-back (an older, shorter prompt), barge-in and resume are one mechanism.
 
     stream = engine.generate("session-7", prompt, params)
     async with contextlib.aclosing(stream):
@@ -13,11 +12,13 @@ one mechanism.
 Rules that every engine keeps, and `tests/support/engine_conformance.py` checks:
 
 - A session key has one piece of work at a time. A new `warm` or `generate` of a key supersedes
-  the one that runs: the old stream ends quietly, the old `warm` returns what it had computed.
-- `cancel` and closing the stream stop the work within one decoding step. What was computed stays
+  the running one: the old stream ends quietly, the old `warm` returns what it computed so far.
+- `cancel` and closing the stream stop the work within one decoding step. Computed ids stay
   reusable until `release` or until the engine needs the room.
-- A stream that nobody reads pauses its generation after a bounded number of tokens.
+- A stream that nobody reads pauses its generation after `MAX_UNREAD_IDS`, or a few more.
 - A refused request (`InputError`) or a fault (`EngineError`) leaves nothing behind.
+- An engine whose decoder died comes back by itself: `start` is for its owner alone, and only `start`
+  opens an engine again after `close`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from aqaa.models.bundle import Bundle
 from aqaa.models.errors import InputError, PromptError
 from aqaa.server.engine.pattern import AnswerPattern
 
+MAX_UNREAD_IDS = 64  # generated and not read; then a generation waits: over a second of speech
 REPETITION_WINDOW = 10  # ids of prompt + output that the repetition rule looks at (SPEC 5)
 
 
@@ -38,14 +40,14 @@ class SamplingParams:
     """How the next id is drawn from the logits.
 
     Attributes:
-        temperature: 0 takes the likeliest id; else logits are divided by it.
+        temperature: 0 takes the likeliest id; otherwise logits are divided by it.
         top_p: ids are drawn from the smallest set whose probabilities reach this sum.
-        repetition_aware: the published rule: an id that stands last and at least twice among the
-            last `REPETITION_WINDOW` ids of prompt and output may not come next.
-        pattern: ids that break this pattern of an answer are never drawn; None draws any.
-        max_tokens: the stream ends after so many ids (or when the context is full).
-        seed: makes a sampled answer repeatable on one engine; None draws a fresh one.
-        stop_ids: the stream ends after the first of these, which is delivered.
+        repetition_aware: the published rule (SPEC 5): an id that is the last one, and stands at
+            least twice among the last `REPETITION_WINDOW` ids of prompt and output, is not drawn.
+        pattern: ids that break this pattern are not drawn; None allows any.
+        max_tokens: the stream ends after this many ids, or when the context is full.
+        seed: makes a sampled answer repeatable on one engine; None draws a fresh seed.
+        stop_ids: the stream ends after the first of these, and delivers it.
 
     Raises:
         InputError: a value outside its range.
@@ -71,7 +73,7 @@ class SamplingParams:
     def of(
         cls, bundle: Bundle, *, max_tokens: int | None = None, seed: int | None = None
     ) -> SamplingParams:
-        """The defaults of `bundle`, for an answer of at most `max_tokens` ids."""
+        """The parameters that `bundle` sets, for an answer of at most `max_tokens` ids."""
         sampling, tokens = bundle.sampling, bundle.tokens
         most = sampling.max_tokens if max_tokens is None else min(max_tokens, sampling.max_tokens)
         return cls(
@@ -92,14 +94,14 @@ class EngineStats:
     Attributes:
         running: generations and warm-ups in progress, those paused by a slow reader included.
         sessions: session keys that hold computed tokens.
-        cached_tokens: computed tokens that are held; None where the engine cannot tell.
-        cache_capacity: how many it can hold; None where it cannot tell.
-        computed_tokens: prompt ids that were run through the decoder.
-        reused_tokens: prompt ids that were not, because they were held from before.
+        cached_tokens: computed tokens in the cache; None where the engine cannot tell.
+        cache_capacity: how many the cache can hold; None where the engine cannot tell.
+        computed_tokens: prompt ids that ran through the decoder.
+        reused_tokens: prompt ids that did not, because the cache held them.
         generated_tokens: ids delivered or queued for delivery.
-        generations: streams begun.
+        generations: streams that began.
         cancelled: streams and warm-ups that were cancelled or superseded before their end.
-        evictions: sessions whose tokens were dropped to make room.
+        evictions: sessions whose computed tokens were dropped to make room.
         tokens_per_second: generated ids over the last seconds, all sessions together.
     """
 
@@ -133,10 +135,10 @@ class Engine(Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether it has started and can take requests now."""
+        """Whether it is started and can take requests now."""
 
     async def start(self) -> None:
-        """Load what is needed and be ready to answer; does nothing on a running engine.
+        """Load the decoder and be ready to answer; does nothing on a running engine.
 
         Raises:
             BundleError: the checkpoint cannot be used.
@@ -145,15 +147,15 @@ class Engine(Protocol):
         """
 
     async def close(self) -> None:
-        """End all work and give everything back. Running streams raise `EngineDiedError`."""
+        """End all work and free everything. Running streams raise `EngineDiedError`."""
 
     async def warm(self, session: str, prompt: Sequence[int]) -> int:
-        """Compute what of `prompt` is not yet computed for `session`; the number of ids computed.
+        """Compute the part of `prompt` that `session` has not computed; return how many ids.
 
         Raises:
             PromptError: see `check_prompt`.
-            EngineDiedError: the engine is not running or its worker died.
-            EngineBusyError: it refuses for now.
+            EngineDiedError: the engine is not running, or its worker died.
+            EngineBusyError: it has no room for now.
         """
 
     def generate(
@@ -172,13 +174,12 @@ class Engine(Protocol):
         """Stop the session's running work, if any; its computed prefix stays reusable."""
 
     async def release(self, session: str) -> None:
-        """The session is over: stop its work and forget what it computed."""
+        """End the session: stop its work and forget what it computed."""
 
     def reused(self, session: str) -> int:
-        """Prompt ids of the session's latest `generate` that were found computed; 0 after release.
+        """How many prompt ids of the session's latest `generate` were reused; 0 after `release`.
 
-        Known with the stream's first id, where the decoder tells it so early (vllm-http tells it
-        last), and 0 before.
+        Known with the stream's first id (with vllm-http only at the stream's end), and 0 before.
         """
 
     def stats(self) -> EngineStats:
@@ -186,7 +187,7 @@ class Engine(Protocol):
 
 
 def check_prompt(prompt: Sequence[int], vocab_size: int, context: int) -> None:
-    """Refuse a prompt that the decoder cannot continue by at least one id.
+    """Check that the decoder can continue `prompt` by at least one id.
 
     Raises:
         PromptError: it is empty, fills the context, or holds an id outside [0, vocab_size).

@@ -2,8 +2,8 @@
 
     [audio_start] T*10 A*15 T*10 A*15 ... A*15 A*15 ... [audio_end] eot
 
-A small decoder loses its place now and then, and what it says then is neither sound nor text. A
-bundle that asks for it (`sampling.keep_pattern`) never gets such an id.
+A small decoder sometimes loses its place in this shape, and its ids are then neither sound nor
+text. A bundle with `sampling.keep_pattern` is sampled under the constraint, so that cannot happen.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Kind(Flag):
 
 @dataclass(frozen=True, slots=True)
 class AnswerPattern:
-    """Which id is of which kind, and how many make a block; see `TokensConfig`."""
+    """The ids and block sizes of the pattern; see `TokensConfig`."""
 
     audio_offset: int
     text_block: int
@@ -45,7 +45,7 @@ class AnswerPattern:
 
     @classmethod
     def of(cls, tokens: TokensConfig) -> AnswerPattern:
-        """The pattern of a bundle's answers."""
+        """The pattern of the answers of a bundle with `tokens`."""
         return cls(
             tokens.audio_offset,
             tokens.text_block,
@@ -57,7 +57,7 @@ class AnswerPattern:
         )
 
     def kind(self, token: int) -> Kind:
-        """What `token` is."""
+        """The kind of `token`."""
         code = token - self.audio_offset
         if 0 <= code < AUDIO_CODES:
             return Kind.LINGUISTIC if is_linguistic(code) else Kind.SEMANTIC
@@ -66,7 +66,7 @@ class AnswerPattern:
 
 
 class AnswerPlace:
-    """How far an answer has come in its pattern."""
+    """The position of an answer in its pattern."""
 
     def __init__(self, pattern: AnswerPattern) -> None:
         self._pattern = pattern
@@ -77,7 +77,7 @@ class AnswerPlace:
         self._text_over = False
 
     def push(self, token: int) -> None:
-        """`token` came."""
+        """Move on by the answer's next id, `token`."""
         match self._pattern.kind(token):
             case Kind.START:
                 self._started = True

@@ -1,4 +1,4 @@
-"""The shape of an answer, put on logits; every engine samples through it."""
+"""The shape of an answer as a mask on logits, the same for every engine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from aqaa.server.engine.pattern import AnswerPattern, AnswerPlace, Kind
 
 
 class PatternMask:
-    """Keeps one answer in its pattern."""
+    """Masks the logits of one answer so that it keeps its pattern."""
 
     def __init__(self, pattern: AnswerPattern) -> None:
         self._pattern = pattern
         self._place = AnswerPlace(pattern)
 
     def push(self, tokens: Iterable[int]) -> None:
-        """`tokens` of the answer came."""
+        """Move on by the answer's next ids, `tokens`."""
         for token in tokens:
             self._place.push(token)
 
@@ -34,7 +34,7 @@ class PatternMask:
 def _forbidden(
     pattern: AnswerPattern, allowed: Kind, vocabulary: int, device: torch.device
 ) -> Tensor:
-    """bool `[vocabulary]`; an answer meets about ten of these."""
+    """bool `[vocabulary]`, true where an id is forbidden; an answer needs about ten of them."""
     forbidden = torch.ones(vocabulary, dtype=torch.bool)
     marks = (
         (Kind.START, pattern.audio_start),

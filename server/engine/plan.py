@@ -1,7 +1,8 @@
-"""Will a checkpoint fit on a machine, and will it speak in real time there? Arithmetic only.
+"""Estimates whether a checkpoint fits on a machine and speaks in real time there.
 
-A decoding step reads every weight once, so weight bytes over memory bandwidth is the roofline of
-tokens a second. Nothing here is measured; real systems reach `EFFICIENCY` of it.
+A decoding step reads every weight once, so memory bandwidth over weight bytes is the roofline of
+tokens a second. This is arithmetic, not measurement: real systems reach about `ROOFLINE_SHARE` of
+the roofline.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from aqaa.models.errors import ConfigError
 from aqaa.models.step1 import Step1Config
 from aqaa.server.engine.settings import VllmSettings
 
-REAL_TIME = 46.0  # tokens/s while an answer goes on (arXiv 2506.08967: 41.7 audio and its text)
-OPENING = 69.0  # tokens/s while 10 text ids accompany each 15 audio ids: 25 in 0.36 s
-EFFICIENCY = 0.6  # of the roofline; 0.5 to 0.7 is usual for decoding
-MEMORY_SHARE = VllmSettings().gpu_memory_utilization
+SPEECH_IDS_PER_SECOND = (
+    46.0  # tokens/s while an answer goes on (arXiv 2506.08967: 41.7 audio and its text)
+)
+OPENING_IDS_PER_SECOND = (
+    69.0  # tokens/s while 10 text ids accompany each 15 audio ids: 25 in 0.36 s
+)
+ROOFLINE_SHARE = 0.6  # of the roofline; 0.5 to 0.7 is usual for decoding
+GPU_MEMORY_SHARE = VllmSettings().gpu_memory_utilization
 ACTIVATION_BYTES = 2 * 10**9  # a GPU's activations, CUDA context and graphs, about
-NODE_GPUS = 8  # tensor parallelism stays within a node
+GPUS_PER_NODE = 8  # tensor parallelism stays within a node
 
 Quant = Literal["bf16", "fp8", "int4"]
 # Bytes a weight; int4 with a scale and a zero point to each 128. The embedding and lm_head stay in
@@ -58,7 +63,7 @@ GPUS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a checkpoint comes to on a machine. Bytes are of one GPU unless said otherwise.
+    """How a checkpoint is placed on a machine. Bytes are of one GPU unless said otherwise.
 
     Attributes:
         tensor_parallel: GPUs that share each layer.
@@ -69,9 +74,9 @@ class Plan:
         gpu_kv_bytes_per_token: those of one GPU.
         gpu_free_bytes: left for keys and values; negative: the weights do not fit.
         sessions_by_memory: conversations of a full context whose keys and values fit.
-        sessions_by_speed: conversations of a full context that keep up with speech at `EFFICIENCY`
-            of the roofline.
-        roofline: tokens/s of a single conversation at the most.
+        sessions_by_speed: conversations of a full context that keep up with speech at
+            `ROOFLINE_SHARE` of the roofline.
+        roofline: the most tokens/s that one conversation can reach.
     """
 
     tensor_parallel: int
@@ -87,12 +92,12 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether weights and one conversation fit."""
+        """Whether the weights and one conversation fit."""
         return self.sessions_by_memory > 0
 
     @property
     def sessions(self) -> int:
-        """Conversations that fit and keep up."""
+        """Conversations that fit and keep up with speech."""
         return min(self.sessions_by_memory, self.sessions_by_speed)
 
 
@@ -118,7 +123,7 @@ def make_plan(
 
     Args:
         config: the decoder's shape.
-        count: GPUs; whole nodes of `NODE_GPUS` beyond one node.
+        count: GPUs; whole nodes of `GPUS_PER_NODE` beyond one node.
         gpu: their kind.
         quant: of the weights.
         kv: `bf16` or `fp8`, of keys and values.
@@ -127,10 +132,10 @@ def make_plan(
     Raises:
         ConfigError: the heads or layers cannot be divided over so many GPUs.
     """
-    tensor = min(count, NODE_GPUS)
+    tensor = min(count, GPUS_PER_NODE)
     pipeline = count // tensor
     if count % tensor:
-        raise ConfigError(f"{count} GPUs are not whole nodes of {NODE_GPUS}: give a multiple")
+        raise ConfigError(f"{count} GPUs are not whole nodes of {GPUS_PER_NODE}: give a multiple")
     heads, groups = config.num_attention_heads, config.num_attention_groups
     # vLLM replicates groups when there are fewer than GPUs, and splits them otherwise.
     if heads % tensor or (groups % tensor and tensor % groups):
@@ -145,10 +150,10 @@ def make_plan(
     gpu_weights = weights / count
     kv_token = config.kv_per_token * KV_BYTES[kv]
     gpu_kv = kv_token / pipeline / min(tensor, groups)
-    free = gpu.memory * MEMORY_SHARE - ACTIVATION_BYTES - gpu_weights
+    free = gpu.memory * GPU_MEMORY_SHARE - ACTIVATION_BYTES - gpu_weights
     # Seconds that all sessions' step may take, less those that reading the weights takes. The
     # nodes of a pipeline work one after the other on a token, each on its part of the weights.
-    spare = EFFICIENCY / REAL_TIME - weights / tensor / gpu.bandwidth
+    spare = ROOFLINE_SHARE / SPEECH_IDS_PER_SECOND - weights / tensor / gpu.bandwidth
     return Plan(
         tensor_parallel=tensor,
         pipeline_parallel=pipeline,
@@ -164,7 +169,7 @@ def make_plan(
 
 
 def vllm_settings(plan: Plan, quant: Quant, kv: str) -> VllmSettings:
-    """The settings that carry `plan` out; an int4 checkpoint names its method itself."""
+    """The vLLM settings for `plan`; an int4 checkpoint names its quantisation itself."""
     return VllmSettings(
         tensor_parallel_size=plan.tensor_parallel,
         pipeline_parallel_size=plan.pipeline_parallel,

@@ -1,30 +1,30 @@
-"""How many ids a second an engine makes, over the last few seconds."""
+"""How many ids an engine generates a second, measured over the last few seconds."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 
-SECONDS = 5.0  # long enough to smooth an answer, short enough to follow the load
+WINDOW_SECONDS = 5.0  # long enough to smooth an answer, short enough to follow the load
 
 
 class Rate:
-    """A count over a sliding window."""
+    """Counts a second over a sliding window of `WINDOW_SECONDS`."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
+        self._counts: deque[tuple[float, int]] = deque()
 
     def add(self, count: int) -> None:
-        """`count` more, now."""
-        self._seen.append((time.monotonic(), count))
+        """Count `count` more, now."""
+        self._counts.append((time.monotonic(), count))
         self._trim()
 
     def value(self) -> float:
         """Counts a second."""
         self._trim()
-        return sum(count for _, count in self._seen) / SECONDS
+        return sum(count for _, count in self._counts) / WINDOW_SECONDS
 
     def _trim(self) -> None:
-        oldest = time.monotonic() - SECONDS
-        while self._seen and self._seen[0][0] < oldest:
-            self._seen.popleft()
+        oldest = time.monotonic() - WINDOW_SECONDS
+        while self._counts and self._counts[0][0] < oldest:
+            self._counts.popleft()

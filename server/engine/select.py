@@ -21,7 +21,7 @@ class Choice(NamedTuple):
 
 
 def choose_engine(bundle: Bundle, settings: EngineSettings | None = None) -> Choice:
-    """The operator's word, else the bundle's, else vLLM where CUDA and vLLM are, else embedded."""
+    """The operator's choice, else the bundle's, else vllm with CUDA and vLLM, else embedded."""
     asked = settings.engine if settings is not None else "auto"
     if asked != "auto":
         return Choice(asked, "the settings ask for it")
@@ -37,7 +37,7 @@ def choose_engine(bundle: Bundle, settings: EngineSettings | None = None) -> Cho
 
 
 def create_engine(bundle: Bundle, settings: EngineSettings) -> Engine:
-    """The chosen engine, not started. Only its own packages are imported.
+    """Make the chosen engine without starting it; only its own packages are imported.
 
     Raises:
         BundleError: the decoder's config.json is missing or cannot be used.

@@ -1,4 +1,4 @@
-"""What an operator may choose about engines; every default has its reason here."""
+"""The operator's settings of the engines, each default with its reason."""
 
 from __future__ import annotations
 

@@ -21,12 +21,12 @@ from aqaa.models.errors import BundleError, EngineBusyError, EngineDiedError, En
 from aqaa.server.engine.contract import SamplingParams
 from aqaa.server.engine.embedded.engine import EmbeddedEngine
 from aqaa.server.engine.embedded.scheduler import (
-    AHEAD,
-    BATCH,
-    CHUNK_COST,
-    PLAYED,
-    PREFILL_CHUNK,
-    Job,
+    DECODE_LEAD_SECONDS,
+    MAX_BATCH,
+    PREFILL_CHUNK_IDS,
+    PREFILL_CHUNK_STEPS,
+    SECONDS_PER_ID,
+    DecodeJob,
     Scheduler,
     choose,
 )
@@ -112,19 +112,19 @@ async def test_a_thousand_cancelled_answers_leave_memory_flat(engine: EmbeddedEn
 
     settled = await cycles(200)
     grown = await cycles(1000) - settled
-    assert grown < 4 * 2**20  # one leaked conversation of a hundred would be more
+    assert grown < 4 * 2**20  # one leaked state of a hundred would be more
     assert engine.stats().cancelled == 1200
 
 
-def small_room(directory: Path, conversations: int) -> Scheduler:
-    """Room for so many conversations of a short prompt and 200 ids."""
-    return Scheduler(Step1.load(write_step1(directory), CONTEXT), 256 * conversations, workers=1)
+def small_room(directory: Path, sessions: int) -> Scheduler:
+    """Room for so many sessions of a short prompt and 200 ids."""
+    return Scheduler(Step1.load(write_step1(directory), CONTEXT), 256 * sessions, workers=1)
 
 
 def submit(scheduler: Scheduler, key: str, tokens: int = 200) -> list[object]:
     """Begin an answer; the list takes what is delivered."""
     delivered: list[object] = []
-    scheduler.submit(key, Job([1, 2, 3], greedy(tokens), delivered.append))
+    scheduler.submit(key, DecodeJob([1, 2, 3], greedy(tokens), delivered.append))
     return delivered
 
 
@@ -155,8 +155,10 @@ async def test_running_sessions_are_never_evicted_and_the_next_is_refused(tmp_pa
 async def test_a_long_prompt_does_not_hold_up_an_answer(tmp_path: Path) -> None:
     scheduler = Scheduler(Step1.load(write_step1(tmp_path), CONTEXT), 8192, workers=1)
     order: list[str] = []
-    answering = Job([1, 2], greedy(12), lambda item: order.append("token"))
-    reading = Job([5] * (PREFILL_CHUNK * 12), None, lambda item: order.append("prompt read"))
+    answering = DecodeJob([1, 2], greedy(12), lambda item: order.append("token"))
+    reading = DecodeJob(
+        [5] * (PREFILL_CHUNK_IDS * 12), None, lambda item: order.append("prompt read")
+    )
     scheduler.submit("reading", reading)
     scheduler.submit("answering", answering)
     await eventually(lambda: "prompt read" in order and len(order) >= 12)
@@ -164,8 +166,8 @@ async def test_a_long_prompt_does_not_hold_up_an_answer(tmp_path: Path) -> None:
     assert order.index("prompt read") >= 10
 
 
-def job(due: float, made: int = 1) -> Job:
-    return Job([1], greedy(9), lambda _: None, made=made, due=due)
+def job(due: float, made: int = 1) -> DecodeJob:
+    return DecodeJob([1], greedy(9), lambda _: None, made=made, due=due)
 
 
 def test_an_answer_that_begins_overtakes_those_that_are_ahead_of_their_sound():
@@ -181,25 +183,25 @@ def test_a_prompt_is_read_alone_and_before_what_is_due_after_it():
 
 
 def test_no_more_are_stepped_together_than_a_gap_allows():
-    jobs = [job(due=float(number)) for number in range(BATCH + 3)]
-    assert choose(reversed(jobs), now=99.0) == jobs[:BATCH]
+    jobs = [job(due=float(number)) for number in range(MAX_BATCH + 3)]
+    assert choose(reversed(jobs), now=99.0) == jobs[:MAX_BATCH]
     assert choose([], now=99.0) == []
 
 
 def test_neither_a_long_prompt_nor_an_answer_starves_the_other():
     """Simulated: a step takes 2 ms, a chunk of the prompt 16."""
-    prompt, answering = job(due=-AHEAD, made=0), job(due=-AHEAD)
+    prompt, answering = job(due=-DECODE_LEAD_SECONDS, made=0), job(due=-DECODE_LEAD_SECONDS)
     chunks, now = 0, 0.0
     while now < 20:
         if choose([prompt, answering], now) == [prompt]:
             now += 0.016
             chunks += 1
-            prompt.due += PLAYED * CHUNK_COST
+            prompt.due += SECONDS_PER_ID * PREFILL_CHUNK_STEPS
         else:
             now += 0.002
             answering.made += 1
-            answering.due += PLAYED
-        assert answering.made * PLAYED > now - 0.1, "its sound would have come to an end"
+            answering.due += SECONDS_PER_ID
+        assert answering.made * SECONDS_PER_ID > now - 0.1, "its sound would have come to an end"
     assert chunks > 400
 
 

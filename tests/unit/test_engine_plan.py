@@ -13,7 +13,14 @@ from typer.testing import CliRunner
 from aqaa.models.errors import ConfigError
 from aqaa.models.step1 import Step1Config
 from aqaa.server.cli.plan import plan
-from aqaa.server.engine.plan import OPENING, Plan, Quant, make_plan, parse_gpus, vllm_settings
+from aqaa.server.engine.plan import (
+    OPENING_IDS_PER_SECOND,
+    Plan,
+    Quant,
+    make_plan,
+    parse_gpus,
+    vllm_settings,
+)
 
 OMNI = Step1Config(
     hidden_size=12288,
@@ -85,7 +92,7 @@ def test_the_roofline_is_that_of_the_notes(gpus: str, quant: Quant, expected: fl
 
 
 def test_8_gpus_with_fp8_keep_ahead_of_an_answers_opening_and_4_with_bf16_do_not() -> None:
-    assert planned("8xH100", "fp8").roofline * 0.6 > OPENING
+    assert planned("8xH100", "fp8").roofline * 0.6 > OPENING_IDS_PER_SECOND
     assert planned("4xH100", "bf16").sessions == 0
 
 

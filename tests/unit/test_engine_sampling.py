@@ -10,7 +10,7 @@ import torch
 
 from aqaa.models.errors import InputError
 from aqaa.server.engine.contract import SamplingParams
-from aqaa.server.engine.embedded.sampling import LIKELY, Sampler, repeated_id
+from aqaa.server.engine.embedded.sampling import CANDIDATE_MIN_SHARE, Sampler, repeated_id
 
 
 def draws(logits: list[float], count: int = 400, **params: object) -> Counter[int]:
@@ -43,7 +43,7 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
 
 def test_top_p_reaches_the_unlikely_ids_that_are_not_looked_at_first() -> None:
     unlikely = 2000
-    share = LIKELY / 2
+    share = CANDIDATE_MIN_SHARE / 2
     logits = [0.0] + [math.log(share)] * unlikely
     seen = draws(logits, 1000, temperature=1.0, top_p=1.0)
     # Half of all draws fall on one of the many; five standard deviations of a binomial.

@@ -9,8 +9,8 @@ from contextlib import aclosing
 import pytest
 
 from aqaa.models.errors import EngineDiedError, PromptError
-from aqaa.server.engine.contract import SamplingParams
-from aqaa.server.engine.vllm.relay import BUFFER, Piece, RelayEngine
+from aqaa.server.engine.contract import MAX_UNREAD_IDS, SamplingParams
+from aqaa.server.engine.vllm.relay import RelayEngine, TokenDelta
 
 BLOCK = 16
 
@@ -30,23 +30,23 @@ class CountingEngine(RelayEngine):
     def alive(self) -> bool:
         return True
 
-    async def _ready(self) -> None:
+    async def _ensure_running(self) -> None:
         await asyncio.sleep(0)
 
     async def _request(
         self, session: str, prompt: Sequence[int], params: SamplingParams
-    ) -> AsyncGenerator[Piece, None]:
+    ) -> AsyncGenerator[TokenDelta, None]:
         self.asked.append(tuple(prompt))
         self.open += 1
         try:
-            yield Piece(reused=len(prompt) // BLOCK * BLOCK if len(self.asked) > 1 else 0)
+            yield TokenDelta(reused=len(prompt) // BLOCK * BLOCK if len(self.asked) > 1 else 0)
             for n in range(1, params.max_tokens + 1):
                 await asyncio.sleep(0)
                 token = prompt[-1] + n
                 if token == self.dies_at:
                     raise EngineDiedError("scripted")
                 last = n == params.max_tokens or token in params.stop_ids
-                yield Piece((token,), finished=last)
+                yield TokenDelta((token,), finished=last)
                 if last:
                     return
         finally:
@@ -70,11 +70,11 @@ async def turns(count: int = 20) -> None:
 async def test_a_slow_reader_gets_the_same_ids_as_a_fast_one():
     engine = CountingEngine()
     received = []
-    async for token in engine.generate("s", [0], greedy(5 * BUFFER)):
+    async for token in engine.generate("s", [0], greedy(5 * MAX_UNREAD_IDS)):
         received.append(token)
         if len(received) % 50 == 0:
-            await turns(3 * BUFFER)
-    assert received == list(range(1, 5 * BUFFER + 1))
+            await turns(3 * MAX_UNREAD_IDS)
+    assert received == list(range(1, 5 * MAX_UNREAD_IDS + 1))
     assert len(engine.asked) > 1
 
 
@@ -84,16 +84,16 @@ async def test_a_stream_that_nobody_reads_stops_asking_vllm():
         assert await anext(stream) == 1
         await turns(4000)
         assert engine.open == 0
-        assert engine.stats().generated_tokens <= BUFFER + 1
+        assert engine.stats().generated_tokens <= MAX_UNREAD_IDS + 1
 
 
 async def test_a_stop_id_that_fills_the_buffer_ends_the_stream():
     engine = CountingEngine()
-    async with aclosing(engine.generate("s", [0], greedy(900, BUFFER))) as stream:
+    async with aclosing(engine.generate("s", [0], greedy(900, MAX_UNREAD_IDS))) as stream:
         received = [await anext(stream)]
         await turns(4000)
         received += [token async for token in stream]
-    assert received == list(range(1, BUFFER + 1))
+    assert received == list(range(1, MAX_UNREAD_IDS + 1))
 
 
 async def test_the_answer_ends_when_the_context_is_full():
@@ -161,7 +161,7 @@ async def test_a_fault_that_is_nobodys_plan_reaches_the_reader_too():
     async def broken() -> None:
         raise ZeroDivisionError
 
-    engine._ready = broken  # type: ignore[method-assign]
+    engine._ensure_running = broken  # type: ignore[method-assign]
     with pytest.raises(ZeroDivisionError):
         await read(engine.generate("s", [0], greedy(3)))
 
@@ -185,10 +185,10 @@ async def test_a_warm_up_of_another_prompt_is_asked_anew():
 
 async def test_a_prompt_that_is_asked_again_for_a_slow_reader_does_not_count_as_reused():
     engine = CountingEngine()
-    stream = engine.generate("s", [0], greedy(3 * BUFFER))
+    stream = engine.generate("s", [0], greedy(3 * MAX_UNREAD_IDS))
     await anext(stream)
-    await turns(4 * BUFFER)
-    assert len(await read(stream)) == 3 * BUFFER - 1
+    await turns(4 * MAX_UNREAD_IDS)
+    assert len(await read(stream)) == 3 * MAX_UNREAD_IDS - 1
     assert len(engine.asked) > 1
     assert engine.reused("s") == 0
 

@@ -186,6 +186,16 @@ def test_hugging_faces_tokenizers_imports_from_the_repository_root() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_contract_and_the_protocol_load_no_torch() -> None:
+    """A session and a gateway are tested, and a client is run, without loading a decoder."""
+    code = (
+        "import sys, aqaa.server.engine.contract, aqaa.server.engine.plan;"
+        "import aqaa.server.protocol.machine;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 def test_no_module_grows_past_500_lines() -> None:
     files = [file for _, file in modules()] + sorted((ROOT / "tests").rglob("*.py"))
     assert [f.name for f in files if len(f.read_text(encoding="utf-8").splitlines()) > 500] == []

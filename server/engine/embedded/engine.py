@@ -13,7 +13,7 @@ from pathlib import Path
 from aqaa.models.errors import AqaaError, EngineDiedError
 from aqaa.models.step1 import Step1Config
 from aqaa.server.engine.contract import EngineStats, SamplingParams, check_prompt
-from aqaa.server.engine.embedded.scheduler import END, Item, Job, Scheduler
+from aqaa.server.engine.embedded.scheduler import END, DecodeJob, Scheduler, StreamItem
 from aqaa.server.engine.embedded.step1 import Step1
 from aqaa.server.engine.settings import EmbeddedSettings
 
@@ -44,7 +44,7 @@ class EmbeddedEngine:
         self._context = min(context or self._config.max_seq_len, self._config.max_seq_len)
         self._model: Step1 | None = None
         self._scheduler: Scheduler | None = None
-        self._latest: dict[str, Job] = {}  # generations, by session
+        self._latest: dict[str, DecodeJob] = {}  # generations, by session
 
     @property
     def vocab_size(self) -> int:
@@ -129,25 +129,25 @@ class EmbeddedEngine:
 
     def _begin(
         self, session: str, prompt: Sequence[int], params: SamplingParams | None
-    ) -> tuple[Job, asyncio.Queue[Item]]:
+    ) -> tuple[DecodeJob, asyncio.Queue[StreamItem]]:
         check_prompt(prompt, self.vocab_size, self.context)
         if self._scheduler is None:
             raise EngineDiedError("the engine is not running: start it first")
-        items: asyncio.Queue[Item] = asyncio.Queue()  # bounded by the scheduler's BUFFER
-        job = Job(list(prompt), params, _into(items))
+        items: asyncio.Queue[StreamItem] = asyncio.Queue()  # the scheduler bounds it
+        job = DecodeJob(list(prompt), params, _into(items))
         self._scheduler.submit(session, job)
         return job, items
 
-    def _stop(self, session: str, job: Job) -> None:
+    def _stop(self, session: str, job: DecodeJob) -> None:
         if not job.over and self._scheduler is not None:
             self._scheduler.stop(session, job)
 
 
-def _into(items: asyncio.Queue[Item]) -> Callable[[Item], None]:
-    """Puts items from any thread; what comes after the loop's end has no reader."""
+def _into(items: asyncio.Queue[StreamItem]) -> Callable[[StreamItem], None]:
+    """A function that puts items into `items` from any thread, until the loop is closed."""
     loop = asyncio.get_running_loop()
 
-    def deliver(item: Item) -> None:
+    def deliver(item: StreamItem) -> None:
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(items.put_nowait, item)
 

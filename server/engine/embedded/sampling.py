@@ -12,9 +12,9 @@ from torch import Tensor
 from aqaa.server.engine.contract import REPETITION_WINDOW, SamplingParams
 from aqaa.server.engine.pattern_mask import PatternMask
 
-# Ids this likely, as a share of the likeliest's, nearly always hold all of top_p; sorting a whole
-# vocabulary costs a step.
-LIKELY = 1e-3
+# Only ids above this share of the likeliest id's probability are sorted: they nearly always reach
+# top_p, and sorting the whole vocabulary takes as long as a decoding step.
+CANDIDATE_MIN_SHARE = 1e-3
 
 
 def repeated_id(ids: Sequence[int]) -> int | None:
@@ -30,7 +30,7 @@ def repeated_id(ids: Sequence[int]) -> int | None:
 
 
 class Sampler:
-    """Draws the ids of one answer; owns its random numbers."""
+    """Draws the ids of one answer, with a random generator of its own."""
 
     def __init__(self, params: SamplingParams) -> None:
         self._params = params
@@ -41,7 +41,7 @@ class Sampler:
     def pick(self, logits: Tensor, ids: Sequence[int]) -> int:
         """The next id after `ids`, from float32 `logits` `[vocab]`, which may be changed.
 
-        Every id that it gives is taken as said: it follows the answer's pattern by them.
+        Each id that it returns counts as part of the answer: the pattern goes on from there.
         """
         if self._mask is None:
             return self._draw(logits, ids)
@@ -57,13 +57,13 @@ class Sampler:
             logits[banned] = -torch.inf
         if params.temperature == 0:
             return int(logits.argmax())
-        # Numpy's calls cost a fraction of torch's on so few numbers.
+        # On so few numbers a call of numpy costs a fraction of one of torch.
         shares = logits.numpy()
         shares -= shares.max()
         shares /= params.temperature
         np.exp(shares, out=shares)
         enough = params.top_p * shares.sum()
-        candidates = np.flatnonzero(shares > LIKELY)
+        candidates = np.flatnonzero(shares > CANDIDATE_MIN_SHARE)
         if shares[candidates].sum() < enough:
             candidates = np.arange(len(shares))
         candidates = candidates[np.argsort(-shares[candidates], kind="stable")]

@@ -1,15 +1,14 @@
-"""Steps many conversations through one decoder, the most urgent first, on a few threads.
+"""Runs many sessions on one decoder, the most urgent first, on a few threads.
 
-A conversation that has something to compute waits with the time when that is due. A worker takes
-the first due, computes one quantum (a decoding step, or a chunk of a prompt, so that a long prompt
-holds nobody up), and puts it back. An id of an answer is due some time before its sound is played,
-so an answer that has just begun overtakes those whose sound lasts for a while yet. Decoding steps
-that are due are computed together, in a way (`Step1.step`) in which the ids of one do not depend,
-in any bit, on what the others do.
+Each job has a due time. A worker takes the job that is due first and computes one quantum of it: a
+decoding step, or a chunk of a prompt, so that a long prompt delays nobody. An id is due
+`DECODE_LEAD_SECONDS` before its sound is played, so a new answer overtakes answers that are ahead
+of their playback. All decoding steps that are due are computed together (`Step1.step`); the ids of
+one session do not depend, in any bit, on the others in the batch.
 
-Each conversation keeps the keys and values of the ids that it has computed, and the ids. New work
-on it starts after the longest common prefix. Room is granted when work is accepted, so no answer
-stops for want of it; idle conversations give theirs up, the longest unused first.
+Each session keeps the ids that it has computed, with their keys and values. A new job starts after
+the longest common prefix. A job is accepted only if the cache has room for all that it may compute;
+idle sessions are evicted for that, least recently used first.
 """
 
 from __future__ import annotations
@@ -26,52 +25,59 @@ from torch import Tensor
 
 from aqaa.models.errors import AqaaError, EngineBusyError, EngineDiedError, EngineError
 from aqaa.models.groups import GROUP_SECONDS
-from aqaa.server.engine.contract import EngineStats, SamplingParams
+from aqaa.server.engine.contract import MAX_UNREAD_IDS, EngineStats, SamplingParams
 from aqaa.server.engine.embedded.sampling import Sampler
 from aqaa.server.engine.embedded.step1 import Step1
 from aqaa.server.engine.rate import Rate
 
 log = logging.getLogger(__name__)
 
-PREFILL_CHUNK = 32  # ids of a prompt in one quantum
-CHUNK_COST = 8  # decoding steps that it costs as much as, about
-ROOM = 256  # room is granted in multiples of this
-WARM_ROOM = 512  # beyond a prompt that is only warmed: it will grow
-BATCH = 8  # conversations stepped together; more make a step, and so every gap, longer
-BUFFER = 64  # ids that may wait for a slow reader: more than a second of speech
-PLAYED = GROUP_SECONDS * 3 / 25  # seconds of sound to an id: ten of text come with three groups
-# How long before its sound an id is due: a vocoder's chunk and its look-ahead take half of it.
-AHEAD = 1.5
+PREFILL_CHUNK_IDS = 32  # ids of a prompt in one quantum
+PREFILL_CHUNK_STEPS = 8  # about as many decoding steps as such a chunk takes time for
+CACHE_GRAIN_IDS = 256  # cache room is granted in multiples of this
+WARM_GROWTH_IDS = 512  # extra room for a prompt that is only warmed, because it will grow
+MAX_BATCH = 8  # sessions in one step; more would make each step, and so each gap, longer
+SECONDS_PER_ID = GROUP_SECONDS * 3 / 25  # of sound: 10 text ids come with 15 audio ids, 3 groups
+DECODE_LEAD_SECONDS = 1.5  # a vocoder's chunk and its look-ahead need half of it
 
 END = None
-Item = int | AqaaError | None
+StreamItem = int | AqaaError | None  # an id, a fault, or the end
 Outcome = int | EngineError | None  # of a quantum: an id, a fault, or nothing yet
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class DecodeJob:
     """One warm-up (`params` is None) or one generation.
 
-    `deliver` takes each id, then `END` or an error, in any thread; it must not block.
+    Attributes:
+        deliver: called in any thread with each id, then with `END` or an error; must not block.
+        over: nothing more is delivered.
+        stopped: cancelled or superseded; ids that are delivered and not read are void.
+        computed: prompt ids that this job ran through the decoder.
+        reused: prompt ids that the session had computed before.
+        made: ids generated.
+        due: when the next quantum should be computed, on the clock of `time.monotonic`.
+        read: ids that the reader took.
+        last: the newest id; it is not in the cache yet.
     """
 
     prompt: list[int]
     params: SamplingParams | None
-    deliver: Callable[[Item], None]
-    over: bool = False  # nothing more will be delivered
-    stopped: bool = False  # cancelled or superseded: what was delivered and not read is void
+    deliver: Callable[[StreamItem], None]
+    over: bool = False
+    stopped: bool = False
     computed: int = 0
     reused: int = 0
     made: int = 0
-    due: float = 0.0  # when the next quantum should be computed, as `time.monotonic` counts
+    due: float = 0.0
     read: int = 0
-    last: int = 0  # the id that was sampled last and is not computed yet
+    last: int = 0
     sampler: Sampler | None = None
 
     @property
     def paused(self) -> bool:
-        """Whether its reader is so far behind that it must wait."""
-        return self.made - self.read >= BUFFER
+        """Whether it waits because its reader is too far behind."""
+        return self.made - self.read >= MAX_UNREAD_IDS
 
     @property
     def decodes(self) -> bool:
@@ -80,10 +86,10 @@ class Job:
 
 
 @dataclass(slots=True, eq=False)
-class _Conversation:
-    """What a session key holds. `ids` and `cache` belong to the worker that runs it."""
+class _SessionState:
+    """What one session key holds. Only the worker that runs it touches `ids` and `cache`."""
 
-    job: Job | None = None
+    job: DecodeJob | None = None
     running: bool = False
     granted: int = 0
     ids: list[int] = field(default_factory=list)  # those whose keys and values are in `cache`
@@ -91,22 +97,22 @@ class _Conversation:
 
 
 class Scheduler:
-    """Owns the worker threads and all conversations. Its methods may be called from any thread."""
+    """Owns the worker threads and all sessions. Its methods are thread-safe."""
 
     def __init__(self, model: Step1, capacity: int, workers: int) -> None:
-        """Start `workers` threads; `capacity` is the room of all conversations, in ids."""
+        """Start `workers` threads; `capacity` is the cache room of all sessions, in ids."""
         self._model = model
         self._capacity = capacity
         self._lock = threading.Condition()
-        self._conversations: OrderedDict[str, _Conversation] = OrderedDict()  # oldest use first
-        self._ready: list[_Conversation] = []
+        self._sessions: OrderedDict[str, _SessionState] = OrderedDict()  # oldest use first
+        self._ready: list[_SessionState] = []
         self._closed = False
         self._granted = 0
         self._rate = Rate()
         self._computed = self._reused = self._generated = 0
         self._generations = self._cancelled = self._evictions = 0
         self._threads = [
-            threading.Thread(target=self._work, name=f"decoder-{index}", daemon=True)
+            threading.Thread(target=self._run_worker, name=f"decoder-{index}", daemon=True)
             for index in range(workers)
         ]
         for thread in self._threads:
@@ -116,70 +122,70 @@ class Scheduler:
         """End all jobs with `EngineDiedError` and wait for the workers."""
         with self._lock:
             self._closed = True
-            for conversation in self._conversations.values():
-                if conversation.job is not None:
-                    self._finish(conversation, EngineDiedError("the engine was closed"))
-            self._conversations.clear()
+            for state in self._sessions.values():
+                if state.job is not None:
+                    self._finish(state, EngineDiedError("the engine was closed"))
+            self._sessions.clear()
             self._ready.clear()
             self._lock.notify_all()
         for thread in self._threads:
             thread.join()
 
-    def submit(self, key: str, job: Job) -> None:
-        """Begin `job` in the conversation `key`; a job that runs there is superseded.
+    def submit(self, key: str, job: DecodeJob) -> None:
+        """Begin `job` in session `key`; it supersedes a job that runs there.
 
         Raises:
             EngineDiedError: the scheduler is closed.
-            EngineBusyError: all room is taken by conversations that are being computed.
+            EngineBusyError: sessions with running jobs hold all the room.
         """
         with self._lock:
             if self._closed:
                 raise EngineDiedError("the engine is closed: start it again")
-            conversation = self._conversations.get(key) or _Conversation()
-            self._grant(conversation, job)
-            self._conversations[key] = conversation
-            self._conversations.move_to_end(key)
-            self._stop(conversation)
-            conversation.job = job
-            job.due = time.monotonic() - AHEAD
+            state = self._sessions.get(key) or _SessionState()
+            self._grant_room(state, job)
+            self._sessions[key] = state
+            self._sessions.move_to_end(key)
+            self._stop(state)
+            state.job = job
+            job.due = time.monotonic() - DECODE_LEAD_SECONDS
             self._generations += job.params is not None
-            self._queue(conversation)
+            self._make_ready(state)
 
-    def stop(self, key: str, job: Job | None = None) -> None:
-        """Cancel what runs in the conversation `key`, or only `job` if that is what runs there."""
+    def stop(self, key: str, job: DecodeJob | None = None) -> None:
+        """Cancel the job of session `key`; with `job`, only if that is the one that runs."""
         with self._lock:
-            conversation = self._conversations.get(key)
-            if conversation is not None and job in (None, conversation.job):
-                self._stop(conversation)
+            state = self._sessions.get(key)
+            if state is not None and job in (None, state.job):
+                self._stop(state)
 
     def release(self, key: str) -> None:
-        """Cancel, and forget what was computed."""
+        """Cancel the job of session `key` and forget what was computed."""
         with self._lock:
-            conversation = self._conversations.pop(key, None)
-            if conversation is not None:
-                self._stop(conversation)
-                self._granted -= conversation.granted
+            state = self._sessions.pop(key, None)
+            if state is not None:
+                self._stop(state)
+                self._granted -= state.granted
 
-    def taken(self, key: str, job: Job) -> None:
-        """The reader took an id; a generation that waited for that goes on at half a buffer."""
+    def taken(self, key: str, job: DecodeJob) -> None:
+        """Note that the reader took an id; a paused generation goes on when half are read."""
         with self._lock:
             job.read += 1
-            conversation = self._conversations.get(key)
-            if conversation is None or conversation.job is not job:
+            state = self._sessions.get(key)
+            if state is None or state.job is not job:
                 return
-            if job.made - job.read == BUFFER // 2:
-                # The time that it waited is not owed to it: its sound was not played meanwhile.
-                job.due = max(job.due, time.monotonic() - AHEAD)
-                self._queue(conversation)
+            if job.made - job.read == MAX_UNREAD_IDS // 2:
+                # Its sound did not play while it waited, so it is not behind.
+                job.due = max(job.due, time.monotonic() - DECODE_LEAD_SECONDS)
+                self._make_ready(state)
 
     def stats(self) -> EngineStats:
         """A snapshot."""
         with self._lock:
-            conversations = self._conversations.values()
+            sessions = self._sessions.values()
             return EngineStats(
-                running=sum(c.job is not None for c in conversations),
-                sessions=sum(bool(c.ids) for c in conversations),
-                cached_tokens=sum(len(c.ids) for c in conversations),
+                running=sum(s.job is not None for s in sessions),
+                sessions=sum(bool(s.ids) for s in sessions),
+                cached_tokens=sum(len(s.ids) for s in sessions),
                 cache_capacity=self._capacity,
                 computed_tokens=self._computed,
                 reused_tokens=self._reused,
@@ -192,130 +198,130 @@ class Scheduler:
 
     # --- with the lock held -----------------------------------------------------------------------
 
-    def _grant(self, conversation: _Conversation, job: Job) -> None:
-        """Room for all that `job` may compute, taken from idle conversations if need be."""
-        beyond = WARM_ROOM if job.params is None else job.params.max_tokens
+    def _grant_room(self, state: _SessionState, job: DecodeJob) -> None:
+        """Reserve room for all that `job` may compute; evict idle sessions if that is needed."""
+        beyond = WARM_GROWTH_IDS if job.params is None else job.params.max_tokens
         wanted = min(self._model.context, len(job.prompt) + beyond)
-        wanted = max(conversation.granted, -(-wanted // ROOM) * ROOM)
-        missing = self._granted - conversation.granted + wanted - self._capacity
-        held = self._conversations.items()
-        idle = [key for key, c in held if c.job is None and c is not conversation]
-        if missing > sum(self._conversations[key].granted for key in idle):
+        wanted = max(state.granted, -(-wanted // CACHE_GRAIN_IDS) * CACHE_GRAIN_IDS)
+        missing = self._granted - state.granted + wanted - self._capacity
+        idle = [k for k, s in self._sessions.items() if s.job is None and s is not state]
+        if missing > sum(self._sessions[key].granted for key in idle):
             raise EngineBusyError(
-                f"{self._granted} of {self._capacity} ids of room are in use by conversations that "
+                f"{self._granted} of {self._capacity} ids of room are in use by sessions that "
                 "are being answered: try again later, or raise engine.embedded.cache_mb"
             )
         for key in idle:
             if missing <= 0:
                 break
-            victim = self._conversations.pop(key)
+            victim = self._sessions.pop(key)
             missing -= victim.granted
             self._granted -= victim.granted
             self._evictions += 1
-        self._granted += wanted - conversation.granted
-        conversation.granted = wanted
+        self._granted += wanted - state.granted
+        state.granted = wanted
 
-    def _queue(self, conversation: _Conversation) -> None:
-        if not conversation.running and conversation not in self._ready:
-            self._ready.append(conversation)
+    def _make_ready(self, state: _SessionState) -> None:
+        if not state.running and state not in self._ready:
+            self._ready.append(state)
             self._lock.notify()
 
-    def _stop(self, conversation: _Conversation) -> None:
-        if conversation.job is not None:
-            conversation.job.stopped = True
+    def _stop(self, state: _SessionState) -> None:
+        if state.job is not None:
+            state.job.stopped = True
             self._cancelled += 1
-            self._finish(conversation, END)
+            self._finish(state, END)
 
-    def _finish(self, conversation: _Conversation, end: AqaaError | None) -> None:
-        job, conversation.job = conversation.job, None
+    def _finish(self, state: _SessionState, end: AqaaError | None) -> None:
+        job, state.job = state.job, None
         assert job is not None
         job.over = True
         job.deliver(end)
 
     # --- the workers ------------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        torch.set_num_threads(1)  # a step's products are too small to be worth splitting
-        while picked := self._pick():
-            outcomes = self._compute(picked)
+    def _run_worker(self) -> None:
+        torch.set_num_threads(1)  # a step's products are too small to split
+        while taken := self._take_due():
+            outcomes = self._run(taken)
             with self._lock:
-                for (conversation, job), outcome in zip(picked, outcomes, strict=True):
-                    self._settle(conversation, job, outcome)
+                for (state, job), outcome in zip(taken, outcomes, strict=True):
+                    self._deliver_outcome(state, job, outcome)
 
-    def _pick(self) -> list[tuple[_Conversation, Job]]:
-        """Wait for work; what is to be computed next."""
+    def _take_due(self) -> list[tuple[_SessionState, DecodeJob]]:
+        """Wait until there is work, and take what is to be computed next."""
         with self._lock:
             while not self._closed:
-                able = {c.job: c for c in self._ready if c.job is not None and not c.job.paused}
-                picked = [(able.pop(job), job) for job in choose(able, time.monotonic())]
-                self._ready = [*able.values()]
-                for conversation, _ in picked:
-                    conversation.running = True
-                if picked:
-                    return picked
+                runnable = {s.job: s for s in self._ready if s.job is not None and not s.job.paused}
+                taken = [(runnable.pop(job), job) for job in choose(runnable, time.monotonic())]
+                self._ready = [*runnable.values()]
+                for state, _ in taken:
+                    state.running = True
+                if taken:
+                    return taken
                 self._lock.wait()
         return []
 
-    def _settle(self, conversation: _Conversation, job: Job, outcome: Outcome) -> None:
-        """With the lock held, hand on what a quantum gave; void if the job was stopped."""
-        conversation.running = False
+    def _deliver_outcome(self, state: _SessionState, job: DecodeJob, outcome: Outcome) -> None:
+        """Deliver what a quantum gave, unless the job was stopped. The lock is held."""
+        state.running = False
         error = outcome if isinstance(outcome, EngineError) else None
         token = outcome if isinstance(outcome, int) else None
         if not job.over:
             if token is not None:
-                begins = not job.made
+                if not job.made:
+                    job.due = time.monotonic() - DECODE_LEAD_SECONDS
                 job.made += 1
-                job.due = (time.monotonic() - AHEAD if begins else job.due) + PLAYED
+                job.due += SECONDS_PER_ID
                 self._generated += 1
                 self._rate.add(1)
                 job.deliver(token)
             else:
-                job.due += PLAYED * CHUNK_COST
-            if error is not None or self._complete(conversation, job, token):
-                self._finish(conversation, error)
-        if conversation.job is not None and not conversation.job.paused:
-            self._queue(conversation)
+                job.due += SECONDS_PER_ID * PREFILL_CHUNK_STEPS
+            if error is not None or self._is_complete(state, job, token):
+                self._finish(state, error)
+        if state.job is not None and not state.job.paused:
+            self._make_ready(state)
 
-    def _complete(self, conversation: _Conversation, job: Job, token: int | None) -> bool:
+    def _is_complete(self, state: _SessionState, job: DecodeJob, token: int | None) -> bool:
         params = job.params
         if params is None:
-            return len(conversation.ids) >= len(job.prompt)
+            return len(state.ids) >= len(job.prompt)
         return token is not None and (
             token in params.stop_ids
             or job.made >= params.max_tokens
             or len(job.prompt) + job.made >= self._model.context
         )
 
-    # --- without it: the picked conversations are this worker's alone -----------------------------
+    # --- without the lock: the taken sessions belong to this worker alone -------------------------
 
-    def _compute(self, picked: list[tuple[_Conversation, Job]]) -> list[Outcome]:
-        """A quantum of each."""
-        if len(picked) > 1:
+    def _run(self, taken: list[tuple[_SessionState, DecodeJob]]) -> list[Outcome]:
+        """One quantum of each; a fault fails its own request only."""
+        if len(taken) > 1:
             try:
-                return self._advance_together(picked)
-            except Exception:  # each is tried alone, which tells whose fault it is
-                log.exception("stepping %d conversations together failed", len(picked))
+                return self._step_batch(taken)
+            except Exception:  # nothing has changed; trying each alone shows whose fault it is
+                log.exception("stepping %d sessions together failed", len(taken))
         outcomes: list[Outcome] = []
-        for conversation, job in picked:
+        for state, job in taken:
             try:
-                outcomes.append(self._advance(conversation, job))
-            except Exception as fault:  # whatever it is, the reader must hear of it
-                conversation.ids.clear()
+                outcomes.append(self._run_alone(state, job))
+            except Exception as fault:  # whatever it is, the reader is told
+                state.ids.clear()
                 error = EngineError(f"the decoder failed on this request: {fault}")
                 error.__cause__ = fault
                 outcomes.append(error)
         return outcomes
 
-    def _advance(self, conversation: _Conversation, job: Job) -> int | None:
-        """One quantum: a chunk of the prompt, or one more id. The id, if there is one."""
+    def _run_alone(self, state: _SessionState, job: DecodeJob) -> int | None:
+        """Compute a chunk of the prompt or one step; return the new id, if there is one."""
         if job.sampler is None:
             job.sampler = Sampler(job.params or SamplingParams())
-            self._resume(conversation, job)
-        ids = conversation.ids
-        chunk = job.prompt[len(ids) : len(ids) + PREFILL_CHUNK] if not job.made else [job.last]
-        if not chunk:  # a prompt that was warmed already
+            self._reuse_prefix(state, job)
+        ids = state.ids
+        chunk = job.prompt[len(ids) : len(ids) + PREFILL_CHUNK_IDS] if not job.made else [job.last]
+        if not chunk:  # the prompt is computed already
             return None
-        hidden = self._model.forward(torch.tensor(chunk), conversation.cache, len(ids))
+        hidden = self._model.forward(torch.tensor(chunk), state.cache, len(ids))
         ids.extend(chunk)
         if not job.made:
             job.computed += len(chunk)
@@ -326,47 +332,47 @@ class Scheduler:
         job.last = job.sampler.pick(self._model.logits(hidden[-1:])[0], ids)
         return job.last
 
-    def _advance_together(self, picked: list[tuple[_Conversation, Job]]) -> list[Outcome]:
+    def _step_batch(self, taken: list[tuple[_SessionState, DecodeJob]]) -> list[Outcome]:
         """One more id of each; a fault leaves all as they were."""
-        last = torch.tensor([job.last for _, job in picked])
-        caches = [conversation.cache for conversation, _ in picked]
-        starts = [len(conversation.ids) for conversation, _ in picked]
+        last = torch.tensor([job.last for _, job in taken])
+        caches = [state.cache for state, _ in taken]
+        starts = [len(state.ids) for state, _ in taken]
         hidden = self._model.step(last, caches, starts)
-        for row, (conversation, job) in enumerate(picked):
-            conversation.ids.append(job.last)
+        for row, (state, job) in enumerate(taken):
+            state.ids.append(job.last)
             assert job.sampler is not None
             logits = self._model.logits(hidden[row : row + 1])[0]
-            job.last = job.sampler.pick(logits, conversation.ids)
-        return [job.last for _, job in picked]
+            job.last = job.sampler.pick(logits, state.ids)
+        return [job.last for _, job in taken]
 
-    def _resume(self, conversation: _Conversation, job: Job) -> None:
-        """Keep the longest prefix that is computed already, in a cache with room for the job."""
-        ids = conversation.ids
+    def _reuse_prefix(self, state: _SessionState, job: DecodeJob) -> None:
+        """Keep the longest common prefix, in a cache that has room for the job."""
+        ids = state.ids
         common = common_prefix(ids, job.prompt)
         if job.params is not None:
-            common = min(common, len(job.prompt) - 1)  # the last one gives the first logits
+            common = min(common, len(job.prompt) - 1)  # the last id gives the first logits
         if job.params is not None or common < len(job.prompt):
             del ids[common:]
-        former = conversation.cache
-        if former.shape[2] < conversation.granted:
-            conversation.cache = self._model.empty_cache(conversation.granted)
+        former = state.cache
+        if former.shape[2] < state.granted:
+            state.cache = self._model.empty_cache(state.granted)
             if ids:
-                conversation.cache[..., : len(ids), :] = former[..., : len(ids), :]
+                state.cache[..., : len(ids), :] = former[..., : len(ids), :]
         job.reused = common
         with self._lock:
             self._reused += common
 
 
-def choose(jobs: Iterable[Job], now: float) -> list[Job]:
-    """Whose quantum comes next: the first due, and if it is a decoding step, all that are due."""
+def choose(jobs: Iterable[DecodeJob], now: float) -> list[DecodeJob]:
+    """The jobs to run next: the one due first; if it decodes, all decoding jobs that are due."""
     order = sorted(jobs, key=lambda job: job.due)
     if not order or not order[0].decodes:
         return order[:1]
     steps = [job for job in order if job.decodes]
-    return ([job for job in steps if job.due <= now] or steps)[:BATCH]
+    return ([job for job in steps if job.due <= now] or steps)[:MAX_BATCH]
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading ids are the same."""
+    """The number of leading ids that `a` and `b` share."""
     shorter = min(len(a), len(b))
     return next((index for index in range(shorter) if a[index] != b[index]), shorter)

@@ -1,12 +1,12 @@
-"""Step-1, the decoder of Step-Audio, in plain PyTorch for CPUs: one sequence, float32.
+"""Step-1, the decoder of Step-Audio, in plain PyTorch for CPUs, in float32.
 
 Pre-norm blocks of grouped-query attention and SwiGLU, no biases, no rotary embedding. Position
 enters only through sqrt-ALiBi: `score(i, j) -= slope_head * sqrt(i - j)` (SPEC 6).
 
-The weights are fused (q|k|v and gate|up) and laid out as they are read when they are loaded. The
-bias is one table by distance, made once: for a single query it is a view. A decoding step writes
-its activations to buffers that each thread keeps: with so small a decoder, half of the time would
-go into allocating tensors and making views of them.
+Loading fuses the weights (q|k|v and gate|up) and lays them out in reading order. The bias is one
+table by distance, made once; for a single query it is a view. A decoding step writes its
+activations to buffers that each thread keeps: with so small a decoder, allocating tensors and
+making views of them would take half of the time.
 """
 
 from __future__ import annotations
@@ -42,17 +42,20 @@ class _Layer:
 
 
 class _Past(NamedTuple):
-    """What one sequence's new query meets, by layer: views of its cache, the new id included."""
+    """What one sequence's new query attends to, by layer: views of its cache, new id included."""
 
-    newest: tuple[Tensor, ...]  # [2 * groups, head_dim], where the new id's go
+    newest: tuple[Tensor, ...]  # [2 * groups, head_dim], the place of the new id
     keys: tuple[Tensor, ...]  # [groups, head_dim, end]
     values: tuple[Tensor, ...]  # [groups, end, head_dim]
     bias: Tensor  # [groups, heads / groups, end]
 
 
 class _Buffer:
-    """A matrix, and each of its rows as a matrix: a product of several rows would round otherwise
-    than that of each alone, so a step takes them one by one."""
+    """A matrix, and each of its rows as a matrix.
+
+    The product of several rows rounds differently from that of each alone, so a step takes the rows
+    one by one.
+    """
 
     def __init__(self, matrix: Tensor) -> None:
         self.all = matrix
@@ -76,13 +79,13 @@ class _Activations:
 
 
 class _Buffers(threading.local):
-    """One thread's buffers, by the number of sequences that are stepped together."""
+    """One thread's buffers, by the number of sequences in a step."""
 
     def __init__(self) -> None:
         self._by_count: dict[int, _Activations] = {}
 
     def of(self, n: int, config: Step1Config) -> _Activations:
-        """Those for `n` sequences."""
+        """The buffers for `n` sequences."""
         if n not in self._by_count:
             self._by_count[n] = _Activations(n, config)
         return self._by_count[n]
@@ -91,7 +94,7 @@ class _Buffers(threading.local):
 class Step1:
     """The weights and the arithmetic; holds no state of any sequence, so threads may share it.
 
-    Each thread has its own buffers, whose contents last no longer than a call.
+    Each thread has its own buffers; their contents last for one call.
     """
 
     def __init__(self, config: Step1Config, weights: dict[str, Tensor], context: int) -> None:
@@ -138,8 +141,8 @@ class Step1:
         self._eps = torch.tensor(c.rms_norm_eps)
         self._head = _by_input(take("lm_head.weight", c.vocab_size, h))
         self._buffers = _Buffers()
-        # Column t is the bias at distance context-1-t, and what is still to come is hidden: so the
-        # keys 0.. of any query read a contiguous run.
+        # Column t is the bias at distance context-1-t, and -inf for later keys. So the keys 0.. of
+        # any query read a contiguous run.
         distance = torch.arange(context - 1, -1, -1, dtype=torch.float32)
         slopes = torch.tensor(alibi_slopes(c.num_attention_heads), dtype=torch.float32)
         self._bias = F.pad(-slopes[:, None] * distance.sqrt(), (0, context - 1), value=-math.inf)
@@ -199,8 +202,8 @@ class Step1:
     def step(self, ids: Tensor, caches: Sequence[Tensor], starts: Sequence[int]) -> Tensor:
         """Run one id of each of several sequences: int64 `[n]`; row i is at `starts[i]` of its own.
 
-        The result is `forward`'s on each alone, bit by bit, in less time: each weight comes from
-        memory once and meets the other rows in the processor's cache.
+        The result equals `forward` on each alone, bit by bit, in less time: each weight is read
+        from memory once and then from the processor's cache.
         """
         return self._one_each(ids, caches, starts)
 

@@ -239,7 +239,7 @@ class SqrtAlibiMetadataBuilder(CPUAttentionMetadataBuilder):  # type: ignore[mis
 
 
 class SqrtAlibiCPUBackend(CPUAttentionBackend):  # type: ignore[misc]
-    """Registered in place of vLLM's CPU backend by `vllm_plugin`."""
+    """Registered in place of vLLM's CPU backend by `plugin`."""
 
     # A block is the grain of prefix reuse: 16 ids are 0.38 s of speech.
     BLOCK: ClassVar[int] = 16

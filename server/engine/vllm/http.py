@@ -27,15 +27,17 @@ from aqaa.models.step1 import Step1Config
 from aqaa.server.engine.contract import SamplingParams
 from aqaa.server.engine.settings import VllmHttpSettings
 from aqaa.server.engine.vllm.launch_flags import extra_arguments
-from aqaa.server.engine.vllm.relay import Piece, RelayEngine
+from aqaa.server.engine.vllm.relay import RelayEngine, TokenDelta
 
 GENERATE = "/inference/v1/generate"
 ABORT = "/inference/v1/abort_requests"
 # vLLM names requests that come in by token ids so; its abort wants that name
 UPSTREAM_ID = "generate-tokens-{}"
-FIRST_PAUSE = 0.05  # seconds before the second try; doubled for each further one
-LONGEST_PAUSE = 0.5
-PROBE_TIMEOUT = 0.5  # seconds that /health may take: with `probe_after` a dead host shows in 2 s
+FIRST_PAUSE_SECONDS = 0.05  # seconds before the second try; doubled for each further one
+MAX_PAUSE_SECONDS = 0.5
+PROBE_TIMEOUT_SECONDS = (
+    0.5  # seconds that /health may take: with `probe_after` a dead host shows in 2 s
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -83,7 +85,7 @@ class VllmHttpEngine(RelayEngine):
         self._client: httpx.AsyncClient | None = None
         self._reachable = False
         self._aborts: set[asyncio.Task[None]] = set()
-        self._lookout: asyncio.Task[None] | None = None
+        self._recovery: asyncio.Task[None] | None = None
 
     @property
     def alive(self) -> bool:
@@ -106,14 +108,14 @@ class VllmHttpEngine(RelayEngine):
                 limits=httpx.Limits(max_connections=None),  # admission is the gateway's
             )
         try:
-            await self._greet(self._client)
+            await self._check_server(self._client)
         except EngineError:
             if fresh:  # others may be at work on an older one
                 await self.close()
             raise
         self._reachable = True
 
-    async def _greet(self, client: httpx.AsyncClient) -> None:
+    async def _check_server(self, client: httpx.AsyncClient) -> None:
         try:
             answer = await client.get("/v1/models", timeout=self._settings.connect_timeout)
         except httpx.HTTPError as error:
@@ -124,9 +126,9 @@ class VllmHttpEngine(RelayEngine):
         if answer.status_code in (401, 403):
             raise EngineError(f"{self._settings.url} refuses the API key: set vllm_http.api_key")
         if answer.is_success:  # a server with --tokens-only has no such route
-            self._adopt(answer.json().get("data", []))
+            self._take_served_context(answer.json().get("data", []))
 
-    def _adopt(self, models: list[dict[str, Any]]) -> None:
+    def _take_served_context(self, models: list[dict[str, Any]]) -> None:
         """Take over the served context when it is the shorter one."""
         for model in models:
             if self._model in (None, model.get("id")) and model.get("max_model_len"):
@@ -137,38 +139,38 @@ class VllmHttpEngine(RelayEngine):
         """End all work and all connections; running streams raise `EngineDiedError`."""
         self._reachable = False
         await self._stop_all(EngineDiedError("the engine was closed"))
-        if self._lookout is not None:
-            self._lookout.cancel()
+        if self._recovery is not None:
+            self._recovery.cancel()
         if self._aborts:
             await asyncio.wait(self._aborts)
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
 
-    async def _ready(self) -> None:
+    async def _ensure_running(self) -> None:
         if self._client is None:
             raise EngineDiedError("the vllm-http engine is not running: start it first")
 
     async def _request(
         self, session: str, prompt: Sequence[int], params: SamplingParams
-    ) -> AsyncGenerator[Piece, None]:
+    ) -> AsyncGenerator[TokenDelta, None]:
         """One answer, over as many connections as it takes."""
         received: list[int] = []
         contact = _Contact()
         busy_until: float | None = None
-        pause = FIRST_PAUSE
+        pause = FIRST_PAUSE_SECONDS
         while True:
             whole = [*prompt, *received]
             rest = replace(params, max_tokens=params.max_tokens - len(received))
             try:
-                async with aclosing(self._stream(session, whole, rest, contact)) as pieces:
-                    async for piece in pieces:
+                async with aclosing(self._stream(session, whole, rest, contact)) as deltas:
+                    async for delta in deltas:
                         self._reachable = True
-                        busy_until, pause = None, FIRST_PAUSE
-                        received.extend(piece.tokens)
-                        if piece.reused is not None:  # of a resumed answer: no more than asked
-                            piece = replace(piece, reused=min(piece.reused, len(prompt)))
-                        yield piece
+                        busy_until, pause = None, FIRST_PAUSE_SECONDS
+                        received.extend(delta.tokens)
+                        if delta.reused is not None:  # of a resumed answer: no more than asked
+                            delta = replace(delta, reused=min(delta.reused, len(prompt)))
+                        yield delta
                 return
             except _BusyError as error:
                 contact.heard()
@@ -179,7 +181,7 @@ class VllmHttpEngine(RelayEngine):
                     ) from error
             except _LostError as error:
                 if contact.silence + pause > self._settings.give_up_after:
-                    self._lose()
+                    self._mark_down()
                     raise EngineDiedError(
                         f"the vLLM server at {self._settings.url} is gone ({error}): "
                         "try again when it is back"
@@ -188,11 +190,11 @@ class VllmHttpEngine(RelayEngine):
             if len(received) >= params.max_tokens:
                 return  # only the end mark was lost
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, LONGEST_PAUSE)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
     async def _stream(
         self, session: str, prompt: list[int], params: SamplingParams, contact: _Contact
-    ) -> AsyncGenerator[Piece, None]:
+    ) -> AsyncGenerator[TokenDelta, None]:
         """One connection. Closing it early aborts the request on the server.
 
         Raises:
@@ -221,9 +223,9 @@ class VllmHttpEngine(RelayEngine):
                 async with aclosing(self._events(answer, contact)) as events:
                     async for event in events:
                         contact.heard()
-                        piece = _piece(event)
-                        ended = ended or piece.finished
-                        yield piece
+                        delta = _delta(event)
+                        ended = ended or delta.finished
+                        yield delta
             if not ended:
                 raise _LostError("the stream ended without its end mark")
         except httpx.TransportError as error:
@@ -232,7 +234,7 @@ class VllmHttpEngine(RelayEngine):
             raise _LostError(type(error).__name__) from error
         except (GeneratorExit, asyncio.CancelledError):
             if not ended:
-                self._abort(request_id)
+                self._abort_on_server(request_id)
             raise
 
     async def _events(
@@ -266,26 +268,26 @@ class VllmHttpEngine(RelayEngine):
         if client is None:
             raise EngineDiedError("the engine was closed")
         try:
-            answer = await client.get("/health", timeout=PROBE_TIMEOUT)
+            answer = await client.get("/health", timeout=PROBE_TIMEOUT_SECONDS)
         except httpx.TransportError as error:
             raise _LostError(f"silent, and no /health: {type(error).__name__}") from error
         if answer.status_code >= 500:
             raise _LostError(f"/health says {answer.status_code}")
 
-    def _lose(self) -> None:
+    def _mark_down(self) -> None:
         """The server is gone; look out for it, for an engine that is not ready gets no requests."""
         self._reachable = False
-        if self._lookout is None or self._lookout.done():
-            self._lookout = asyncio.create_task(self._look_out())
+        if self._recovery is None or self._recovery.done():
+            self._recovery = asyncio.create_task(self._probe_until_up())
 
-    async def _look_out(self) -> None:
+    async def _probe_until_up(self) -> None:
         while not self._reachable and self._client is not None:
             await asyncio.sleep(self._settings.probe_after)
             with suppress(_LostError, EngineDiedError):
                 await self._probe()
                 self._reachable = True
 
-    def _abort(self, request_id: str) -> None:
+    def _abort_on_server(self, request_id: str) -> None:
         """Tell the server as well: a router between may keep the request when we hang up."""
         task = asyncio.create_task(self._send_abort(request_id))
         self._aborts.add(task)
@@ -346,7 +348,7 @@ async def _raise_for(answer: httpx.Response) -> None:
     raise InputError(f"vLLM refuses the request ({status}): {text}")
 
 
-def _piece(event: dict[str, Any]) -> Piece:
+def _delta(event: dict[str, Any]) -> TokenDelta:
     """One event of the stream: new ids, the end, or the usage that comes last.
 
     Raises:
@@ -362,5 +364,5 @@ def _piece(event: dict[str, Any]) -> Piece:
         reason = choice.get("finish_reason")
         if reason in ("abort", "error"):
             raise _LostError(f"the server ended the request: {reason}")
-        return Piece(tuple(choice["token_ids"]), finished=reason is not None, reused=reused)
-    return Piece(reused=reused)
+        return TokenDelta(tuple(choice["token_ids"]), finished=reason is not None, reused=reused)
+    return TokenDelta(reused=reused)

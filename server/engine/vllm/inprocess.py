@@ -1,7 +1,7 @@
 """The `vllm` engine: vLLM's `AsyncLLM` beside the gateway, its decoder in processes of its own.
 
-vLLM schedules, batches and shards; this module starts it, turns its errors into ours and starts
-it anew after a death. Everything else is in `relay`.
+vLLM schedules, batches and shards. This module starts it, restarts it after a death, and maps its
+errors to ours; everything else is in `relay`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from aqaa.server.engine.vllm.launch_flags import (
     extra_arguments,
 )
 from aqaa.server.engine.vllm.plugin import OWNER
-from aqaa.server.engine.vllm.relay import PREFILL, Piece, RelayEngine
+from aqaa.server.engine.vllm.relay import PREFILL_ONLY, RelayEngine, TokenDelta
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -48,12 +48,12 @@ log = logging.getLogger(__name__)
 
 
 class VllmEngine(RelayEngine):
-    """`Step1ForCausalLM` in vLLM, on GPUs, or on CPUs through `vllm_plugin`."""
+    """`Step1ForCausalLM` in vLLM, on GPUs, or on CPUs through `plugin`."""
 
     name = "vllm"
 
     def __init__(self, bundle: Bundle, settings: VllmSettings) -> None:
-        """Read the decoder's configuration; `start` loads it.
+        """Read the decoder's configuration; `start` loads the weights.
 
         Raises:
             BundleError: the decoder's config.json is missing or wrong.
@@ -66,22 +66,22 @@ class VllmEngine(RelayEngine):
         self._llm: AsyncLLM | None = None
         self._open = False
         self._starting = asyncio.Lock()
-        self._revival: asyncio.Task[None] | None = None
+        self._restarting: asyncio.Task[None] | None = None
         self._sentinels: list[int] = []  # become readable when a process of vLLM ends
-        self._obituary: asyncio.Task[None] | None = None
+        self._ending_streams: asyncio.Task[None] | None = None
 
     @property
     def alive(self) -> bool:
-        """Whether vLLM runs and its processes are there."""
-        return self._llm is not None and self._obituary is None and not self._llm.errored
+        """Whether vLLM runs and none of its processes has ended."""
+        return self._llm is not None and self._ending_streams is None and not self._llm.errored
 
     async def start(self) -> None:
-        """Load vLLM and the weights in a thread, and answer once, so that no user waits for that.
+        """Load vLLM and the weights in a thread, and send a first request to warm it up.
 
         Raises:
             MissingDependencyError: vLLM is not installed.
             BundleError: the weights are missing or do not fit config.json.
-            EngineError: it does not come up; vLLM's log above says why.
+            EngineError: it does not start; vLLM's log above says why.
         """
         if importlib.util.find_spec("vllm") is None:
             raise MissingDependencyError(
@@ -89,7 +89,7 @@ class VllmEngine(RelayEngine):
             )
         await asyncio.to_thread(check_weights, self._model)
         self._open = True
-        await self._bring_up()
+        await self._start_if_down()
 
     async def close(self) -> None:
         """End all work and vLLM's processes; running streams raise `EngineDiedError`."""
@@ -98,39 +98,39 @@ class VllmEngine(RelayEngine):
         async with self._starting:
             await self._shut_down()
 
-    async def _ready(self) -> None:
+    async def _ensure_running(self) -> None:
         if self.alive:
             return
         if not self._open:
             raise EngineDiedError("the vllm engine is not running: start it first")
-        if self._revival is None or self._revival.done():
-            self._revival = asyncio.create_task(self._bring_up())
-        await asyncio.wait([self._revival])  # a caller that goes away does not cancel it
-        self._revival.result()
+        if self._restarting is None or self._restarting.done():
+            self._restarting = asyncio.create_task(self._start_if_down())
+        await asyncio.wait([self._restarting])  # a cancelled caller does not cancel it
+        self._restarting.result()
         if not self.alive:
             raise EngineDiedError("the vllm engine was closed")
 
-    async def _bring_up(self) -> None:
+    async def _start_if_down(self) -> None:
         async with self._starting:
             if self._open and not self.alive:
-                await self._restart()
+                await self._replace_process()
 
-    async def _restart(self) -> None:
+    async def _replace_process(self) -> None:
         await self._shut_down()
         log.info("starting vLLM with %s", self._model)
         try:
             self._llm = await asyncio.to_thread(self._load)
-            self._watch()
+            self._watch_processes()
         except Exception as error:
             raise EngineError(
                 f"vLLM does not start with {self._model}: {error}; its log above says why"
             ) from error
-        async with aclosing(self._request("", [0], PREFILL)) as first:
+        async with aclosing(self._request("", [0], PREFILL_ONLY)) as first:
             async for _ in first:
                 pass
 
     def _load(self) -> AsyncLLM:
-        """Import and start vLLM; takes from half a minute to many."""
+        """Import and start vLLM, which takes half a minute or more."""
         from vllm import AsyncEngineArgs
         from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -145,40 +145,40 @@ class VllmEngine(RelayEngine):
         self._sentinels = [os.dup(child.sentinel) for child in added]
         return llm
 
-    def _watch(self) -> None:
-        """Tell readers of a death at once: vLLM tidies up for seconds before it does."""
+    def _watch_processes(self) -> None:
+        """Notice the end of a process at once: vLLM reports it seconds later."""
         loop = asyncio.get_running_loop()
         for sentinel in self._sentinels:
-            loop.add_reader(sentinel, self._died)
+            loop.add_reader(sentinel, self._on_process_end)
 
-    def _unwatch(self) -> None:
+    def _unwatch_processes(self) -> None:
         loop = asyncio.get_running_loop()
         for sentinel in self._sentinels:
             loop.remove_reader(sentinel)
             os.close(sentinel)
         self._sentinels = []
 
-    def _died(self) -> None:
-        self._unwatch()
-        error = EngineDiedError("vLLM's decoder process died; it is being started anew")
-        self._obituary = asyncio.create_task(self._stop_all(error))
-        # Not at the next request: a gateway that says it is not ready may never get one.
-        self._revival = asyncio.create_task(self._bring_up())
-        self._revival.add_done_callback(_log_failure)
+    def _on_process_end(self) -> None:
+        self._unwatch_processes()
+        error = EngineDiedError("vLLM's decoder process died; it is being restarted")
+        self._ending_streams = asyncio.create_task(self._stop_all(error))
+        # Not at the next request: a gateway that is not ready gets none.
+        self._restarting = asyncio.create_task(self._start_if_down())
+        self._restarting.add_done_callback(_log_failure)
 
     async def _shut_down(self) -> None:
-        self._unwatch()
-        if self._obituary is not None:
-            await self._obituary
-        llm, self._llm, self._obituary = self._llm, None, None
+        self._unwatch_processes()
+        if self._ending_streams is not None:
+            await self._ending_streams
+        llm, self._llm, self._ending_streams = self._llm, None, None
         if llm is not None:
             await asyncio.to_thread(llm.shutdown)
             del llm
-            gc.collect()  # its finaliser fails noisily if the interpreter's end finds it
+            gc.collect()  # its finaliser fails noisily at the end of the interpreter
 
     async def _request(
         self, session: str, prompt: Sequence[int], params: SamplingParams
-    ) -> AsyncGenerator[Piece, None]:
+    ) -> AsyncGenerator[TokenDelta, None]:
         """One request to the running `AsyncLLM`."""
         from vllm.exceptions import GracefulHTTPError, VLLMClientError
         from vllm.inputs import tokens_input
@@ -194,16 +194,14 @@ class VllmEngine(RelayEngine):
         try:
             async with aclosing(stream) as outputs:
                 async for output in outputs:
-                    yield Piece(
+                    yield TokenDelta(
                         tuple(output.outputs[0].token_ids),
                         finished=output.finished,
                         reused=None if told else output.num_cached_tokens or 0,
                     )
                     told = True
         except EngineDeadError as error:
-            raise EngineDiedError(
-                "vLLM's decoder process died; it is being started anew"
-            ) from error
+            raise EngineDiedError("vLLM's decoder process died; it is being restarted") from error
         except VLLMClientError as error:
             raise InputError(f"vLLM refuses the request: {error}") from error
         except GracefulHTTPError as error:
@@ -220,8 +218,8 @@ def _log_failure(start: asyncio.Task[None]) -> None:
 def check_weights(directory: Path) -> None:
     """Compare the tensors' shapes with config.json, from the files' headers alone.
 
-    vLLM would find a mismatch only minutes later and say it in its log. Quantised checkpoints name
-    and shape their tensors in many ways: those are left to vLLM.
+    vLLM finds a mismatch only minutes later, and tells it in its log. Quantised checkpoints have
+    tensors of many names and shapes: those are left to vLLM.
 
     Raises:
         BundleError: a file or a tensor is missing, or does not fit.
@@ -244,7 +242,7 @@ def check_weights(directory: Path) -> None:
 
 
 def _vllm_params(params: SamplingParams) -> Any:
-    """Ours as vLLM's; the only ids that end an answer are ours."""
+    """Our parameters as vLLM's; only our stop ids end an answer."""
     from vllm import SamplingParams as VllmParams
     from vllm.sampling_params import RequestOutputKind
 

@@ -1,4 +1,4 @@
-"""One list of vLLM's engine arguments for both ways of running it: in this process and served."""
+"""vLLM's engine arguments, one list for both ways of running it: in-process and `vllm serve`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def engine_arguments(
 
 
 def extra_arguments(params: SamplingParams) -> dict[str, Any] | None:
-    """What our logits processors read of a request, as JSON; None for a request without them."""
+    """The `extra_args` that our logits processors read, JSON-ready; None if it needs none."""
     extra: dict[str, Any] = {}
     if params.repetition_aware:
         extra["repetition_aware"] = True
@@ -115,9 +115,9 @@ _environment = threading.Lock()
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set what is not set yet, for processes that are started inside; the operator's wins.
+    """Set the variables that the operator has not set, for processes that are started inside.
 
-    One thread at a time: to another engine that starts meanwhile, ours would be the operator's.
+    One thread at a time: an engine that starts meanwhile would take ours for the operator's.
     """
     with _environment:
         added = {name: value for name, value in values.items() if name not in os.environ}

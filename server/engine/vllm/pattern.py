@@ -1,7 +1,7 @@
 """`aqaa.server.engine.pattern` as a vLLM logits processor.
 
 It acts on requests that say `extra_args={"answer_pattern": {...}}`, the fields of `AnswerPattern`,
-and on no other. `vllm_repetition` says how vLLM is told of it.
+and on no other. `repetition` says how vLLM learns of it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FIELDS = TypeAdapter(AnswerPattern)
 
 
 class _Answer:
-    """One request: its output, which vLLM appends to, and how much of it the mask knows."""
+    """One request: its output, to which vLLM appends, and how many of its ids the mask knows."""
 
     def __init__(self, pattern: AnswerPattern, output: list[int]) -> None:
         self._mask = PatternMask(pattern)

@@ -1,8 +1,8 @@
-"""Entry point of vLLM's `general_plugins`: it lets vLLM run Step-1 on a CPU, and die with us.
+"""Entry point of vLLM's `general_plugins`: Step-1 on a CPU, and no process that outlives us.
 
 vLLM calls `register` in each of its processes. It teaches transformers the `step1` configuration
 (the published checkpoints carry it as remote code), gives the CPU attention backend sqrt-ALiBi,
-and ties processes that the `vllm` engine has started to the life of their starter. On CUDA the
+and ends the processes that the `vllm` engine started when their starter ends. On CUDA the
 backend is never chosen.
 
 Importing this module costs nothing; `register` imports what vLLM has loaded already.
@@ -24,9 +24,9 @@ def register() -> None:
     from transformers import AutoConfig
     from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
-    from aqaa.server.engine.vllm.step1_config import Step1Config
+    from aqaa.server.engine.vllm.step1_config import TransformersStep1Config
 
-    AutoConfig.register(Step1Config.model_type, Step1Config, exist_ok=True)
+    AutoConfig.register(TransformersStep1Config.model_type, TransformersStep1Config, exist_ok=True)
     register_backend(AttentionBackendEnum.CPU_ATTN, CPU_BACKEND)
     owner = os.environ.get(OWNER)
     if owner is not None and int(owner) != os.getpid():

@@ -1,12 +1,10 @@
-"""What the two vLLM engines share: they relay requests to a decoder that runs elsewhere.
+"""The base of both vLLM engines, which relay requests to a decoder in another process.
 
-A subclass knows how to ask vLLM once (`_request`). This module makes the engine contract of it:
+A subclass sends one request to vLLM (`_request`). This module builds the engine contract on that:
 one piece of work a session, a bounded buffer between vLLM and the reader, counters.
 
-vLLM cannot pause a request, so a stream that nobody reads is aborted when `BUFFER` ids wait, and
-asked for again, from where it stopped, when the reader is back; vLLM's prefix cache makes that
-cheap. The same step resumes an answer after a lost connection: ids that were delivered are part
-of the new prompt and never come twice.
+vLLM cannot pause a request. So a stream that nobody reads is aborted when `MAX_UNREAD_IDS` ids
+wait, and requested again from there when the reader goes on; vLLM's prefix cache makes that cheap.
 """
 
 from __future__ import annotations
@@ -19,22 +17,25 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from aqaa.models.errors import EngineDiedError
-from aqaa.server.engine.contract import EngineStats, SamplingParams, check_prompt
+from aqaa.server.engine.contract import (
+    MAX_UNREAD_IDS,
+    EngineStats,
+    SamplingParams,
+    check_prompt,
+)
 from aqaa.server.engine.rate import Rate
 
-BUFFER = 64  # ids that may wait for a slow reader: more than a second of speech
-
-PREFILL = SamplingParams(temperature=0.0, top_p=1.0, max_tokens=1)
+PREFILL_ONLY = SamplingParams(temperature=0.0, top_p=1.0, max_tokens=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """What vLLM sent at once.
+class TokenDelta:
+    """What vLLM sends at once.
 
     Attributes:
         tokens: the next ids, possibly none.
-        finished: the answer is complete: a stop id, or enough ids.
-        reused: prompt ids that the prefix cache held, told once a request; None: not told here.
+        finished: the answer is complete: it has its stop id, or all ids that were asked for.
+        reused: prompt ids that the prefix cache held; told once a request, None in other deltas.
     """
 
     tokens: tuple[int, ...] = ()
@@ -44,19 +45,19 @@ class Piece:
 
 @dataclass(slots=True, eq=False)
 class _Work:
-    """A session's running piece of work: a task that fills `waiting`, and its reader."""
+    """A session's running piece of work: a task fills `waiting`, a reader empties it."""
 
     task: asyncio.Task[None] | None = None
     waiting: deque[int] = field(default_factory=deque)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)  # for the reader
-    drained: asyncio.Event = field(default_factory=asyncio.Event)  # for the task
+    changed: asyncio.Event = field(default_factory=asyncio.Event)  # wakes the reader
+    drained: asyncio.Event = field(default_factory=asyncio.Event)  # wakes the task
     stopped: bool = False
     error: Exception | None = None
     computed: int = 0
-    reused: int = 0  # ids of the prompt, in the first of the requests that it takes
+    reused: int = 0  # ids of the prompt, as the first request found them
 
     async def stop(self, error: Exception | None = None) -> None:
-        """Abort the request and end the stream: at once, or with `error` after what waits."""
+        """Abort the request and end the stream: at once, or with `error` after the waiting ids."""
         self.stopped = True
         self.error = error
         if error is None:
@@ -64,7 +65,7 @@ class _Work:
         self.changed.set()
         if self.task is not None:
             self.task.cancel()
-            if error is None:  # the abort that it sends to a dead decoder may never be taken
+            if error is None:  # with one, the decoder may be dead and never take the abort
                 await asyncio.wait([self.task])
 
 
@@ -72,14 +73,14 @@ class RelayEngine(ABC):
     """The engine contract (`aqaa.server.engine.contract.Engine`) over single requests to vLLM."""
 
     def __init__(self, vocab_size: int, context: int, block: int) -> None:
-        """`block`: ids in one block of vLLM's prefix cache, the grain of what it reuses."""
+        """`block`: ids in one block of vLLM's prefix cache, which reuses whole blocks only."""
         self._vocab_size = vocab_size
         self._context = context
         self._block = block
         self._work: dict[str, _Work] = {}
         self._latest: dict[str, _Work] = {}  # generations
-        self._tasks: set[asyncio.Task[None]] = set()  # the loop alone would not hold them
-        self._held: dict[str, tuple[int, ...]] = {}  # whole blocks that a session has computed
+        self._tasks: set[asyncio.Task[None]] = set()  # the event loop itself holds no reference
+        self._prefixes: dict[str, tuple[int, ...]] = {}  # whole blocks that a session has computed
         self._rate = Rate()
         self._computed = self._reused = self._generated = self._generations = self._cancelled = 0
 
@@ -99,8 +100,8 @@ class RelayEngine(ABC):
         """Whether it has started and can take requests now."""
 
     @abstractmethod
-    async def _ready(self) -> None:
-        """Return when requests can be sent, after starting a dead decoder anew.
+    async def _ensure_running(self) -> None:
+        """Return when requests can be sent; restart a decoder that died.
 
         Raises:
             EngineDiedError: the engine was never started, or was closed, or does not come back.
@@ -109,24 +110,24 @@ class RelayEngine(ABC):
     @abstractmethod
     def _request(
         self, session: str, prompt: Sequence[int], params: SamplingParams
-    ) -> AsyncGenerator[Piece, None]:
-        """Ask vLLM once. Closing the generator aborts the request.
+    ) -> AsyncGenerator[TokenDelta, None]:
+        """Send one request. Closing the generator aborts it.
 
         Raises:
             EngineDiedError, EngineBusyError, EngineError, InputError
         """
 
     async def warm(self, session: str, prompt: Sequence[int]) -> int:
-        """Shadow prefill: send the prompt for one id and drop it; the number of ids computed.
+        """Send the prompt for one id that is dropped; return the number of prompt ids computed.
 
-        A prompt that completes no further block would teach vLLM nothing: it is not sent.
+        A prompt that completes no further block of the prefix cache is not sent.
         """
         check_prompt(prompt, self._vocab_size, self._context)
         whole = self._whole_blocks(prompt)
-        if self._held.get(session, ())[: len(whole)] == whole and self.alive:
+        if self._prefixes.get(session, ())[: len(whole)] == whole and self.alive:
             return 0
         work = _Work()
-        async for _ in self._run(work, session, prompt, PREFILL):
+        async for _ in self._run(work, session, prompt, PREFILL_ONLY):
             pass
         return work.computed
 
@@ -149,9 +150,9 @@ class RelayEngine(ABC):
             await work.stop()
 
     async def release(self, session: str) -> None:
-        """Abort it and forget the session; vLLM drops the blocks when it needs the room."""
+        """Abort the request and forget the session; vLLM evicts its blocks when it needs room."""
         await self.cancel(session)
-        self._held.pop(session, None)
+        self._prefixes.pop(session, None)
         self._latest.pop(session, None)
 
     def reused(self, session: str) -> int:
@@ -160,10 +161,10 @@ class RelayEngine(ABC):
         return 0 if work is None else work.reused
 
     def stats(self) -> EngineStats:
-        """Counters of this process; what vLLM holds is told by its own metrics."""
+        """Counters of this process; vLLM's own metrics tell what its cache holds."""
         return EngineStats(
             running=len(self._work),
-            sessions=len(self._held),
+            sessions=len(self._prefixes),
             computed_tokens=self._computed,
             reused_tokens=self._reused,
             generated_tokens=self._generated,
@@ -173,10 +174,10 @@ class RelayEngine(ABC):
         )
 
     async def _stop_all(self, error: EngineDiedError) -> None:
-        """End all work with `error`, which the readers see."""
+        """End all work; the readers get `error`."""
         running = list(self._work.values())
         self._work.clear()
-        self._held.clear()
+        self._prefixes.clear()
         await asyncio.gather(*(work.stop(error) for work in running))
 
     def _whole_blocks(self, prompt: Sequence[int]) -> tuple[int, ...]:
@@ -185,7 +186,7 @@ class RelayEngine(ABC):
     async def _run(
         self, work: _Work, session: str, prompt: Sequence[int], params: SamplingParams
     ) -> AsyncGenerator[int, None]:
-        """The one path of warm-ups and generations: supersede, pump, read, clean up."""
+        """The one path of warm-ups and generations: supersede, request, read, clean up."""
         former = self._work.get(session)
         self._work[session] = work
         try:
@@ -193,13 +194,13 @@ class RelayEngine(ABC):
                 self._cancelled += 1
                 await former.stop()
             if not work.stopped:
-                work.task = asyncio.create_task(self._pump(work, session, prompt, params))
+                work.task = asyncio.create_task(self._fill(work, session, prompt, params))
                 self._tasks.add(work.task)
                 work.task.add_done_callback(self._tasks.discard)
             while True:
                 while work.waiting:
                     yield work.waiting.popleft()
-                    if len(work.waiting) <= BUFFER // 2:
+                    if len(work.waiting) <= MAX_UNREAD_IDS // 2:
                         work.drained.set()
                 if work.error is not None:
                     raise work.error
@@ -214,12 +215,12 @@ class RelayEngine(ABC):
                     self._cancelled += 1  # the reader left before the end
             await work.stop(work.error)
 
-    async def _pump(
+    async def _fill(
         self, work: _Work, session: str, prompt: Sequence[int], params: SamplingParams
     ) -> None:
-        """Fill `work` from as many requests as it takes; any error goes to the reader."""
+        """Fill `work`, with as many requests as that takes; any error goes to the reader."""
         try:
-            await self._ready()
+            await self._ensure_running()
             sent: list[int] = []
             limit = min(params.max_tokens, self._context - len(prompt))
             while len(sent) < limit:
@@ -227,11 +228,11 @@ class RelayEngine(ABC):
                 if await self._relay(work, session, (*prompt, *sent), rest, sent):
                     break
                 work.drained.clear()
-                if len(work.waiting) > BUFFER // 2:
+                if len(work.waiting) > MAX_UNREAD_IDS // 2:
                     await work.drained.wait()
         except Exception as error:
             if isinstance(error, EngineDiedError):
-                self._held.clear()
+                self._prefixes.clear()
             work.error = error
         finally:
             work.stopped = True
@@ -245,22 +246,22 @@ class RelayEngine(ABC):
         params: SamplingParams,
         sent: list[int],
     ) -> bool:
-        """One request. True: it ended by itself; False: it was aborted, the reader is behind."""
+        """One request; whether it ended by itself. If not, it was aborted for a slow reader."""
         finished, first = False, not sent
-        async with aclosing(self._request(session, prompt, params)) as pieces:
-            async for piece in pieces:
-                if piece.reused is not None:
-                    self._reused += piece.reused
-                    work.reused = piece.reused if first else work.reused
-                    self._computed += len(prompt) - piece.reused
-                    work.computed += len(prompt) - piece.reused
-                    self._held[session] = self._whole_blocks(prompt)
-                finished = finished or piece.finished
-                sent.extend(piece.tokens)
-                self._generated += len(piece.tokens)
-                self._rate.add(len(piece.tokens))
-                work.waiting.extend(piece.tokens)
+        async with aclosing(self._request(session, prompt, params)) as deltas:
+            async for delta in deltas:
+                if delta.reused is not None:
+                    self._reused += delta.reused
+                    work.reused = delta.reused if first else work.reused
+                    self._computed += len(prompt) - delta.reused
+                    work.computed += len(prompt) - delta.reused
+                    self._prefixes[session] = self._whole_blocks(prompt)
+                finished = finished or delta.finished
+                sent.extend(delta.tokens)
+                self._generated += len(delta.tokens)
+                self._rate.add(len(delta.tokens))
+                work.waiting.extend(delta.tokens)
                 work.changed.set()
-                if len(work.waiting) >= BUFFER and not finished:
+                if len(work.waiting) >= MAX_UNREAD_IDS and not finished:
                     return False
         return True

@@ -1,6 +1,6 @@
 """The published repetition-aware rule as a vLLM logits processor.
 
-Give it to vLLM by its name (`vllm_args.LOGITS_PROCESSORS`): in-process as `logits_processors`,
+Give it to vLLM by its name (`launch_flags.LOGITS_PROCESSORS`): in-process as `logits_processors`,
 on the command line as `vllm serve --logits-processors`. It acts on requests that say
 `extra_args={"repetition_aware": true}` and on no other.
 

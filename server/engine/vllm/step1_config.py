@@ -5,8 +5,10 @@ from __future__ import annotations
 from transformers import PretrainedConfig
 
 
-class Step1Config(PretrainedConfig):  # type: ignore[misc]
-    """`config.json` of a Step-1 decoder (SPEC 6), under the names that vLLM asks for.
+class TransformersStep1Config(PretrainedConfig):  # type: ignore[misc]
+    """`config.json` of a Step-1 decoder (SPEC 6) under the names that vLLM asks for.
+
+    `aqaa.models.step1.Step1Config` is what everything else reads; this class is for transformers.
 
     Every key of the file becomes an attribute. Step-1 says `num_attention_groups` for KV heads and
     `max_seq_len` for the context; embeddings are not tied.
