@@ -17,8 +17,8 @@ Rules that every engine keeps, and `tests/support/engine_conformance.py` checks:
   reusable until `release` or until the engine needs the room.
 - A stream that nobody reads pauses its generation after `MAX_UNREAD_IDS`, or a few more.
 - A refused request (`InputError`) or a fault (`EngineError`) leaves nothing behind.
-- An engine whose decoder died comes back by itself: `start` is for its owner alone, and only `start`
-  opens an engine again after `close`.
+- An engine whose decoder died comes back by itself. `start` is for its owner alone, and nothing
+  else opens an engine again after `close`.
 """
 
 from __future__ import annotations
