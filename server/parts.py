@@ -13,11 +13,11 @@ from aqaa.models.bundle import Bundle
 from aqaa.server.audio.wire import AudioFormat, InputConverter, OutputConverter
 from aqaa.server.clock import Clock
 from aqaa.server.compute.workers import Workers
-from aqaa.server.dialogue.answer_parser import ResponseParser
+from aqaa.server.dialogue.answer_parser import AnswerParser
 from aqaa.server.dialogue.prompt import PromptBuilder
-from aqaa.server.dialogue.text import TextCodec
+from aqaa.server.dialogue.text_codec import TextCodec
 from aqaa.server.engine.contract import Engine, SamplingParams
-from aqaa.server.hearing.ears import SpeechProbability, Tokenizer
+from aqaa.server.hearing.speech_input import AudioTokenizer, SpeechProbability
 from aqaa.server.observe.metrics import Metrics
 from aqaa.server.protocol.configure import Voices
 from aqaa.server.protocol.types import PcmaFormat, PcmFormat, PcmuFormat
@@ -71,7 +71,7 @@ class Services:
     """What answers are made with; shared by all of them."""
 
     engine: Engine
-    speaker: Vocoder
+    vocoder: Vocoder
     workers: Workers
     metrics: Metrics
     clock: Clock
@@ -83,7 +83,7 @@ class ModelParts:
     """One server's parts."""
 
     bundle: Bundle
-    tokenizer: Tokenizer
+    tokenizer: AudioTokenizer
     vad: Vad
     text: TextCodec
     prompts: PromptBuilder
@@ -92,9 +92,9 @@ class ModelParts:
     max_turn_seconds: float
     speculation: bool
 
-    def parser(self) -> ResponseParser:
+    def parser(self) -> AnswerParser:
         """A parser for one answer."""
-        return ResponseParser(self.bundle.tokens, self.text)
+        return AnswerParser(self.bundle.tokens, self.text)
 
     def sampling(self, max_tokens: int | None = None) -> SamplingParams:
         """The bundle's sampling defaults, for an answer of at most so many ids."""

@@ -16,13 +16,13 @@ from aqaa.models.bundle import TOKENIZER_RATE, Bundle, load_bundle
 from aqaa.models.errors import EngineError
 from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.server.answering.answer import AnswerEnd
-from aqaa.server.answering.single_answer import asking
+from aqaa.server.answering.single_answer import single_answer
 from aqaa.server.clock import MonotonicClock
 from aqaa.server.compute.workers import Workers
 from aqaa.server.config import Settings
 from aqaa.server.dialogue.prompt import PromptBuilder, SystemTurn, Turn, UserTurn
 from aqaa.server.engine.contract import Engine
-from aqaa.server.hearing.vad import FRAME, VadModel
+from aqaa.server.hearing.vad import FRAME_SAMPLES, VadModel
 from aqaa.server.observe.metrics import Metrics
 from aqaa.server.parts import ModelParts, Services, voices_of
 from aqaa.tokenizers.dual import DualTokenizer
@@ -85,7 +85,7 @@ class Runtime:
             voices=voices_of(tuple(vocoder.voices), bundle.voices.default),
             services=Services(
                 engine=engine,
-                speaker=vocoder,
+                vocoder=vocoder,
                 workers=workers,
                 metrics=metrics,
                 clock=MonotonicClock(),
@@ -113,7 +113,7 @@ class Runtime:
         turns: list[Turn] = [SystemTurn(system)] if system else []
         turns.append(UserTurn((tuple(tokens),)))
         voice = parts.voices.default
-        answer = asking(parts, turns, voice=voice, spoken=True, max_tokens=WARM_TOKENS)
+        answer = single_answer(parts, turns, voice=voice, spoken=True, max_tokens=WARM_TOKENS)
         async with answer as said:
             while not isinstance(over := await said.next(), AnswerEnd):
                 pass
@@ -136,8 +136,8 @@ def _longest_turn(bundle: Bundle) -> float:
 
 def _hear(parts: ModelParts, samples: np.ndarray[tuple[int], np.dtype[np.float32]]) -> list[int]:
     vad = parts.vad.stream()
-    for begin in range(0, samples.size - FRAME, FRAME):
-        vad.push(samples[begin : begin + FRAME])
+    for begin in range(0, samples.size - FRAME_SAMPLES, FRAME_SAMPLES):
+        vad.push(samples[begin : begin + FRAME_SAMPLES])
     stream = parts.tokenizer.stream()
     ids = stream.push(samples[: samples.size // 2]) + stream.push(samples[samples.size // 2 :])
     return ids + stream.fork().flush()
@@ -145,7 +145,7 @@ def _hear(parts: ModelParts, samples: np.ndarray[tuple[int], np.dtype[np.float32
 
 def _speak(parts: ModelParts) -> None:
     """Every chunk size of the vocoder's schedule, whatever the first answer was."""
-    stream = parts.services.speaker.stream(parts.voices.default)
+    stream = parts.services.vocoder.stream(parts.voices.default)
     for _ in range(WARM_GROUPS):
         stream.push([0, 0, 1024, 1024, 1024])
     stream.flush()

@@ -13,7 +13,7 @@ from aqaa.models.bundle import TOKENIZER_RATE, TokensConfig, load_bundle
 from aqaa.models.groups import GROUP_TOKENS, may_stand
 from aqaa.recipe.decoder.layout import weave
 from aqaa.recipe.speech.voices import Wave
-from aqaa.server.dialogue.answer_parser import AudioGroup, ResponseParser, TextDelta, VoiceSwitch
+from aqaa.server.dialogue.answer_parser import AnswerParser, AudioGroup, TextDelta, VoiceSwitch
 from aqaa.server.dialogue.prompt import AssistantTurn, PromptBuilder, Turn, UserTurn
 from aqaa.server.engine.contract import SamplingParams
 from aqaa.server.engine.embedded.engine import EmbeddedEngine
@@ -97,7 +97,7 @@ class Pipeline:
         history.append(UserTurn((self.hear(question),)))
         prompt = self._prompts.finished(history)
         params = SamplingParams.of(self.bundle, seed=0)
-        parser = ResponseParser(self.bundle.tokens, self._text)
+        parser = AnswerParser(self.bundle.tokens, self._text)
         answer = Answer([], voice=self.bundle.voices.default)
         sounds: list[Wave] = []
         stream = None

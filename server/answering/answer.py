@@ -4,8 +4,8 @@
                           └─ groups ─> vocoder ─> converter ─┘
 
 Two tasks with bounded queues between them, so that the decoder goes on while the vocoder works and
-both stop when nobody takes their output. An answer that is started on speculation is the same thing
-with nobody reading yet: it makes its first seconds and waits.
+both stop when nobody takes their output. A speculation is an answer that nobody reads yet: it makes
+its first seconds and waits.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Literal, ParamSpec
 
 from aqaa.models.errors import AqaaError, EngineBusyError, EngineDiedError, PromptError
 from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
-from aqaa.server.answering.forecast import Forecast
 from aqaa.server.answering.playback import Playback
+from aqaa.server.answering.start_gate import StartGate
 from aqaa.server.audio.wire import OutputConverter
 from aqaa.server.dialogue.answer_parser import (
+    AnswerParser,
     AudioGroup,
     Malformed,
-    ResponseParser,
     TextDelta,
     VoiceSwitch,
 )
@@ -37,19 +37,15 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
-HELD_SECONDS = 2.0  # of sound made for an answer that nobody has asked for yet
-# Sound with which an answer starts: a vocoder's first chunk, less its look-ahead, may last 30 ms,
-# and the client would have played it before the second is made.
-START_SECONDS = 0.12
-SLOW_START_SECONDS = 0.8  # with which it starts even if more is not forecast in time
-# The first sound of an answer may be so late for the sake of others' next: silence before an answer
-# is heard less than a gap within one.
-BEGIN_WITHIN = 0.2
-QUEUED_EVENTS = 64  # between decoder and vocoder, and between vocoder and reader
+SPECULATION_SECONDS = 2.0  # of sound at most for an answer that nobody has asked for yet
+# The first sound of an answer may come so late for the sake of other answers' next sound: silence
+# before an answer is heard less than a gap within one.
+FIRST_SOUND_SECONDS = 0.2
+EVENT_QUEUE_SIZE = 64  # between decoder and vocoder, and between vocoder and reader
 
 
 @dataclass(frozen=True)
-class Text:
+class AnswerText:
     """More text, spoken from `start` seconds of the sound on (an estimate)."""
 
     text: str
@@ -58,7 +54,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Sound:
+class AnswerSound:
     """More sound: `tokens` audio tokens went into it, `seconds` of it are in `data`."""
 
     data: bytes
@@ -74,13 +70,13 @@ class AnswerEnd:
     code: str | None = None
 
 
-AnswerEvent = Text | Sound | AnswerEnd
-Parsed = TextDelta | AudioGroup | VoiceSwitch | AnswerEnd  # from the decode task to the other
+AnswerEvent = AnswerText | AnswerSound | AnswerEnd
+ParsedEvent = TextDelta | AudioGroup | VoiceSwitch | AnswerEnd  # from the decode task to the other
 
 
 @dataclass(frozen=True)
 class AnswerRequest:
-    """What is asked of the model; a speculation is kept if the request still equals its own."""
+    """What to answer, and how. A speculation is adopted if the request still equals its own."""
 
     prompt: tuple[int, ...]
     params: SamplingParams
@@ -91,7 +87,7 @@ class AnswerRequest:
 
 @dataclass
 class Progress:
-    """What the answer has come to so far."""
+    """How far an answer has come."""
 
     ids: list[int] = field(default_factory=list)
     reused: int = 0  # ids of the prompt that the engine had computed before
@@ -107,8 +103,8 @@ class Answer:
         self,
         services: Services,
         key: str,
-        asked: AnswerRequest,
-        parser: ResponseParser,
+        request: AnswerRequest,
+        parser: AnswerParser,
         output: OutputConverter | None,
         *,
         bytes_per_second: int = 1,
@@ -119,13 +115,13 @@ class Answer:
         Args:
             services: see `Services`.
             key: the engine's session key.
-            asked: what to answer, and how.
+            request: what to answer, and how.
             parser: a fresh parser of the bundle's answers.
             output: a fresh converter to the wire's format; None for an answer in text only.
             bytes_per_second: of that format.
-            paced: whether the sound is played while it is made (else it is wanted at once).
+            paced: whether the sound is played while it is made; else all of it is wanted at once.
         """
-        self.asked = asked
+        self.request = request
         self.progress = Progress()
         self.started = services.clock()
         self.over = False  # whether `AnswerEnd` has been read
@@ -135,28 +131,28 @@ class Answer:
         self._output = output
         self._bytes_per_second = bytes_per_second
         self._paced = paced
-        self._kept = b""  # sound that is made, until it is enough to hand on
+        self._kept = b""  # sound that is made, until there is enough to hand on
         self._kept_tokens = 0
-        self._forecast = Forecast()
+        self._start_gate = StartGate()
         self._wanted = asyncio.Event()
         if not paced:
             self._wanted.set()
-        self._parsed: asyncio.Queue[Parsed] = asyncio.Queue(QUEUED_EVENTS)
-        self._said: asyncio.Queue[AnswerEvent] = asyncio.Queue(QUEUED_EVENTS)
-        self._tasks = [asyncio.create_task(self._decode()), asyncio.create_task(self._speak())]
+        self._parsed: asyncio.Queue[ParsedEvent] = asyncio.Queue(EVENT_QUEUE_SIZE)
+        self._events: asyncio.Queue[AnswerEvent] = asyncio.Queue(EVENT_QUEUE_SIZE)
+        self._tasks = [asyncio.create_task(self._decode()), asyncio.create_task(self._vocode())]
 
     async def next(self) -> AnswerEvent:
-        """What comes next; after `AnswerEnd` nothing does."""
-        said = await self._said.get()
-        self.over = isinstance(said, AnswerEnd)
-        return said
+        """The next event; `AnswerEnd` is the last."""
+        event = await self._events.get()
+        self.over = isinstance(event, AnswerEnd)
+        return event
 
     def adopt(self) -> None:
         """The answer is wanted now: no longer a speculation."""
         self._wanted.set()
 
     async def stop(self) -> None:
-        """End the work; nothing more is said. May be called at any time, and twice."""
+        """End the work; no event follows. May be called at any time, and twice."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -175,8 +171,8 @@ class Answer:
         await self._parsed.put(over)
 
     async def _take_ids(self) -> AnswerEnd:
-        progress, params = self.progress, self.asked.params
-        stream = self._services.engine.generate(self._key, self.asked.prompt, params)
+        progress, params = self.progress, self.request.params
+        stream = self._services.engine.generate(self._key, self.request.prompt, params)
         async with aclosing(stream) as ids:
             async for token in ids:
                 if progress.timeline.first_token is None:
@@ -204,29 +200,29 @@ class Answer:
                 now = self._services.clock()
                 if self.progress.timeline.first_group is None:
                     self.progress.timeline.first_group = now
-                self._forecast.group(now)
+                self._start_gate.decoded(now)
                 await self._parsed.put(event)
             case Malformed():
                 self._services.metrics.malformed.inc()
                 log.debug("ids were dropped: %s", event)
 
-    # --- the voice's half -------------------------------------------------------------------------
+    # --- the vocoder's half -----------------------------------------------------------------------
 
-    async def _speak(self) -> None:
+    async def _vocode(self) -> None:
         try:
-            over = await self._say_all()
+            over = await self._vocode_all()
         except AqaaError as error:
-            log.warning("the answer's voice failed: %s", error)
+            log.warning("the answer's sound failed: %s", error)
             over = AnswerEnd("failed", error_code(error))
         except Exception:
-            log.exception("the answer's voice failed for a reason that is a bug")
+            log.exception("the answer's sound failed for a reason that is a bug")
             over = AnswerEnd("failed", "internal_error")
-        self._tasks[0].cancel()  # it has ended already, unless it was the voice that failed
-        await self._said.put(over)
+        self._tasks[0].cancel()  # it has ended already, unless it was the vocoder that failed
+        await self._events.put(over)
 
-    async def _say_all(self) -> AnswerEnd:
+    async def _vocode_all(self) -> AnswerEnd:
         voice: VoiceStream | None = None
-        name = self.asked.voice
+        name = self.request.voice
         groups: list[int] = []
         while True:
             event = await self._parsed.get()
@@ -235,17 +231,19 @@ class Answer:
                 if not self._parsed.empty():
                     continue  # all groups that are there go to the vocoder at once
             if groups and self._output is not None:
-                voice = voice or self._services.speaker.stream(name, self.asked.speed)
+                voice = voice or self._services.vocoder.stream(name, self.request.speed)
                 await self._pace()
                 began = self._services.clock()
                 data = await self._compute(_push, voice, self._output, groups)
-                self._forecast.spoken(len(groups) // GROUP_TOKENS, self._services.clock() - began)
+                self._start_gate.vocoded(
+                    len(groups) // GROUP_TOKENS, self._services.clock() - began
+                )
                 await self._sound(data, len(groups))
                 groups = []
             match event:
                 case TextDelta():
-                    start = event.group * GROUP_SECONDS / self.asked.speed
-                    await self._said.put(Text(event.text, event.tokens, start))
+                    start = event.group * GROUP_SECONDS / self.request.speed
+                    await self._events.put(AnswerText(event.text, event.tokens, start))
                 case VoiceSwitch():
                     name = event.voice
                     if voice is not None and self._output is not None:
@@ -260,11 +258,11 @@ class Answer:
     async def _compute(
         self, function: Callable[P, bytes], *args: P.args, **kwargs: P.kwargs
     ) -> bytes:
-        deadline = self.progress.playback.needed_at(self._services.clock() + BEGIN_WITHIN)
+        deadline = self.progress.playback.needed_at(self._services.clock() + FIRST_SOUND_SECONDS)
         return await self._services.workers.run_long(deadline, function, *args, **kwargs)
 
     async def _sound(self, data: bytes, tokens: int, *, last: bool = False) -> None:
-        """Hand on sound; at the very beginning only once there is enough to start with."""
+        """Hand on sound; at the beginning only once there is enough to start with."""
         progress = self.progress
         progress.made += len(data) / self._bytes_per_second
         self._kept += data
@@ -277,18 +275,17 @@ class Answer:
         if data and progress.timeline.first_sound is None:
             progress.timeline.first_sound = self._services.clock()
         if data or tokens:
-            await self._said.put(Sound(data, len(data) / self._bytes_per_second, tokens))
+            await self._events.put(AnswerSound(data, len(data) / self._bytes_per_second, tokens))
 
     def _may_start(self) -> bool:
         """Whether what is made lasts until more is; always, once the answer has started."""
-        made = self.progress.made
-        if self.progress.timeline.first_sound is not None or made >= SLOW_START_SECONDS:
+        if self.progress.timeline.first_sound is not None:
             return True
-        return made >= max(START_SECONDS, self._forecast.wait() + self._services.workers.busy_for())
+        return self._start_gate.opens(self.progress.made, self._services.workers.busy_for())
 
     async def _pace(self) -> None:
-        """Wait while enough is made: of a speculation, or ahead of what is being played."""
-        if not self._wanted.is_set() and self.progress.made >= HELD_SECONDS:
+        """Wait while enough sound is made: for a speculation, or ahead of the playback."""
+        if not self._wanted.is_set() and self.progress.made >= SPECULATION_SECONDS:
             await self._wanted.wait()
         if self._paced:
             ahead = (

@@ -1,4 +1,4 @@
-"""One question, one answer, no conversation: what the REST endpoints do."""
+"""One question and one answer without a session: what the REST endpoints do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aqaa.server.protocol.types import PcmFormat, bytes_per_ms
 REST_FORMAT = PcmFormat(rate=24000)  # what OpenAI's pcm16 is; files are encoded from it
 
 
-async def hear_recording(parts: ModelParts, data: bytes) -> tuple[int, ...]:
+async def tokenise_recording(parts: ModelParts, data: bytes) -> tuple[int, ...]:
     """The audio tokens of a recorded question, in any container that libsndfile reads.
 
     Raises:
@@ -38,7 +38,7 @@ def _hear(parts: ModelParts, data: bytes) -> tuple[int, ...]:
 
 
 @asynccontextmanager
-async def asking(
+async def single_answer(
     parts: ModelParts,
     turns: Sequence[Turn],
     *,
@@ -63,12 +63,12 @@ async def asking(
         top_p=usual.top_p if top_p is None else top_p,
         seed=seed,
     )
-    asked = AnswerRequest(tuple(parts.prompts.finished(turns)), params, voice, speed, spoken)
+    request = AnswerRequest(tuple(parts.prompts.finished(turns)), params, voice, speed, spoken)
     key = random_id("rest")
     answer = Answer(
         parts.services,
         key,
-        asked,
+        request,
         parts.parser(),
         output_of(REST_FORMAT) if spoken else None,
         bytes_per_second=bytes_per_ms(REST_FORMAT) * 1000,

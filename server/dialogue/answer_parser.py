@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from aqaa.models.bundle import TokensConfig
 from aqaa.models.errors import StreamClosedError, TokenError
 from aqaa.models.groups import GROUP_TOKENS, may_stand
-from aqaa.server.dialogue.pace import spoken_groups
-from aqaa.server.dialogue.text import TextCodec
+from aqaa.server.dialogue.speaking_rate import spoken_groups
+from aqaa.server.dialogue.text_codec import TextCodec
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +72,10 @@ class Malformed:
     reason: str
 
 
-Event = TextDelta | AudioGroup | VoiceSwitch | SegmentStart | SegmentEnd | End | Malformed
+ParsedEvent = TextDelta | AudioGroup | VoiceSwitch | SegmentStart | SegmentEnd | End | Malformed
 
 
-class ResponseParser:
+class AnswerParser:
     """The state of one answer.
 
     Attributes:
@@ -96,13 +96,13 @@ class ResponseParser:
         self._broken: list[int] = []  # a malformed run of audio that goes on
         self._over = False
 
-    def push(self, ids: Iterable[int]) -> list[Event]:
+    def push(self, ids: Iterable[int]) -> list[ParsedEvent]:
         """The events that `ids` complete.
 
         Raises:
             StreamClosedError: the answer is over.
         """
-        events: list[Event] = []
+        events: list[ParsedEvent] = []
         for token in ids:
             if self._over:
                 raise StreamClosedError("the answer is over: make a new parser for the next one")
@@ -113,7 +113,7 @@ class ResponseParser:
                 events += self._other(token)
         return events
 
-    def finish(self) -> list[Event]:
+    def finish(self) -> list[ParsedEvent]:
         """The rest, when no more ids come; also after `End`.
 
         A group that is open then was cut by a limit: it is not spoken, and nobody's mistake.
@@ -123,7 +123,7 @@ class ResponseParser:
         self._over = True
         return [*self._report(), *self._say(self._text.flush())]
 
-    def _audio(self, token: int) -> list[Event]:
+    def _audio(self, token: int) -> list[ParsedEvent]:
         if not may_stand(token, len(self._group)):
             self._broken += self._group
             self._group.clear()
@@ -138,20 +138,20 @@ class ResponseParser:
         self._group.clear()
         return [*self._report(), group]
 
-    def _end_audio(self) -> list[Event]:
+    def _end_audio(self) -> list[ParsedEvent]:
         """Text or the end comes: a group that is open stays open for ever."""
         self._broken += self._group
         self._group.clear()
         return self._report()
 
-    def _report(self) -> list[Event]:
+    def _report(self) -> list[ParsedEvent]:
         if not self._broken:
             return []
         ids = tuple(self._tokens.audio_offset + token for token in self._broken)
         self._broken.clear()
         return [self._drop(ids, "audio that is not two linguistic and three semantic tokens")]
 
-    def _other(self, token: int) -> list[Event]:
+    def _other(self, token: int) -> list[ParsedEvent]:
         tokens = self._tokens
         if token == tokens.eot:
             return [*self.finish(), End()]
@@ -171,7 +171,7 @@ class ResponseParser:
         self._text_tokens += 1
         return self._say(text)
 
-    def _say(self, text: str) -> list[Event]:
+    def _say(self, text: str) -> list[ParsedEvent]:
         if not text:
             return []
         # A text comes before its sound: it cannot be spoken in a group that is already there.

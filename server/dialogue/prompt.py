@@ -6,9 +6,9 @@ An answer stands in its turn as it was emitted, text and audio interleaved, ever
 `<audio_start>` and `<audio_end>` (marker-preserving concatenation, SPEC 5).
 
 When the conversation outgrows the budget, old turns first lose their audio and keep their words
-(the Step-Audio report counts 14 ids of speech to one of its text), then the oldest turns go whole.
-What is given up grows in steps of a quarter of the budget: between two steps the prompt only
-grows at its end, and the engine's computed prefix stays good.
+(the Step-Audio report counts 14 ids of speech to one of its text), then the oldest turns are left
+out. What is given up grows in steps of a quarter of the budget: between two steps the prompt only
+grows at its end, and the prefix that the engine has computed stays valid.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Self
 from aqaa.models.bundle import Bundle, TokensConfig
 from aqaa.models.errors import PromptError
 from aqaa.models.groups import GROUP_TOKENS
-from aqaa.server.dialogue.text import TextCodec
+from aqaa.server.dialogue.text_codec import TextCodec
 
-STEPS = 4  # what is given up at once is this part of the budget
-RECENT_TURNS = 2  # before the last user turn; these keep their audio as long as possible
+SHRINK_FRACTION = 1 / 4  # of the budget: what is given up grows in steps of this size
+AUDIO_KEPT_TURNS = 2  # before the last user turn; these keep their audio as long as possible
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class PromptBuilder:
         excess = len(self._start) + sum(map(len, full)) + len(full) - 1 + closing - self._budget
         kept = full
         if excess > 0:
-            step = max(1, self._budget // STEPS)
+            step = max(1, int(self._budget * SHRINK_FRACTION))
             kept = self._shrink(turns, full, need=excess, aim=math.ceil(excess / step) * step)
         ids = list(self._start)
         for index, turn in enumerate(kept):
@@ -125,7 +125,7 @@ class PromptBuilder:
         """Give up `aim` ids if old turns have so many, and `need` ids in any case."""
         kept: list[list[int] | None] = list(full)
         given = 0
-        for index in range(max(0, len(turns) - 1 - RECENT_TURNS)):
+        for index in range(max(0, len(turns) - 1 - AUDIO_KEPT_TURNS)):
             if given >= aim:
                 break
             words = self._words(turns[index])

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aqaa.models.errors import AudioError, EngineError, InputError
-from aqaa.server.answering.answer import Answer, AnswerEnd, Sound, Text
-from aqaa.server.answering.single_answer import asking, hear_recording
+from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerSound, AnswerText
+from aqaa.server.answering.single_answer import single_answer, tokenise_recording
 from aqaa.server.dialogue.prompt import AssistantTurn, SystemTurn, Turn, UserTurn
 from aqaa.server.gateway.encode import RAW, check_container, encode
 from aqaa.server.gateway.schema import ChatMessage, ChatRequest, InputAudioPart
@@ -75,13 +75,13 @@ class Collected:
     audio_tokens: int = 0
     over: AnswerEnd | None = None
 
-    def take(self, said: Text | Sound | AnswerEnd) -> None:
+    def take(self, said: AnswerText | AnswerSound | AnswerEnd) -> None:
         """Add what was said."""
         match said:
-            case Text():
+            case AnswerText():
                 self.text += said.text
                 self.text_tokens += said.tokens
-            case Sound():
+            case AnswerSound():
                 self.pcm.append(said.data)
                 self.audio_tokens += said.tokens
             case AnswerEnd():
@@ -135,7 +135,7 @@ async def _turn(parts: ModelParts, message: ChatMessage, remembered: Remembered)
         if isinstance(part, str):
             contents.append(part)
         elif isinstance(part, InputAudioPart):
-            contents.append(await hear_recording(parts, _decode(part.input_audio.data)))
+            contents.append(await tokenise_recording(parts, _decode(part.input_audio.data)))
         else:
             contents.append(part.text)
     contents = [part for part in contents if part]
@@ -231,7 +231,7 @@ class Completion:
 
     def _asking(self) -> Any:
         request, wanted = self._request, self._wanted
-        return asking(
+        return single_answer(
             self._parts,
             wanted.turns,
             voice=wanted.voice,
@@ -242,13 +242,13 @@ class Completion:
             seed=request.seed,
         )
 
-    def _delta(self, said: Text | Sound | AnswerEnd) -> Json | None:
+    def _delta(self, said: AnswerText | AnswerSound | AnswerEnd) -> Json | None:
         match said:
-            case Text() if self._wanted.spoken:
+            case AnswerText() if self._wanted.spoken:
                 return {"audio": {"id": self._audio_id, "transcript": said.text}}
-            case Text():
+            case AnswerText():
                 return {"content": said.text}
-            case Sound() if said.data:
+            case AnswerSound() if said.data:
                 data = base64.b64encode(said.data).decode("ascii")
                 return {"audio": {"id": self._audio_id, "data": data}}
             case _:
@@ -263,7 +263,7 @@ class Completion:
         return {"id": self._id, "object": kind, "created": self._created, "model": name}
 
     def _usage(self, answer: Answer, got: Collected) -> Json:
-        prompt = answer.asked.prompt
+        prompt = answer.request.prompt
         text_in, audio_in = self._parts.prompts.kinds(prompt)
         return {
             "prompt_tokens": len(prompt),

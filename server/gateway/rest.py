@@ -15,7 +15,7 @@ from starlette.datastructures import UploadFile
 from starlette.types import Receive, Scope, Send
 
 from aqaa.models.errors import EngineError, InputError, ModelNotFoundError, OriginError
-from aqaa.server.answering.single_answer import asking, hear_recording
+from aqaa.server.answering.single_answer import single_answer, tokenise_recording
 from aqaa.server.dialogue.prompt import SystemTurn, Turn, UserTurn
 from aqaa.server.gateway.admission import Caller, bearer, origin_is_ours
 from aqaa.server.gateway.chat import Collected, Completion, Remembered, understand
@@ -195,11 +195,11 @@ async def answer(
     name = parts.voices.find(voice, "voice")
     system = instructions or parts.bundle.decoder.system_prompt
     with server.place(caller):
-        tokens = await hear_recording(parts, await _recording(request))
+        tokens = await tokenise_recording(parts, await _recording(request))
         turns: list[Turn] = [SystemTurn(system)] if system else []
         turns.append(UserTurn((tokens,)))
         got = Collected()
-        async with asking(parts, turns, voice=name, spoken=True, speed=speed) as said:
+        async with single_answer(parts, turns, voice=name, spoken=True, speed=speed) as said:
             while got.over is None:
                 got.take(await said.next())
                 if await request.is_disconnected():

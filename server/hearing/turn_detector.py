@@ -14,14 +14,14 @@ import math
 from dataclasses import dataclass, replace
 
 from aqaa.models.bundle import TOKENIZER_RATE
-from aqaa.server.hearing.vad import FRAME
+from aqaa.server.hearing.vad import FRAME_SAMPLES
 from aqaa.server.protocol.types import SemanticVad, ServerVad
 
 ONSET_FRAMES = 2  # 64 ms of speech before it counts: shorter is a click or a breath
 HYSTERESIS = 0.15  # speech ends this far below the threshold where it begins (Silero's default)
-QUIET = 10 ** (-35 / 10)  # of the turn's loudest frame, in power: what is below is no speech
+QUIET_POWER_RATIO = 10 ** (-35 / 10)  # a frame so far below the turn's loudest has no speech
 BACKDATE_FRAMES = 3  # the model is sure of a silence 1 to 3 frames (about 50 ms) after it began
-LOWEST = 0.01  # and never below this, or no silence would end a turn (Silero's too)
+MIN_END_PROBABILITY = 0.01  # and never below this, or no silence ends a turn (Silero's default)
 PAUSE_MS = 160  # silence after which an answer is started on speculation
 
 # Silence that ends a turn under `semantic_vad`. OpenAI's model waits up to 8, 4 or 2 s by meaning;
@@ -31,7 +31,7 @@ EAGERNESS_MS = {"low": 1000, "medium": 600, "auto": 600, "high": 300}
 
 @dataclass(frozen=True)
 class TurnRules:
-    """Turn detection in milliseconds, whatever the client called it."""
+    """Turn detection in milliseconds, for both of the client's kinds (server and semantic VAD)."""
 
     threshold: float
     prefix_ms: int
@@ -56,13 +56,13 @@ class TurnRules:
         )
 
 
-# Where the client says what a turn is: pauses are noticed, and none is an end.
+# For a client that ends its turns itself: pauses are noticed, and none ends the turn.
 MANUAL = replace(TurnRules.of(ServerVad()), silence_ms=math.inf)
 
 
 @dataclass(frozen=True)
 class Onset:
-    """Speech began at this sample (the prefix padding not counted in)."""
+    """Speech began at this sample, the prefix padding not included."""
 
     sample: int
 
@@ -76,12 +76,12 @@ class Pause:
 
 @dataclass(frozen=True)
 class Resumed:
-    """The pause was only that."""
+    """The user goes on speaking after a pause."""
 
 
 @dataclass(frozen=True)
-class TurnEnd:
-    """The turn is over: silence began at `silence_sample`, and was long enough at `sample`."""
+class EndOfTurn:
+    """The turn is over: a silence began at `silence_sample` and was long enough at `sample`."""
 
     silence_sample: int
     sample: int
@@ -94,88 +94,92 @@ class Idle:
     since: int
 
 
-TurnEvent = Onset | Pause | Resumed | TurnEnd | Idle
+DetectorEvent = Onset | Pause | Resumed | EndOfTurn | Idle
 
 
 class TurnDetector:
-    """The state of one session's listening."""
+    """Turn detection of one session; its methods return the events that are due."""
 
     def __init__(self, rules: TurnRules) -> None:
         self.rules = rules
         self.speaking = False
         self.paused = False
         self._frame_end = 0
-        self._voiced = 0  # frames in a row at or above the threshold
-        self._silence: int | None = None  # where the present silence began
-        self._loudest = 0.0  # power of the turn's loudest frame
-        self._quiet: int | None = None  # where the present run of quiet frames began
-        self._quiet_since = 0  # where the idle timeout counts from
+        self._voiced_frames = 0  # frames in a row at or above the threshold
+        self._silence_from: int | None = None  # where the present silence began
+        self._peak_power = 0.0  # power of the turn's loudest frame
+        self._low_power_from: int | None = None  # where the present run of quiet frames began
+        self._idle_from = 0  # where the idle timeout counts from
 
     def start_at(self, sample: int) -> None:
         """The first frame begins at `sample` (detection was switched on in mid-session)."""
-        self._frame_end = self._quiet_since = sample
+        self._frame_end = self._idle_from = sample
 
-    def frame(self, probability: float, power: float = 1.0) -> list[TurnEvent]:
+    def frame(self, probability: float, power: float = 1.0) -> list[DetectorEvent]:
         """The next frame's probability of speech, and its power on any scale."""
-        begin, self._frame_end = self._frame_end, self._frame_end + FRAME
+        begin, self._frame_end = self._frame_end, self._frame_end + FRAME_SAMPLES
         self._follow(power, begin)
         voiced = probability >= self.rules.threshold
-        self._voiced = self._voiced + 1 if voiced else 0
+        self._voiced_frames = self._voiced_frames + 1 if voiced else 0
         if not self.speaking:
             return self._listen()
         if voiced:
-            self._silence = None
+            self._silence_from = None
             if self.paused:
                 self.paused = False
                 return [Resumed()]
-        elif self._silence is None and probability < max(LOWEST, self.rules.threshold - HYSTERESIS):
-            # In a quiet room the sound itself tells sooner than the model where speech ended.
-            earliest = begin - BACKDATE_FRAMES * FRAME
-            self._silence = begin if self._quiet is None else max(self._quiet, earliest)
+        elif self._silence_from is None and probability < self._end_threshold():
+            # In a quiet room the power tells sooner than the model where speech ended.
+            earliest = begin - BACKDATE_FRAMES * FRAME_SAMPLES
+            quiet = begin if self._low_power_from is None else self._low_power_from
+            self._silence_from = max(quiet, earliest)
         return []
 
-    def clock(self, received: int) -> list[TurnEvent]:
-        """So many samples have been received; what does that end?"""
+    def clock(self, received: int) -> list[DetectorEvent]:
+        """The events that are due once `received` samples have come."""
         if not self.speaking:
             return self._idle(received)
-        if self._silence is None:
+        if self._silence_from is None:
             return []
-        events: list[TurnEvent] = []
-        silent_ms = (received - self._silence) * 1000 / TOKENIZER_RATE
+        events: list[DetectorEvent] = []
+        silent_ms = (received - self._silence_from) * 1000 / TOKENIZER_RATE
         if not self.paused and silent_ms >= min(PAUSE_MS, self.rules.silence_ms):
             self.paused = True
-            events.append(Pause(self._silence))
+            events.append(Pause(self._silence_from))
         if self.paused and silent_ms >= self.rules.silence_ms:
-            events.append(TurnEnd(self._silence, received))
+            events.append(EndOfTurn(self._silence_from, received))
             self.reset(received)
         return events
 
     def reset(self, sample: int) -> None:
         """Nobody is speaking at `sample`, whatever was heard before."""
         self.speaking = self.paused = False
-        self._voiced, self._silence, self._loudest = 0, None, 0.0
-        self._quiet_since = sample
+        self._voiced_frames, self._silence_from, self._peak_power = 0, None, 0.0
+        self._idle_from = sample
 
     def suppress_idle_until(self, sample: int) -> None:
-        """The assistant will be speaking until `sample`: idleness counts from there."""
-        self._quiet_since = max(self._quiet_since, sample)
+        """The assistant speaks until `sample`: idle time counts from there."""
+        self._idle_from = max(self._idle_from, sample)
+
+    def _end_threshold(self) -> float:
+        return max(MIN_END_PROBABILITY, self.rules.threshold - HYSTERESIS)
 
     def _follow(self, power: float, begin: int) -> None:
-        self._loudest = max(self._loudest, power)
-        if power > self._loudest * QUIET:
-            self._quiet = None
-        elif self._quiet is None:
-            self._quiet = begin
+        self._peak_power = max(self._peak_power, power)
+        if power > self._peak_power * QUIET_POWER_RATIO:
+            self._low_power_from = None
+        elif self._low_power_from is None:
+            self._low_power_from = begin
 
-    def _listen(self) -> list[TurnEvent]:
-        if self._voiced < ONSET_FRAMES:
+    def _listen(self) -> list[DetectorEvent]:
+        if self._voiced_frames < ONSET_FRAMES:
             return []
         self.speaking = True
-        return [Onset(self._frame_end - ONSET_FRAMES * FRAME)]
+        return [Onset(self._frame_end - ONSET_FRAMES * FRAME_SAMPLES)]
 
-    def _idle(self, received: int) -> list[TurnEvent]:
+    def _idle(self, received: int) -> list[DetectorEvent]:
         idle_ms = self.rules.idle_ms
-        if idle_ms is None or (received - self._quiet_since) * 1000 < idle_ms * TOKENIZER_RATE:
+        if idle_ms is None or (received - self._idle_from) * 1000 < idle_ms * TOKENIZER_RATE:
             return []
-        since, self._quiet_since = self._quiet_since, received
+        since, self._idle_from = self._idle_from, received
         return [Idle(since)]

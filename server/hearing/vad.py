@@ -1,7 +1,7 @@
-"""Is someone speaking? Silero VAD on onnxruntime, one 32 ms frame at a time.
+"""Voice activity detection: Silero's network on onnxruntime, in frames of 32 ms.
 
-The model is the one in the `silero-vad` wheel. The package itself is never imported: it would pull
-in torchaudio.
+The network is the file in the `silero-vad` wheel. The package itself is never imported: it would
+import torchaudio.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from aqaa.models.errors import MissingDependencyError
 
-FRAME = 512  # samples at 16 kHz, the only frame that Silero VAD 5 and 6 take
-CONTEXT = 64  # samples of the frame before that the model sees again (its wrapper does this)
+FRAME_SAMPLES = 512  # samples at 16 kHz, the only frame that Silero VAD 5 and 6 take
+CONTEXT_SAMPLES = 64  # of the frame before, which the network sees again (as in Silero's wrapper)
 STATE_SHAPE = (2, 1, 128)  # the recurrent state of the ONNX graph
 
 
@@ -49,7 +49,7 @@ class VadModel:
     def run(
         self, frame: NDArray[np.float32], state: NDArray[np.float32]
     ) -> tuple[float, NDArray[np.float32]]:
-        """Probability of speech in `frame` [1, CONTEXT + FRAME], and the state after it."""
+        """Probability of speech in `frame` [1, 64 + 512], and the state [2, 1, 128] after it."""
         rate = np.array(16_000, dtype=np.int64)
         inputs = {"input": frame, "state": state, "sr": rate}
         probability, after = self._session.run(None, inputs)
@@ -62,12 +62,12 @@ class VadStream:
     def __init__(self, model: VadModel) -> None:
         self._model = model
         self._state = np.zeros(STATE_SHAPE, np.float32)
-        self._window = np.zeros((1, CONTEXT + FRAME), np.float32)
+        self._window = np.zeros((1, CONTEXT_SAMPLES + FRAME_SAMPLES), np.float32)
 
     def push(self, frame: NDArray[np.float32]) -> float:
         """Probability of speech in the next `frame`, float32 [512] at 16 kHz."""
-        self._window[0, :CONTEXT] = self._window[0, -CONTEXT:]
-        self._window[0, CONTEXT:] = frame
+        self._window[0, :CONTEXT_SAMPLES] = self._window[0, -CONTEXT_SAMPLES:]
+        self._window[0, CONTEXT_SAMPLES:] = frame
         probability, self._state = self._model.run(self._window, self._state)
         return probability
 

@@ -35,9 +35,16 @@ class Append:
 
 @dataclass(frozen=True)
 class Commit:
-    """The buffered audio is now the sound of this item."""
+    """The buffered audio is now the sound of this item.
+
+    Attributes:
+        item_id: the new item.
+        tokens: its audio tokens, where the input that ended the turn brought them; None: the
+            client ended the turn, and the driver has still to find them.
+    """
 
     item_id: str
+    tokens: tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
@@ -84,18 +91,19 @@ class StopRun:
 
 
 @dataclass(frozen=True)
-class CutAtPlayhead:
-    """The assistant fell silent early: tell the machine what was heard (`SessionMachine.cut`)."""
-
-    item_id: str
-
-
-@dataclass(frozen=True)
 class CutItem:
-    """From now on the assistant's item ends here; nothing after it was heard."""
+    """From now on the assistant's item ends here; nothing after it was heard.
+
+    Attributes:
+        item_id: the assistant's item.
+        audio_end_ms: how much of its sound was heard.
+        interrupted: whether that is the driver's own account, of an answer that was stopped or
+            spoken into; else the client told it.
+    """
 
     item_id: str
     audio_end_ms: int
+    interrupted: bool
 
 
 @dataclass(frozen=True)
@@ -106,16 +114,7 @@ class ForgetItem:
 
 
 Effect = (
-    Append
-    | Commit
-    | Clear
-    | Configure
-    | StoreAudio
-    | StartRun
-    | StopRun
-    | CutAtPlayhead
-    | CutItem
-    | ForgetItem
+    Append | Commit | Clear | Configure | StoreAudio | StartRun | StopRun | CutItem | ForgetItem
 )
 
 # --- inputs: driver -> machine --------------------------------------------------------------------
@@ -130,17 +129,19 @@ class SpeechStarted:
 
 @dataclass(frozen=True)
 class SpeechStopped:
-    """The user's turn ended."""
+    """The user's turn ended; `tokens` are its audio tokens, which the machine only hands on."""
 
     end_ms: int
+    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class IdleTimedOut:
-    """Nobody spoke for the session's `idle_timeout_ms`."""
+    """Nobody spoke for the session's `idle_timeout_ms`; `tokens` are those of the silence."""
 
     start_ms: int
     end_ms: int
+    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The session machine: what a Realtime session says, and never how.
 
 No sockets, no clock, no model. Client events and inputs go in; server events and effects come out,
-in the order in which they are to be sent and done. Whoever drives it (`session.controller`) does
-the effects and reports what happened as inputs.
+in the order in which they are to be sent and done. Whoever drives it (`session.live_session`) does
+the effects and reports what happened as inputs; it also knows how much of an answer was heard.
 
     on_client(event) ─┐                       ┌─> ServerEvent   to the socket
                       ├─> conversation, ──────┤
@@ -14,6 +14,7 @@ dropped: response ids are the generation stamps.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from aqaa.server.protocol import client_events as client
@@ -48,11 +49,26 @@ class SessionMachine:
         self,
         session: Session,
         voices: Voices,
+        heard_ms: Callable[[str], int | None],
         *,
         limits: Limits | None = None,
         make_id: MakeId = random_id,
     ) -> None:
+        """A new session.
+
+        Args:
+            session: its settings.
+            voices: the known voices.
+            heard_ms: how many milliseconds of an assistant's item have been heard by now; None if
+                all of it has, or nothing is known of it.
+            limits: its bounds.
+            make_id: makes ids with a prefix.
+
+        Raises:
+            ProtocolError: the settings name an unknown voice.
+        """
         self._voices = voices
+        self._heard_ms = heard_ms
         self._limits = limits or Limits()
         self._make_id = make_id
         self._conversation_id = make_id("conv")
@@ -103,21 +119,6 @@ class SessionMachine:
                 return self._idle_timed_out(given)
             case _:
                 return self._on_run(given)
-
-    def cut(self, item_id: str, audio_end_ms: int) -> list[Output]:
-        """The assistant's item was heard up to here only; nothing is said to the client."""
-        answer = self._answers.get(item_id)
-        if answer is None or item_id not in self._items.conversation:
-            return []
-        heard = answer.heard_text(audio_end_ms)
-        item = Message(
-            id=item_id,
-            role="assistant",
-            status="incomplete",
-            content=[OutputSound(transcript=heard)],
-        )
-        self._items.conversation.replace(item_id, item)
-        return [fx.CutItem(item_id, audio_end_ms)]
 
     def answering(self) -> bool:
         """Whether any response is open."""
@@ -176,13 +177,13 @@ class SessionMachine:
             )
         return self._commit_buffer()
 
-    def _commit_buffer(self) -> list[Output]:
+    def _commit_buffer(self, tokens: tuple[int, ...] | None = None) -> list[Output]:
         """The buffer's item enters the conversation."""
         item_id, previous = self._buffer_item, self._items.conversation.last_id()
         self._speaking, self._buffered, self._buffer_item = False, 0, self._make_id("item")
         item = Message(id=item_id, role="user", content=[InputSound()])
         return [
-            fx.Commit(item_id),
+            fx.Commit(item_id, tokens),
             server.InputAudioBufferCommitted(
                 event_id=self._event_id(), previous_item_id=previous, item_id=item_id
             ),
@@ -236,7 +237,7 @@ class SessionMachine:
             stopped.insert(0, fx.StopRun(answer.run.response_id))
         return [
             *stopped,
-            *self.cut(event.item_id, end),
+            *self._cut(event.item_id, end, interrupted=False),
             server.ConversationItemTruncated(
                 event_id=self._event_id(),
                 item_id=event.item_id,
@@ -334,7 +335,7 @@ class SessionMachine:
             if self._default is not None:
                 out += self._stop(self._default, "turn_detected")
             elif (last := self._items.conversation.last_id()) in self._answers and last is not None:
-                out.append(fx.CutAtPlayhead(last))  # all sent, perhaps not all played
+                out += self._cut_at_playhead(last)  # all sent, perhaps not all played
         return out
 
     def _speech_stopped(self, given: fx.SpeechStopped) -> list[Output]:
@@ -344,7 +345,11 @@ class SessionMachine:
         stopped = server.InputAudioBufferSpeechStopped(
             event_id=self._event_id(), audio_end_ms=given.end_ms, item_id=self._buffer_item
         )
-        return [stopped, *self._commit_buffer(), *self._answer(detection.create_response)]
+        return [
+            stopped,
+            *self._commit_buffer(given.tokens),
+            *self._answer(detection.create_response),
+        ]
 
     def _idle_timed_out(self, given: fx.IdleTimedOut) -> list[Output]:
         detection = self.session.audio.input.turn_detection
@@ -356,7 +361,7 @@ class SessionMachine:
             audio_end_ms=given.end_ms,
             item_id=self._buffer_item,
         )
-        return [fired, *self._commit_buffer(), *self._answer(detection.create_response)]
+        return [fired, *self._commit_buffer(given.tokens), *self._answer(detection.create_response)]
 
     def _answer(self, wanted: bool) -> list[Output]:
         """Answer the turn that just ended: now, or when the present answer is over."""
@@ -430,8 +435,27 @@ class SessionMachine:
         out: list[Output] = [fx.StopRun(run.response_id)]
         out += self._close(response, "cancelled", cancelled(reason))
         if run.default and response.opened and run.modality == "audio":
-            out.append(fx.CutAtPlayhead(run.item_id))
+            out += self._cut_at_playhead(run.item_id)
         return out
+
+    def _cut_at_playhead(self, item_id: str) -> list[Output]:
+        """The assistant falls silent early: its item ends with what was heard."""
+        heard = self._heard_ms(item_id)
+        return [] if heard is None else self._cut(item_id, heard, interrupted=True)
+
+    def _cut(self, item_id: str, audio_end_ms: int, *, interrupted: bool) -> list[Output]:
+        """The assistant's item was heard up to here only; nothing is said to the client."""
+        answer = self._answers.get(item_id)
+        if answer is None or item_id not in self._items.conversation:
+            return []
+        item = Message(
+            id=item_id,
+            role="assistant",
+            status="incomplete",
+            content=[OutputSound(transcript=answer.heard_text(audio_end_ms))],
+        )
+        self._items.conversation.replace(item_id, item)
+        return [fx.CutItem(item_id, audio_end_ms, interrupted)]
 
     def _close(
         self,

@@ -1,16 +1,16 @@
-"""The turn controller: one session's machine, ears and answers, held together on the event loop.
+"""One live session: its machine, its speech input and its answers, joined on the event loop.
 
     socket ─> receive ─> machine ─┬─> events ─> socket
-                 ▲                └─> effects: hear, commit, start, stop, cut
+                 ▲                └─> effects: append, commit, start, stop, cut
                  │
-       ears and answers report back
+       speech input and answers report back
 
-Nothing here waits inside a reaction: whatever the machine says is carried out at once, so there is
-one order of events and no lock. Model work is in the workers and the engine.
+No reaction waits: what the machine asks for is done at once, so there is one order of events and
+no lock. Models run elsewhere: in `server/compute` and in the engine.
 
-Speculation: at a pause the answer is started as if the turn were over, and held back. If the turn
-is over, what was asked is compared with what the machine now asks, and an equal answer is adopted;
-if the user goes on, it is stopped.
+Speculation: at a pause the answer is started as if the turn were over, and held back. When the turn
+ends and the machine asks for the same answer, it is adopted; when the user goes on speaking, it is
+stopped.
 """
 
 from __future__ import annotations
@@ -26,19 +26,29 @@ from aqaa.server.answering.answer import (
     AnswerEnd,
     AnswerEvent,
     AnswerRequest,
-    Sound,
-    Text,
+    AnswerSound,
+    AnswerText,
     error_code,
 )
-from aqaa.server.hearing import ears as hear
-from aqaa.server.hearing.listening import (
+from aqaa.server.hearing.input_queue import (
+    AppendAudio,
     ClearBuffer,
     CommitBuffer,
-    ConfigureEars,
-    Hear,
-    Listening,
+    ConfigureInput,
+    InputQueue,
     SuppressIdle,
-    Tokenise,
+    TokeniseItem,
+)
+from aqaa.server.hearing.speech_input import (
+    BufferFull,
+    SilenceTimedOut,
+    SpeechEvent,
+    SpeechInput,
+    TurnEnded,
+    TurnGrew,
+    TurnPaused,
+    TurnResumed,
+    TurnStarted,
 )
 from aqaa.server.hearing.turn_detector import TurnRules
 from aqaa.server.observe.latency import STAGES
@@ -58,47 +68,46 @@ log = logging.getLogger(__name__)
 
 
 class LiveSession:
-    """One session, from `open` to `close`. `run` must be running for it to hear anything."""
+    """One session, from `open` to `close`. It listens only while `run` runs."""
 
     def __init__(
         self, parts: ModelParts, session: Session, send: Callable[[server.ServerEvent], None]
     ) -> None:
-        """`send` takes what goes to the client; it must not wait.
+        """A new session that sends its events through `send`, which must not wait.
 
         Raises:
-            ProtocolError: the session's settings name a voice that there is not.
+            ProtocolError: the session's settings name an unknown voice.
         """
         self._parts = parts
         self._services = parts.services
         self._clock = parts.services.clock
         self._send = send
         self._key = session.id
-        self._machine = SessionMachine(session, parts.voices)
+        self._machine = SessionMachine(session, parts.voices, self._heard_ms)
         self._memory = Memory(parts.bundle.tokens, parts.text)
         audio = self._machine.session.audio.input
         self._input_format = audio.format
-        self._carry = b""  # the first byte of a sample that was cut by the client's chunking
-        ears = hear.Ears(
+        self._odd_byte = b""  # the first half of a sample that the client cut in two
+        speech = SpeechInput(
             parts.tokenizer,
             parts.vad.stream(),
             input_of(audio.format),
             TurnRules.of(audio.turn_detection) if audio.turn_detection else None,
             parts.max_turn_seconds,
         )
-        self._listening = Listening(
-            ears,
+        self._input = InputQueue(
+            speech,
             parts.services.workers,
             parts.services.clock,
-            heard=self._heard,
-            tokenised=self._memory.store,
-            unusable=self._unusable,
+            on_speech=self._on_speech,
+            on_tokens=self._memory.store,
+            on_bad_audio=self._on_bad_audio,
         )
-        self._epoch = 0
-        self._turn: tuple[int, ...] | None = None  # tokens of the turn that ends just now
+        self._epoch = 0  # of the client's buffer: raised by each of its commits and clears
         self._speech_end: float | None = None
         self._turn_end: float | None = None
         self._speculation: Answer | None = None
-        self._answers: dict[str, Answer] = {}  # by item id, while something of them may be unheard
+        self._answers: dict[str, Answer] = {}  # by item id, while some of it may be unheard
         self._runs: dict[str, asyncio.Task[None]] = {}  # by response id
         self._default_run: str | None = None
         self._warming: asyncio.Task[None] | None = None
@@ -108,34 +117,34 @@ class LiveSession:
     # --- the socket's side ------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Say hello."""
+        """Send the session's first event."""
         self._apply(self._machine.open())
 
     async def run(self) -> None:
-        """Listen, until cancelled."""
-        await self._listening.run()
+        """Work on the session's audio input, until cancelled; ends by itself only in a fault."""
+        await self._input.run()
 
     async def receive(self, message: Json) -> None:
-        """A client's message. Waits only while more audio is waiting than may."""
+        """Take a client's message. Waits only while too much of the client's audio waits."""
         try:
             event = client.parse_client_event(message)
         except ProtocolError as error:
             self.refuse(error)
             return
         self._apply(self._machine.on_client(event))
-        await self._listening.room()
+        await self._input.room()
 
     def refuse(self, error: ProtocolError) -> None:
-        """Tell the client that its message was no good."""
+        """Tell the client what is wrong with its message."""
         self._apply(self._machine.refuse(error))
 
     async def idle(self) -> None:
-        """Wait until no answer is being given."""
+        """Wait until no answer is in progress."""
         while self._runs:
             await asyncio.wait(list(self._runs.values()))
 
     async def close(self) -> None:
-        """Stop everything and give everything back."""
+        """Stop all work and release what the engine holds for the session."""
         tasks = [*self._runs.values(), *self._cleaning]
         if self._warming is not None:
             tasks.append(self._warming)
@@ -158,48 +167,46 @@ class LiveSession:
     def _carry_out(self, effect: fx.Effect) -> None:
         match effect:
             case fx.Append():
-                self._hear(effect.data)
+                self._append(effect.data)
             case fx.Commit():
-                self._commit(effect.item_id)
+                self._commit(effect)
             case fx.Clear():
                 self._new_epoch()
-                self._listening.put(ClearBuffer())
+                self._input.put(ClearBuffer())
             case fx.Configure():
                 self._configure(effect.session)
             case fx.StoreAudio():
                 self._memory.expect(effect.item_id)
-                job = Tokenise(effect.item_id, effect.data, input_of(self._input_format))
-                self._listening.put(job)
+                job = TokeniseItem(effect.item_id, effect.data, input_of(self._input_format))
+                self._input.put(job)
             case fx.StartRun():
-                self._start(effect)
+                self._start_run(effect)
             case fx.StopRun():
-                self._stop(effect.response_id)
-            case fx.CutAtPlayhead():
-                self._cut_at_playhead(effect.item_id)
+                self._stop_run(effect.response_id)
             case fx.CutItem():
+                self._services.metrics.interruptions.inc(effect.interrupted)
                 self._memory.cut(effect.item_id, effect.audio_end_ms)
             case fx.ForgetItem():
                 self._memory.forget(effect.item_id)
                 self._answers.pop(effect.item_id, None)
 
-    def _hear(self, data: bytes) -> None:
-        data = self._carry + data
+    def _append(self, data: bytes) -> None:
+        data = self._odd_byte + data
         whole = len(data) - len(data) % (2 if self._input_format.type == "audio/pcm" else 1)
-        self._carry = data[whole:]
-        self._listening.put(Hear(data[:whole], self._clock(), self._epoch))
+        self._odd_byte = data[whole:]
+        self._input.put(AppendAudio(data[:whole], self._clock(), self._epoch))
 
-    def _commit(self, item_id: str) -> None:
-        if self._turn is not None:  # the ears ended the turn, and know its tokens already
-            self._memory.store(item_id, self._turn)
-            self._turn = None
+    def _commit(self, commit: fx.Commit) -> None:
+        if commit.tokens is not None:
+            self._memory.store(commit.item_id, commit.tokens)
             return
         self._new_epoch()
         self._speech_end = self._clock()
-        self._memory.expect(item_id)
-        self._listening.put(CommitBuffer(item_id))
+        self._memory.expect(commit.item_id)
+        self._input.put(CommitBuffer(commit.item_id))
 
     def _new_epoch(self) -> None:
-        """The client said what becomes of the buffer: forget what the ears made of it so far."""
+        """The client committed or cleared its buffer: later reports about it are out of date."""
         self._epoch += 1
         self._warm_tokens = None
         self._roll_back("abandoned")
@@ -208,67 +215,66 @@ class LiveSession:
         audio = session.audio.input
         converter = None
         if audio.format != self._input_format:
-            converter, self._input_format, self._carry = input_of(audio.format), audio.format, b""
+            converter = input_of(audio.format)
+            self._input_format, self._odd_byte = audio.format, b""
         rules = TurnRules.of(audio.turn_detection) if audio.turn_detection else None
-        self._listening.put(ConfigureEars(converter, rules))
+        self._input.put(ConfigureInput(converter, rules))
 
-    def _cut_at_playhead(self, item_id: str) -> None:
+    def _heard_ms(self, item_id: str) -> int | None:
+        """How much of an answer has been heard by now; None: all of it, or it is unknown."""
         answer = self._answers.get(item_id)
         if answer is None:
-            return
-        now = self._clock()
-        playback = answer.progress.playback
+            return None
+        now, playback = self._clock(), answer.progress.playback
         if answer.over and playback.ahead(now) <= 0:
-            return  # it was heard to its end
-        self._services.metrics.interruptions.inc()
-        self._apply(self._machine.cut(item_id, int(playback.heard(now) * 1000)))
+            return None
+        return int(playback.heard(now) * 1000)
 
-    # --- what the ears heard ----------------------------------------------------------------------
+    # --- what the speech input reports ------------------------------------------------------------
 
-    def _heard(self, heard: hear.Heard, job: Hear) -> None:
+    def _on_speech(self, event: SpeechEvent, job: AppendAudio) -> None:
         if job.epoch != self._epoch:
             return
-        match heard:
-            case hear.Started():
-                self._apply(self._machine.on_input(fx.SpeechStarted(_ms(heard.sample))))
-            case hear.Spoken():
-                self._warm(heard.tokens)
-            case hear.Paused():
-                self._speculate(heard.tokens)
-            case hear.WentOn():
+        match event:
+            case TurnStarted():
+                self._apply(self._machine.on_input(fx.SpeechStarted(_ms(event.sample))))
+            case TurnGrew():
+                self._warm(event.tokens)
+            case TurnPaused():
+                self._speculate(event.tokens)
+            case TurnResumed():
                 self._roll_back("rolled_back")
-            case hear.Ended():
-                silent = (heard.sample - heard.silence_sample) / TOKENIZER_RATE
+            case TurnEnded():
+                silent = (event.sample - event.silence_sample) / TOKENIZER_RATE
                 self._speech_end = job.arrived - silent
-                self._end_turn(heard.tokens, fx.SpeechStopped(_ms(heard.sample)))
-            case hear.NobodySpoke():
-                given = fx.IdleTimedOut(_ms(heard.since), _ms(heard.sample))
-                self._end_turn(heard.tokens, given)
-            case hear.Overflowed():
+                self._end_turn(fx.SpeechStopped(_ms(event.sample), event.tokens))
+            case SilenceTimedOut():
+                since, until = _ms(event.since), _ms(event.sample)
+                self._end_turn(fx.IdleTimedOut(since, until, event.tokens))
+            case BufferFull():
                 seconds = self._parts.max_turn_seconds
                 message = f"the buffer holds {seconds:g} s of audio, its most: commit or clear it"
                 self.refuse(ProtocolError("input_audio_buffer_full", message))
 
-    def _end_turn(self, tokens: tuple[int, ...], given: fx.Input) -> None:
-        self._turn, self._turn_end = tokens, self._clock()
+    def _end_turn(self, given: fx.Input) -> None:
+        self._turn_end = self._clock()
         self._warm_tokens = None
         self._apply(self._machine.on_input(given))
-        self._turn = None
         if not self._machine.answering():
             self._roll_back("abandoned")  # nobody asked for an answer
 
-    def _unusable(self, error: AudioError) -> None:
+    def _on_bad_audio(self, error: AudioError) -> None:
         self.refuse(ProtocolError("invalid_value", str(error), "audio"))
 
-    # --- before the turn is over ------------------------------------------------------------------
+    # --- before the turn ends ---------------------------------------------------------------------
 
-    def _asked(self, run: fx.StartRun, prompt: tuple[int, ...]) -> AnswerRequest:
+    def _request(self, run: fx.StartRun, prompt: tuple[int, ...]) -> AnswerRequest:
         spoken = run.modality == "audio"
         params = self._parts.sampling(run.max_tokens)
         return AnswerRequest(prompt, params, run.voice, run.speed, spoken)
 
     def _warm(self, tokens: tuple[int, ...]) -> None:
-        """Have the engine compute what has been said so far, while nothing else of ours runs."""
+        """Have the engine compute the prompt so far, while no answer of this session runs."""
         self._warm_tokens = tokens
         if self._warming is None or self._warming.done():
             self._warming = asyncio.create_task(self._keep_warm())
@@ -282,11 +288,11 @@ class LiveSession:
                 run = self._machine.next_run()
                 turns = self._memory.turns(run.items, run.instructions, tokens)
                 await self._services.engine.warm(self._key, self._parts.prompts.unfinished(turns))
-        except AqaaError as error:  # the answer will meet the same fault, and report it
+        except AqaaError as error:  # the answer meets the same fault, and reports it
             log.info("warming up failed: %s", error)
 
     def _speculate(self, tokens: tuple[int, ...]) -> None:
-        """Start the answer that the machine will ask for if this pause is the end of the turn."""
+        """Start the answer that the machine asks for if this pause ends the turn."""
         detection = self._machine.session.audio.input.turn_detection
         wanted = detection is not None and detection.create_response and self._parts.speculation
         if not wanted or self._default_run is not None or not tokens:
@@ -296,19 +302,19 @@ class LiveSession:
         run = self._machine.next_run()
         turns = self._memory.turns(run.items, run.instructions, tokens)
         try:
-            asked = self._asked(run, tuple(self._parts.prompts.finished(turns)))
+            request = self._request(run, tuple(self._parts.prompts.finished(turns)))
         except AqaaError as error:
             log.info("no speculation: %s", error)
             return
-        self._speculation = self._begin(self._key, asked, run)
+        self._speculation = self._start_answer(self._key, request, run)
 
-    def _begin(self, key: str, asked: AnswerRequest, run: fx.StartRun) -> Answer:
+    def _start_answer(self, key: str, request: AnswerRequest, run: fx.StartRun) -> Answer:
         return Answer(
             self._services,
             key,
-            asked,
+            request,
             self._parts.parser(),
-            output_of(run.format) if asked.spoken else None,
+            output_of(run.format) if request.spoken else None,
             bytes_per_second=bytes_per_ms(run.format) * 1000,
         )
 
@@ -326,15 +332,15 @@ class LiveSession:
 
     # --- answers ----------------------------------------------------------------------------------
 
-    def _start(self, run: fx.StartRun) -> None:
+    def _start_run(self, run: fx.StartRun) -> None:
         if run.default:
             self._default_run = run.response_id
             self._turn_end = self._turn_end or self._clock()
-        task = asyncio.create_task(self._answer(run))
+        task = asyncio.create_task(self._give_answer(run))
         self._runs[run.response_id] = task
         task.add_done_callback(lambda _: self._runs.pop(run.response_id, None))
 
-    def _stop(self, response: str) -> None:
+    def _stop_run(self, response: str) -> None:
         task = self._runs.pop(response, None)
         if task is not None:
             task.cancel()
@@ -343,7 +349,7 @@ class LiveSession:
         if self._default_run == response:
             self._default_run = None
 
-    async def _answer(self, run: fx.StartRun) -> None:
+    async def _give_answer(self, run: fx.StartRun) -> None:
         """Give one answer, from the prompt to its end."""
         response_id.set(run.response_id)
         key = self._key if run.default else f"{self._key}/{run.response_id}"
@@ -352,40 +358,40 @@ class LiveSession:
             await self._memory.ready(run.items)
             turns = self._memory.turns(run.items, run.instructions)
             if not turns:
-                self._end(run, None, AnswerEnd("failed", "conversation_empty"))
+                self._end_run(run, None, AnswerEnd("failed", "conversation_empty"))
                 return
             prompt = tuple(self._parts.prompts.finished(turns))
-            asked = self._asked(run, prompt)
-            answer = self._adopted(run, asked) or self._begin(key, asked, run)
+            request = self._request(run, prompt)
+            answer = self._adopted(run, request) or self._start_answer(key, request, run)
             self._announce(run, answer)
             counted = answer.progress.reused
             while True:
-                said = await answer.next()
+                event = await answer.next()
                 if answer.progress.reused != counted:  # known with the first id, or with the last
                     counted = answer.progress.reused
-                    self._count(run, answer)
-                if isinstance(said, AnswerEnd):
+                    self._report_prompt(run, answer)
+                if isinstance(event, AnswerEnd):
                     break
-                self._say(run, answer, said)
-            self._end(run, answer, said)
+                self._forward(run, answer, event)
+            self._end_run(run, answer, event)
         except AqaaError as error:
             log.warning("no answer: %s", error)
-            self._end(run, answer, AnswerEnd("failed", error_code(error)))
+            self._end_run(run, answer, AnswerEnd("failed", error_code(error)))
         except Exception:
             log.exception("an answer failed for a reason that is a bug")
-            self._end(run, answer, AnswerEnd("failed", "internal_error"))
+            self._end_run(run, answer, AnswerEnd("failed", "internal_error"))
         finally:
             if answer is not None:
                 await answer.stop()
             if not run.default:
                 await self._services.engine.release(key)
 
-    def _adopted(self, run: fx.StartRun, asked: AnswerRequest) -> Answer | None:
-        """The speculation, if it is the answer that is asked for."""
+    def _adopted(self, run: fx.StartRun, request: AnswerRequest) -> Answer | None:
+        """The speculation, if it answers this very request."""
         answer = self._speculation
         if answer is None or not run.default:
             return None
-        if answer.asked != asked:
+        if answer.request != request:
             self._roll_back("mismatched")
             return None
         self._speculation = None
@@ -405,27 +411,27 @@ class LiveSession:
         timeline.tokenise = self._clock()
         self._answers = {run.item_id: answer} if run.default else self._answers
         self._memory.answer(run.item_id, answer.progress.ids, run.speed)
-        self._count(run, answer)
+        self._report_prompt(run, answer)
 
-    def _count(self, run: fx.StartRun, answer: Answer) -> None:
-        """Tell the prompt's size, and what of it the engine had computed, once that is known."""
-        kinds, prompt = self._parts.prompts.kinds, answer.asked.prompt
+    def _report_prompt(self, run: fx.StartRun, answer: Answer) -> None:
+        """Tell the machine the prompt's size and, once known, how much of it was cached."""
+        kinds, prompt = self._parts.prompts.kinds, answer.request.prompt
         cached = kinds(prompt[: answer.progress.reused])
         self._apply(self._machine.on_input(fx.RunStarted(run.response_id, *kinds(prompt), *cached)))
 
-    def _say(self, run: fx.StartRun, answer: Answer, said: AnswerEvent) -> None:
-        match said:
-            case Text():
-                start = int(said.start * 1000)
-                given: fx.Input = fx.RunText(run.response_id, said.text, said.tokens, start)
+    def _forward(self, run: fx.StartRun, answer: Answer, event: AnswerEvent) -> None:
+        match event:
+            case AnswerText():
+                start = int(event.start * 1000)
+                given: fx.Input = fx.RunText(run.response_id, event.text, event.tokens, start)
                 self._apply(self._machine.on_input(given))
-            case Sound():
-                given = fx.RunSound(run.response_id, said.data, said.tokens)
+            case AnswerSound():
+                given = fx.RunSound(run.response_id, event.data, event.tokens)
                 self._apply(self._machine.on_input(given))
-                self._sent(run, answer, said)
+                self._count_sound(run, answer, event)
 
-    def _sent(self, run: fx.StartRun, answer: Answer, sound: Sound) -> None:
-        """Keep account of sound that has just left."""
+    def _count_sound(self, run: fx.StartRun, answer: Answer, sound: AnswerSound) -> None:
+        """Count sound that has just been sent."""
         if not sound.data:
             return
         metrics, timeline, now = self._services.metrics, answer.progress.timeline, self._clock()
@@ -450,11 +456,11 @@ class LiveSession:
                     )
                 )
 
-    def _end(self, run: fx.StartRun, answer: Answer | None, over: AnswerEnd) -> None:
+    def _end_run(self, run: fx.StartRun, answer: Answer | None, over: AnswerEnd) -> None:
         if run.default and self._default_run == run.response_id:
             self._default_run = None
             if answer is not None:
-                self._listening.put(SuppressIdle(answer.progress.playback.ahead(self._clock())))
+                self._input.put(SuppressIdle(answer.progress.playback.ahead(self._clock())))
         self._runs.pop(run.response_id, None)
         self._services.metrics.answers.labels(over.status).inc()
         self._apply(self._machine.on_input(fx.RunEnded(run.response_id, over.status, over.code)))

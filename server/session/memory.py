@@ -1,7 +1,7 @@
-"""What the model is told of a conversation: audio tokens by item, and how much of each was heard.
+"""The tokens of a conversation, by item, and how much of each answer was heard.
 
-The protocol's items know no tokens. Here they are: the ids of what the user said, and the ids of
-each answer as the model gave them, cut where the user stopped hearing it.
+The protocol's items hold no tokens. Here are the ids of what the user said, and the ids of each
+answer as the model gave them, cut where the user stopped hearing it.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ from dataclasses import dataclass
 
 from aqaa.models.bundle import TokensConfig
 from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
-from aqaa.server.dialogue.heard import heard
+from aqaa.server.dialogue.barge_in import cut_answer
 from aqaa.server.dialogue.prompt import AssistantTurn, SystemTurn, Turn, UserTurn
-from aqaa.server.dialogue.text import TextCodec
+from aqaa.server.dialogue.text_codec import TextCodec
 from aqaa.server.protocol.effects import ConversationItem
 from aqaa.server.protocol.types import Content, InputSound, Message, OutputSound
 
 
 @dataclass
-class _Answer:
+class _KeptAnswer:
     ids: list[int]  # the answer's own list: it grows while the answer does
     speed: float
     heard: int | None = None  # audio tokens; None: all
 
 
 class Memory:
-    """One session's. Bounded by the conversation: what leaves that is forgotten here."""
+    """One session's tokens. What leaves the conversation is forgotten here too."""
 
     def __init__(self, tokens: TokensConfig, text: TextCodec) -> None:
         self._tokens = tokens
         self._text = text
         self._sounds: dict[str, asyncio.Future[tuple[int, ...]]] = {}
-        self._answers: dict[str, _Answer] = {}
+        self._answers: dict[str, _KeptAnswer] = {}
 
     def expect(self, item_id: str) -> None:
         """The sound of this item is being tokenised."""
         self._sounds[item_id] = asyncio.get_running_loop().create_future()
 
     def store(self, item_id: str, tokens: Sequence[int]) -> None:
-        """The sound of this item, as decoder ids."""
+        """Keep the sound of this item, as decoder ids."""
         future = self._sounds.get(item_id)
         if future is None or future.done():
             future = asyncio.get_running_loop().create_future()
@@ -49,18 +49,18 @@ class Memory:
         future.set_result(tuple(tokens))
 
     def answer(self, item_id: str, ids: list[int], speed: float) -> None:
-        """The ids of an answer: a list that may still grow."""
-        self._answers[item_id] = _Answer(ids, speed)
+        """Keep the ids of an answer: a list that may still grow."""
+        self._answers[item_id] = _KeptAnswer(ids, speed)
 
     def cut(self, item_id: str, heard_ms: int) -> None:
-        """Only so much of the answer was heard. The group that was being played counts as heard."""
+        """Only so much of the answer was heard, rounded up to a whole group."""
         answer = self._answers.get(item_id)
         if answer is not None:
             groups = math.ceil(heard_ms / 1000 * answer.speed / GROUP_SECONDS)
             answer.heard = groups * GROUP_TOKENS
 
     def forget(self, item_id: str) -> None:
-        """The item is gone."""
+        """Forget an item that left the conversation."""
         self._sounds.pop(item_id, None)
         self._answers.pop(item_id, None)
 
@@ -93,7 +93,7 @@ class Memory:
         if answer is not None:
             ids = tuple(answer.ids)
             if answer.heard is not None:
-                ids = heard(ids, answer.heard, self._tokens, self._text)
+                ids = cut_answer(ids, answer.heard, self._tokens, self._text)
             return [AssistantTurn(ids)] if ids else []
         words = "\n".join(text for part in item.content if (text := _text(part)))
         match item.role:

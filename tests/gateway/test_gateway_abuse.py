@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 from aqaa.server.answering.answer import Answer
 from aqaa.server.gateway.outbox import Outbox
-from aqaa.server.hearing.ears import Ears
+from aqaa.server.hearing.speech_input import SpeechInput
 from aqaa.server.protocol.types import Json
 from aqaa.server.session.live_session import LiveSession
 
@@ -238,7 +238,7 @@ async def test_no_object_of_a_session_outlives_it(served: Served) -> None:
     await nobody_is_left(served)
     await asyncio.sleep(0.1)
     gc.collect()
-    kept = (LiveSession, Answer, Ears, Outbox)
+    kept = (LiveSession, Answer, SpeechInput, Outbox)
     assert [thing for thing in gc.get_objects() if type(thing) in kept] == []
 
 

@@ -30,24 +30,20 @@ class Driven:
     def __init__(self, items: int = 512) -> None:
         session = Session(id="sess_1", model="nano")
         self.machine = SessionMachine(
-            session, VOICES, limits=Limits(items=items), make_id=counter()
+            session, VOICES, lambda item_id: HEARD_MS, limits=Limits(items=items), make_id=counter()
         )
         self.reader = Reader()
         self.runs: list[fx.StartRun] = []
         self.take(self.machine.open())
 
     def take(self, outputs: list[Output]) -> list[Output]:
-        """Read the events, do the effects; everything that came of it, in order."""
-        seen: list[Output] = []
+        """Read the events, do the effects; returns the outputs."""
         for output in outputs:
-            seen.append(output)
             if isinstance(output, server.FromServer):
                 self.reader.read(output)
             elif isinstance(output, fx.StartRun):
                 self.runs.append(output)
-            elif isinstance(output, fx.CutAtPlayhead):
-                seen += self.take(self.machine.cut(output.item_id, HEARD_MS))
-        return seen
+        return outputs
 
     def send(self, message: Json) -> list[Output]:
         return self.take(self.machine.on_client(client.parse_client_event(message)))

@@ -246,7 +246,7 @@ def scripted_parts(
         voices=voices_of(("joe", "amy"), "joe"),
         services=Services(
             engine=engine,
-            speaker=Voices(),
+            vocoder=Voices(),
             workers=workers,
             metrics=metrics,
             clock=clock or MonotonicClock(),

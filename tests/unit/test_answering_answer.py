@@ -13,16 +13,16 @@ from scripted import ScriptedEngine, Voice, scripted_parts, woven
 
 from aqaa.models.groups import GROUP_SECONDS
 from aqaa.server.answering.answer import (
-    BEGIN_WITHIN,
-    HELD_SECONDS,
-    START_SECONDS,
+    FIRST_SOUND_SECONDS,
+    SPECULATION_SECONDS,
     Answer,
     AnswerEnd,
     AnswerEvent,
     AnswerRequest,
-    Sound,
-    Text,
+    AnswerSound,
+    AnswerText,
 )
+from aqaa.server.answering.start_gate import MIN_START_SECONDS
 from aqaa.server.compute.workers import Workers
 from aqaa.server.parts import ModelParts, output_of
 from aqaa.server.protocol.types import PcmFormat
@@ -41,7 +41,7 @@ class DroppingVoices:
         return Drops(voice, speed)
 
 
-def asking(parts: ModelParts, prompt: Sequence[int] = (1, 4, 104)) -> Answer:
+def single_answer(parts: ModelParts, prompt: Sequence[int] = (1, 4, 104)) -> Answer:
     asked = AnswerRequest(tuple(prompt), parts.sampling(), "joe", 1.0, spoken=True)
     wire = PcmFormat()
     return Answer(
@@ -59,21 +59,21 @@ async def said_by(answer: Answer) -> list[AnswerEvent]:
 
 async def test_an_answer_starts_with_enough_sound_to_last_until_the_next() -> None:
     parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 12), seconds=0.002))
-    parts = replace(parts, services=replace(parts.services, speaker=DroppingVoices()))
-    answer = asking(parts)
+    parts = replace(parts, services=replace(parts.services, vocoder=DroppingVoices()))
+    answer = single_answer(parts)
     answer.adopt()
-    while not isinstance(first := await answer.next(), Sound):
+    while not isinstance(first := await answer.next(), AnswerSound):
         pass
-    assert first.seconds >= START_SECONDS
+    assert first.seconds >= MIN_START_SECONDS
     await answer.stop()
     parts.services.workers.close()
 
 
 async def test_an_answer_shorter_than_that_is_still_said() -> None:
     parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 1)))
-    parts = replace(parts, services=replace(parts.services, speaker=DroppingVoices()))
-    said = await said_by(asking(parts))
-    assert sum(one.seconds for one in said if isinstance(one, Sound)) > 0
+    parts = replace(parts, services=replace(parts.services, vocoder=DroppingVoices()))
+    said = await said_by(single_answer(parts))
+    assert sum(one.seconds for one in said if isinstance(one, AnswerSound)) > 0
     parts.services.workers.close()
 
 
@@ -100,12 +100,12 @@ class Voices:
 
 def spoken_by(kind: type[Voice]) -> ModelParts:
     parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 12), seconds=0.002))
-    return replace(parts, services=replace(parts.services, speaker=Voices(kind)))
+    return replace(parts, services=replace(parts.services, vocoder=Voices(kind)))
 
 
 async def test_no_piece_of_sound_is_empty_and_no_token_is_lost() -> None:
     parts = spoken_by(Late)
-    sounds = [one for one in await said_by(asking(parts)) if isinstance(one, Sound)]
+    sounds = [one for one in await said_by(single_answer(parts)) if isinstance(one, AnswerSound)]
     assert all(one.data for one in sounds)
     assert sum(one.tokens for one in sounds) == 12 * 5
     parts.services.workers.close()
@@ -121,8 +121,8 @@ class Slow(Voice):
 
 async def test_a_slow_voice_starts_with_enough_sound_to_last_until_its_next() -> None:
     parts = spoken_by(Slow)
-    answer = asking(parts)
-    while not isinstance(first := await answer.next(), Sound):
+    answer = single_answer(parts)
+    while not isinstance(first := await answer.next(), AnswerSound):
         pass
     assert first.seconds > 1.5 * GROUP_SECONDS
     await answer.stop()
@@ -135,8 +135,8 @@ async def test_an_answer_starts_with_more_sound_while_others_are_being_spoken() 
     for _ in range(40):
         await workers.run_long(0, time.sleep, 0.02)  # what a job of this parts takes
     others = [asyncio.create_task(workers.run_long(1e12, time.sleep, 0.02)) for _ in range(30)]
-    answer = asking(parts)
-    while not isinstance(first := await answer.next(), Sound):
+    answer = single_answer(parts)
+    while not isinstance(first := await answer.next(), AnswerSound):
         pass
     assert first.seconds > 3 * GROUP_SECONDS
     await answer.stop()
@@ -162,11 +162,11 @@ async def test_a_first_sound_gives_way_to_one_without_which_there_would_be_a_gap
         ScriptedEngine(answer=lambda prompt: woven("x", 60), seconds=0.002), workers=workers
     )
     began = parts.services.clock()
-    answer = asking(parts)
+    answer = single_answer(parts)
     answer.adopt()
-    while not isinstance(first := await answer.next(), Sound):
+    while not isinstance(first := await answer.next(), AnswerSound):
         pass
-    assert workers.deadlines[0] >= began + BEGIN_WITHIN
+    assert workers.deadlines[0] >= began + FIRST_SOUND_SECONDS
     answer.progress.playback.send(first.seconds, now := parts.services.clock())
     while not isinstance(await answer.next(), AnswerEnd):
         pass
@@ -179,28 +179,30 @@ async def test_text_comes_before_the_sound_that_it_stands_before_in_the_stream()
     parts = scripted_parts(
         ScriptedEngine(answer=lambda prompt: woven("ten letters", 6), seconds=0.001)
     )
-    said = await said_by(asking(parts))
+    said = await said_by(single_answer(parts))
     kinds = [type(one) for one in said]
-    assert kinds.index(Text) < kinds.index(Sound)
+    assert kinds.index(AnswerText) < kinds.index(AnswerSound)
     assert kinds[-1] is AnswerEnd
     parts.services.workers.close()
 
 
 async def test_an_answer_without_its_end_id_was_cut() -> None:
     parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 3)[:-2]))
-    over = (await said_by(asking(parts)))[-1]
+    over = (await said_by(single_answer(parts)))[-1]
     assert over == AnswerEnd("max_output_tokens")
     parts.services.workers.close()
 
 
 async def test_an_answer_that_nobody_asked_for_makes_its_beginning_and_waits() -> None:
     parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 100), seconds=0.0005))
-    answer = asking(parts)
-    while answer.progress.made < HELD_SECONDS:
+    answer = single_answer(parts)
+    while answer.progress.made < SPECULATION_SECONDS:
         await answer.next()
     await asyncio.sleep(0.3)  # long enough for all of it, at the engine's pace
-    assert answer.progress.made < HELD_SECONDS + 3  # what one call of the vocoder may be given
+    assert (
+        answer.progress.made < SPECULATION_SECONDS + 3
+    )  # what one call of the vocoder may be given
     answer.adopt()
     said = await said_by(answer)
-    assert sum(one.tokens for one in said if isinstance(one, Sound)) > 250
+    assert sum(one.tokens for one in said if isinstance(one, AnswerSound)) > 250
     parts.services.workers.close()

@@ -10,11 +10,11 @@ from tiny_text import a_group, groups, tiny_text
 from aqaa.models.errors import StreamClosedError
 from aqaa.models.groups import GROUP_TOKENS, LINGUISTIC_CODES, LINGUISTIC_PER_GROUP
 from aqaa.server.dialogue.answer_parser import (
+    AnswerParser,
     AudioGroup,
     End,
-    Event,
     Malformed,
-    ResponseParser,
+    ParsedEvent,
     SegmentEnd,
     SegmentStart,
     TextDelta,
@@ -28,20 +28,20 @@ START, END = TOKENS.audio_start, TOKENS.audio_end
 assert START is not None and END is not None  # noqa: PT018
 
 
-def parse(ids: list[int]) -> list[Event]:
-    parser = ResponseParser(TOKENS, TEXT)
+def parse(ids: list[int]) -> list[ParsedEvent]:
+    parser = AnswerParser(TOKENS, TEXT)
     return [*parser.push(ids), *parser.finish()]
 
 
-def text_of(events: list[Event]) -> str:
+def text_of(events: list[ParsedEvent]) -> str:
     return "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
-def groups_of(events: list[Event]) -> list[tuple[int, ...]]:
+def groups_of(events: list[ParsedEvent]) -> list[tuple[int, ...]]:
     return [event.tokens for event in events if isinstance(event, AudioGroup)]
 
 
-def malformed_in(events: list[Event]) -> list[tuple[int, ...]]:
+def malformed_in(events: list[ParsedEvent]) -> list[tuple[int, ...]]:
     return [event.ids for event in events if isinstance(event, Malformed)]
 
 
@@ -132,7 +132,7 @@ def test_an_id_that_cannot_be_in_an_answer_is_dropped(stray: int) -> None:
 
 
 def test_dropped_ids_are_counted() -> None:
-    parser = ResponseParser(TOKENS, TEXT)
+    parser = AnswerParser(TOKENS, TEXT)
     parser.push([LINGUISTIC, SEMANTIC, SEMANTIC, TOKENS.bos, *a_group(TOKENS)])
     parser.finish()
     assert parser.malformed == 4
@@ -152,7 +152,7 @@ def test_a_group_that_the_end_cuts_is_never_spoken() -> None:
 
 
 def test_nothing_may_follow_the_end() -> None:
-    parser = ResponseParser(TOKENS, TEXT)
+    parser = AnswerParser(TOKENS, TEXT)
     parser.push([TOKENS.eot])
     with pytest.raises(StreamClosedError):
         parser.push([5])
@@ -187,8 +187,8 @@ def test_any_stream_in_any_pieces_gives_the_same_events(
 ) -> None:
     ids = [token for part in parts for token in part if token != TOKENS.eot]
     whole = parse(ids)
-    parser = ResponseParser(TOKENS, TEXT)
-    pieces: list[Event] = []
+    parser = AnswerParser(TOKENS, TEXT)
+    pieces: list[ParsedEvent] = []
     at = 0
     while at < len(ids):
         size = data.draw(st.integers(1, 7))

@@ -8,27 +8,27 @@ from hypothesis import strategies as st
 
 from aqaa.server.hearing.turn_detector import (
     PAUSE_MS,
+    DetectorEvent,
+    EndOfTurn,
     Idle,
     Onset,
     Pause,
     Resumed,
     TurnDetector,
-    TurnEnd,
-    TurnEvent,
     TurnRules,
 )
-from aqaa.server.hearing.vad import FRAME
+from aqaa.server.hearing.vad import FRAME_SAMPLES
 from aqaa.server.protocol.types import SemanticVad, ServerVad
 
-FRAME_MS = FRAME / 16
+FRAME_MS = FRAME_SAMPLES / 16
 
 
-def hear(detector: TurnDetector, probabilities: list[float]) -> list[TurnEvent]:
+def hear(detector: TurnDetector, probabilities: list[float]) -> list[DetectorEvent]:
     """Each frame's probability, and the clock at the frame's end."""
-    events: list[TurnEvent] = []
+    events: list[DetectorEvent] = []
     for count, probability in enumerate(probabilities, start=1):
         events += detector.frame(probability)
-        events += detector.clock(count * FRAME)
+        events += detector.clock(count * FRAME_SAMPLES)
     return events
 
 
@@ -40,13 +40,13 @@ def frames(ms: float) -> int:
     return round(ms / FRAME_MS)
 
 
-def kinds(events: list[TurnEvent]) -> list[type]:
+def kinds(events: list[DetectorEvent]) -> list[type]:
     return [type(event) for event in events]
 
 
 def test_a_turn_begins_where_its_first_frame_of_speech_begins() -> None:
     events = hear(TurnDetector(rules()), [0.0] * 5 + [0.9] * 3)
-    assert events == [Onset(5 * FRAME)]
+    assert events == [Onset(5 * FRAME_SAMPLES)]
 
 
 def test_a_click_of_one_frame_is_no_speech() -> None:
@@ -56,19 +56,19 @@ def test_a_click_of_one_frame_is_no_speech() -> None:
 def test_a_turn_ends_when_the_silence_has_lasted_as_long_as_the_session_says() -> None:
     spoken = [0.9] * 10
     events = hear(TurnDetector(rules(silence_duration_ms=320)), spoken + [0.0] * 20)
-    assert kinds(events) == [Onset, Pause, TurnEnd]
+    assert kinds(events) == [Onset, Pause, EndOfTurn]
     end = events[-1]
-    assert isinstance(end, TurnEnd)
-    assert end.silence_sample == 10 * FRAME
-    assert end.sample - end.silence_sample == frames(320) * FRAME
+    assert isinstance(end, EndOfTurn)
+    assert end.silence_sample == 10 * FRAME_SAMPLES
+    assert end.sample - end.silence_sample == frames(320) * FRAME_SAMPLES
 
 
 def test_a_turn_ends_between_frames_when_the_clock_says_so() -> None:
     detector = TurnDetector(rules(silence_duration_ms=500))
     hear(detector, [0.9] * 10 + [0.0] * 12)
-    silence = 10 * FRAME
+    silence = 10 * FRAME_SAMPLES
     assert detector.clock(silence + 7999) == []
-    assert kinds(detector.clock(silence + 8000)) == [TurnEnd]
+    assert kinds(detector.clock(silence + 8000)) == [EndOfTurn]
 
 
 def test_speech_after_a_pause_goes_on_with_the_turn() -> None:
@@ -86,28 +86,28 @@ def test_a_silence_begins_where_the_sound_ended_if_the_model_notices_late() -> N
     detector = TurnDetector(rules())
     for probability, power in [(0.9, 1.0)] * 10 + [(0.9, 1e-6)] * 2 + [(0.0, 1e-6)] * 3:
         detector.frame(probability, power)
-    (pause,) = detector.clock(15 * FRAME)
-    assert pause == Pause(10 * FRAME)
+    (pause,) = detector.clock(15 * FRAME_SAMPLES)
+    assert pause == Pause(10 * FRAME_SAMPLES)
 
 
 def test_a_noisy_room_leaves_the_silence_to_the_model() -> None:
     detector = TurnDetector(rules())
     for probability, power in [(0.9, 1.0)] * 12 + [(0.0, 0.05)] * 5:
         detector.frame(probability, power)
-    (pause,) = detector.clock(17 * FRAME)
-    assert pause == Pause(12 * FRAME)
+    (pause,) = detector.clock(17 * FRAME_SAMPLES)
+    assert pause == Pause(12 * FRAME_SAMPLES)
 
 
 def test_the_lowest_threshold_still_lets_a_turn_end() -> None:
     events = hear(TurnDetector(rules(threshold=0.1)), [0.9] * 10 + [0.0] * 40)
-    assert kinds(events)[-1] is TurnEnd
+    assert kinds(events)[-1] is EndOfTurn
 
 
 @pytest.mark.parametrize("silence", [0, 50, 100])
 def test_a_silence_shorter_than_a_pause_ends_the_turn_at_once(silence: int) -> None:
     detector = TurnDetector(rules(silence_duration_ms=silence))
     events = hear(detector, [0.9] * 10 + [0.0] * 10)
-    assert kinds(events) == [Onset, Pause, TurnEnd]
+    assert kinds(events) == [Onset, Pause, EndOfTurn]
 
 
 def test_idleness_counts_from_the_end_of_the_assistants_speech() -> None:
@@ -135,7 +135,7 @@ def test_every_history_is_a_legal_one(probabilities: list[float]) -> None:
         ("idle", Onset): "speaking",
         ("speaking", Pause): "paused",
         ("paused", Resumed): "speaking",
-        ("paused", TurnEnd): "idle",
+        ("paused", EndOfTurn): "idle",
     }
     for event in hear(TurnDetector(rules()), probabilities):
         assert (state, type(event)) in following

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from aqaa.server.audio.files import read_audio
-from aqaa.server.hearing.vad import FRAME, VadModel
+from aqaa.server.hearing.vad import FRAME_SAMPLES, VadModel
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,10 @@ def model() -> VadModel:
 
 def probabilities(model: VadModel, wave: NDArray[np.float32]) -> list[float]:
     stream = model.stream()
-    return [stream.push(wave[at : at + FRAME]) for at in range(0, wave.size - FRAME, FRAME)]
+    return [
+        stream.push(wave[at : at + FRAME_SAMPLES])
+        for at in range(0, wave.size - FRAME_SAMPLES, FRAME_SAMPLES)
+    ]
 
 
 def test_recorded_speech_is_speech(model: VadModel, fixtures_dir: Path) -> None:
@@ -42,8 +45,8 @@ def test_streams_do_not_hear_each_other(model: VadModel, fixtures_dir: Path) -> 
     )
     a, b = model.stream(), model.stream()
     both = [
-        (a.push(first[at : at + FRAME]), b.push(second[at : at + FRAME]))
-        for at in range(0, 15_000 - FRAME, FRAME)
+        (a.push(first[at : at + FRAME_SAMPLES]), b.push(second[at : at + FRAME_SAMPLES]))
+        for at in range(0, 15_000 - FRAME_SAMPLES, FRAME_SAMPLES)
     ]
     assert [x for x, _ in both] == probabilities(model, first[:15_000])
     assert [y for _, y in both] == probabilities(model, second[:15_000])

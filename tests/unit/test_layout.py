@@ -120,7 +120,7 @@ def test_imports_point_one_way(module: str, file: Path) -> None:
         ("aqaa.server.protocol.server_events", {"aqaa.server.session.memory"}),
         ("aqaa.server.engine.contract", {"aqaa.server.session.memory"}),
         ("aqaa.server.answering.answer", {"aqaa.server.gateway.chat"}),
-        ("aqaa.server.hearing.ears", {"aqaa.server.answering.answer"}),
+        ("aqaa.server.hearing.speech_input", {"aqaa.server.answering.answer"}),
     ],
 )
 def test_a_wrong_import_would_be_seen(module: str, imported: set[str]) -> None:

@@ -25,7 +25,7 @@ def spoken_turn(driven: Driven) -> fx.StartRun:
     """The user speaks, the turn ends, an answer starts."""
     driven.send({"type": "input_audio_buffer.append", "audio": SECOND})
     driven.happen(fx.SpeechStarted(100))
-    driven.happen(fx.SpeechStopped(900))
+    driven.happen(fx.SpeechStopped(900, (7,)))
     return driven.runs[-1]
 
 
@@ -48,7 +48,7 @@ def test_a_session_begins_with_its_whole_configuration() -> None:
 def test_a_voice_turn_has_the_order_of_the_openai_service() -> None:
     driven = Driven()
     driven.send({"type": "input_audio_buffer.append", "audio": SECOND})
-    seen = driven.happen(fx.SpeechStarted(100)) + driven.happen(fx.SpeechStopped(900))
+    seen = driven.happen(fx.SpeechStarted(100)) + driven.happen(fx.SpeechStopped(900, (7,)))
     run = driven.runs[-1]
     seen += driven.happen(fx.RunText(run.response_id, "hello", 1, 0))
     seen += driven.happen(fx.RunSound(run.response_id, CHUNK, 5))
@@ -79,7 +79,7 @@ def test_the_item_of_the_speech_is_known_from_its_first_sound_on() -> None:
     driven = Driven()
     driven.send({"type": "input_audio_buffer.append", "audio": SECOND})
     (started,) = driven.happen(fx.SpeechStarted(100))
-    ended = driven.happen(fx.SpeechStopped(900))
+    ended = driven.happen(fx.SpeechStopped(900, (7,)))
     committed = next(o for o in ended if isinstance(o, server.InputAudioBufferCommitted))
     assert isinstance(started, server.InputAudioBufferSpeechStarted)
     assert committed.item_id == started.item_id
@@ -97,7 +97,7 @@ def test_speech_during_an_answer_cancels_it_and_cuts_it_where_it_was_heard() -> 
     assert done.status_details is not None
     assert done.status_details.reason == "turn_detected"
     assert done.output[0].status == "incomplete"
-    assert fx.CutItem(run.item_id, HEARD_MS) in seen
+    assert fx.CutItem(run.item_id, HEARD_MS, interrupted=True) in seen
 
 
 def test_a_cut_item_keeps_only_the_text_that_was_heard() -> None:
@@ -116,7 +116,9 @@ def test_speech_after_an_answer_was_sent_whole_still_cuts_what_was_not_played() 
     run = spoken_turn(driven)
     say(driven, run, chunks=3)
     driven.happen(fx.RunEnded(run.response_id, "completed"))
-    assert fx.CutItem(run.item_id, HEARD_MS) in driven.happen(fx.SpeechStarted(2000))
+    assert fx.CutItem(run.item_id, HEARD_MS, interrupted=True) in driven.happen(
+        fx.SpeechStarted(2000)
+    )
 
 
 def test_speech_that_may_not_interrupt_is_answered_when_the_answer_is_over() -> None:
@@ -127,7 +129,7 @@ def test_speech_that_may_not_interrupt_is_answered_when_the_answer_is_over() -> 
     )
     first = spoken_turn(driven)
     driven.happen(fx.SpeechStarted(2000))
-    assert "response.created" not in types(driven.happen(fx.SpeechStopped(3000)))
+    assert "response.created" not in types(driven.happen(fx.SpeechStopped(3000, (7,))))
     ended = driven.happen(fx.RunEnded(first.response_id, "completed"))
     assert types(ended)[:2] == ["response.done", "response.created"]
 
@@ -202,7 +204,7 @@ def test_usage_counts_what_was_given_and_what_was_made() -> None:
 
 def test_silence_longer_than_the_idle_timeout_prompts_an_answer() -> None:
     driven = Driven()
-    seen = driven.happen(fx.IdleTimedOut(0, 6000))
+    seen = driven.happen(fx.IdleTimedOut(0, 6000, (7,)))
     assert types(seen)[:2] == [
         "input_audio_buffer.timeout_triggered",
         "input_audio_buffer.committed",

@@ -30,7 +30,7 @@ from aqaa.recipe.optimiser import orthogonalise
 from aqaa.recipe.speech.cache import Utterance
 from aqaa.recipe.speech.voices import TEACHER
 from aqaa.recipe.training import between
-from aqaa.server.dialogue.answer_parser import AudioGroup, End, Malformed, ResponseParser, TextDelta
+from aqaa.server.dialogue.answer_parser import AnswerParser, AudioGroup, End, Malformed, TextDelta
 from aqaa.server.dialogue.prompt import AssistantTurn, PromptBuilder, UserTurn
 from aqaa.server.engine.embedded.step1 import Step1
 from aqaa.tokenizers.text import TextTokenizer
@@ -133,7 +133,7 @@ def test_a_trained_prompt_is_the_served_prompt(layout: Layout, pieces_path: Path
 def test_an_answer_is_what_the_servers_parser_takes(layout: Layout, pieces_path: Path) -> None:
     talk = layout.start()
     layout.answer(talk, "Roses are red, violets are blue, and so are you.", SPEECH, "slow", "ada")
-    parser = ResponseParser(layout.tokens, TextTokenizer.load(pieces_path))
+    parser = AnswerParser(layout.tokens, TextTokenizer.load(pieces_path))
     events = parser.push(talk.ids[3:])
     text = "".join(event.text for event in events if isinstance(event, TextDelta))
     groups = [event.tokens for event in events if isinstance(event, AudioGroup)]

@@ -1,7 +1,7 @@
-"""The task that runs a session's ears: jobs in order, in worker threads, reports back on the loop.
+"""The queue before a session's speech input: jobs in order, computed off the event loop.
 
-Reports carry the epoch of the audio they are about. A client that commits or clears its buffer
-begins a new epoch: what the ears still say about the sound before is no longer news.
+Reports carry the epoch of the audio that they are about. A client that commits or clears its buffer
+begins a new epoch, and reports about the sound before it are out of date.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aqaa.models.errors import AudioError
 from aqaa.server.audio.wire import InputConverter
 from aqaa.server.clock import Clock
 from aqaa.server.compute.workers import Workers
-from aqaa.server.hearing.ears import Ears, Heard
+from aqaa.server.hearing.speech_input import SpeechEvent, SpeechInput
 from aqaa.server.hearing.turn_detector import TurnRules
 
 P = ParamSpec("P")
@@ -28,7 +28,7 @@ BACKLOG_BYTES = 2_000_000  # of audio that waits (20 s of the same): then the so
 
 
 @dataclass(frozen=True)
-class Hear:
+class AppendAudio:
     """Bytes from the wire, and when they arrived."""
 
     data: bytes
@@ -49,7 +49,7 @@ class ClearBuffer:
 
 
 @dataclass(frozen=True)
-class ConfigureEars:
+class ConfigureInput:
     """New turn detection, and a new format if there is a converter."""
 
     converter: Callable[[], InputConverter] | None
@@ -57,8 +57,8 @@ class ConfigureEars:
 
 
 @dataclass(frozen=True)
-class Tokenise:
-    """Sound that came inside an item."""
+class TokeniseItem:
+    """Sound that came inside an item: `data` in the format that `converter` reads."""
 
     item_id: str
     data: bytes
@@ -67,44 +67,53 @@ class Tokenise:
 
 @dataclass(frozen=True)
 class SuppressIdle:
-    """The assistant will be speaking for so many seconds."""
+    """The assistant speaks for so many more seconds: that is not idle time."""
 
     seconds: float
 
 
-Job = Hear | CommitBuffer | ClearBuffer | ConfigureEars | Tokenise | SuppressIdle
+InputJob = AppendAudio | CommitBuffer | ClearBuffer | ConfigureInput | TokeniseItem | SuppressIdle
 
 
-class Listening:
-    """The queue before the ears. `put` never waits; `room` does, when too much is waiting."""
+class InputQueue:
+    """One session's input jobs. `put` never waits; `room` does, while too much audio waits."""
 
     def __init__(
         self,
-        ears: Ears,
+        speech: SpeechInput,
         workers: Workers,
         clock: Clock,
         *,
-        heard: Callable[[Heard, Hear], None],
-        tokenised: Callable[[str, list[int]], None],
-        unusable: Callable[[AudioError], None],
+        on_speech: Callable[[SpeechEvent, AppendAudio], None],
+        on_tokens: Callable[[str, list[int]], None],
+        on_bad_audio: Callable[[AudioError], None],
     ) -> None:
-        """Reports go to the callbacks: of a live stream, of an item's whole sound, of bad audio."""
-        self._ears = ears
+        """A queue that reports, on the event loop, to its callbacks.
+
+        Args:
+            speech: what the jobs are for.
+            workers: where it computes.
+            clock: tells when jobs are due.
+            on_speech: takes what happened in a stream, and the job that brought it.
+            on_tokens: takes an item's id and the audio tokens of its whole sound.
+            on_bad_audio: takes the error of audio that is not of the stated format.
+        """
+        self._speech = speech
         self._workers = workers
         self._clock = clock
-        self._heard = heard
-        self._tokenised = tokenised
-        self._unusable = unusable
-        self._jobs: deque[Job] = deque()
+        self._on_speech = on_speech
+        self._on_tokens = on_tokens
+        self._on_bad_audio = on_bad_audio
+        self._jobs: deque[InputJob] = deque()
         self._waiting_bytes = 0
         self._more = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
 
-    def put(self, job: Job) -> None:
+    def put(self, job: InputJob) -> None:
         """Add a job; they are done in order."""
         self._more.set()
-        if not isinstance(job, Hear):
+        if not isinstance(job, AppendAudio):
             self._jobs.append(job)
             return
         for begin in range(0, len(job.data), JOB_BYTES):
@@ -125,14 +134,14 @@ class Listening:
                 await self._more.wait()
             await self._do(self._next())
 
-    def _next(self) -> Job:
-        """The next job; appends that came one after the other are one, as far as they may be."""
+    def _next(self) -> InputJob:
+        """The next job; appends that follow one another are joined, up to the size of a job."""
         job = self._jobs.popleft()
-        if not isinstance(job, Hear):
+        if not isinstance(job, AppendAudio):
             return job
         pieces = [job.data]
         size = len(job.data)
-        while self._jobs and isinstance(following := self._jobs[0], Hear):
+        while self._jobs and isinstance(following := self._jobs[0], AppendAudio):
             if following.epoch != job.epoch or size + len(following.data) > JOB_BYTES:
                 break
             self._jobs.popleft()
@@ -142,33 +151,33 @@ class Listening:
         self._waiting_bytes -= size
         if self._waiting_bytes <= BACKLOG_BYTES:
             self._room.set()
-        return Hear(b"".join(pieces), job.arrived, job.epoch)
+        return AppendAudio(b"".join(pieces), job.arrived, job.epoch)
 
-    async def _do(self, job: Job) -> None:
+    async def _do(self, job: InputJob) -> None:
         try:
             match job:
-                case Hear():
-                    for heard in await self._call(self._ears.hear, job.data):
-                        self._heard(heard, job)
+                case AppendAudio():
+                    for event in await self._call(self._speech.push, job.data):
+                        self._on_speech(event, job)
                 case CommitBuffer():
-                    self._tokenised(job.item_id, await self._call(self._ears.commit))
-                case Tokenise():
+                    self._on_tokens(job.item_id, await self._call(self._speech.commit))
+                case TokeniseItem():
                     tokens = await self._workers.run_long(
-                        self._clock(), self._ears.tokenise, job.converter, job.data
+                        self._clock(), self._speech.tokenise, job.converter, job.data
                     )
-                    self._tokenised(job.item_id, tokens)
+                    self._on_tokens(job.item_id, tokens)
                 case ClearBuffer():
-                    self._ears.clear()
-                case ConfigureEars():
-                    self._ears.configure(job.converter, job.rules)
+                    self._speech.clear()
+                case ConfigureInput():
+                    self._speech.configure(job.converter, job.rules)
                 case SuppressIdle():
-                    self._ears.suppress_idle_until(
-                        self._ears.received + round(job.seconds * TOKENIZER_RATE)
+                    self._speech.suppress_idle_until(
+                        self._speech.received + round(job.seconds * TOKENIZER_RATE)
                     )
         except AudioError as error:
-            if isinstance(job, CommitBuffer | Tokenise):
-                self._tokenised(job.item_id, [])
-            self._unusable(error)
+            if isinstance(job, CommitBuffer | TokeniseItem):
+                self._on_tokens(job.item_id, [])
+            self._on_bad_audio(error)
 
     async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._workers.run(self._clock(), function, *args, **kwargs)

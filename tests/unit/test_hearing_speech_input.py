@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import GroupTokenizer, LoudnessVad, pcm
 
-from aqaa.server.hearing.ears import (
-    Ears,
-    Ended,
-    Heard,
-    NobodySpoke,
-    Overflowed,
-    Spoken,
-    Started,
+from aqaa.server.hearing.speech_input import (
+    BufferFull,
+    SilenceTimedOut,
+    SpeechEvent,
+    SpeechInput,
+    TurnEnded,
+    TurnGrew,
+    TurnStarted,
 )
 from aqaa.server.hearing.turn_detector import TurnRules
 from aqaa.server.parts import WireFormat, input_of, output_of
@@ -27,20 +27,20 @@ TURN = pcm(0.4, loud=False) + pcm(1.0, loud=True) + pcm(0.8, loud=False)
 
 def ears(
     rules: TurnRules | None = RULES, *, format: WireFormat | None = None, seconds: float = 20.0
-) -> Ears:
+) -> SpeechInput:
     wire = input_of(format or PcmFormat())
-    return Ears(GroupTokenizer(), LoudnessVad(), wire, rules, seconds)
+    return SpeechInput(GroupTokenizer(), LoudnessVad(), wire, rules, seconds)
 
 
-def hear(listener: Ears, data: bytes, step: int = 960) -> list[Heard]:
-    heard: list[Heard] = []
+def hear(listener: SpeechInput, data: bytes, step: int = 960) -> list[SpeechEvent]:
+    heard: list[SpeechEvent] = []
     for begin in range(0, len(data), step):
-        heard += listener.hear(data[begin : begin + step])
+        heard += listener.push(data[begin : begin + step])
     return heard
 
 
-def ended(heard: list[Heard]) -> list[Ended]:
-    return [one for one in heard if isinstance(one, Ended)]
+def ended(heard: list[SpeechEvent]) -> list[TurnEnded]:
+    return [one for one in heard if isinstance(one, TurnEnded)]
 
 
 def loud_groups(tokens: tuple[int, ...]) -> int:
@@ -48,7 +48,7 @@ def loud_groups(tokens: tuple[int, ...]) -> int:
 
 
 def test_a_turn_begins_before_its_speech_by_the_prefix_padding() -> None:
-    (started,) = [one for one in hear(ears(), TURN) if isinstance(one, Started)]
+    (started,) = [one for one in hear(ears(), TURN) if isinstance(one, TurnStarted)]
     assert started.sample / 16 == pytest.approx(400 - 300, abs=32)
 
 
@@ -67,11 +67,11 @@ def test_a_turn_ends_half_a_second_after_its_speech() -> None:
 @settings(max_examples=30, deadline=None)
 def test_any_cutting_of_the_stream_gives_the_same_turn(steps: list[int]) -> None:
     listener = ears()
-    heard: list[Heard] = []
+    heard: list[SpeechEvent] = []
     at, turn = 0, 0
     while at < len(TURN):
         size = steps[turn % len(steps)] * 2
-        heard += listener.hear(TURN[at : at + size])
+        heard += listener.push(TURN[at : at + size])
         at, turn = at + size, turn + 1
     (end,) = ended(heard)
     assert loud_groups(end.tokens) == loud_groups(ended(hear(ears(), TURN))[0].tokens)
@@ -105,7 +105,7 @@ def test_a_turn_that_never_ends_is_ended_at_the_longest_that_it_may_be() -> None
 def test_without_turn_detection_only_a_commit_ends_the_turn() -> None:
     listener = ears(None)
     heard = hear(listener, TURN + TURN)
-    assert {type(one) for one in heard} == {Spoken}
+    assert {type(one) for one in heard} == {TurnGrew}
     assert loud_groups(tuple(listener.commit())) >= 16
     assert listener.commit() == []
 
@@ -132,14 +132,14 @@ def test_a_commit_in_which_nobody_speaks_holds_everything() -> None:
 def test_a_long_silence_before_a_manual_turn_costs_it_nothing() -> None:
     listener = ears(None, seconds=2.0)
     heard = hear(listener, pcm(5.0, loud=False) + pcm(1.0, loud=True))
-    assert not any(isinstance(one, Overflowed) for one in heard)
+    assert not any(isinstance(one, BufferFull) for one in heard)
     assert loud_groups(tuple(listener.commit())) >= 7
 
 
 def test_without_turn_detection_too_much_is_told_once_and_the_rest_dropped() -> None:
     listener = ears(None, seconds=2.0)
     heard = hear(listener, pcm(5.0, loud=True))
-    assert sum(isinstance(one, Overflowed) for one in heard) == 1
+    assert sum(isinstance(one, BufferFull) for one in heard) == 1
     assert len(listener.commit()) <= 17 * 5
 
 
@@ -167,7 +167,7 @@ def test_a_commit_before_any_speech_holds_what_was_heard() -> None:
 def test_nobody_speaking_is_told_when_the_session_wants_to_know() -> None:
     rules = TurnRules.of(ServerVad(idle_timeout_ms=1000))
     heard = hear(ears(rules), pcm(2.5, loud=False))
-    assert [type(one) for one in heard] == [NobodySpoke, NobodySpoke]
+    assert [type(one) for one in heard] == [SilenceTimedOut, SilenceTimedOut]
 
 
 def test_memory_does_not_grow_while_nobody_speaks() -> None:

@@ -1,14 +1,14 @@
-"""What one session hears: wire bytes in; turns, and their audio tokens, out.
+"""One session's speech input: wire bytes in; turns and their audio tokens out.
 
 The tokenizer runs while the user speaks, so that little is left to do when the turn ends. At a
 pause its stream is forked and the fork is finished: those are the turn's tokens if the pause proves
-to be the end, and nothing is lost if it does not. A turn's sound therefore ends at its last pause,
-and the rest of the silence that ended it belongs to nobody.
+to be the end, and nothing is lost if it does not. So a turn's sound ends at its last pause, and the
+rest of the silence that ended it belongs to no turn.
 
-A client that ends its turns itself is heard in the same way: what it commits begins a little before
-the first speech and ends with the last. Where no speech is found, all is kept.
+A client that ends its turns itself is treated in the same way: what it commits begins a little
+before the first speech and ends with the last. Where no speech is found, all is kept.
 
-All methods are plain calls that compute; the session makes them in worker threads, one at a time.
+All methods are plain calls that compute; the session makes them off the event loop, one at a time.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.server.audio.wire import InputConverter
 from aqaa.server.hearing.turn_detector import (
     MANUAL,
+    DetectorEvent,
+    EndOfTurn,
     Idle,
     Onset,
     Pause,
     Resumed,
     TurnDetector,
-    TurnEnd,
-    TurnEvent,
     TurnRules,
 )
-from aqaa.server.hearing.vad import FRAME
+from aqaa.server.hearing.vad import FRAME_SAMPLES
 from aqaa.tokenizers.stream import SampleBuffer
 
 Samples = NDArray[np.float32]
-KEEP_SECONDS = 10  # of what was heard while nobody spoke, for a commit that the client decides on
+KEPT_SECONDS = 10  # of sound before any speech, for a client that commits it all the same
 
 
-class TokenStream(Protocol):
+class AudioTokenStream(Protocol):
     """A streaming tokenizer's state (`aqaa.tokenizers.dual.DualStream`)."""
 
     def push(self, pcm: Samples, /) -> list[int]:
@@ -49,14 +49,14 @@ class TokenStream(Protocol):
     def flush(self) -> list[int]:
         """The ids that were waiting for more sound; the stream is over."""
 
-    def fork(self) -> TokenStream:
+    def fork(self) -> AudioTokenStream:
         """A copy that goes its own way."""
 
 
-class Tokenizer(Protocol):
+class AudioTokenizer(Protocol):
     """Makes token streams (`aqaa.tokenizers.dual.DualTokenizer`)."""
 
-    def stream(self) -> TokenStream:
+    def stream(self) -> AudioTokenStream:
         """A new stream."""
 
     def encode(self, wav: Samples, /) -> list[int]:
@@ -70,25 +70,25 @@ class SpeechProbability(Protocol):
         """Probability of speech in float32 [512] at 16 kHz."""
 
 
-# --- what was heard; sample positions count from the session's first ------------------------------
+# --- events; sample positions count from the session's first, at 16 kHz ---------------------------
 
 
 @dataclass(frozen=True)
-class Started:
+class TurnStarted:
     """Speech began at `sample`, the prefix padding counted in."""
 
     sample: int
 
 
 @dataclass(frozen=True)
-class Spoken:
+class TurnGrew:
     """The turn so far, in audio tokens; more will come."""
 
     tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Paused:
+class TurnPaused:
     """The turn as it is if this pause, which began at `sample`, is its end."""
 
     tokens: tuple[int, ...]
@@ -96,12 +96,12 @@ class Paused:
 
 
 @dataclass(frozen=True)
-class WentOn:
-    """The pause was not the end."""
+class TurnResumed:
+    """The pause was not the end of the turn."""
 
 
 @dataclass(frozen=True)
-class Ended:
+class TurnEnded:
     """The turn is over: silence began at `silence_sample`, and was long enough at `sample`."""
 
     tokens: tuple[int, ...]
@@ -110,8 +110,8 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class NobodySpoke:
-    """The idle timeout ran out at `sample`, having begun at `since`."""
+class SilenceTimedOut:
+    """Nobody spoke from `since` to `sample`, for the session's idle timeout."""
 
     tokens: tuple[int, ...]
     since: int
@@ -119,19 +119,21 @@ class NobodySpoke:
 
 
 @dataclass(frozen=True)
-class Overflowed:
-    """The buffer is full; audio is dropped until the client commits or clears. Said once."""
+class BufferFull:
+    """The buffer is full; audio is dropped until a commit or a clear. Reported once."""
 
 
-Heard = Started | Spoken | Paused | WentOn | Ended | NobodySpoke | Overflowed
+SpeechEvent = (
+    TurnStarted | TurnGrew | TurnPaused | TurnResumed | TurnEnded | SilenceTimedOut | BufferFull
+)
 
 
-class Ears:
-    """One session's listening. `rules` None: the client decides what a turn is."""
+class SpeechInput:
+    """Finds turns in one session's sound. `rules` None: the client decides what a turn is."""
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        tokenizer: AudioTokenizer,
         vad: SpeechProbability,
         converter: Callable[[], InputConverter],
         rules: TurnRules | None,
@@ -141,7 +143,7 @@ class Ears:
         self._vad = vad
         self._new_converter = converter
         self._converter = converter()
-        self._most = round(max_seconds * TOKENIZER_RATE)
+        self._max_samples = round(max_seconds * TOKENIZER_RATE)
         self._manual = rules is None
         self._detector = TurnDetector(rules or MANUAL)
         self.received = 0
@@ -149,43 +151,43 @@ class Ears:
         self._frame_begin = 0
         self._turn_begin = 0
         self._fed = 0  # what of the turn the token stream has been given, up to this sample
-        self._stream: TokenStream | None = None
+        self._stream: AudioTokenStream | None = None
         self._tokens: list[int] = []
-        self._paused: tuple[int, ...] | None = None  # the turn's tokens, if it ended here
+        self._pause_tokens: tuple[int, ...] | None = None  # the turn's tokens, if it ended here
         self._full = False
 
-    def hear(self, data: bytes) -> list[Heard]:
-        """The next bytes from the wire.
+    def push(self, data: bytes) -> list[SpeechEvent]:
+        """Take the next bytes from the wire; returns what they brought about.
 
         Raises:
             AudioError: they are not audio of the session's format.
         """
         samples = self._converter.push(data)
-        heard: list[Heard] = []
-        for begin in range(0, samples.size, FRAME):
-            self._append(samples[begin : begin + FRAME])
-            heard += self._listen()
-        # The resampler holds back some 20 ms; they were received, and a silence has grown by them.
-        heard += self._react(self._detector.clock(self._heard_until()))
-        heard += self._feed()
+        events: list[SpeechEvent] = []
+        for begin in range(0, samples.size, FRAME_SAMPLES):
+            self._append(samples[begin : begin + FRAME_SAMPLES])
+            events += self._listen()
+        # The resampler holds back about 20 ms, which count: a silence has grown by them.
+        events += self._react(self._detector.clock(self._heard_until()))
+        events += self._feed()
         if self._stream is None:
-            keep = self._most if self._manual else KEEP_SECONDS * TOKENIZER_RATE
+            keep = self._max_samples if self._manual else KEPT_SECONDS * TOKENIZER_RATE
             self._forget_before(self.received - keep)
-        if self._manual:  # who speaks when is the client's to tell
-            return [one for one in heard if isinstance(one, Spoken)] + self._bound()
-        return heard
+        if self._manual:  # the client alone tells when a turn begins and ends
+            return [one for one in events if isinstance(one, TurnGrew)] + self._bound()
+        return events
 
     def commit(self) -> list[int]:
-        """The client ends the turn: the tokens of what is buffered, up to the last pause."""
+        """End the turn for the client: the tokens of what is buffered, up to the last pause."""
         self._append(self._converter.flush())
         self._open(self._begin_of_buffer())
         self._feed()
-        tokens = self._as_if_ended() if self._paused is None else self._paused
+        tokens = self._as_if_ended() if self._pause_tokens is None else self._pause_tokens
         self.clear()
         return list(tokens)
 
     def tokenise(self, converter: Callable[[], InputConverter], data: bytes) -> list[int]:
-        """The tokens of a recording that came whole; nothing to do with the stream.
+        """The tokens of a recording that came whole; the stream is not touched.
 
         Raises:
             AudioError: `data` is not audio of the converter's format.
@@ -195,7 +197,7 @@ class Ears:
         return self._tokenizer.encode(samples)
 
     def clear(self) -> None:
-        """Forget what is buffered, and whoever was speaking."""
+        """Forget what is buffered, and that somebody was speaking."""
         self._close_turn()
         self._converter = self._new_converter()
         self._recent.drop(len(self._recent))
@@ -220,68 +222,68 @@ class Ears:
         self._frame_begin = self.received
 
     def suppress_idle_until(self, sample: int) -> None:
-        """The assistant speaks until then: nobody is idle before."""
+        """The assistant speaks until `sample`: idle time counts from there."""
         self._detector.suppress_idle_until(sample)
 
     # --- who speaks -------------------------------------------------------------------------------
 
-    def _bound(self) -> list[Heard]:
-        """A turn that only the client can end is full at some time: what comes then is dropped."""
+    def _bound(self) -> list[SpeechEvent]:
+        """Drop what comes once a turn that only the client can end is full."""
         if self._stream is None or not (
-            self._full or self.received - self._turn_begin > self._most
+            self._full or self.received - self._turn_begin > self._max_samples
         ):
             return []
         first, self._full = not self._full, True
         self._fed = self.received
         self._forget_before(self._frame_begin)
-        return [Overflowed()] if first else []
+        return [BufferFull()] if first else []
 
     def _heard_until(self) -> int:
         return self.received + self._converter.pending
 
-    def _listen(self) -> list[Heard]:
-        """After each frame's worth of samples: who speaks, who has stopped?"""
-        events: list[TurnEvent] = []
-        while self.received - self._frame_begin >= FRAME:
-            frame = self._since(self._frame_begin)[:FRAME]
-            events += self._detector.frame(self._vad.push(frame), float(np.dot(frame, frame)))
-            self._frame_begin += FRAME
-        events += self._detector.clock(self.received)
-        return self._react(events)
+    def _listen(self) -> list[SpeechEvent]:
+        """Run turn detection on each whole frame that is there."""
+        detected: list[DetectorEvent] = []
+        while self.received - self._frame_begin >= FRAME_SAMPLES:
+            frame = self._since(self._frame_begin)[:FRAME_SAMPLES]
+            detected += self._detector.frame(self._vad.push(frame), float(np.dot(frame, frame)))
+            self._frame_begin += FRAME_SAMPLES
+        detected += self._detector.clock(self.received)
+        return self._react(detected)
 
-    def _react(self, events: list[TurnEvent]) -> list[Heard]:
+    def _react(self, detected: list[DetectorEvent]) -> list[SpeechEvent]:
         detector = self._detector
-        heard: list[Heard] = []
-        for event in events:
+        events: list[SpeechEvent] = []
+        for event in detected:
             match event:
                 case Onset():
                     begin = event.sample - detector.rules.prefix_ms * TOKENIZER_RATE // 1000
                     self._open(max(begin, self._begin_of_buffer()))
-                    heard.append(Started(self._turn_begin))
+                    events.append(TurnStarted(self._turn_begin))
                 case Pause():
-                    heard += self._feed()
-                    self._paused = self._as_if_ended()
-                    heard.append(Paused(self._paused, event.sample))
+                    events += self._feed()
+                    self._pause_tokens = self._as_if_ended()
+                    events.append(TurnPaused(self._pause_tokens, event.sample))
                 case Resumed():
-                    self._paused = None
-                    heard.append(WentOn())
-                case TurnEnd():
-                    tokens = self._paused or ()
-                    heard.append(Ended(tokens, event.silence_sample, event.sample))
+                    self._pause_tokens = None
+                    events.append(TurnResumed())
+                case EndOfTurn():
+                    tokens = self._pause_tokens or ()
+                    events.append(TurnEnded(tokens, event.silence_sample, event.sample))
                     self._close_turn()
                 case Idle():
-                    heard.append(self._idled(event))
-        too_long = self.received - self._turn_begin >= self._most
+                    events.append(self._idled(event))
+        too_long = self.received - self._turn_begin >= self._max_samples
         if detector.speaking and too_long and not self._manual:
             self._feed_now()
-            heard.append(Ended(self._as_if_ended(), self.received, self.received))
+            events.append(TurnEnded(self._as_if_ended(), self.received, self.received))
             detector.reset(self.received)
             self._close_turn()
-        return heard
+        return events
 
-    def _idled(self, event: Idle) -> NobodySpoke:
+    def _idled(self, event: Idle) -> SilenceTimedOut:
         silence = self._tokenizer.encode(self._since(self.received - TOKENIZER_RATE).copy())
-        return NobodySpoke(tuple(silence), event.since, self.received)
+        return SilenceTimedOut(tuple(silence), event.since, self.received)
 
     # --- the turn's token stream ------------------------------------------------------------------
 
@@ -291,13 +293,13 @@ class Ears:
             self._stream = self._tokenizer.stream()
             self._turn_begin = self._fed = begin
 
-    def _feed(self) -> list[Heard]:
-        """Give the stream what it has not had, except in a pause, which may be the end."""
-        if self._stream is None or self._paused is not None or self._full:
+    def _feed(self) -> list[SpeechEvent]:
+        """Feed the token stream what is new, except in a pause, which may be the turn's end."""
+        if self._stream is None or self._pause_tokens is not None or self._full:
             return []
         before = len(self._tokens)
         self._feed_now()
-        return [Spoken(tuple(self._tokens))] if len(self._tokens) > before else []
+        return [TurnGrew(tuple(self._tokens))] if len(self._tokens) > before else []
 
     def _feed_now(self) -> None:
         if self._stream is not None and self._fed < self.received:
@@ -310,7 +312,7 @@ class Ears:
         return (*self._tokens, *self._stream.fork().flush())
 
     def _close_turn(self) -> None:
-        self._stream, self._tokens, self._paused, self._full = None, [], None, False
+        self._stream, self._tokens, self._pause_tokens, self._full = None, [], None, False
 
     # --- recent samples ---------------------------------------------------------------------------
 

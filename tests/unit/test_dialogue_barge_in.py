@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from tiny_text import groups, tiny_text
 
 from aqaa.models.groups import GROUP_TOKENS
-from aqaa.server.dialogue.answer_parser import AudioGroup, Malformed, ResponseParser, TextDelta
-from aqaa.server.dialogue.heard import heard
+from aqaa.server.dialogue.answer_parser import AnswerParser, AudioGroup, Malformed, TextDelta
+from aqaa.server.dialogue.barge_in import cut_answer
 
 TEXT, TOKENS = tiny_text()
 START, END, EOT = TOKENS.audio_start, TOKENS.audio_end, TOKENS.eot
@@ -28,7 +28,7 @@ def woven(text: str, count: int, first: int = 0) -> list[int]:
 
 def read(ids: tuple[int, ...]) -> tuple[str, int]:
     """Its text, and how many groups of audio it has; all of it must parse."""
-    parser = ResponseParser(TOKENS, TEXT)
+    parser = AnswerParser(TOKENS, TEXT)
     events = [*parser.push(ids), *parser.finish()]
     assert not any(isinstance(event, Malformed) for event in events)
     text = "".join(event.text for event in events if isinstance(event, TextDelta))
@@ -37,15 +37,15 @@ def read(ids: tuple[int, ...]) -> tuple[str, int]:
 
 def test_an_answer_that_was_heard_to_its_end_stays_as_it_was() -> None:
     answer = woven(SENTENCE, 36)
-    assert heard([*answer, EOT], 36 * GROUP_TOKENS, TOKENS, TEXT) == tuple(answer)
+    assert cut_answer([*answer, EOT], 36 * GROUP_TOKENS, TOKENS, TEXT) == tuple(answer)
 
 
 def test_an_answer_of_which_nothing_was_heard_is_empty() -> None:
-    assert heard(woven(SENTENCE, 36), 0, TOKENS, TEXT) == ()
+    assert cut_answer(woven(SENTENCE, 36), 0, TOKENS, TEXT) == ()
 
 
 def test_words_are_kept_in_proportion_to_the_sound() -> None:
-    text, count = read(heard([*woven(SENTENCE, 36), EOT], 18 * GROUP_TOKENS, TOKENS, TEXT))
+    text, count = read(cut_answer([*woven(SENTENCE, 36), EOT], 18 * GROUP_TOKENS, TOKENS, TEXT))
     assert count == 18
     assert SENTENCE.startswith(text)
     assert len(SENTENCE) / 2 <= len(text) <= len(SENTENCE) / 2 + len(" weather")
@@ -53,20 +53,20 @@ def test_words_are_kept_in_proportion_to_the_sound() -> None:
 
 
 def test_a_group_that_began_counts_as_heard() -> None:
-    _, count = read(heard(woven(SENTENCE, 36), 7 * GROUP_TOKENS + 1, TOKENS, TEXT))
+    _, count = read(cut_answer(woven(SENTENCE, 36), 7 * GROUP_TOKENS + 1, TOKENS, TEXT))
     assert count == 8
 
 
 def test_while_an_answer_is_being_made_its_words_run_ahead_and_are_not_counted_as_heard() -> None:
     unfinished = [START, *TEXT.encode(SENTENCE), *groups(TOKENS, 6)]
-    text, count = read(heard(unfinished, 6 * GROUP_TOKENS, TOKENS, TEXT))
+    text, count = read(cut_answer(unfinished, 6 * GROUP_TOKENS, TOKENS, TEXT))
     assert count == 6
     assert 0 < len(text) < len(SENTENCE) / 2  # 0.7 s of sound
 
 
 def test_the_markers_of_every_segment_are_kept() -> None:
     answer = [*woven("One two three.", 6), *woven(SENTENCE, 30, first=6), EOT]
-    cut = heard(answer, 16 * GROUP_TOKENS, TOKENS, TEXT)
+    cut = cut_answer(answer, 16 * GROUP_TOKENS, TOKENS, TEXT)
     assert list(cut[: len(woven("One two three.", 6))]) == woven("One two three.", 6)
     assert [token for token in cut if token in (START, END)] == [START, END, START, END]
     assert read(cut)[1] == 16
@@ -74,7 +74,7 @@ def test_the_markers_of_every_segment_are_kept() -> None:
 
 def test_a_bundle_without_markers_gets_none() -> None:
     bare = TOKENS.model_copy(update={"audio_start": None, "audio_end": None})
-    cut = heard([*TEXT.encode(SENTENCE), *groups(TOKENS, 30)], 10 * GROUP_TOKENS, bare, TEXT)
+    cut = cut_answer([*TEXT.encode(SENTENCE), *groups(TOKENS, 30)], 10 * GROUP_TOKENS, bare, TEXT)
     assert read(cut)[1] == 10
 
 
@@ -83,7 +83,7 @@ def test_what_is_left_is_always_a_beginning_of_text_and_sound(
     count: int, audio_tokens: int, ended: bool
 ) -> None:
     answer = [*woven(SENTENCE, count), *([EOT] if ended else [])]
-    cut = heard(answer, audio_tokens, TOKENS, TEXT)
+    cut = cut_answer(answer, audio_tokens, TOKENS, TEXT)
     text, left = read(cut)
     assert SENTENCE.startswith(text)
     assert left == min(count, -(-audio_tokens // GROUP_TOKENS))

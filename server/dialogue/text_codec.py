@@ -1,4 +1,4 @@
-"""What the conversation needs of a text tokenizer (`aqaa.tokenizers.text.TextTokenizer` has it)."""
+"""What prompts and answers need of a text tokenizer (`aqaa.tokenizers.text.TextTokenizer`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of an answer that the user has heard: what a barge-in leaves of the assistant's turn.
+"""What a barge-in leaves of the assistant's turn: the part of the answer that was heard.
 
 The decoder's text runs ahead of its voice (ten text ids to 0.36 s of sound), so cutting the stream
 of ids at the audio that was being played would keep words that nobody heard. The text of the
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from aqaa.models.bundle import TokensConfig
 from aqaa.models.errors import TokenError
 from aqaa.models.groups import GROUP_TOKENS
-from aqaa.server.dialogue.pace import spoken_groups
-from aqaa.server.dialogue.text import TextCodec
+from aqaa.server.dialogue.speaking_rate import spoken_groups
+from aqaa.server.dialogue.text_codec import TextCodec
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class _Segment:
     closed: bool = False
 
 
-def heard(
+def cut_answer(
     ids: Sequence[int], audio_tokens: int, tokens: TokensConfig, text: TextCodec
 ) -> tuple[int, ...]:
     """The answer `ids` as if the model had said only its first `audio_tokens` audio tokens.

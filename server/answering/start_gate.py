@@ -1,0 +1,59 @@
+"""When an answer has enough sound to start: enough to last until its next sound.
+
+A client plays from the first sound on. Whether that lasts until the second is there depends on how
+fast decoder and vocoder are now, which both show while they work: on an idle machine the answer can
+start with its first chunk or two; on a busy one it starts later, and without a gap.
+"""
+
+from __future__ import annotations
+
+# A vocoder's chunks grow, and a larger one takes longer, though less than in proportion (nano's, on
+# one core: 42 ms for two groups, 53 for four, 71 for six), and a shared core is sometimes slower.
+CHUNK_COST_GROWTH = 2.0
+
+# Least sound to start with: a vocoder's first chunk, less its look-ahead, may last 30 ms, and the
+# client has played it before the second is made.
+MIN_START_SECONDS = 0.12
+MAX_START_SECONDS = 0.8  # of sound, with which an answer starts whatever is estimated
+
+
+class StartGate:
+    """One answer's. Times are seconds of one clock."""
+
+    def __init__(self) -> None:
+        self._first = self._last = 0.0
+        self._decoded = 0  # groups
+        self._vocoded = 0  # groups, of these
+        self._took = 0.0
+
+    def decoded(self, now: float) -> None:
+        """The decoder has made one more group."""
+        if not self._decoded:
+            self._first = now
+        self._last = now
+        self._decoded += 1
+
+    def vocoded(self, groups: int, took: float) -> None:
+        """The vocoder has taken `groups` more groups, in `took` seconds with its waiting."""
+        self._vocoded += groups
+        self._took = took
+
+    def until_next(self) -> float:
+        """Estimated seconds until the next sound.
+
+        The time for the decoder to make the groups that the next chunk needs (at most as many as
+        have been vocoded), and the time to vocode it.
+        """
+        missing = max(0, 2 * self._vocoded - self._decoded)
+        pace = (self._last - self._first) / max(1, self._decoded - 1)
+        return missing * pace + CHUNK_COST_GROWTH * self._took
+
+    def opens(self, made: float, busy: float) -> bool:
+        """Whether `made` seconds of sound are enough to start with.
+
+        Args:
+            made: seconds of sound.
+            busy: seconds until the vocoder comes to the next chunk, as it is loaded now.
+        """
+        enough = max(MIN_START_SECONDS, self.until_next() + busy)
+        return made >= min(enough, MAX_START_SECONDS)
