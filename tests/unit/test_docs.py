@@ -1,0 +1,128 @@
+"""What the documents say is there, is there: links, files, folders, commands, numbers."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from typer import Context, Typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted(
+    file
+    for pattern in ("*.md", "docs/**/*.md", "deploy/**/*.md", "models/nano/README.md")
+    for file in ROOT.glob(pattern)
+)
+# CHANGELOG.md tells of names that are gone.
+PRESENT = [file for file in DOCUMENTS if file.name != "CHANGELOG.md"]
+CODE = "models|tokenizers|vocoder|server|clients|recipe"
+FOLDERS = CODE + "|tests|deploy|docs|\\.ci"
+GONE = {"server/protocol/PROTOCOL.md"}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+COMMANDS: dict[str, str] = PROJECT["entry-points"]["aqaa.commands"]
+TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+
+
+def name_of(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def code_blocks(file: Path) -> list[str]:
+    return re.findall(r"^```sh\n(.*?)^```", file.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def commands(file: Path) -> list[list[str]]:
+    """Every command line of the shell blocks, as words."""
+    lines = [
+        line for block in code_blocks(file) for line in block.replace("\\\n", " ").splitlines()
+    ]
+    return [
+        words
+        for line in lines
+        for part in line.split("&&")
+        if (words := shlex.split(part, comments=True))
+    ]
+
+
+@pytest.mark.parametrize("file", DOCUMENTS, ids=name_of)
+def test_links_lead_somewhere(file: Path) -> None:
+    text = re.sub(r"```.*?```", "", file.read_text(encoding="utf-8"), flags=re.S)
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text)]
+    local = [link for link in links if link and "://" not in link]
+    assert [link for link in local if not (file.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("file", PRESENT, ids=name_of)
+def test_files_and_folders_named_in_code_style_exist(file: Path) -> None:
+    text = re.sub(r"```.*?```", "", file.read_text(encoding="utf-8"), flags=re.S)
+    named = set(re.findall(rf"`((?:{FOLDERS})(?:/[\w.*-]+)*/?)`", text))
+    assert [name for name in sorted(named - GONE) if not any(ROOT.glob(name.rstrip("/")))] == []
+
+
+@pytest.mark.parametrize("file", PRESENT, ids=name_of)
+def test_modules_named_in_code_style_exist(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    for name in set(re.findall(rf"\baqaa\.((?:{CODE})(?:\.[a-z_0-9]+)*)", text)):
+        path = ROOT.joinpath(*name.split("."))
+        assert path.is_dir() or path.with_suffix(".py").is_file(), f"aqaa.{name}"
+
+
+def program() -> TyperGroup:
+    """`aqaa`, with the commands that pyproject.toml names."""
+    app = Typer()
+    for name, target in COMMANDS.items():
+        module, _, function = target.partition(":")
+        app.command(name)(getattr(import_module(module), function))
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    return group
+
+
+def parse(words: list[str]) -> None:
+    """Raises what the command line would say of `aqaa WORDS`."""
+    group = program()
+    command = group.get_command(Context(group), words[0])
+    assert command is not None, f"no such command: {words[0]}"
+    command.make_context(words[0], words[1:])
+
+
+@pytest.mark.parametrize("file", PRESENT, ids=name_of)
+def test_commands_in_shell_blocks_parse(file: Path) -> None:
+    """`aqaa` knows the sub-command and every option; `make` has the target."""
+    for words in commands(file):
+        while words and re.fullmatch(r"[A-Z_0-9]+=.*", words[0]):
+            words = words[1:]
+        if words[:1] == ["make"]:
+            assert set(words[1:]) <= TARGETS, words
+        if words[:1] == ["aqaa"]:
+            parse(words[1:])
+
+
+def test_a_command_that_does_not_parse_would_be_seen() -> None:
+    with pytest.raises(Exception, match="--loudly"):
+        parse(["serve", "--loudly"])
+
+
+def test_the_readme_names_every_command() -> None:
+    """Each sub-command stands in the README or in another page that it leads to."""
+    text = "\n".join(file.read_text(encoding="utf-8") for file in DOCUMENTS)
+    assert [name for name in COMMANDS if f"aqaa {name}" not in text] == []
+
+
+def test_the_readmes_waits_are_those_of_the_measured_table() -> None:
+    table = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    row = re.search(r"^\| heard \|(.*)\|$", table, re.M)
+    assert row is not None
+    one, one_p95, four, four_p95 = (float(cell) / 1000 for cell in row[1].split("|"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for line in (
+        f"| 1 | {one:.1f} s | {one_p95:.1f} s |",
+        f"| 4 | {four:.1f} s | {four_p95:.1f} s |",
+    ):
+        assert line in readme, f"README.md must say {line!r}, as docs/performance.md does"
