@@ -93,6 +93,17 @@ class TokenizerConfig(Section):
         return self
 
 
+class TranscriberConfig(Section):
+    """What makes the user's words of the linguistic tokenizer's states.
+
+    `paraformer`: the published recogniser's own predictor and decoder, which lie in the linguistic
+    tokenizer's folder. `ctc`: a small head, in a folder of its own (`path`).
+    """
+
+    kind: Literal["paraformer", "ctc"]
+    path: Path = Path("transcriber")
+
+
 class TokensConfig(Section):
     """The decoder's ids: where audio begins, what the control ids are, how an answer is woven.
 
@@ -186,6 +197,9 @@ class Bundle(Section):
     engine: Literal["auto", "embedded", "vllm", "vllm-http"] = "auto"
     tokenizer: TokenizerConfig
     tokens: TokensConfig = TokensConfig()
+    transcriber: TranscriberConfig | None = Field(
+        default=None, description="None: the user's words are not known"
+    )
     decoder: DecoderConfig
     sampling: SamplingConfig = SamplingConfig()
     vocoder: VocoderConfig
@@ -208,7 +222,7 @@ def load_bundle(directory: Path | str) -> Bundle:
         data = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{file} is not valid TOML: {error}") from error
-    for section in ("tokenizer", "decoder", "vocoder", "voices"):
+    for section in ("tokenizer", "transcriber", "decoder", "vocoder", "voices"):
         part = data.get(section)
         if isinstance(part, dict):
             part["path"] = root / Path(part.get("path", section)).expanduser()

@@ -14,18 +14,21 @@ from aqaa.tokenizers.interleave import Interleaver, interleave
 from aqaa.tokenizers.linguistic import LinguisticStream, LinguisticTokenizer
 from aqaa.tokenizers.normalise import RunningGain, prepare
 from aqaa.tokenizers.semantic import SemanticStream, SemanticTokenizer
-from aqaa.tokenizers.stream import Codes, Samples, check_samples
+from aqaa.tokenizers.stream import Codes, Samples, check_samples, join_codes
+from aqaa.tokenizers.transcriber import Step
 
 GROUP_SAMPLES = round(GROUP_SECONDS * TOKENIZER_RATE)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What an utterance became: raw codes of both tokenizers, and the decoder's ids."""
+    """What an utterance became: raw codes of both tokenizers, the decoder's ids, and the linguistic
+    encoder's steps, if they are kept."""
 
     linguistic: Codes
     semantic: Codes
     ids: list[int]
+    steps: list[Step]
 
 
 class DualTokenizer:
@@ -39,12 +42,15 @@ class DualTokenizer:
         audio_offset: int,
         normalise: bool = True,
         stream_peak: float = 0.0,
+        keep_steps: bool = False,
     ) -> None:
+        """`keep_steps`: the linguistic encoder's steps are kept for a transcriber to take."""
         self.linguistic = linguistic
         self.semantic = semantic
         self.audio_offset = audio_offset
         self._normalise = normalise
         self._stream_peak = stream_peak
+        self._keep_steps = keep_steps
 
     @classmethod
     def load(cls, bundle: Bundle, device: str = "cpu", threads: int = 1) -> DualTokenizer:
@@ -59,6 +65,7 @@ class DualTokenizer:
             audio_offset=bundle.tokens.audio_offset,
             normalise=bundle.tokenizer.normalise,
             stream_peak=bundle.tokenizer.stream_peak,
+            keep_steps=bundle.transcriber is not None,
         )
 
     def encode(self, wav: NDArray[np.generic]) -> list[int]:
@@ -72,21 +79,22 @@ class DualTokenizer:
         return self.encode_fully(wav).ids
 
     def encode_fully(self, wav: NDArray[np.generic]) -> Encoded:
-        """As `encode`, with the raw codes of both tokenizers.
+        """As `encode`, with the raw codes of both tokenizers, and the steps if they are kept.
 
         Raises:
             AudioError: empty or unusable audio.
         """
         samples = prepare(wav, normalise=self._normalise, trim=False)
-        linguistic = self.linguistic.encode(samples)
+        stream = self.linguistic.stream(keep_steps=self._keep_steps)
+        linguistic = join_codes([stream.push(samples), stream.flush()])
         semantic = self.semantic.encode(samples)
         ids = interleave(linguistic.tolist(), semantic.tolist(), self.audio_offset)
-        return Encoded(linguistic, semantic, ids)
+        return Encoded(linguistic, semantic, ids, stream.take_steps())
 
     def stream(self) -> DualStream:
         """A new stream; cheap. It is scaled by a running peak if the bundle says so."""
         return DualStream(
-            self.linguistic.stream(),
+            self.linguistic.stream(keep_steps=self._keep_steps),
             self.semantic.stream(),
             Interleaver(self.audio_offset),
             RunningGain(self._stream_peak) if self._stream_peak else None,
@@ -144,6 +152,10 @@ class DualStream:
         ids = self._advance(self._gain.flush()) if self._gain else []
         self._closed = True
         return ids + self._join(self._linguistic.flush(), self._semantic.flush())
+
+    def take_steps(self) -> list[Step]:
+        """The linguistic encoder's steps since the last call, if they are kept."""
+        return self._linguistic.take_steps()
 
     def fork(self) -> DualStream:
         """An independent stream in the same state: flush it at a pause, go on with the original."""

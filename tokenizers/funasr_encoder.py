@@ -74,21 +74,11 @@ class ChunkEncoder:
             BundleError: settings that FunASR does not know, or tensors missing or of other shapes.
             MissingDependencyError: FunASR is not installed.
         """
-        module = _import_encoder_module()
-        try:
-            network = module.SANMEncoderChunkOpt(input_size=input_size, **settings)
-        except (TypeError, ValueError, NotImplementedError) as error:
-            raise BundleError(f"encoder_conf does not fit FunASR's encoder: {error}") from error
+        module = import_funasr("funasr.models.scama.encoder")
+        settings = {**settings, "input_size": input_size}
+        network = load_part(module.SANMEncoderChunkOpt, "encoder", settings, state)
         network.embed = _bounded_positions(module)
-        prefix = "encoder."
-        weights = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-        try:
-            network.load_state_dict(weights, assign=True)
-        except RuntimeError as error:  # lists every tensor, of which there are hundreds
-            raise BundleError(
-                f"encoder tensors do not fit encoder_conf: {str(error)[:_LONGEST_REASON]}"
-            ) from error
-        return cls(network.float().eval().to(device), input_size, device)
+        return cls(network.to(device), input_size, device)
 
     def initial_state(self) -> EncoderState:
         """The state before the first frame: five zero frames that are attended to, unmasked."""
@@ -108,30 +98,62 @@ class ChunkEncoder:
     def window(self, frames: Tensor, state: EncoderState) -> Tensor:
         """Encode `frames` [t, input], 1 <= t <= 4, behind the 5 before them: [5 + t, output].
 
-        Advances `state`.
+        Advances `state`. Step-Audio's tokenizer reads the newest `t`, which nothing follows;
+        FunASR's recogniser reads the oldest, which have 5 frames of right context (SPEC 2).
         """
         batch = frames.to(self._device, copy=True)[None]  # FunASR scales its input in place
         length = torch.tensor([batch.shape[1]])
         encoded: Tensor = self._network.forward_chunk(batch, length, cache=state.cache)[0]
         return encoded[0]
 
-    def step(self, frames: Tensor, state: EncoderState) -> Tensor:
-        """The outputs [t, output] that Step-Audio reads for `frames` [t, input]: the newest ones.
+    @torch.inference_mode()
+    def tail(self, state: EncoderState) -> Tensor:
+        """The 5 frames behind the newest window once more, with nothing after them: [5, output].
 
-        FunASR's recogniser would read those 5 frames back, which have right context; Step-Audio's
-        tokenizer does not (SPEC 2).
+        This is how FunASR's recogniser ends audio that ends between two windows. Leaves `state`.
         """
-        return self.window(frames, state)[-frames.shape[0] :]
+        cache = {**state.copy().cache, "tail_chunk": True}
+        frames = cache["feats"].clone()  # only its shape matters: FunASR takes the cached ones
+        encoded: Tensor = self._network.forward_chunk(
+            frames, torch.tensor([WINDOW_BACK]), cache=cache
+        )[0]
+        return encoded[0]
 
     def parameters(self) -> int:
         """How many weights the encoder has."""
         return sum(p.numel() for p in self._network.parameters())
 
 
-def _import_encoder_module() -> Any:
-    """`funasr.models.scama.encoder`, without running `funasr/__init__.py` if nobody else has."""
+def load_part(
+    network: Any, name: str, settings: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> Any:
+    """FunASR's class `network` with the tensors `name.*` of `state`, in float32, for inference.
+
+    Raises:
+        BundleError: settings that FunASR does not know, or tensors missing or of other shapes.
+    """
+    try:
+        part = network(**settings)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise BundleError(f"{name}_conf does not fit FunASR's {name}: {error}") from error
+    prefix = f"{name}."
+    weights = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    try:
+        part.load_state_dict(weights, assign=True)
+    except RuntimeError as error:  # lists every tensor, of which there are hundreds
+        raise BundleError(
+            f"{name} tensors do not fit {name}_conf: {str(error)[:_LONGEST_REASON]}"
+        ) from error
+    return part.float().eval()
+
+
+def import_funasr(name: str) -> Any:
+    """The module `funasr.*`, without running `funasr/__init__.py` if nobody else has.
+
+    Raises:
+        MissingDependencyError: FunASR is not installed.
+    """
     with _import_lock:
-        name = "funasr.models.scama.encoder"
         if name in sys.modules or "funasr" in sys.modules:
             return importlib.import_module(name)
         spec = importlib.util.find_spec("funasr")

@@ -30,6 +30,7 @@ from aqaa.tokenizers.stream import (
     TokenStream,
     join_codes,
 )
+from aqaa.tokenizers.transcriber import Step, Tail, Window
 
 # Low frame rate: stack 7 filterbank frames every 6 (`lfr_m`, `lfr_n` of the published config.yaml).
 _STACK = 7
@@ -100,9 +101,9 @@ class LinguisticTokenizer:
         stream = self.stream()
         return join_codes([stream.push(samples), stream.flush()])
 
-    def stream(self) -> LinguisticStream:
-        """A new stream; cheap."""
-        return LinguisticStream(self)
+    def stream(self, *, keep_steps: bool = False) -> LinguisticStream:
+        """A new stream; cheap. `keep_steps`: for a transcriber, who must take them."""
+        return LinguisticStream(self, keep_steps=keep_steps)
 
     @torch.inference_mode()
     def nearest(self, encoded: torch.Tensor) -> Codes:
@@ -117,25 +118,37 @@ class LinguisticStream(TokenStream):
     (The reference waits for a whole chunk of 240 ms; its features need 80 samples less.)
     """
 
-    def __init__(self, tokenizer: LinguisticTokenizer) -> None:
+    def __init__(self, tokenizer: LinguisticTokenizer, *, keep_steps: bool = False) -> None:
         super().__init__()
         self._tokenizer = tokenizer
+        self._steps: list[Step] | None = [] if keep_steps else None
         self._state = tokenizer.encoder.initial_state()
         self._samples = SampleBuffer()  # from the start of the next filterbank frame on
         self._fbank = np.empty((0, FBANK_BINS), np.float32)  # frames that the next chunk sees again
 
     def _copy_state(self, original: Self) -> None:
         self._tokenizer = original._tokenizer
+        self._steps = None if original._steps is None else list(original._steps)
         self._state = original._state.copy()
         self._samples = original._samples.copy()
         self._fbank = original._fbank
+
+    def take_steps(self) -> list[Step]:
+        """The encoder's steps since the last call, for a transcriber; the last one after a flush.
+
+        Empty where they are not kept.
+        """
+        steps = self._steps or []
+        if self._steps is not None:
+            self._steps = []
+        return steps
 
     def _consume(self, pcm: Samples) -> Codes:
         self._samples.append(pcm)
         parts: list[Codes] = []
         while len(self._samples) >= (wanted := self._samples_of_chunk()):
             self._take_fbank(wanted)
-            parts.append(self._encode(self._fbank))
+            parts.append(self._encode(self._fbank, last=False))
             self._fbank = self._fbank[_STRIDE * CHUNK_FRAMES :]
         return join_codes(parts)
 
@@ -143,11 +156,14 @@ class LinguisticStream(TokenStream):
         self._take_fbank(len(self._samples))
         count = len(self._fbank)
         if count < _STACK:
+            if self._steps is not None:
+                self._steps.append(Tail(self._state))
             return np.empty(0, np.int32)
         # The reference stacks as long as a stack's centre is there, and repeats the last frame.
         stacks = -(-(count - _PAD) // _STRIDE)
         missing = _STRIDE * (stacks - 1) + _STACK - count
-        return self._encode(np.pad(self._fbank, ((0, max(0, missing)), (0, 0)), mode="edge"))
+        fbank = np.pad(self._fbank, ((0, max(0, missing)), (0, 0)), mode="edge")
+        return self._encode(fbank, last=True)
 
     def _samples_of_chunk(self) -> int:
         have = len(self._fbank) or _PAD
@@ -161,12 +177,14 @@ class LinguisticStream(TokenStream):
             frames = np.concatenate([frames[:1]] * _PAD + [frames])
         self._fbank = np.concatenate([self._fbank, frames])
 
-    def _encode(self, fbank: Samples) -> Codes:
+    def _encode(self, fbank: Samples, *, last: bool) -> Codes:
         stacks = np.lib.stride_tricks.sliding_window_view(fbank, (_STACK, FBANK_BINS))[::_STRIDE, 0]
         cmvn = self._tokenizer.cmvn
         frames = (stacks.reshape(-1, _INPUT) + cmvn.shift) * cmvn.scale
-        encoded = self._tokenizer.encoder.step(torch.from_numpy(frames), self._state)
-        return self._tokenizer.nearest(encoded)
+        window = self._tokenizer.encoder.window(torch.from_numpy(frames), self._state)
+        if self._steps is not None:
+            self._steps.append(Window(window, len(frames), last))
+        return self._tokenizer.nearest(window[-len(frames) :])
 
 
 def read_cmvn(path: Path) -> Cmvn:

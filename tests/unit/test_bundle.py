@@ -34,6 +34,15 @@ def test_relative_paths_begin_at_the_bundle(tmp_path: Path) -> None:
     assert bundle.decoder.path.resolve() == tmp_path / "weights"
 
 
+def test_a_bundle_may_have_a_transcriber(tmp_path: Path) -> None:
+    assert load_bundle(fixture_bundle(tmp_path / "bundle", tmp_path)).transcriber is None
+    given = '[transcriber]\nkind = "ctc"\npath = "../words"\n[decoder]'
+    transcriber = load_bundle(edited(tmp_path, "[decoder]", given)).transcriber
+    assert transcriber is not None
+    assert transcriber.kind == "ctc"
+    assert transcriber.path.resolve() == tmp_path / "words"
+
+
 def test_a_bundle_is_frozen(tmp_path: Path) -> None:
     bundle: Bundle = load_bundle(fixture_bundle(tmp_path / "bundle", tmp_path))
     with pytest.raises(ValidationError, match="frozen"):
@@ -47,6 +56,7 @@ def test_a_bundle_is_frozen(tmp_path: Path) -> None:
         ('default = "none"', "default = 3", r"voices\.default"),
         ("[voices]", "[voices", "not valid TOML"),
         ("[decoder]", "[decoder]\ncontext = 0", r"decoder\.context"),
+        ("[decoder]", '[transcriber]\nkind = "ears"\n[decoder]', r"transcriber\.kind"),
         ("[vocoder]", "[vocoder]\nfirst_groups = 0", r"vocoder\.first_groups"),
         ("[voices]", "[tokens]\naudio_block = 14\n[voices]", "whole groups"),
         ("[decoder]", "[tokenizer.streaming]\nleft_ms = 30\n[decoder]", "multiple of 40"),

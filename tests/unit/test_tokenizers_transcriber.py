@@ -1,0 +1,160 @@
+"""The user's words: the CTC head as a stream, the spelling of pieces, and what a bundle may say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from aqaa.models.errors import BundleError, StreamClosedError
+from aqaa.tokenizers.funasr_encoder import EncoderState, import_funasr
+from aqaa.tokenizers.transcriber import Piece, Step, Tail, Window, Word, text_of, words_of
+from aqaa.tokenizers.transcriber_ctc import BLANK, SILENCE, CtcHead, CtcTranscriber
+from aqaa.tokenizers.transcriber_paraformer import Spelling
+
+WIDTH = 16
+PIECES = ["<blank>", "\u2581what", "\u2581is", "s", "it", "\u2581"]
+
+
+@pytest.fixture(scope="module")
+def head() -> CtcHead:
+    torch.manual_seed(3)
+    return CtcHead(WIDTH, inner=12, kernel=5, blocks=2, rows=2, pieces=len(PIECES))
+
+
+@pytest.fixture(scope="module")
+def transcriber(head: CtcHead) -> CtcTranscriber:
+    return CtcTranscriber(head, PIECES)
+
+
+def steps_of(frames: torch.Tensor) -> list[Step]:
+    """The encoder's windows over `frames` [T, WIDTH], whose 5 older states nobody should read."""
+    back = torch.full((5, WIDTH), torch.nan)
+    parts = frames.split(4) if len(frames) else ()
+    steps: list[Step] = [Window(torch.cat([back, part]), len(part)) for part in parts]
+    if len(frames) % 4 and isinstance(partial := steps[-1], Window):
+        return [*steps[:-1], Window(partial.states, partial.new, last=True)]
+    return [*steps, Tail(EncoderState({}))]
+
+
+@torch.inference_mode()
+def spelled_whole(head: CtcHead, frames: torch.Tensor) -> list[int]:
+    """Greedy CTC over a whole utterance, as a trainer sees it."""
+    rows = head(torch.cat([frames, torch.zeros(SILENCE, WIDTH)])[None])[0][0].argmax(-1).tolist()
+    kept = [a for a, b in zip(rows, [BLANK, *rows], strict=False) if a != b]
+    return [index for index in kept if index != BLANK]
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 8, 29, 40])
+def test_a_streamed_ctc_head_says_what_it_says_of_the_whole(head, transcriber, count: int) -> None:
+    frames = torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(count)) * 4
+    stream = transcriber.stream()
+    pieces = [piece for step in steps_of(frames) for piece in stream.push(step)]
+    assert [piece.text for piece in pieces] == [
+        PIECES[index].replace("\u2581", " ") for index in spelled_whole(head, frames)
+    ]
+    assert count < 8 or pieces, "nothing was recognised: the test shows nothing"
+    starts = [piece.start for piece in pieces]
+    assert starts == sorted(starts)
+    assert all(piece.end - piece.start == pytest.approx(0.03) for piece in pieces)
+    assert all(piece.logprob <= 0 for piece in pieces)
+
+
+def test_a_forked_transcript_goes_its_own_way(transcriber) -> None:
+    frames = torch.randn(24, WIDTH, generator=torch.Generator().manual_seed(1)) * 4
+    steps = steps_of(frames)
+    alone, forked = transcriber.stream(), transcriber.stream()
+    expected = [piece for step in steps for piece in alone.push(step)]
+    got = [piece for step in steps[:3] for piece in forked.push(step)]
+    other = forked.fork()
+    other.push(Window(torch.randn(9, WIDTH), 4, last=True))
+    got += [piece for step in steps[3:] for piece in forked.push(step)]
+    assert got == expected
+    with pytest.raises(StreamClosedError):
+        other.push(steps[0])
+    with pytest.raises(StreamClosedError):
+        forked.fork()
+
+
+def test_silence_alone_has_no_words(transcriber) -> None:
+    assert transcriber.stream().push(Tail(EncoderState({}))) == []
+
+
+def test_a_ctc_head_is_read_from_its_files(tmp_path: Path, head: CtcHead) -> None:
+    save_file(
+        {name: t.half() for name, t in head.state_dict().items()}, tmp_path / "model.safetensors"
+    )
+    (tmp_path / "pieces.json").write_text(json.dumps(PIECES), encoding="utf-8")
+    read = CtcTranscriber.load(tmp_path, WIDTH)
+    assert read.texts[1] == " what"
+    frames = torch.randn(1, 8, WIDTH)
+    with torch.inference_mode():
+        torch.testing.assert_close(read.head(frames)[0], head(frames)[0], atol=0.02, rtol=0)
+    with pytest.raises(BundleError, match="width 16, not 17"):
+        CtcTranscriber.load(tmp_path, WIDTH + 1)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "says"),
+    [
+        (None, "is missing"),
+        ("[1, 2]", "not a list of strings"),
+        ("{", "not JSON"),
+        (json.dumps(["<blank>", "a", "b", "c", "d"]), "12 outputs for 5 pieces"),
+    ],
+)
+def test_pieces_that_do_not_fit_are_named(
+    tmp_path: Path, head: CtcHead, pieces: str | None, says: str
+) -> None:
+    save_file(head.state_dict(), tmp_path / "model.safetensors")
+    if pieces is not None:
+        (tmp_path / "pieces.json").write_text(pieces, encoding="utf-8")
+    with pytest.raises(BundleError, match=says):
+        CtcTranscriber.load(tmp_path, WIDTH)
+
+
+def written(tokens: list[str]) -> str:
+    spelling = Spelling()
+    pieces = [p for token in tokens for p in spelling.push(Piece(token, 0, 0, 0))]
+    return text_of(pieces + spelling.end())
+
+
+WORDS = ["lo", "i", "b", "m", "it's", "the", "c", "你", "好", "hel@@ lo", "hel@@ i", "a@@ b@@ c"]
+
+
+@given(words=st.lists(st.sampled_from(WORDS), max_size=12))
+def test_pieces_are_written_as_funasr_writes_them(words: list[str]) -> None:
+    theirs = import_funasr("funasr.utils.postprocess_utils").sentence_postprocess
+    tokens = " ".join(words).split()
+    assert written(tokens) == theirs(tokens)[0]
+
+
+def test_a_word_is_written_as_soon_as_it_is_known() -> None:
+    spelling = Spelling()
+    said = [
+        "".join(piece.text for piece in spelling.push(Piece(token, 0, 0, 0)))
+        for token in ["the", "a", "hel@@", "lo", "i", "b", "m"]
+    ]
+    assert said == ["the", "", " a hel", "lo", "", " IB", "M"]
+
+
+def test_words_have_the_times_of_their_pieces() -> None:
+    pieces = [
+        Piece("hel", 0.1, 0.2, -1.0),
+        Piece("lo", 0.2, 0.3, -1.0),
+        Piece(" you", 0.5, 0.6, -1.0),
+        Piece("你", 0.7, 0.8, -1.0),
+        Piece("好", 0.8, 0.9, -1.0),
+    ]
+    assert words_of(pieces) == [
+        Word("hello", 0.1, 0.3),
+        Word("you", 0.5, 0.6),
+        Word("你", 0.7, 0.8),
+        Word("好", 0.8, 0.9),
+    ]
+    assert text_of(pieces) == "hello you你好"

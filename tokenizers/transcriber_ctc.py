@@ -1,0 +1,180 @@
+"""A small CTC head on the linguistic encoder's states: greedy, causal, streaming.
+
+    states [T, width] -> Linear -> blocks of (causal depthwise convolution, feed-forward) -> Linear
+    -> T * rows log probabilities over the pieces
+
+The states are the encoder's newest frames, those that the tokens are made of. The head sees nothing
+that follows a frame: CTC leaves it free to say a piece some frames after its sound, and the end of
+an utterance is followed by `SILENCE` zero frames in which the last pieces come out. Training must
+pad its clips in the same way.
+
+Files: `model.safetensors` with this module's tensors (any float type), from whose shapes all sizes
+are read, and `pieces.json`, a list of strings: first the blank, then pieces in SentencePiece's
+manner, where `▁` stands for the blank that begins a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aqaa.models.errors import BundleError
+from aqaa.models.weights import load_state_dict
+from aqaa.tokenizers.transcriber import (
+    FRAME_SECONDS,
+    Piece,
+    Step,
+    TranscriptStream,
+    Window,
+    read_pieces,
+)
+
+BLANK = 0
+SILENCE = 4  # zero frames after an utterance's end, 240 ms
+
+
+class CtcBlock(nn.Module):
+    """x + feed_forward(norm(causal depthwise convolution of x)), on [B, T, inner]."""
+
+    def __init__(self, inner: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(inner, inner, kernel, groups=inner)
+        self.norm = nn.LayerNorm(inner)
+        self.w_1 = nn.Linear(inner, 2 * inner)
+        self.w_2 = nn.Linear(2 * inner, inner)
+
+    def forward(self, x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        """`before` [B, kernel - 1, inner]: the inputs before `x`; returns also those for the next.
+
+        Before an utterance they are zeros.
+        """
+        seen = torch.cat([before, x], 1)
+        mixed = self.conv(seen.transpose(1, 2)).transpose(1, 2)
+        out: Tensor = x + self.w_2(F.gelu(self.w_1(self.norm(mixed))))
+        return out, seen[:, seen.shape[1] - before.shape[1] :]
+
+
+class CtcHead(nn.Module):
+    """The network; training and serving share it."""
+
+    def __init__(
+        self, width: int, inner: int, kernel: int, blocks: int, rows: int, pieces: int
+    ) -> None:
+        """`rows`: of log probabilities for each frame of 60 ms."""
+        super().__init__()
+        self.pieces = pieces
+        self.project = nn.Linear(width, inner)
+        self.blocks = nn.ModuleList([CtcBlock(inner, kernel) for _ in range(blocks)])
+        self.spell = nn.Linear(inner, rows * pieces)
+
+    def initial_state(self, batch: int = 1) -> tuple[Tensor, ...]:
+        """What precedes an utterance, for every block [B, kernel - 1, inner]."""
+        weight = self.project.weight
+        return tuple(
+            weight.new_zeros(batch, block.conv.kernel_size[0] - 1, weight.shape[0])
+            for block in self.blocks
+            if isinstance(block, CtcBlock)
+        )
+
+    def forward(
+        self, frames: Tensor, state: tuple[Tensor, ...] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Log probabilities [B, T * rows, pieces] of `frames` [B, T, width], and the next state.
+
+        For training: whole utterances with `SILENCE` zero frames behind them, without a state.
+        """
+        before = self.initial_state(frames.shape[0]) if state is None else state
+        x, after = self.project(frames), []
+        for block, seen in zip(self.blocks, before, strict=True):
+            x, kept = block(x, seen)
+            after.append(kept)
+        logits = self.spell(x).reshape(frames.shape[0], -1, self.pieces)
+        return F.log_softmax(logits.float(), -1), tuple(after)
+
+
+class CtcTranscriber:
+    """The head with its weights and pieces; opens streams."""
+
+    def __init__(self, head: CtcHead, pieces: list[str], device: str = "cpu") -> None:
+        self.head = head.float().eval().to(device)
+        self.texts = [piece.replace("\u2581", " ") for piece in pieces]
+        self.device = device
+
+    @classmethod
+    def load(cls, folder: Path, width: int, device: str = "cpu") -> CtcTranscriber:
+        """Read a folder for an encoder of `width`.
+
+        Raises:
+            BundleError: a file is missing or damaged, or does not fit the other or the encoder.
+        """
+        pieces = list(read_pieces(folder / "pieces.json"))
+        state = load_state_dict(folder / "model.safetensors", "the transcriber's head")
+        try:
+            head = _head_of(state, len(pieces))
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise BundleError(f"{folder} holds no CTC head: {str(error)[:400]}") from error
+        if head.project.in_features != width:
+            raise BundleError(
+                f"{folder} is for an encoder of width {head.project.in_features}, not {width}"
+            )
+        return cls(head, pieces, device)
+
+    def stream(self) -> CtcStream:
+        """A new stream; cheap."""
+        return CtcStream(self)
+
+
+class CtcStream(TranscriptStream):
+    """Pieces as the encoder's windows come, the same for a stream as for the whole."""
+
+    def __init__(self, transcriber: CtcTranscriber) -> None:
+        super().__init__()
+        self._transcriber = transcriber
+        self._state = transcriber.head.initial_state()
+        self._previous = BLANK
+        self._rows = 0
+
+    def _copy_state(self, original: Self) -> None:
+        self.__dict__.update(original.__dict__)  # every value is replaced, never written to
+
+    def _recognise(self, step: Step) -> list[Piece]:
+        if not isinstance(step, Window):
+            return self._spell(self._silence()) if self._rows else []
+        frames = step.states[-step.new :].to(self._transcriber.device)
+        return self._spell(torch.cat([frames, self._silence()]) if step.last else frames)
+
+    def _silence(self) -> Tensor:
+        return torch.zeros(
+            SILENCE, self._transcriber.head.project.in_features, device=self._transcriber.device
+        )
+
+    @torch.inference_mode()
+    def _spell(self, frames: Tensor) -> list[Piece]:
+        rows, self._state = self._transcriber.head(frames[None], self._state)
+        best = rows[0].max(-1)
+        seconds = FRAME_SECONDS * len(frames) / rows.shape[1]
+        pieces = []
+        for index, logprob in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+            if index not in (BLANK, self._previous):
+                text, start = self._transcriber.texts[index], self._rows * seconds
+                pieces.append(Piece(text, start, start + seconds, logprob))
+            self._previous = index
+            self._rows += 1
+        return pieces
+
+
+def _head_of(state: Mapping[str, Tensor], pieces: int) -> CtcHead:
+    inner, width = state["project.weight"].shape
+    blocks = 1 + max((int(key.split(".")[1]) for key in state if key[:7] == "blocks."), default=-1)
+    kernel = state["blocks.0.conv.weight"].shape[2] if blocks else 1
+    rows, left = divmod(state["spell.weight"].shape[0], pieces)
+    if left or not rows:
+        raise ValueError(f"{state['spell.weight'].shape[0]} outputs for {pieces} pieces")
+    head = CtcHead(width, inner, kernel, blocks, rows, pieces)
+    head.load_state_dict(state)
+    return head
