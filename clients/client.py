@@ -61,8 +61,7 @@ class Connection:
     async def append(self, pcm: NDArray[np.float32]) -> None:
         """Send mono sound in [-1, 1] at `WIRE_RATE` as PCM16."""
         clipped = np.clip(np.rint(pcm * 32767), -32768, 32767).astype("<i2")
-        audio = base64.b64encode(clipped.tobytes()).decode("ascii")
-        await self.send(InputAudioBufferAppend(type="input_audio_buffer.append", audio=audio))
+        await self.send(InputAudioBufferAppend(audio=clipped.tobytes()))
 
     async def __aiter__(self) -> AsyncIterator[ServerEvent]:
         """The server's events, until it closes.

@@ -20,6 +20,7 @@ from aqaa.server.engine.contract import Engine, SamplingParams
 from aqaa.server.hearing.speech_input import AudioTokenizer, SpeechProbability
 from aqaa.server.observe.metrics import Metrics
 from aqaa.server.protocol.configure import Voices
+from aqaa.server.protocol.limits import Limits
 from aqaa.server.protocol.types import PcmaFormat, PcmFormat, PcmuFormat
 
 WireFormat = PcmFormat | PcmuFormat | PcmaFormat
@@ -95,6 +96,14 @@ class ModelParts:
     def parser(self) -> AnswerParser:
         """A parser for one answer."""
         return AnswerParser(self.bundle.tokens, self.text)
+
+    def limits(self) -> Limits:
+        """What one session may hold: text and sound that can be in a prompt."""
+        context = self.bundle.decoder.context
+        budget = context - min(self.bundle.sampling.max_tokens, context // 2)
+        return Limits.of_context(
+            budget, self.max_turn_seconds, lambda text: len(self.text.encode(text))
+        )
 
     def sampling(self, max_tokens: int | None = None) -> SamplingParams:
         """The bundle's sampling defaults, for an answer of at most so many ids."""

@@ -11,13 +11,14 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from aqaa.server.protocol.errors import ProtocolError, invalid
-from aqaa.server.protocol.types import Item, Json, ResponseOptions, Wire
+from aqaa.server.protocol.known_keys import check_keys
+from aqaa.server.protocol.types import Base64, Item, Json, Name, ResponseOptions, Wire
 
 
 class FromClient(Wire):
     """Any client event; its own `event_id` comes back in an error that it causes."""
 
-    event_id: str | None = None
+    event_id: Name | None = None
 
 
 class SessionUpdate(FromClient):
@@ -28,10 +29,10 @@ class SessionUpdate(FromClient):
 
 
 class InputAudioBufferAppend(FromClient):
-    """Base64 audio in the session's input format. Never acknowledged."""
+    """Audio in the session's input format. Never acknowledged."""
 
     type: Literal["input_audio_buffer.append"] = "input_audio_buffer.append"
-    audio: str
+    audio: Base64
 
 
 class InputAudioBufferCommit(FromClient):
@@ -56,7 +57,7 @@ class ConversationItemCreate(FromClient):
     """Adds an item after `previous_item_id` (`root`: first; absent: last)."""
 
     type: Literal["conversation.item.create"] = "conversation.item.create"
-    previous_item_id: str | None = None
+    previous_item_id: Name | None = None
     item: Item
 
 
@@ -64,14 +65,14 @@ class ConversationItemRetrieve(FromClient):
     """Asks for an item as the server knows it."""
 
     type: Literal["conversation.item.retrieve"] = "conversation.item.retrieve"
-    item_id: str
+    item_id: Name
 
 
 class ConversationItemTruncate(FromClient):
     """Cuts an assistant item at what was heard of it."""
 
     type: Literal["conversation.item.truncate"] = "conversation.item.truncate"
-    item_id: str
+    item_id: Name
     content_index: int = 0
     audio_end_ms: int = Field(ge=0)
 
@@ -80,7 +81,7 @@ class ConversationItemDelete(FromClient):
     """Removes an item."""
 
     type: Literal["conversation.item.delete"] = "conversation.item.delete"
-    item_id: str
+    item_id: Name
 
 
 class ResponseCreate(FromClient):
@@ -94,7 +95,7 @@ class ResponseCancel(FromClient):
     """Stops the named answer, or the one that is running in the default conversation."""
 
     type: Literal["response.cancel"] = "response.cancel"
-    response_id: str | None = None
+    response_id: Name | None = None
 
 
 ClientEvent = (
@@ -123,18 +124,23 @@ def parse_client_event(message: Json) -> ClientEvent:
         ProtocolError: no `type`, an unknown one, or a field that is missing or wrong; names it.
     """
     event_id = message.get("event_id")
-    known = event_id if isinstance(event_id, str) else None
+    known = event_id[:512] if isinstance(event_id, str) else None
     try:
-        return CLIENT_EVENTS.validate_python(message)
+        event = CLIENT_EVENTS.validate_python(message)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] in ("union_tag_invalid", "union_tag_not_found") and not first["loc"]:
             kind = message.get("type")
-            raise ProtocolError(
-                "invalid_value" if kind is not None else "missing_required_parameter",
-                f"unknown event type {kind!r}" if kind is not None else "the event has no type",
-                "type",
-                known,
-            ) from None
+            code, words = "missing_required_parameter", "the event has no type"
+            if kind is not None:
+                code, words = "invalid_value", f"unknown event type {str(kind)[:64]!r}"
+            raise ProtocolError(code, words, "type", known) from None
         # loc[0] is the union's tag; what follows is the path in the message
         raise invalid(first["msg"], first["type"], first["loc"][1:], known) from None
+    if isinstance(given := message.get("response"), dict):
+        try:
+            check_keys(given, "response")
+        except ProtocolError as error:
+            error.event_id = known
+            raise
+    return event

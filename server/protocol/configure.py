@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from aqaa.server.protocol.errors import ProtocolError, invalid
+from aqaa.server.protocol.known_keys import check_keys
 from aqaa.server.protocol.types import Json, Session, merge
 
 SERVERS_OWN = ("id", "object", "model", "expires_at")  # keys that an update cannot change
@@ -40,8 +41,9 @@ def updated(session: Session, patch: Json, voices: Voices) -> Session:
     """The session with a client's partial one laid over it.
 
     Raises:
-        ProtocolError: a value that cannot be; names its path.
+        ProtocolError: a key that means nothing, or a value that cannot be; names its path.
     """
+    check_keys(patch, "session")
     patch = {key: value for key, value in patch.items() if key not in SERVERS_OWN}
     if patch.get("type", "realtime") != "realtime":
         raise ProtocolError(

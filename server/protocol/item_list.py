@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from aqaa.server.protocol.effects import ConversationItem
 
@@ -12,8 +12,16 @@ ROOT = "root"  # `previous_item_id` of an item that shall come first
 class ItemList:
     """Items in order, found by id. Ids are unique; every stored item has one."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(
+        self,
+        most_items: int,
+        most_characters: int,
+        characters_of: Callable[[ConversationItem], int],
+    ) -> None:
+        self._most_items = most_items
+        self._most_characters = most_characters
+        self._characters_of = characters_of
+        self._characters = 0
         self._items: dict[str, ConversationItem] = {}
         self._order: list[str] = []
 
@@ -40,7 +48,7 @@ class ItemList:
         """Put an item after another (`ROOT`: first; None: last).
 
         Returns:
-            The ids of the oldest items that had to leave to keep within the limit.
+            The ids of the oldest items that had to leave to keep within the bounds.
 
         Raises:
             KeyError: `after` is unknown.
@@ -55,20 +63,30 @@ class ItemList:
             raise KeyError(after)
         self._items[item_id] = item
         self._order.insert(index, item_id)
-        dropped = [known for known in self._order if known != item_id]
-        dropped = dropped[: max(0, len(self._order) - self._limit)]
-        for old in dropped:
-            self.remove(old)
+        self._characters += self._characters_of(item)
+        dropped = []
+        while len(self._order) > 1 and self._is_full():
+            oldest = next(known for known in self._order if known != item_id)
+            self.remove(oldest)
+            dropped.append(oldest)
         return dropped
+
+    def _is_full(self) -> bool:
+        too_long = self._characters > self._most_characters
+        return too_long or len(self._order) > self._most_items
 
     def replace(self, item_id: str, item: ConversationItem) -> None:
         """Give a known item its new shape; an id that has been removed stays away."""
         if item_id in self._items:
+            self._characters -= self._characters_of(self._items[item_id])
+            self._characters += self._characters_of(item)
             self._items[item_id] = item
 
     def remove(self, item_id: str) -> bool:
         """Take an item out; False if it is not there."""
-        if self._items.pop(item_id, None) is None:
+        item = self._items.pop(item_id, None)
+        if item is None:
             return False
+        self._characters -= self._characters_of(item)
         self._order.remove(item_id)
         return True

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.item_list import ItemList
+from aqaa.server.protocol.limits import Limits
 from aqaa.server.protocol.types import (
     FunctionCall,
     FunctionCallOutput,
@@ -20,28 +18,21 @@ from aqaa.server.protocol.types import (
     ItemReference,
     Message,
     OutputSound,
+    WireFormat,
+    bytes_per_ms,
 )
 
 Output = server.ServerEvent | fx.Effect
 MakeId = Callable[[str], str]
 
-APPEND_BYTES = 15 * 1024 * 1024  # OpenAI's bound on one append
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bounds of one session, so that no client can grow the server's memory."""
-
-    items: int = 512
-    item_text: int = 32_768  # characters
-    parallel_responses: int = 4  # out-of-band ones beside the conversation's own
+ITEM_CHARACTERS = 16  # that an item counts for beside its text: its turn's marks
 
 
 class Items:
     """The conversation, and the events and effects of every change to it."""
 
     def __init__(self, limits: Limits, make_id: MakeId) -> None:
-        self.conversation = ItemList(limits.items)
+        self.conversation = ItemList(limits.items, limits.conversation_text, characters_of)
         self._limits = limits
         self._make_id = make_id
 
@@ -56,8 +47,12 @@ class Items:
             raise ProtocolError(code, f"no item {item_id!r} in the conversation", "item_id")
         return item
 
-    def create(self, event: client.ConversationItemCreate, reserved: str) -> list[Output]:
+    def create(
+        self, event: client.ConversationItemCreate, reserved: str, format: WireFormat
+    ) -> list[Output]:
         """A client's new item; `reserved` is an id that is promised to another.
+
+        Its sound is in `format`.
 
         Raises:
             ProtocolError: the id is taken, the place is unknown, or the content is unusable.
@@ -67,7 +62,7 @@ class Items:
             raise ProtocolError(
                 "item_create_duplicate_id", f"an item {item_id!r} exists already", "item.id"
             )
-        item, sounds = self._take_in(item_id, event.item)
+        item, sounds = self._take_in(item_id, event.item, format)
         return [*sounds, *self.add(item_id, item, event.previous_item_id)]
 
     def add(
@@ -112,7 +107,7 @@ class Items:
         return self._gone(item_id)
 
     def context(
-        self, given: Iterable[InputItem]
+        self, given: Iterable[InputItem], format: WireFormat
     ) -> tuple[tuple[fx.ConversationItem, ...], list[Output]]:
         """The items that `response.create` names or brings, and where their sound goes.
 
@@ -126,22 +121,16 @@ class Items:
                 items.append(self.known(one.id, "item_not_found"))
             else:
                 # an id of its own: an inline item never stands for one of the conversation
-                item, stored = self._take_in(self._make_id("item"), one)
+                item, stored = self._take_in(self._make_id("item"), one, format)
                 items.append(item)
                 sounds += stored
         return tuple(items), sounds
 
     def _take_in(
-        self, item_id: str, item: fx.ConversationItem
+        self, item_id: str, item: fx.ConversationItem, format: WireFormat
     ) -> tuple[fx.ConversationItem, list[Output]]:
         """The item as it is kept (with its id, without its sound), and where its sound goes."""
-        size, most = len(_text(item)), self._limits.item_text
-        if size > most:
-            raise ProtocolError(
-                "string_above_max_length",
-                f"an item's text may have {most} characters; this has {size}",
-                "item.content",
-            )
+        self._limits.check_text(_text(item), "item.content")
         if not isinstance(item, Message):
             return item.model_copy(update={"id": item_id}), []
         parts = [
@@ -149,10 +138,16 @@ class Items:
             for part in item.content
         ]
         sound = b"".join(
-            decode(part.audio, "item.content.audio")
-            for part in item.content
-            if isinstance(part, InputSound) and part.audio
+            part.audio for part in item.content if isinstance(part, InputSound) and part.audio
         )
+        seconds = len(sound) / bytes_per_ms(format) / 1000
+        if seconds > self._limits.audio_seconds:
+            raise ProtocolError(
+                "invalid_value",
+                f"an item may have {self._limits.audio_seconds:g} s of sound; this has"
+                f" {seconds:.0f} s",
+                "item.content",
+            )
         kept = item.model_copy(update={"id": item_id, "status": "completed", "content": parts})
         return kept, [fx.StoreAudio(item_id, sound)] if sound else []
 
@@ -166,29 +161,17 @@ class Items:
         return self._make_id("event")
 
 
-def decode(text: str, param: str) -> bytes:
-    """Base64 to bytes.
-
-    Raises:
-        ProtocolError: it is not base64, or larger than `APPEND_BYTES`.
-    """
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ProtocolError("invalid_value", f"{param} is not base64: {error}", param) from None
-    if len(data) > APPEND_BYTES:
-        raise ProtocolError(
-            "invalid_value", f"{param} may have {APPEND_BYTES} bytes; this has {len(data)}", param
-        )
-    return data
+def characters_of(item: fx.ConversationItem) -> int:
+    """Characters that the item takes: of its text, and some for itself."""
+    return len(_text(item)) + ITEM_CHARACTERS
 
 
 def _text(item: fx.ConversationItem) -> str:
     match item:
         case FunctionCallOutput():
-            return item.output
+            return item.call_id + item.output
         case FunctionCall():
-            return item.arguments
+            return (item.call_id or "") + item.name + item.arguments
         case Message():
             return "".join(
                 (part.transcript or "") if isinstance(part, InputSound | OutputSound) else part.text

@@ -23,7 +23,9 @@ from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.configure import Voices, updated, with_voice
 from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
-from aqaa.server.protocol.items import Items, Limits, MakeId, Output, decode
+from aqaa.server.protocol.item_list import ROOT
+from aqaa.server.protocol.items import Items, MakeId, Output
+from aqaa.server.protocol.limits import APPEND_BYTES, Limits
 from aqaa.server.protocol.response import CancelReason, OpenResponse, cancelled, failed
 from aqaa.server.protocol.types import (
     Error,
@@ -149,7 +151,9 @@ class SessionMachine:
             case client.SessionUpdate():
                 return self._update(event)
             case client.ConversationItemCreate():
-                return self._items.create(event, reserved=self._buffer_item)
+                return self._items.create(
+                    event, reserved=self._buffer_item, format=self.session.audio.input.format
+                )
             case client.ConversationItemRetrieve():
                 item = self._items.known(event.item_id, "item_retrieve_invalid_item_id")
                 return [server.ConversationItemRetrieved(event_id=self._event_id(), item=item)]
@@ -163,9 +167,14 @@ class SessionMachine:
                 return self._cancel(event)
 
     def _append(self, event: client.InputAudioBufferAppend) -> list[Output]:
-        data = decode(event.audio, "audio")
-        self._buffered += len(data)
-        return [fx.Append(data)] if data else []
+        if len(event.audio) > APPEND_BYTES:
+            raise ProtocolError(
+                "invalid_value",
+                f"an append may have {APPEND_BYTES} bytes of audio; this has {len(event.audio)}",
+                "audio",
+            )
+        self._buffered += len(event.audio)
+        return [fx.Append(event.audio)] if event.audio else []
 
     def _commit(self) -> list[Output]:
         have = self._buffered / bytes_per_ms(self.session.audio.input.format)
@@ -192,6 +201,7 @@ class SessionMachine:
 
     def _update(self, event: client.SessionUpdate) -> list[Output]:
         new = updated(self.session, event.session, self._voices)
+        self._limits.check_session(new)
         if self._voice_is_fixed and new.audio.output.voice != self.session.audio.output.voice:
             raise ProtocolError(
                 "cannot_update_voice",
@@ -260,9 +270,12 @@ class SessionMachine:
                 f"{self._limits.parallel_responses} out-of-band responses run at once; wait for one"
                 " to be done",
             )
+        if options.instructions is not None:
+            self._limits.check_instructions(options.instructions, "response.instructions")
         run, sounds = self._plan(options)
         response = OpenResponse(
             run,
+            question=self._items.conversation.last_id(),
             conversation_id=self._conversation_id if default else None,
             max_output_tokens="inf" if run.max_tokens is None else run.max_tokens,
             metadata=options.metadata,
@@ -290,7 +303,8 @@ class SessionMachine:
         if options.input is None:
             items, sounds = tuple(self._items.conversation), list[Output]()
         else:
-            items, sounds = self._items.context(options.input)
+            format = self.session.audio.input.format
+            items, sounds = self._items.context(options.input, format)
         maximum = options.max_output_tokens or self.session.max_output_tokens
         modality = (options.output_modalities or self.session.output_modalities)[0]
         instructions = options.instructions
@@ -411,8 +425,12 @@ class SessionMachine:
         run = response.run
         if not run.default:
             return [*response.open(None)]
-        dropped = self._items.insert(run.item_id, response.item("in_progress"))
         conversation = self._items.conversation
+        place = response.question or ROOT  # behind what it answers, whatever came since
+        known = place == ROOT or place in conversation
+        dropped = self._items.insert(
+            run.item_id, response.item("in_progress"), place if known else None
+        )
         self._answers = {known: a for known, a in self._answers.items() if known in conversation}
         self._answers[run.item_id] = response
         return [*dropped, *response.open(conversation.previous_id(run.item_id))]

@@ -42,12 +42,14 @@ class OpenResponse:
         self,
         run: StartRun,
         *,
+        question: str | None,
         conversation_id: str | None,
         max_output_tokens: MaxTokens,
         metadata: dict[str, str] | None,
         event_id: EventIds,
     ) -> None:
         self.run = run
+        self.question = question  # id of the conversation's last item when it was asked for
         self.opened = False
         self._whole = False
         self.previous_item_id: str | None = None

@@ -8,12 +8,35 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
+
+from aqaa.server.protocol.base64_data import decode_base64, encode_base64
 
 Json = dict[str, Any]
 Modality = Literal["text", "audio"]
 
 MIN_SPEED = 0.5  # times the normal rate; slower than this the vocoder is not clear
+
+
+Name = Annotated[str, Field(max_length=512)]  # ids, names and other short strings
+MAX_PARTS = 64  # content parts of one item
+MAX_TOOLS = 128  # OpenAI's bound
+
+
+def _bytes(value: object) -> object:
+    return decode_base64(value) if isinstance(value, str) else value
+
+
+# Bytes here, base64 in JSON.
+Base64 = Annotated[bytes, BeforeValidator(_bytes), PlainSerializer(encode_base64, when_used="json")]
 
 
 class Wire(BaseModel):
@@ -47,7 +70,10 @@ class PcmaFormat(Wire):
 AudioFormat = Annotated[PcmFormat | PcmuFormat | PcmaFormat, Field(discriminator="type")]
 
 
-def bytes_per_ms(format: PcmFormat | PcmuFormat | PcmaFormat) -> int:
+WireFormat = PcmFormat | PcmuFormat | PcmaFormat
+
+
+def bytes_per_ms(format: WireFormat) -> int:
     """Bytes of one millisecond of mono audio in this format."""
     return format.rate * 2 // 1000 if isinstance(format, PcmFormat) else 8
 
@@ -103,7 +129,7 @@ def _voice_id(value: object) -> object:
     return value["id"] if isinstance(value, dict) and "id" in value else value
 
 
-VoiceName = Annotated[str, BeforeValidator(_voice_id)]  # a name, or OpenAI's {"id": name}
+VoiceName = Annotated[Name, BeforeValidator(_voice_id)]  # a name, or OpenAI's {"id": name}
 
 
 class OutputAudio(Wire):
@@ -151,7 +177,7 @@ class Session(Wire):
     output_modalities: list[Modality] = ["audio"]
     audio: SessionAudio = SessionAudio()
     max_output_tokens: MaxTokens = "inf"
-    tools: list[Json] = []
+    tools: list[Json] = Field(default=[], max_length=MAX_TOOLS)
     tool_choice: str | Json = "auto"
     truncation: str | Json = "auto"
     include: list[str] | None = None
@@ -177,14 +203,20 @@ def one_modality(value: list[Modality]) -> list[Modality]:
     return ["audio"] if "audio" in value else ["text"]
 
 
+NULLABLE = {"turn_detection", "noise_reduction", "transcription", "include", "idle_timeout_ms"}
+
+
 def merge(current: Json, patch: Json) -> Json:
     """`current` with `patch` laid over it, objects key by key.
 
-    An object whose `type` changes is replaced whole, since its other keys belong to the old type.
+    A null leaves the value as it is, but for what may be null (`turn_detection` and others). An
+    object whose `type` changes is replaced whole, since its other keys belong to the old type.
     """
     merged = dict(current)
     for key, value in patch.items():
         old = current.get(key)
+        if value is None and key not in NULLABLE:
+            continue  # typed clients send null for what they do not set
         if isinstance(old, dict) and isinstance(value, dict):
             same = value.get("type", old.get("type")) == old.get("type")
             merged[key] = merge(old, value) if same else value
@@ -204,10 +236,10 @@ class InputText(Wire):
 
 
 class InputSound(Wire):
-    """Sound of a user: base64 in the session's input format when created, empty when sent back."""
+    """Sound of a user: in the session's input format when created, null when sent back."""
 
     type: Literal["input_audio"] = "input_audio"
-    audio: str | None = None
+    audio: Base64 | None = None
     transcript: str | None = None
 
 
@@ -232,34 +264,34 @@ Status = Literal["completed", "incomplete", "in_progress"]
 class Message(Wire):
     """One turn of the conversation."""
 
-    id: str | None = None
+    id: Name | None = None
     object: Literal["realtime.item"] = "realtime.item"
     type: Literal["message"] = "message"
     status: Status = "completed"
     role: Literal["user", "assistant", "system"]
-    content: list[Content]
+    content: list[Content] = Field(max_length=MAX_PARTS)
 
 
 class FunctionCall(Wire):
     """Kept in the conversation so that client histories load; this model calls no functions."""
 
-    id: str | None = None
+    id: Name | None = None
     object: Literal["realtime.item"] = "realtime.item"
     type: Literal["function_call"] = "function_call"
     status: Status = "completed"
-    call_id: str | None = None
-    name: str
+    call_id: Name | None = None
+    name: Name
     arguments: str
 
 
 class FunctionCallOutput(Wire):
     """See `FunctionCall`."""
 
-    id: str | None = None
+    id: Name | None = None
     object: Literal["realtime.item"] = "realtime.item"
     type: Literal["function_call_output"] = "function_call_output"
     status: Status = "completed"
-    call_id: str
+    call_id: Name
     output: str
 
 
@@ -267,7 +299,7 @@ class ItemReference(Wire):
     """An item of the conversation, named in `response.create`'s input."""
 
     type: Literal["item_reference"]
-    id: str
+    id: Name
 
 
 Item = Annotated[Message | FunctionCall | FunctionCallOutput, Field(discriminator="type")]
@@ -360,6 +392,13 @@ class Response(Wire):
     metadata: dict[str, str] | None = None
 
 
+def _without_nulls(value: Any) -> Any:
+    """Typed clients send null for what they do not set."""
+    if isinstance(value, dict):
+        return {key: part for key, part in value.items() if part is not None}
+    return value
+
+
 class ResponseOutputOverride(Wire):
     """`audio.output` of a `response.create`."""
 
@@ -370,19 +409,33 @@ class ResponseOutputOverride(Wire):
 class ResponseAudioOverride(Wire):
     """`audio` of a `response.create`."""
 
+    _nulls = model_validator(mode="before")(_without_nulls)
+
     output: ResponseOutputOverride = ResponseOutputOverride()
+
+
+# OpenAI's bounds.
+Metadata = Annotated[
+    dict[
+        Annotated[str, Field(max_length=64)],
+        Annotated[str, Field(max_length=512)],
+    ],
+    Field(max_length=16),
+]
 
 
 class ResponseOptions(Wire):
     """`response` of a `response.create`: what differs from the session, for this answer only."""
 
+    _nulls = model_validator(mode="before")(_without_nulls)
+
     conversation: Literal["auto", "none"] = "auto"
     instructions: str | None = None
-    input: list[InputItem] | None = None
+    input: list[InputItem] | None = Field(default=None, max_length=512)
     output_modalities: list[Modality] | None = None
     audio: ResponseAudioOverride = ResponseAudioOverride()
     max_output_tokens: MaxTokens | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Metadata | None = None
 
     @field_validator("output_modalities")
     @classmethod

@@ -83,7 +83,7 @@ class LiveSession:
         self._clock = parts.services.clock
         self._send = send
         self._key = session.id
-        self._machine = SessionMachine(session, parts.voices, self._heard_ms)
+        self._machine = SessionMachine(session, parts.voices, self._heard_ms, limits=parts.limits())
         self._memory = Memory(parts.bundle.tokens, parts.text)
         audio = self._machine.session.audio.input
         self._input_format = audio.format

@@ -11,7 +11,9 @@ from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.configure import Voices
-from aqaa.server.protocol.items import Limits, Output
+from aqaa.server.protocol.errors import ProtocolError
+from aqaa.server.protocol.items import Output
+from aqaa.server.protocol.limits import Limits
 from aqaa.server.protocol.machine import SessionMachine
 from aqaa.server.protocol.types import Json, Session
 
@@ -27,10 +29,14 @@ def counter() -> Callable[[str], str]:
 class Driven:
     """Keeps what the machine said and asked for; checks that the events are legal."""
 
-    def __init__(self, items: int = 512) -> None:
+    def __init__(self, items: int = 512, limits: Limits | None = None) -> None:
         session = Session(id="sess_1", model="nano")
         self.machine = SessionMachine(
-            session, VOICES, lambda item_id: HEARD_MS, limits=Limits(items=items), make_id=counter()
+            session,
+            VOICES,
+            lambda item_id: HEARD_MS,
+            limits=limits or Limits(items=items),
+            make_id=counter(),
         )
         self.reader = Reader()
         self.runs: list[fx.StartRun] = []
@@ -46,7 +52,11 @@ class Driven:
         return outputs
 
     def send(self, message: Json) -> list[Output]:
-        return self.take(self.machine.on_client(client.parse_client_event(message)))
+        try:
+            event = client.parse_client_event(message)
+        except ProtocolError as error:
+            return self.take(self.machine.refuse(error))
+        return self.take(self.machine.on_client(event))
 
     def happen(self, given: fx.Input) -> list[Output]:
         return self.take(self.machine.on_input(given))

@@ -1,0 +1,91 @@
+"""Bounds of one session: no client can grow the server's memory, or make it count for long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic_core import to_json
+
+from aqaa.server.protocol.errors import ProtocolError
+from aqaa.server.protocol.types import Session
+
+CHARACTERS_PER_TOKEN = 8  # more than any natural text has: English has about four
+APPEND_BYTES = 15 * 1024 * 1024  # OpenAI's bound on one append
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one session may hold. `of_context` derives the bounds of text from the model."""
+
+    items: int = 512
+    parallel_responses: int = 4  # out-of-band ones beside the conversation's own
+    text: int = 32_768  # characters of one item, or of the instructions
+    settings: int = 65_536  # characters of tools and the like, as JSON
+    audio_seconds: float = 60.0  # of sound inside one item
+    instruction_tokens: int | None = None
+    count_tokens: Callable[[str], int] | None = None
+
+    @classmethod
+    def of_context(
+        cls, budget: int, audio_seconds: float, count_tokens: Callable[[str], int]
+    ) -> Limits:
+        """Bounds for prompts of `budget` tokens, half of them for instructions."""
+        return cls(
+            text=budget * CHARACTERS_PER_TOKEN,
+            audio_seconds=audio_seconds,
+            instruction_tokens=budget // 2,
+            count_tokens=count_tokens,
+        )
+
+    @property
+    def conversation_text(self) -> int:
+        """Characters of all items: what is older than this can be in no prompt."""
+        return 2 * self.text
+
+    def check_text(self, text: str, param: str) -> None:
+        """Refuse what is too long for any prompt, without counting its tokens.
+
+        Raises:
+            ProtocolError: it has too many characters; the message says how many may be.
+        """
+        if len(text) > self.text:
+            raise ProtocolError(
+                "string_above_max_length",
+                f"{param} may have {self.text} characters; this has {len(text)}",
+                param,
+            )
+
+    def check_instructions(self, text: str, param: str) -> None:
+        """Refuse instructions that leave no room for a conversation.
+
+        Raises:
+            ProtocolError: they are too long; the message says how much fits.
+        """
+        self.check_text(text, param)
+        if self.count_tokens is None or self.instruction_tokens is None:
+            return
+        count = self.count_tokens(text)
+        if count > self.instruction_tokens:
+            raise ProtocolError(
+                "string_above_max_length",
+                f"{param} may have {self.instruction_tokens} tokens of this model; this has"
+                f" {count}",
+                param,
+            )
+
+    def check_session(self, session: Session) -> None:
+        """Refuse settings that are too large.
+
+        Raises:
+            ProtocolError: names the setting and its bound.
+        """
+        self.check_instructions(session.instructions, "session.instructions")
+        for name in ("tools", "tool_choice", "truncation", "include"):
+            size = len(to_json(getattr(session, name)))
+            if size > self.settings:
+                raise ProtocolError(
+                    "string_above_max_length",
+                    f"session.{name} may have {self.settings} bytes of JSON; this has {size}",
+                    f"session.{name}",
+                )
