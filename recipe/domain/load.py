@@ -13,10 +13,12 @@ from typing import Any, Literal
 
 import yaml
 
+from aqaa.recipe.domain.asking import variants
 from aqaa.recipe.domain.numbers import number_words
 
 Style = Literal["plain", "slow", "fast", "happy", "sad"]
 STYLES: tuple[Style, ...] = ("plain", "slow", "fast", "happy", "sad")
+VARIANTS = 2  # ways in which people say a phrasing, beside itself
 HERE = Path(__file__).parent
 
 
@@ -24,7 +26,9 @@ HERE = Path(__file__).parent
 class Fact:
     """One thing to ask, the slots already filled in.
 
-    `right` are groups of words that must be heard in the answer: every group, any word of it.
+    `ask` are the phrasings as they are written down, `follow` those that only make sense after
+    another question, `said` what people make of `ask` (`aqaa.recipe.domain.asking`). `right` are
+    groups of words that must be heard in the answer: every group, any word of it.
     """
 
     intent: str
@@ -33,6 +37,7 @@ class Fact:
     answer: str
     right: tuple[tuple[str, ...], ...]
     slots: tuple[tuple[str, str], ...] = ()
+    said: tuple[str, ...] = ()
 
     def phrase(self, template: str) -> str:
         """`template` with this fact's slots in it."""
@@ -86,6 +91,12 @@ class Domain:
             said.update(dict.fromkeys(control.ask))
         return tuple(said)
 
+    def variants(self) -> tuple[str, ...]:
+        """What people make of the questions of facts and dialogues, in a fixed order."""
+        turns = [turn for dialogue in self.dialogues for turn in dialogue.turns]
+        said = dict.fromkeys(said for fact in (*self.facts, *turns) for said in fact.said)
+        return tuple(said)
+
     def alone(self) -> frozenset[str]:
         """The questions that stand in no table, so that no other row repeats their words."""
         turns = [turn for dialogue in self.dialogues for turn in dialogue.turns]
@@ -108,15 +119,17 @@ def _facts(entry: dict[str, Any]) -> list[Fact]:
     """The facts of one intent: one for each row of its table."""
     result = []
     for slots in _rows(entry):
+        asked = tuple(dict.fromkeys(fill(ask, slots) for ask in entry["ask"]))
         right = tuple(tuple(group.format(**slots).lower().split("|")) for group in entry["right"])
         result.append(
             Fact(
                 intent=entry["intent"],
-                ask=tuple(dict.fromkeys(fill(ask, slots) for ask in entry["ask"])),
+                ask=asked,
                 follow=tuple(fill(ask, slots) for ask in entry.get("follow", [])),
                 answer=fill(entry["answer"], slots),
                 right=right,
                 slots=tuple(slots.items()),
+                said=tuple(s for ask in asked for s in variants(ask, VARIANTS)),
             )
         )
     return result
