@@ -29,8 +29,9 @@ CMD ["serve", "--host", "0.0.0.0"]
 FROM base AS cpu
 # Name PyTorch's index of CPU wheels here, else pip brings a CUDA build of several gigabytes.
 ARG PIP_EXTRA_INDEX_URL
+COPY deploy/without_cuda.py /usr/local/lib/aqaa/
 RUN pip install /wheels/*.whl \
-    && pip uninstall --yes torchaudio torchvision torchcodec
+    && python /usr/local/lib/aqaa/without_cuda.py
 USER aqaa
 
 FROM base AS gpu

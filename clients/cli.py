@@ -36,10 +36,11 @@ def ask(
 ) -> None:
     """Speak a recorded question to a running server, in real time, and hear its answer."""
     from aqaa.clients.client import WIRE_RATE, connect
-    from aqaa.clients.sound import read_sound, write_sound
+    from aqaa.clients.sound import write_sound
     from aqaa.clients.turn import SpokenAnswer, speak
+    from aqaa.server.audio.files import read_audio
 
-    wave = read_sound(question, WIRE_RATE)
+    wave = read_audio(question, WIRE_RATE)
 
     async def run() -> SpokenAnswer:
         async with connect(url, model=model, api_key=api_key) as server:
@@ -110,9 +111,9 @@ def bench(
 
     from aqaa.clients import load_test
     from aqaa.clients.client import WIRE_RATE
-    from aqaa.clients.sound import read_sound
+    from aqaa.server.audio.files import read_audio
 
-    waves = [read_sound(path, WIRE_RATE) for path in questions]
+    waves = [read_audio(path, WIRE_RATE) for path in questions]
     plan = load_test.LoadPlan(url, model, sessions, turns, api_key)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"{sessions} conversations", total=sessions * turns)

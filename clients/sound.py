@@ -1,4 +1,4 @@
-"""Sound on the client's side: files in and out, where speech ends in a recording."""
+"""Sound on the client's side: answers into files, and where speech ends in a recording."""
 
 from __future__ import annotations
 
@@ -6,31 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from aqaa.models.errors import AudioError
 
 FRAME_SECONDS = 0.01
 SPEECH_FLOOR_DB = -40.0  # quieter than this below the loudest frame is taken for silence
-
-
-def read_sound(path: Path, rate: int) -> NDArray[np.float32]:
-    """A file (wav, flac, mp3, ogg) as mono float32 at `rate` Hz.
-
-    Raises:
-        AudioError: it is missing, empty, or no sound file.
-    """
-    if not path.is_file():
-        raise AudioError(f"no such file: {path}")
-    try:
-        wave, native = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(f"{path} is not a sound file that can be read: {error}") from error
-    mono = np.ascontiguousarray(wave.mean(axis=1, dtype=np.float32))
-    if mono.size == 0:
-        raise AudioError(f"{path} holds no sound")
-    return np.asarray(soxr.resample(mono, native, rate), dtype=np.float32)
 
 
 def write_sound(path: Path, wave: NDArray[np.float32], rate: int) -> None:

@@ -7,17 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aqaa.models.bundle import TOKENIZER_RATE, Bundle
+from aqaa.models.bundle import Bundle
 from aqaa.models.errors import StreamClosedError
-from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.tokenizers.interleave import Interleaver, interleave
 from aqaa.tokenizers.linguistic import LinguisticStream, LinguisticTokenizer
 from aqaa.tokenizers.normalise import RunningGain, prepare
 from aqaa.tokenizers.semantic import SemanticStream, SemanticTokenizer
 from aqaa.tokenizers.stream import Codes, Samples, check_samples, join_codes
 from aqaa.tokenizers.transcriber import Step
-
-GROUP_SAMPLES = round(GROUP_SECONDS * TOKENIZER_RATE)
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ class DualTokenizer:
         Raises:
             AudioError: empty or unusable audio.
         """
-        samples = prepare(wav, normalise=self._normalise, trim=False)
+        samples = prepare(wav, normalise=self._normalise)
         stream = self.linguistic.stream(keep_steps=self._keep_steps)
         linguistic = join_codes([stream.push(samples), stream.flush()])
         semantic = self.semantic.encode(samples)
@@ -102,11 +99,7 @@ class DualTokenizer:
 
 
 class DualStream:
-    """Decoder ids as audio comes, in whole groups, the same for every cutting of the audio.
-
-    `samples_in` counts what was pushed and `samples_covered` what the returned groups stand for,
-    both at 16 kHz.
-    """
+    """Decoder ids as audio comes, in whole groups, the same for every cutting of the audio."""
 
     def __init__(
         self,
@@ -120,13 +113,6 @@ class DualStream:
         self._weave = weave
         self._gain = gain
         self._closed = False
-        self.samples_in = 0
-        self.groups = 0
-
-    @property
-    def samples_covered(self) -> int:
-        """Samples from the stream's start that the groups returned so far stand for."""
-        return self.groups * GROUP_SAMPLES
 
     def push(self, pcm: NDArray[np.generic]) -> list[int]:
         """The ids that `pcm` (float `[n]`, 16 kHz mono) completes; often none.
@@ -137,7 +123,6 @@ class DualStream:
         """
         self._check_open()
         samples = check_samples(pcm)
-        self.samples_in += samples.size
         return self._advance(self._gain.push(samples) if self._gain else samples)
 
     def flush(self) -> list[int]:
@@ -160,14 +145,12 @@ class DualStream:
     def fork(self) -> DualStream:
         """An independent stream in the same state: flush it at a pause, go on with the original."""
         self._check_open()
-        other = DualStream(
+        return DualStream(
             self._linguistic.fork(),
             self._semantic.fork(),
             self._weave.copy(),
             self._gain.copy() if self._gain else None,
         )
-        other.samples_in, other.groups = self.samples_in, self.groups
-        return other
 
     def _check_open(self) -> None:
         if self._closed:
@@ -181,6 +164,4 @@ class DualStream:
             raise
 
     def _join(self, linguistic: Codes, semantic: Codes) -> list[int]:
-        ids = self._weave.push(linguistic.tolist(), semantic.tolist())
-        self.groups += len(ids) // GROUP_TOKENS
-        return ids
+        return self._weave.push(linguistic.tolist(), semantic.tolist())

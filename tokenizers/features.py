@@ -10,6 +10,7 @@ from functools import cache
 import kaldi_native_fbank as knf
 import numpy as np
 from numpy.typing import NDArray
+from torchaudio.functional import melscale_fbanks
 
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.tokenizers.stream import Samples
@@ -109,19 +110,9 @@ def _hann() -> Samples:
 
 @cache
 def mel_filters() -> Samples:
-    """Slaney's mel filters `[128, 201]` at 16 kHz, area-normalised (librosa's default, whisper's).
-
-    The scale is linear to 1 kHz (200/3 Hz a mel) and logarithmic above (27 mels to a factor 6.4):
-    Slaney, Auditory Toolbox, 1998.
-    """
-    knee_hz, hz_per_mel, log_step = 1000.0, 200.0 / 3.0, np.log(6.4) / 27.0
-    knee = knee_hz / hz_per_mel
-    top = knee + np.log(TOKENIZER_RATE / 2 / knee_hz) / log_step
-    mels = np.linspace(0.0, top, MEL_BINS + 2)
-    edges = np.where(mels < knee, mels * hz_per_mel, knee_hz * np.exp((mels - knee) * log_step))
-    bins = np.linspace(0.0, TOKENIZER_RATE / 2, _MEL_FFT // 2 + 1)
-    rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
-    fall = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
-    area = 2.0 / (edges[2:] - edges[:-2])
-    filters = np.maximum(0.0, np.minimum(rise, fall)) * area[:, None]
-    return np.asarray(filters, np.float32)
+    """Slaney's mel filters `[128, 201]` at 16 kHz, each of unit area (librosa's and whisper's)."""
+    filters = melscale_fbanks(
+        MEL_HALF_WINDOW + 1, 0.0, TOKENIZER_RATE / 2, MEL_BINS, TOKENIZER_RATE,
+        norm="slaney", mel_scale="slaney",
+    )  # fmt: skip
+    return np.ascontiguousarray(filters.T.numpy())

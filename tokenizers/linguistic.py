@@ -85,19 +85,16 @@ class LinguisticTokenizer:
         centres = _read_centres(config.path / config.linguistic_codebook, encoder.output_size)
         return cls(encoder, read_cmvn(folder / "am.mvn"), centres.to(device))
 
-    def encode(
-        self, wav: NDArray[np.generic], *, normalise: bool = False, trim: bool = False
-    ) -> Codes:
+    def encode(self, wav: NDArray[np.generic]) -> Codes:
         """Codes `[n]` in [0, 1024) of a whole utterance `wav` (float `[m]`, 16 kHz mono).
 
-        `normalise` scales to a peak of 0.999 and `trim` cuts silence, as the reference does for
-        chat (the first) and for voice prompts (both). Fewer than 880 samples (55 ms) give no code,
-        and a tail of fewer behind the last 240 ms is lost, as in the reference.
+        Fewer than 880 samples (55 ms) give no code, and a tail of fewer behind the last 240 ms is
+        lost, as in the reference.
 
         Raises:
             AudioError: empty or unusable audio.
         """
-        samples = prepare(wav, normalise=normalise, trim=trim)
+        samples = prepare(wav)
         stream = self.stream()
         return join_codes([stream.push(samples), stream.flush()])
 

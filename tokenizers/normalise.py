@@ -29,7 +29,7 @@ _KEEP_LEFT = 800  # ... and 50 ms before
 _KEEP_RIGHT = 3520  # ... and 220 ms after
 
 
-def prepare(wav: NDArray[np.generic], *, normalise: bool, trim: bool) -> Samples:
+def prepare(wav: NDArray[np.generic], *, normalise: bool = False, trim: bool = False) -> Samples:
     """`wav` [n] checked, and scaled and trimmed if asked, in the reference's order.
 
     Raises:

@@ -59,18 +59,16 @@ class SemanticTokenizer:
         model = SemanticModel.load(config.path / config.semantic, device, threads)
         return cls(model, config.streaming)
 
-    def encode(
-        self, wav: NDArray[np.generic], *, normalise: bool = False, trim: bool = False
-    ) -> Codes:
+    def encode(self, wav: NDArray[np.generic]) -> Codes:
         """Codes `[n]` in [0, 4096) of a whole utterance `wav` (float `[m]`, 16 kHz mono).
 
-        `normalise` and `trim` as for the linguistic tokenizer. Every 30 s begin a new segment, and
-        one of fewer than 480 samples (30 ms) gives no code, as in the reference.
+        Every 30 s begin a new segment, and one of fewer than 480 samples (30 ms) gives no code, as
+        in the reference.
 
         Raises:
             AudioError: empty or unusable audio.
         """
-        samples = prepare(wav, normalise=normalise, trim=trim)
+        samples = prepare(wav)
         segments = (samples[i : i + _SEGMENT] for i in range(0, samples.size, _SEGMENT))
         return join_codes([self._whole(s) for s in segments if s.size >= _LEAST_SEGMENT])
 

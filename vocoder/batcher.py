@@ -1,4 +1,4 @@
-"""Calls that wait at the same time are run as one: who gets a lane takes along all of its kind."""
+"""Calls that wait at the same time are run as one batch."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ Result = TypeVar("Result")
 class Batcher(Generic[Job, Result]):
     """A function of many jobs that threads call with one job each.
 
-    Nothing is ever delayed for the sake of company: a caller who finds a free lane runs at once.
-    With every lane taken, callers gather; the next free lane runs the one who has waited longest,
-    together with all who are `alike` (up to `most`), so that nobody waits for work of another size.
+    At most `max_parallel` batches run at a time. A caller runs at once if it may, so no job is
+    delayed to fill a batch. Otherwise callers wait; the next batch is the job that has waited
+    longest and every waiting job of its shape, up to `max_batch`.
     """
 
     def __init__(
         self,
         run: Callable[[Sequence[Job]], Sequence[Result]],
-        alike: Callable[[Job], Hashable],
+        shape_of: Callable[[Job], Hashable],
         *,
-        lanes: int,
-        most: int,
+        max_parallel: int,
+        max_batch: int,
     ) -> None:
         self._run = run
-        self._alike = alike
-        self._most = most
-        self._lanes = threading.BoundedSemaphore(lanes)
+        self._shape_of = shape_of
+        self._max_batch = max_batch
+        self._free = threading.BoundedSemaphore(max_parallel)
         self._lock = threading.Lock()
         self._waiting: list[_Waiting[Job, Result]] = []
 
     @property
     def waiting(self) -> int:
-        """Callers that no lane has taken yet."""
+        """Callers whose batch has not begun."""
         with self._lock:
             return len(self._waiting)
 
     def __call__(self, job: Job) -> Result:
         """The job's result, or the error that its run ended in."""
-        mine = _Waiting[Job, Result](job, self._alike(job), Future())
+        mine = _Waiting[Job, Result](job, self._shape_of(job), Future())
         with self._lock:
             self._waiting.append(mine)
         while self._waits(mine):
-            with self._lanes:
+            with self._free:
                 self._settle(self._take(mine))
         return mine.future.result()
 
@@ -60,8 +60,8 @@ class Batcher(Generic[Job, Result]):
         with self._lock:
             if mine not in self._waiting:
                 return []
-            kind = self._waiting[0].kind
-            taken = [other for other in self._waiting if other.kind == kind][: self._most]
+            shape = self._waiting[0].shape
+            taken = [other for other in self._waiting if other.shape == shape][: self._max_batch]
             self._waiting = [other for other in self._waiting if other not in taken]
             return taken
 
@@ -81,5 +81,5 @@ class Batcher(Generic[Job, Result]):
 @dataclass(frozen=True, eq=False)
 class _Waiting(Generic[Job, Result]):
     job: Job
-    kind: Hashable
+    shape: Hashable
     future: Future[Result]

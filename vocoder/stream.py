@@ -95,7 +95,7 @@ class ChunkSynthesiser:
         )
 
     @torch.inference_mode()
-    def speak(self, chunks: Sequence[Chunk]) -> list[tuple[StreamState, Sound]]:
+    def synthesise(self, chunks: Sequence[Chunk]) -> list[tuple[StreamState, Sound]]:
         """Each chunk's sound, float32 in [-1, 1], and its stream after it.
 
         Chunks of one shape, which sessions at the same point of the schedule have, are batched.
@@ -106,8 +106,8 @@ class ChunkSynthesiser:
         sounds = _batched(self._sounds, pieces, lambda piece: piece.mel.shape[1])
         return [self._finish(piece, sound) for piece, sound in zip(pieces, sounds, strict=True)]
 
-    def shape(self, chunk: Chunk) -> Hashable:
-        """Chunks with equal ones are faster together."""
+    def shape_of(self, chunk: Chunk) -> Hashable:
+        """Key for batching: chunks of equal shape can share one forward pass."""
         return _window(chunk, self.config).shape
 
     def _mels(self, windows: Sequence[_Window]) -> Sequence[Tensor]:

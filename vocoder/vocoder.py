@@ -17,9 +17,9 @@ from aqaa.vocoder.stream import ChunkSynthesiser, Sound
 from aqaa.vocoder.voices import Voice, find_voice, load_voices
 
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
-MOST_TOGETHER = 8  # sessions in one batch: beyond, a batch's time grows faster than it saves
+MAX_BATCH = 8  # chunks in one call; a larger batch costs more time than it saves on a CPU
 
-Speak = Callable[[Chunk], tuple[StreamState, Sound]]
+Synthesise = Callable[[Chunk], tuple[StreamState, Sound]]
 
 
 class Vocoder:
@@ -30,13 +30,15 @@ class Vocoder:
     """
 
     def __init__(
-        self, speaker: ChunkSynthesiser, mel: MelConfig, voices: Mapping[str, Voice]
+        self, synthesiser: ChunkSynthesiser, mel: MelConfig, voices: Mapping[str, Voice]
     ) -> None:
-        self.speaker = speaker
+        self.synthesiser = synthesiser
         self.mel = mel
         self.voices = voices
-        self._prompts = {name: speaker.prompt(voice) for name, voice in voices.items()}
-        self._speak: Speak = Batcher(speaker.speak, speaker.shape, lanes=1, most=MOST_TOGETHER)
+        self._prompts = {name: synthesiser.prompt(voice) for name, voice in voices.items()}
+        self._synthesise: Synthesise = Batcher(
+            synthesiser.synthesise, synthesiser.shape_of, max_parallel=1, max_batch=MAX_BATCH
+        )
 
     @classmethod
     def load(cls, config: VocoderConfig, voices: VoicesConfig, device: str = "cpu") -> Vocoder:
@@ -50,21 +52,21 @@ class Vocoder:
         if voices.default not in found:
             known = ", ".join(found)
             raise BundleError(f"voices.default is {voices.default!r}, but the voices are: {known}")
-        speaker = ChunkSynthesiser(
+        synthesiser = ChunkSynthesiser(
             load_flow(config.path, described.flow).to(device),
             load_hift(config.path, described.hift).to(device),
             config,
         )
-        return cls(speaker, described.feat_extractor, found)
+        return cls(synthesiser, described.feat_extractor, found)
 
     @property
     def rate(self) -> int:
         """Of the sound, in Hz."""
-        return self.speaker.hift.config.sampling_rate
+        return self.synthesiser.hift.config.sampling_rate
 
     def samples(self, groups: int, speed: float = 1.0) -> int:
         """Samples that `groups` groups of audio tokens become: 2,646 each at speed 1."""
-        return Grid(self.rate, self.speaker.hop, speed).samples(groups)
+        return Grid(self.rate, self.synthesiser.hop, speed).samples(groups)
 
     def stream(
         self, voice: str, speed: float = 1.0, *, noise: Noise | None = None
@@ -75,7 +77,9 @@ class Vocoder:
             UnknownVoiceError: the message lists the known ones.
             InputError: `speed` is not within 0.5 to 2.
         """
-        return VocoderStream(self._speak, self.speaker.config, self._start(voice, speed, noise))
+        return VocoderStream(
+            self._synthesise, self.synthesiser.config, self._start(voice, speed, noise)
+        )
 
     def whole(
         self, tokens: Sequence[int], voice: str, speed: float = 1.0, *, noise: Noise | None = None
@@ -88,14 +92,16 @@ class Vocoder:
             UnknownVoiceError, InputError: see `stream`.
             TokenError: see `VocoderStream.push`.
         """
-        chunk = due(feed(self._start(voice, speed, noise), tokens), self.speaker.config, final=True)
-        return self._speak(chunk)[1] if chunk else np.zeros(0, np.float32)
+        chunk = due(
+            feed(self._start(voice, speed, noise), tokens), self.synthesiser.config, final=True
+        )
+        return self._synthesise(chunk)[1] if chunk else np.zeros(0, np.float32)
 
     def _start(self, voice: str, speed: float, noise: Noise | None) -> StreamState:
         if not MIN_SPEED <= speed <= MAX_SPEED:
             raise InputError(f"speed {speed:g} is not within {MIN_SPEED:g} to {MAX_SPEED:g}")
         prompt = self._prompts[find_voice(self.voices, voice).name]
-        return self.speaker.start(prompt, noise or KeyedNoise(), speed)
+        return self.synthesiser.start(prompt, noise or KeyedNoise(), speed)
 
 
 class VocoderStream:
@@ -105,8 +111,8 @@ class VocoderStream:
     bundle's schedule. A stream belongs to one session and is not for two threads at once.
     """
 
-    def __init__(self, speak: Speak, config: VocoderConfig, state: StreamState) -> None:
-        self._speak = speak
+    def __init__(self, synthesise: Synthesise, config: VocoderConfig, state: StreamState) -> None:
+        self._synthesise = synthesise
         self._config = config
         self._state = state
         self._open = True
@@ -137,10 +143,10 @@ class VocoderStream:
         state = feed(self._state, tokens)
         sounds: list[Sound] = [np.zeros(0, np.float32)]
         while chunk := due(state, self._config):
-            state, sound = self._speak(chunk)
+            state, sound = self._synthesise(chunk)
             sounds.append(sound)
         if final and (chunk := due(state, self._config, final=True)):
-            state, sound = self._speak(chunk)
+            state, sound = self._synthesise(chunk)
             sounds.append(sound)
         self._state = state
         return np.concatenate(sounds)

@@ -10,7 +10,7 @@ A voice is one `<name>.safetensors` in the bundle's voices directory:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torchaudio.transforms import Resample
 
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.models.errors import AudioError, BundleError, TokenError, UnknownVoiceError
 from aqaa.models.groups import check_groups
 from aqaa.models.weights import require_file
 from aqaa.vocoder.config import CosyVoiceConfig
-from aqaa.vocoder.mel import log_mel, resample, speaker_embedding
+from aqaa.vocoder.mel import log_mel, speaker_embedding
 
 SUFFIX = ".safetensors"
 
@@ -110,7 +111,7 @@ def make_voice(
     name: str,
     wave: NDArray[np.float32],
     rate: int,
-    tokens: NDArray[np.int32] | list[int],
+    tokenise: Callable[[NDArray[np.float32]], Sequence[int]],
     config: CosyVoiceConfig,
     campplus: Path,
     *,
@@ -124,7 +125,8 @@ def make_voice(
         name: what the voice will be called.
         wave: the recording, mono float32 in [-1, 1], not trimmed and not scaled.
         rate: its sampling rate in Hz.
-        tokens: its audio tokens in whole groups, from the (trimmed and scaled) recording.
+        tokenise: audio tokens (0 to 5119) in whole groups of the recording at 16 kHz. The
+            published path trims and scales it for them, but for nothing else.
         config: the vocoder that will speak.
         campplus: the speaker encoder, `campplus.onnx`.
         text: what is said in it.
@@ -139,11 +141,12 @@ def make_voice(
     if wave.ndim != 1:
         raise AudioError(f"a voice is made from mono audio, not from shape {wave.shape}")
     features, sound = config.feat_extractor, torch.from_numpy(wave)
-    heard = resample(sound, rate, TOKENIZER_RATE).numpy()
+    # The transform, as the published path: its kernel is computed in float64, the function's not.
+    heard = Resample(rate, TOKENIZER_RATE)(sound).numpy()
     return Voice(
         name,
-        torch.from_numpy(check_groups(tokens)),
-        log_mel(resample(sound, rate, features.sampling_rate), features).T.contiguous(),
+        torch.from_numpy(check_groups(tokenise(heard))),
+        log_mel(Resample(rate, features.sampling_rate)(sound), features).T.contiguous(),
         torch.from_numpy(speaker_embedding(heard, campplus)),
         text,
         description,

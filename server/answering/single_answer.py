@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from aqaa.models.bundle import TOKENIZER_RATE
-from aqaa.models.errors import AudioError
 from aqaa.server.answering.answer import Answer, AnswerRequest
 from aqaa.server.audio.files import read_audio
 from aqaa.server.dialogue.prompt import Turn
@@ -28,12 +26,7 @@ async def tokenise_recording(parts: ModelParts, data: bytes) -> tuple[int, ...]:
 
 
 def _hear(parts: ModelParts, data: bytes) -> tuple[int, ...]:
-    samples = read_audio(data)
-    seconds = samples.size / TOKENIZER_RATE
-    if seconds > parts.max_turn_seconds:
-        raise AudioError(
-            f"the recording is {seconds:.0f} s long; a turn may have {parts.max_turn_seconds:g} s"
-        )
+    samples = read_audio(data, max_seconds=parts.max_turn_seconds)
     return tuple(parts.tokenizer.encode(samples))
 
 

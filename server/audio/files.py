@@ -1,4 +1,4 @@
-"""Reads recorded questions: wav, flac, ogg/opus, mp3 and whatever else libsndfile knows."""
+"""The one reader of sound files: wav, flac, ogg/opus, mp3 and whatever else libsndfile knows."""
 
 from __future__ import annotations
 
@@ -16,19 +16,37 @@ from aqaa.server.audio.wire import HIGHEST_RATE, LOWEST_RATE, Resampler
 from aqaa.tokenizers.stream import Samples, check_samples
 
 # A question is seconds long; an hour at 16 kHz is 230 MB of float32 and a bound on memory.
-MAX_SECONDS = 3600
+MAX_SECONDS = 3600.0
+MAX_CHANNELS = 8  # more than any recorder of speech has; each multiplies what is decoded
+# Decoded at once and mixed down at once: 8 channels at 192 kHz are 6 MB of float32.
+BLOCK_SECONDS = 1
 
 _UNKNOWN_SIZE = (0, 0xFFFFFFFF)  # what programs write that stream a wav to a pipe
 
 
-def read_audio(source: Path | str | bytes) -> Samples:
-    """The recording at a path, or in a file's bytes, as float32 `[n]` mono 16 kHz.
-
-    Channels are averaged.
+def read_audio(
+    source: Path | str | bytes, rate: int = TOKENIZER_RATE, *, max_seconds: float = MAX_SECONDS
+) -> Samples:
+    """The recording at a path, or in a file's bytes, as float32 `[n]` mono at `rate` Hz.
 
     Raises:
-        AudioError: no such file, not audio, truncated, empty, longer than an hour, or of an
-            unusable rate or content; the message names the file.
+        AudioError: see `decode_audio`.
+    """
+    samples, native_rate = decode_audio(source, max_seconds=max_seconds)
+    return Resampler(native_rate, rate).push(samples, last=True)
+
+
+def decode_audio(
+    source: Path | str | bytes, *, max_seconds: float = MAX_SECONDS
+) -> tuple[Samples, int]:
+    """The recording as float32 `[n]` mono, channels averaged, and its own rate in Hz.
+
+    One that is too long is refused before any of it is decoded, so that a small file of silence
+    cannot fill the memory.
+
+    Raises:
+        AudioError: no such file, not audio, truncated, empty, longer than `max_seconds`, or of an
+            unusable rate, number of channels or content; the message names the file.
     """
     name = "the audio" if isinstance(source, bytes) else str(source)
     if not isinstance(source, bytes) and not Path(source).is_file():
@@ -36,31 +54,54 @@ def read_audio(source: Path | str | bytes) -> Samples:
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as data:
             _check_wav_is_whole(data, name)
-            samples, rate = _read(data, name)
+            return _read(data, name, max_seconds)
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(f"{name} cannot be read as audio: {error}") from error
-    return Resampler(rate, TOKENIZER_RATE).push(samples, last=True)
 
 
-def _read(data: BinaryIO, name: str) -> tuple[Samples, int]:
+def _read(data: BinaryIO, name: str, max_seconds: float) -> tuple[Samples, int]:
     with soundfile.SoundFile(data) as file:
         rate: int = file.samplerate
         if not LOWEST_RATE <= rate <= HIGHEST_RATE:
             raise AudioError(f"{name}: unsupported sample rate {rate} Hz")
+        if file.channels > MAX_CHANNELS:
+            raise AudioError(
+                f"{name} has {file.channels} channels; at most {MAX_CHANNELS} are read"
+            )
         if not file.frames:
             raise AudioError(f"{name} holds no audio")
-        if file.frames > MAX_SECONDS * rate:
+        if file.frames > max_seconds * rate:
             raise AudioError(
-                f"{name} is {file.frames / rate / 60:.0f} minutes long; at most "
-                f"{MAX_SECONDS // 60} are taken: cut out the question"
+                f"{name} is {_duration(file.frames / rate)} long; at most "
+                f"{_duration(max_seconds)} are taken: cut out the question"
             )
-        frames = file.read(dtype="float32", always_2d=True)
-        if len(frames) < file.frames and file.format != "MP3":  # an mp3 only estimates its length
-            raise AudioError(f"{name} is truncated: {len(frames)} of {file.frames} samples")
+        samples = _mixed_down(file)
+        if len(samples) < file.frames and file.format != "MP3":  # an mp3 only estimates its length
+            raise AudioError(f"{name} is truncated: {len(samples)} of {file.frames} samples")
     try:
-        return check_samples(frames.mean(axis=1, dtype=np.float32)), rate
+        return check_samples(samples), rate
     except AudioError as error:
         raise AudioError(f"{name}: {error}") from error
+
+
+def _mixed_down(file: soundfile.SoundFile) -> Samples:
+    """All samples of an open file, channels averaged, decoded block by block."""
+    most = file.frames  # what the header promised and the caller has checked
+    blocks: list[Samples] = []
+    count = 0
+    while count < most:
+        block = file.read(
+            min(BLOCK_SECONDS * file.samplerate, most - count), dtype="float32", always_2d=True
+        )
+        if not len(block):
+            break
+        blocks.append(block.mean(axis=1, dtype=np.float32))
+        count += len(block)
+    return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
 def _check_wav_is_whole(data: BinaryIO, name: str) -> None:

@@ -1,8 +1,8 @@
-"""Audio between clients and the house: any wire format in, 16 kHz float out, and back again.
+"""Audio between clients and the models: any wire format to 16 kHz float, and back again.
 
-State of a stream is its resampler and two counters. soxr keeps some tens of milliseconds inside
-(about 20 at 24 and 48 kHz, 65 at 8 kHz) and returns them on `flush`; the total is exact: n samples
-at rate r become round(n * 16000 / r), however long the stream and however it was cut.
+A stream's state is its resampler and two counters. soxr keeps some tens of milliseconds inside
+(about 20 at 24 and 48 kHz, 65 at 8 kHz) and returns them on `flush`. The total is exact: n samples
+at rate r become round(n * 16000 / r), however long the stream is and however it is cut.
 """
 
 from __future__ import annotations
@@ -21,27 +21,25 @@ from aqaa.models.bundle import TOKENIZER_RATE, VOCODER_RATE
 from aqaa.models.errors import AudioError, StreamClosedError
 from aqaa.tokenizers.stream import Samples, check_samples
 
-Encoding = Literal["pcm16", "f32", "pcmu", "pcma"]
+Encoding = Literal["pcm16", "pcmu", "pcma"]
 
-_SAMPLE_BYTES: dict[str, int] = {"pcm16": 2, "f32": 4, "pcmu": 1, "pcma": 1}
+_SAMPLE_BYTES: dict[str, int] = {"pcm16": 2, "pcmu": 1, "pcma": 1}
 LOWEST_RATE = 8_000  # Hz; telephony
 HIGHEST_RATE = 192_000  # Hz; the highest that sound cards offer
 _G711_RATE = 8_000  # Hz; ITU-T G.711
-_MOST_CHANNELS = 8
 _INT16_SCALE = 32768
 
 
 @dataclass(frozen=True)
 class AudioFormat:
-    """How samples lie on the wire, little-endian, channels interleaved.
+    """How mono samples lie on the wire, little-endian.
 
     Raises:
-        AudioError: an unknown encoding, or a rate or channel count that cannot be served.
+        AudioError: an unknown encoding, or a rate that cannot be served.
     """
 
     encoding: Encoding = "pcm16"
-    rate: int = 24_000
-    channels: int = 1
+    rate: int = 24_000  # Hz
 
     def __post_init__(self) -> None:
         if self.encoding not in _SAMPLE_BYTES:
@@ -54,13 +52,11 @@ class AudioFormat:
             )
         if self.encoding in ("pcmu", "pcma") and self.rate != _G711_RATE:
             raise AudioError(f"G.711 ({self.encoding}) is {_G711_RATE} Hz, not {self.rate} Hz")
-        if not 1 <= self.channels <= _MOST_CHANNELS:
-            raise AudioError(f"{self.channels} channels: use 1 to {_MOST_CHANNELS}")
 
     @property
-    def frame_bytes(self) -> int:
-        """Bytes of one sample of every channel."""
-        return _SAMPLE_BYTES[self.encoding] * self.channels
+    def sample_bytes(self) -> int:
+        """Bytes of one sample."""
+        return _SAMPLE_BYTES[self.encoding]
 
 
 class Resampler:
@@ -86,7 +82,7 @@ class Resampler:
 
 
 class InputConverter:
-    """A client's audio to float32 mono at 16 kHz, channels averaged; one for each stream."""
+    """A client's audio to float32 at 16 kHz; one for each stream."""
 
     def __init__(self, source: AudioFormat) -> None:
         self.source = source
@@ -95,7 +91,7 @@ class InputConverter:
 
     @property
     def samples_in(self) -> int:
-        """Samples per channel taken so far, at the client's rate."""
+        """Samples taken so far, at the client's rate."""
         return self._resampler.samples_in
 
     @property
@@ -112,8 +108,7 @@ class InputConverter:
         """Float32 `[n]` at 16 kHz that `data` completes.
 
         Raises:
-            AudioError: not whole samples of all channels, or NaN, infinite or integer-scaled
-                floats; the converter is as it was and may be used on.
+            AudioError: not whole samples; the converter is as it was and may be used on.
             StreamClosedError: it was flushed.
         """
         if self._closed:
@@ -132,24 +127,15 @@ class InputConverter:
         return self._resampler.push(np.empty(0, np.float32), last=True)
 
     def _decode(self, data: bytes) -> Samples:
-        frame = self.source.frame_bytes
-        if len(data) % frame:
+        size = self.source.sample_bytes
+        if len(data) % size:
             raise AudioError(
-                f"{len(data)} bytes are not whole samples of {frame} bytes "
-                f"({self.source.encoding}, {self.source.channels} channel(s)): "
-                "send audio cut between samples"
+                f"{len(data)} bytes are not whole samples of {size} bytes "
+                f"({self.source.encoding}): send audio cut between samples"
             )
-        match self.source.encoding:
-            case "f32":
-                samples = check_samples(np.frombuffer(data, "<f4"))
-            case "pcm16":
-                samples = _from_int16(np.frombuffer(data, "<i2"))
-            case "pcmu" | "pcma":
-                table = _g711_table(self.source.encoding)
-                samples = table[np.frombuffer(data, np.uint8)]
-        if self.source.channels > 1:
-            samples = samples.reshape(-1, self.source.channels).mean(axis=1, dtype=np.float32)
-        return samples
+        if self.source.encoding == "pcm16":
+            return _from_int16(np.frombuffer(data, "<i2"))
+        return _g711_table(self.source.encoding)[np.frombuffer(data, np.uint8)]
 
 
 class OutputConverter:
@@ -162,7 +148,7 @@ class OutputConverter:
 
     @property
     def samples_out(self) -> int:
-        """Samples per channel returned so far, at the client's rate."""
+        """Samples returned so far, at the client's rate."""
         return self._resampler.samples_out
 
     def push(self, pcm: NDArray[np.generic]) -> bytes:
@@ -188,10 +174,6 @@ class OutputConverter:
         return self._encode(self._resampler.push(np.empty(0, np.float32), last=True))
 
     def _encode(self, samples: Samples) -> bytes:
-        if self.target.channels > 1:
-            samples = np.repeat(samples, self.target.channels)
-        if self.target.encoding == "f32":
-            return np.clip(samples, -1.0, 1.0).astype("<f4").tobytes()
         scaled = np.clip(np.rint(samples * _INT16_SCALE), -_INT16_SCALE, _INT16_SCALE - 1)
         if self.target.encoding == "pcm16":
             return scaled.astype("<i2").tobytes()

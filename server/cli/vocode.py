@@ -47,19 +47,11 @@ def resynth(
     plot: Plot = False,
 ) -> None:
     """Tokenise a recording and speak its tokens: what the model can hear, in a voice it has."""
-    import soundfile
-    import soxr
-
-    from aqaa.models.bundle import TOKENIZER_RATE
+    from aqaa.server.audio.files import read_audio
     from aqaa.tokenizers.dual import DualTokenizer
 
-    try:
-        wave, rate = soundfile.read(recording, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{recording} cannot be read as sound: {error}") from error
-    heard = soxr.resample(wave.mean(axis=1), rate, TOKENIZER_RATE)
     model = load_bundle(bundle)
-    ids = DualTokenizer.load(model).encode(heard)
+    ids = DualTokenizer.load(model).encode(read_audio(recording))
     _speak(model, [i - model.tokens.audio_offset for i in ids], out, voice, speed, plot)
 
 
@@ -120,5 +112,6 @@ def _speak(
     if plot:
         joins = np.unique(np.cumsum([len(piece) for piece in pieces])[:-1])
         picture = out.with_suffix(".png")
-        picture.write_bytes(spectrogram(sound, [int(j) for j in joins if 0 < j < len(sound)]))
+        inner = [int(join) for join in joins if 0 < join < len(sound)]
+        spectrogram(sound, vocoder.rate, inner).savefig(picture)
         typer.echo(f"{picture}: {len(joins)} joins")

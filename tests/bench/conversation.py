@@ -13,8 +13,8 @@ from serving import serving
 
 from aqaa.clients.client import WIRE_RATE
 from aqaa.clients.load_test import LoadPlan, Report, percentile, run
-from aqaa.clients.sound import read_sound
 from aqaa.models.bundle import nano_path
+from aqaa.server.audio.files import read_audio
 from aqaa.server.observe.latency import STAGES
 
 TITLE = "Conversations (nano, server and clients on this machine)"
@@ -25,7 +25,7 @@ QUANTILES = (50, 95)
 
 def main() -> str:
     """Markdown: how each number of sessions went, and the stages of their heard latency."""
-    questions = [read_sound(file, WIRE_RATE) for file in sorted(_examples())]
+    questions = [read_audio(file, WIRE_RATE) for file in sorted(_examples())]
     reports = []
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "log") as url:
         for sessions in SESSIONS:

@@ -44,15 +44,15 @@ def main() -> str:
 
 def _chunk(vocoder: Vocoder, number: int) -> Chunk:
     """Chunk `number` of a stream in the first voice, counted from 0."""
-    speaker = vocoder.speaker
-    prompt = speaker.prompt(next(iter(vocoder.voices.values())))
-    state = speaker.start(prompt, KeyedNoise(), 1.0)
+    synthesiser = vocoder.synthesiser
+    prompt = synthesiser.prompt(next(iter(vocoder.voices.values())))
+    state = synthesiser.start(prompt, KeyedNoise(), 1.0)
     while True:
-        while not (chunk := due(state, speaker.config)):
+        while not (chunk := due(state, synthesiser.config)):
             state = feed(state, tokens(1, seed=state.groups))
         if state.chunk == number:
             return chunk
-        ((state, _),) = speaker.speak([chunk])
+        ((state, _),) = synthesiser.synthesise([chunk])
 
 
 def _best(run: Callable[[], object], times: int) -> float:
@@ -72,13 +72,14 @@ def _speed(vocoders: dict[str, tuple[Vocoder, int]]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, (vocoder, times) in vocoders.items():
-        sizes = vocoder.speaker.config.chunk_groups
+        sizes = vocoder.synthesiser.config.chunk_groups
         first, steady = _chunk(vocoder, 0), _chunk(vocoder, len(sizes))
         lasts = sizes[-1] * GROUP_SECONDS
         for threads in (1, 2):
             torch.set_num_threads(threads)
             begin, on = (
-                _best(partial(vocoder.speaker.speak, [chunk]), times) for chunk in (first, steady)
+                _best(partial(vocoder.synthesiser.synthesise, [chunk]), times)
+                for chunk in (first, steady)
             )
             lines.append(
                 f"| {name} | {threads} | {begin * 1e3:.0f} | {on * 1e3:.0f} "
@@ -95,10 +96,10 @@ def _sessions(vocoder: Vocoder) -> str:
         "| sessions | ms each, batched | ms each, one by one |",
         "|---|---|---|",
     ]
-    chunk = _chunk(vocoder, len(vocoder.speaker.config.chunk_groups))
-    alone = _best(partial(vocoder.speaker.speak, [chunk]), 5)
+    chunk = _chunk(vocoder, len(vocoder.synthesiser.config.chunk_groups))
+    alone = _best(partial(vocoder.synthesiser.synthesise, [chunk]), 5)
     for sessions in (1, 2, 4, 8):
-        each = _best(partial(vocoder.speaker.speak, [chunk] * sessions), 3) / sessions
+        each = _best(partial(vocoder.synthesiser.synthesise, [chunk] * sessions), 3) / sessions
         lines.append(f"| {sessions} | {each * 1e3:.0f} | {alone * 1e3:.0f} |")
     return "\n".join(lines)
 
@@ -106,7 +107,7 @@ def _sessions(vocoder: Vocoder) -> str:
 def _seams(vocoder: Vocoder) -> str:
     answers = [answer["tokens"] for answer in json.loads(ANSWERS.read_text())]
     utterances = [[*a, *b, *c, *d] for a, b, c, d in zip(*[iter(answers[:16])] * 4, strict=True)]
-    noise, config = KeyedNoise(), vocoder.speaker.config
+    noise, config = KeyedNoise(), vocoder.synthesiser.config
     wholes = whole_sounds(vocoder, utterances, config, noise)
     first = config.chunk_groups[0] * GROUP_TOKENS
     rows = {

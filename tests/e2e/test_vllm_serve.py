@@ -15,8 +15,8 @@ from serving import Question, server_process, serving
 from vllm_server import engine_core
 
 from aqaa.clients.client import WIRE_RATE, connect
-from aqaa.clients.sound import read_sound
 from aqaa.clients.turn import speak
+from aqaa.server.audio.files import read_audio
 
 pytestmark = pytest.mark.vllm
 
@@ -49,7 +49,7 @@ async def test_a_spoken_question_is_answered_by_sound(
     vllm_serving: str, question: Question
 ) -> None:
     async with connect(vllm_serving) as server:
-        turn = await speak(server, read_sound(question.path, WIRE_RATE))
+        turn = await speak(server, read_audio(question.path, WIRE_RATE))
     assert turn.status == "completed"
     assert mentions(turn.transcript, question.words), turn.transcript
     heard = hear(turn.audio, WIRE_RATE)
@@ -59,7 +59,7 @@ async def test_a_spoken_question_is_answered_by_sound(
 async def test_kill_9_of_the_engine_mid_answer_fails_that_answer_alone_and_the_next_is_answered(
     vllm_serving: str, question: Question
 ) -> None:
-    wave = read_sound(question.path, WIRE_RATE)
+    wave = read_audio(question.path, WIRE_RATE)
     core = engine_core(server_process(vllm_serving).children(recursive=True))
 
     def kill(_: NDArray[np.float32]) -> None:

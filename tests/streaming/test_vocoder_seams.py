@@ -65,11 +65,11 @@ class Case:
 
     @cached_property
     def wholes(self) -> list[Sound]:
-        config = self.vocoder.speaker.config
+        config = self.vocoder.synthesiser.config
         return whole_sounds(self.vocoder, self.utterances, config, self.noise)
 
     def report(self, **settings: object) -> Report:
-        config = self.vocoder.speaker.config.model_copy(update=settings)
+        config = self.vocoder.synthesiser.config.model_copy(update=settings)
         return measure(self.vocoder, self.utterances, config, self.noise, self.wholes)
 
 

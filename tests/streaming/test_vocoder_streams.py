@@ -144,7 +144,7 @@ def state_bytes(state: StreamState) -> int:
 
 
 class Mute(ChunkSynthesiser):
-    """A speaker whose networks are left out: they keep nothing, and an hour passes in seconds."""
+    """Networks that are left out: they keep nothing, and an hour passes in seconds."""
 
     def _mels(self, windows: Sequence[Any]) -> Sequence[torch.Tensor]:
         return [torch.zeros(80, window.last - window.first) for window in windows]
@@ -155,13 +155,13 @@ class Mute(ChunkSynthesiser):
 
 def test_memory_does_not_grow_over_an_hour_of_speech(vocoder: Vocoder) -> None:
     config = schedule(1, 10)
-    speaker = Mute(vocoder.speaker.flow, vocoder.speaker.hift, config)
-    state = speaker.start(speaker.prompt(vocoder.voices["ada"]), KeyedNoise(), 1.0)
+    synthesiser = Mute(vocoder.synthesiser.flow, vocoder.synthesiser.hift, config)
+    state = synthesiser.start(synthesiser.prompt(vocoder.voices["ada"]), KeyedNoise(), 1.0)
     sizes = []
-    while state.frames * speaker.hop < 3600 * vocoder.rate:
+    while state.frames * synthesiser.hop < 3600 * vocoder.rate:
         state = feed(state, tokens(10))
         while chunk := due(state, config):
-            ((state, _),) = speaker.speak([chunk])
+            ((state, _),) = synthesiser.synthesise([chunk])
         kept = [value for value in vars(state).values() if isinstance(value, torch.Tensor)]
         assert all(t.untyped_storage().nbytes() == t.nbytes for t in kept), "a view keeps more"
         sizes.append(state_bytes(state))

@@ -117,8 +117,10 @@ def whole_sounds(
     vocoder: Vocoder, utterances: Sequence[Sequence[int]], config: VocoderConfig, noise: Noise
 ) -> list[Sound]:
     """Each utterance in one piece, in the first voice."""
-    speaker, states = _begin(vocoder, utterances, config, noise)
-    return [sound for _, sound in speaker.speak([_last(state, config) for state in states])]
+    synthesiser, states = _begin(vocoder, utterances, config, noise)
+    return [
+        sound for _, sound in synthesiser.synthesise([_last(state, config) for state in states])
+    ]
 
 
 def measure(
@@ -137,9 +139,11 @@ def measure(
 def _begin(
     vocoder: Vocoder, utterances: Sequence[Sequence[int]], config: VocoderConfig, noise: Noise
 ) -> tuple[ChunkSynthesiser, list[StreamState]]:
-    speaker = ChunkSynthesiser(vocoder.speaker.flow, vocoder.speaker.hift, config)
-    prompt = speaker.prompt(next(iter(vocoder.voices.values())))
-    return speaker, [feed(speaker.start(prompt, noise, 1.0), tokens) for tokens in utterances]
+    synthesiser = ChunkSynthesiser(vocoder.synthesiser.flow, vocoder.synthesiser.hift, config)
+    prompt = synthesiser.prompt(next(iter(vocoder.voices.values())))
+    return synthesiser, [
+        feed(synthesiser.start(prompt, noise, 1.0), tokens) for tokens in utterances
+    ]
 
 
 def _last(state: StreamState, config: VocoderConfig) -> Chunk:
@@ -150,14 +154,14 @@ def _last(state: StreamState, config: VocoderConfig) -> Chunk:
 
 
 def _streamed(
-    speaker: ChunkSynthesiser, states: list[StreamState], config: VocoderConfig
+    synthesiser: ChunkSynthesiser, states: list[StreamState], config: VocoderConfig
 ) -> list[list[Sound]]:
     """Each stream's pieces. They go in step, as sessions do that wait at the same time: faster."""
     pieces: list[list[Sound]] = [[] for _ in states]
     speaking = list(range(len(states)))
     while speaking:
         chunks = [due(states[i], config) or _last(states[i], config) for i in speaking]
-        for i, (state, sound) in zip(speaking, speaker.speak(chunks), strict=True):
+        for i, (state, sound) in zip(speaking, synthesiser.synthesise(chunks), strict=True):
             states[i] = state
             pieces[i].append(sound)
         speaking = [i for i, chunk in zip(speaking, chunks, strict=True) if not chunk.last]
@@ -171,22 +175,22 @@ def measure_published(
 
     The published code draws it anew in every call, which would take it further from the whole.
     """
-    speaker = vocoder.speaker
-    prompt = speaker.prompt(next(iter(vocoder.voices.values())))
-    grid = Grid(vocoder.rate, speaker.hop, 1.0)
+    synthesiser = vocoder.synthesiser
+    prompt = synthesiser.prompt(next(iter(vocoder.voices.values())))
+    grid = Grid(vocoder.rate, synthesiser.hop, 1.0)
     known, mels = prompt.mel.shape[1], prompt.mel.shape[0]
 
     def pieces(tokens: Sequence[int], hop: int) -> list[Sound]:
         def at(call: int, frames: int) -> torch.Tensor:
             first = int(call * hop / grid.frame_tokens)
             parts = [noise.mel(-known, 0, mels), noise.mel(first, first + frames - known, mels)]
-            return torch.cat(parts, dim=1)[None] * speaker.config.temperature
+            return torch.cat(parts, dim=1)[None] * synthesiser.config.temperature
 
         calls = published_stream.speak(
-            speaker.flow, speaker.hift, prompt, tokens, at,
+            synthesiser.flow, synthesiser.hift, prompt, tokens, at,
             hop_tokens=hop,
-            keep=published_stream.overlap_frames(vocoder.rate, speaker.hop),
-            steps=speaker.config.steps,
+            keep=published_stream.overlap_frames(vocoder.rate, synthesiser.hop),
+            steps=synthesiser.config.steps,
         )  # fmt: skip
         return [call.sound.numpy() for call in calls]
 

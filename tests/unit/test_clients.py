@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from websockets.asyncio.server import Server, ServerConnection, serve
 
 from aqaa.clients.client import WIRE_RATE, connect, realtime_url
 from aqaa.clients.load_test import LoadPlan, Report, run
 from aqaa.clients.microphone import Player
-from aqaa.clients.sound import read_sound, speech_end, write_sound
+from aqaa.clients.sound import speech_end, write_sound
 from aqaa.clients.turn import GapCounter, SpokenAnswer, speak
 from aqaa.models.errors import AudioError, CapacityError, ConnectionLostError
 
@@ -230,22 +229,6 @@ def test_the_player_knows_how_much_of_an_answer_was_heard() -> None:
     assert player.cut() == ("a", 150)
     assert player.cut() is None
     assert not player.take(100).any()
-
-
-def test_a_file_is_read_at_the_asked_rate_in_mono(tmp_path: Path) -> None:
-    stereo = np.stack([np.ones(4800), np.zeros(4800)], axis=1) * 0.5
-    soundfile.write(tmp_path / "in.wav", stereo, 48_000)
-    wave = read_sound(tmp_path / "in.wav", 24_000)
-    assert abs(wave.size - 2400) <= 1
-    assert wave[600:1800].mean() == pytest.approx(0.25, abs=0.01)
-
-
-@pytest.mark.parametrize("content", [b"", b"not a sound file at all"])
-def test_a_file_that_is_no_sound_is_named(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "bad.wav"
-    file.write_bytes(content)
-    with pytest.raises(AudioError, match=r"bad\.wav"):
-        read_sound(file, 24_000)
 
 
 def test_an_answer_cannot_be_written_to_an_unknown_kind_of_file(tmp_path: Path) -> None:

@@ -31,10 +31,10 @@ class Slow:
         return [job * 10 for job in jobs]
 
 
-def run_behind_a_slow_one(jobs: Sequence[int], most: int = 8) -> tuple[Slow, list[object]]:
+def run_behind_a_slow_one(jobs: Sequence[int], max_batch: int = 8) -> tuple[Slow, list[object]]:
     """Start job 0, let all `jobs` gather while it runs, then release it; results in order."""
     slow = Slow()
-    together = Batcher[int, int](slow, lambda job: job % 2, lanes=1, most=most)
+    together = Batcher[int, int](slow, lambda job: job % 2, max_parallel=1, max_batch=max_batch)
     with ThreadPoolExecutor(len(jobs) + 1) as pool:
         first = pool.submit(together, 0)
         assert slow.running.wait(WAIT)
@@ -59,7 +59,7 @@ def test_those_who_waited_and_are_alike_run_as_one() -> None:
 
 
 def test_a_batch_is_no_larger_than_allowed() -> None:
-    slow, _ = run_behind_a_slow_one([2, 4, 6], most=2)
+    slow, _ = run_behind_a_slow_one([2, 4, 6], max_batch=2)
     assert slow.batches == [[0], [2, 4], [6]]
 
 
@@ -71,10 +71,12 @@ def test_an_error_reaches_all_of_its_batch_and_nobody_else() -> None:
 
 
 def test_a_lone_caller_runs_at_once() -> None:
-    together = Batcher[int, int](lambda jobs: [job + 1 for job in jobs], hash, lanes=1, most=8)
+    together = Batcher[int, int](
+        lambda jobs: [job + 1 for job in jobs], hash, max_parallel=1, max_batch=8
+    )
     assert together(4) == 5
     with pytest.raises(ValueError, match="refused"):
-        Batcher[int, int](_refuse, hash, lanes=1, most=8)(4)
+        Batcher[int, int](_refuse, hash, max_parallel=1, max_batch=8)(4)
 
 
 def _refuse(jobs: Sequence[int]) -> list[int]:

@@ -96,7 +96,9 @@ def test_a_recording_too_short_for_a_voice_is_refused(
 ) -> None:
     campplus = checkpoint(fixtures_dir) / "campplus.onnx"
     with pytest.raises(AudioError, match="longer than 25 ms"):
-        make_voice("kim", np.zeros(300, np.float32), 16_000, tokens(1), config, campplus)
+        make_voice(
+            "kim", np.zeros(300, np.float32), 16_000, lambda heard: tokens(1), config, campplus
+        )
 
 
 def test_a_file_that_is_no_speaker_encoder_is_named(
@@ -105,4 +107,6 @@ def test_a_file_that_is_no_speaker_encoder_is_named(
     campplus = tmp_path / "campplus.onnx"
     campplus.write_bytes(b"not a network")
     with pytest.raises(BundleError, match=r"campplus\.onnx is no CAM"):
-        make_voice("kim", np.zeros(16_000, np.float32), 16_000, tokens(1), config, campplus)
+        make_voice(
+            "kim", np.zeros(16_000, np.float32), 16_000, lambda heard: tokens(1), config, campplus
+        )
