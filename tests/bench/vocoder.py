@@ -77,10 +77,8 @@ def _speed(vocoders: dict[str, tuple[Vocoder, int]]) -> str:
         lasts = sizes[-1] * GROUP_SECONDS
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            begin, on = (
-                _best(partial(vocoder.synthesiser.synthesise, [chunk]), times)
-                for chunk in (first, steady)
-            )
+            run = vocoder.synthesiser.synthesise
+            begin, on = (_best(partial(run, [chunk]), times) for chunk in (first, steady))
             lines.append(
                 f"| {name} | {threads} | {begin * 1e3:.0f} | {on * 1e3:.0f} "
                 f"| {lasts * 1e3:.0f} | {on / lasts:.2f} |"

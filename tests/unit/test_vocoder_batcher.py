@@ -34,26 +34,26 @@ class Slow:
 def run_behind_a_slow_one(jobs: Sequence[int], max_batch: int = 8) -> tuple[Slow, list[object]]:
     """Start job 0, let all `jobs` gather while it runs, then release it; results in order."""
     slow = Slow()
-    together = Batcher[int, int](slow, lambda job: job % 2, max_parallel=1, max_batch=max_batch)
+    batcher = Batcher[int, int](slow, lambda job: job % 2, max_parallel=1, max_batch=max_batch)
     with ThreadPoolExecutor(len(jobs) + 1) as pool:
-        first = pool.submit(together, 0)
+        first = pool.submit(batcher, 0)
         assert slow.running.wait(WAIT)
         futures = []
         for count, job in enumerate(jobs, 1):
-            futures.append(pool.submit(together, job))
-            while together.waiting < count:  # in the order given
+            futures.append(pool.submit(batcher, job))
+            while batcher.waiting < count:  # in the order given
                 threading.Event().wait(0.001)
         slow.release.set()
         wait([first, *futures], WAIT)
         return slow, [future.exception() or future.result() for future in futures]
 
 
-def test_everybody_gets_his_own_result() -> None:
+def test_every_caller_gets_the_result_of_its_own_job() -> None:
     _, results = run_behind_a_slow_one([2, 3, 4, 5])
     assert results == [20, 30, 40, 50]
 
 
-def test_those_who_waited_and_are_alike_run_as_one() -> None:
+def test_jobs_of_one_shape_that_waited_run_as_one() -> None:
     slow, _ = run_behind_a_slow_one([2, 3, 4, 5])
     assert slow.batches == [[0], [2, 4], [3, 5]]
 
@@ -71,10 +71,10 @@ def test_an_error_reaches_all_of_its_batch_and_nobody_else() -> None:
 
 
 def test_a_lone_caller_runs_at_once() -> None:
-    together = Batcher[int, int](
+    batcher = Batcher[int, int](
         lambda jobs: [job + 1 for job in jobs], hash, max_parallel=1, max_batch=8
     )
-    assert together(4) == 5
+    assert batcher(4) == 5
     with pytest.raises(ValueError, match="refused"):
         Batcher[int, int](_refuse, hash, max_parallel=1, max_batch=8)(4)
 
