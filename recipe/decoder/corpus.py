@@ -1,24 +1,48 @@
-"""Which questions the decoder hears, in whose voices; a fixed draw, so that it is spoken once."""
+"""What the decoder hears, in whose voices; a fixed draw, so that it is spoken once.
+
+The phrasings that are written down are said by several voices each; what people make of them, and
+commands to the household, of which there is no end, once.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from collections import Counter
 
+from aqaa.recipe.domain.commands import Command, draw_commands
 from aqaa.recipe.domain.load import Domain
 from aqaa.recipe.speech.cache import Utterance, work_dir
 from aqaa.recipe.speech.voices import SPOKEN, VOICES
 
-CHEAP_TAKES, NATURAL_TAKES = 1, 2  # clips of a question: by voices that cost little, by the human
-ALONE_CHEAP, ALONE_NATURAL = 3, 4  # of one whose words no table repeats: few other clips teach it
+CHEAP_TAKES, NATURAL_TAKES = 1, 1  # clips of a question: by voices that cost little, by the human
+ALONE_CHEAP, ALONE_NATURAL = 3, 3  # of one whose words no table repeats: few other clips teach it
+NATURAL_ONCE = 0.6  # of what is said once, the share that a human voice says
+COMMANDS = 8000
 SHARES = {"espeak": 0.2, "flite": 0.4, "festival": 0.05, "piper": 0.35}
 RATES = (0.9, 1.0, 1.0, 1.1, 1.2)
 NATURAL_RATES = (0.9, 1.0, 1.1)
 
 
+@functools.cache
+def commands() -> tuple[Command, ...]:
+    """The commands that are trained on."""
+    return tuple(draw_commands(COMMANDS))
+
+
+def said_once() -> list[str]:
+    """What one voice says: commands, and replies to nano's questions back."""
+    said: dict[str, None] = {}
+    for command in commands():
+        said[command.said] = None
+        if command.missing:
+            said[command.missing.reply] = None
+    return list(said)
+
+
 def question_plan(domain: Domain, seed: int = 5) -> list[Utterance]:
-    """Who says which question.
+    """Who says which question and which command.
 
     The plan is kept in the work directory (`questions.json`) and only grows: what an edit of the
     domain adds is planned when it is first asked for, and nothing is spoken twice.
@@ -52,5 +76,17 @@ def _missing(domain: Domain, plan: list[Utterance], seed: int) -> list[Utterance
             said.append(Utterance(question, rng.choice(engines[engine]), rng.choice(RATES)))
         for voice in rng.sample(natural, max(0, human - have[question, True])):
             said.append(Utterance(question, voice, rng.choice(NATURAL_RATES)))
+    once = [text for text in (*domain.variants(), *said_once()) if not _have(have, text)]
+    for text in once:
+        rng = random.Random(f"{seed} {text}")
+        if rng.random() < NATURAL_ONCE:
+            said.append(Utterance(text, rng.choice(natural), rng.choice(NATURAL_RATES)))
+        else:
+            (engine,) = rng.choices([*SHARES], [*SHARES.values()])
+            said.append(Utterance(text, rng.choice(engines[engine]), rng.choice(RATES)))
     random.Random(seed).shuffle(said)
     return said
+
+
+def _have(have: Counter[tuple[str, bool]], text: str) -> bool:
+    return bool(have[text, False] or have[text, True])

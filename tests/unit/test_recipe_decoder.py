@@ -17,6 +17,7 @@ from aqaa.recipe.decoder.corpus import (
     CHEAP_TAKES,
     NATURAL_TAKES,
     question_plan,
+    said_once,
 )
 from aqaa.recipe.decoder.layout import Layout, weave
 from aqaa.recipe.decoder.model import NANO, Decoder, save_decoder
@@ -90,8 +91,9 @@ def test_a_plan_grows_with_the_domain_and_keeps_what_is_planned(
     first, then = question_plan(smaller), question_plan(domain)
 
     assert then[: len(first)] == first
-    assert {u.text for u in first} == set(smaller.questions())
-    assert {u.text for u in then} == set(domain.questions())
+    once = set(said_once())
+    assert {u.text for u in first} == {*smaller.questions(), *smaller.variants()} | once
+    assert {u.text for u in then} == {*domain.questions(), *domain.variants()} | once
     assert question_plan(domain) == then
 
 
