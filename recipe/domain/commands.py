@@ -1,6 +1,6 @@
 """What people tell the household's tools to do: the words, the call, and what may be missing.
 
-All is drawn from the grammars in `commands/`: `draw_commands` gives as many as are asked for,
+All is drawn from the grammars in `grammars/`: `draw_commands` gives as many as are asked for,
 the same for a seed. No two have the same words.
 """
 

@@ -14,7 +14,7 @@ from aqaa.recipe.domain.grammar import draw
 from aqaa.recipe.domain.numbers import number_words
 from aqaa.recipe.domain.tools import Value
 
-COMMANDS = Path(__file__).with_name("commands")
+GRAMMARS = Path(__file__).with_name("grammars")
 Arguments = tuple[tuple[str, Value], ...]
 
 
@@ -26,7 +26,7 @@ def values() -> dict[str, Any]:
 @functools.cache
 def read(name: str) -> dict[str, Any]:
     """One file of the folder of grammars."""
-    text = COMMANDS.joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    text = GRAMMARS.joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     found: dict[str, Any] = yaml.safe_load(text)
     return found
 
