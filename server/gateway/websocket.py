@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Coroutine
@@ -14,16 +13,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import to_json
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from aqaa.models.errors import CapacityError, UnauthorizedError
 from aqaa.server.gateway.admission import bearer, offered, origin_is_ours
+from aqaa.server.gateway.json_input import off_the_loop, parse_json
 from aqaa.server.gateway.outbox import Outbox
 from aqaa.server.gateway.state import ServerState
 from aqaa.server.gateway.wire import close_or_abort
 from aqaa.server.observe.logs import session_id
 from aqaa.server.protocol import beta
+from aqaa.server.protocol.client_events import ClientEvent, parse_client_event
 from aqaa.server.protocol.close_codes import FAULT, REFUSED, RESTART, TRY_LATER
 from aqaa.server.protocol.configure import updated
 from aqaa.server.protocol.errors import ProtocolError
@@ -87,13 +88,13 @@ async def _serve(socket: WebSocket, server: ServerState, wanted: Json) -> Goodby
     session_id.set(session.id)
     session = updated(session, wanted, server.parts.voices)
     outbox = Outbox(settings.send_buffer_bytes)
-    speaks_beta = beta.is_beta(socket.headers)
+    speaks_beta = beta.is_beta(socket.headers, socket.scope.get("subprotocols", []))
 
     def send(event: ServerEvent) -> None:
         if not speaks_beta:
             outbox.put(event.model_dump_json())
         elif (old := beta.from_ga(event.model_dump())) is not None:
-            outbox.put(json.dumps(old))
+            outbox.put(to_json(old, inf_nan_mode="null").decode())
 
     conversation = LiveSession(server.parts, session, send)
     metrics = server.parts.services.metrics
@@ -140,24 +141,20 @@ async def _read(socket: WebSocket, conversation: LiveSession, speaks_beta: bool)
         frame = await socket.receive()
         if frame["type"] == "websocket.disconnect":
             return Goodbye(None)
+        data = frame["bytes"] if frame.get("text") is None else frame["text"]
         try:
-            message = _decode(frame)
+            event = await off_the_loop(len(data), _event, data, speaks_beta)
         except ProtocolError as error:
             conversation.refuse(error)
             continue
-        await conversation.receive(beta.to_ga(message) if speaks_beta else message)
+        await conversation.receive(event)
 
 
-def _decode(frame: Any) -> Json:
-    text = frame.get("text")
-    try:
-        # Not json.loads: this parser refuses lone surrogates, which cannot be encoded in an answer.
-        message = from_json(frame["bytes"] if text is None else text)
-    except ValueError as error:
-        raise ProtocolError("invalid_json", f"the message is not JSON: {error}") from None
+def _event(data: str | bytes, speaks_beta: bool) -> ClientEvent:
+    message = parse_json(data)
     if not isinstance(message, dict):
         raise ProtocolError("invalid_json", "the message is not a JSON object")
-    return message
+    return parse_client_event(beta.to_ga(message) if speaks_beta else message)
 
 
 async def _write(socket: WebSocket, outbox: Outbox) -> Goodbye:

@@ -112,15 +112,21 @@ class InputQueue:
 
     def put(self, job: InputJob) -> None:
         """Add a job; they are done in order."""
-        self._more.set()
-        if not isinstance(job, AppendAudio):
+        if isinstance(job, AppendAudio):
+            for begin in range(0, len(job.data), JOB_BYTES):
+                self._jobs.append(replace(job, data=job.data[begin : begin + JOB_BYTES]))
+        else:
             self._jobs.append(job)
-            return
-        for begin in range(0, len(job.data), JOB_BYTES):
-            self._jobs.append(replace(job, data=job.data[begin : begin + JOB_BYTES]))
-        self._waiting_bytes += len(job.data)
+        if self._jobs:
+            self._more.set()
+        self._count(_bytes(job))
+
+    def _count(self, more_bytes: int) -> None:
+        self._waiting_bytes += more_bytes
         if self._waiting_bytes > BACKLOG_BYTES:
             self._room.clear()
+        else:
+            self._room.set()
 
     async def room(self) -> None:
         """Wait until little enough is waiting."""
@@ -138,6 +144,7 @@ class InputQueue:
         """The next job; appends that follow one another are joined, up to the size of a job."""
         job = self._jobs.popleft()
         if not isinstance(job, AppendAudio):
+            self._count(-_bytes(job))
             return job
         pieces = [job.data]
         size = len(job.data)
@@ -148,9 +155,7 @@ class InputQueue:
             pieces.append(following.data)
             size += len(following.data)
             job = following
-        self._waiting_bytes -= size
-        if self._waiting_bytes <= BACKLOG_BYTES:
-            self._room.set()
+        self._count(-size)
         return AppendAudio(b"".join(pieces), job.arrived, job.epoch)
 
     async def _do(self, job: InputJob) -> None:
@@ -181,3 +186,8 @@ class InputQueue:
 
     async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._workers.run(self._clock(), function, *args, **kwargs)
+
+
+def _bytes(job: InputJob) -> int:
+    """What the job counts for while it waits."""
+    return len(job.data) if isinstance(job, AppendAudio | TokeniseItem) else 0

@@ -1,13 +1,19 @@
-"""The names of the beta protocol, for clients that send `OpenAI-Beta: realtime=v1` and only them.
+"""The names of the beta protocol, for clients that ask for it and only them.
+
+They send the header `OpenAI-Beta: realtime=v1`, or, from a browser, which can send none, the
+subprotocol `openai-beta.realtime-v1`.
 
 Both directions are rewritten on the JSON objects at the edge; inside there is only GA.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from aqaa.server.protocol.types import Json
+
+BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
 
 _EVENTS = {
     "response.output_text.delta": "response.text.delta",
@@ -29,9 +35,9 @@ _FORMATS: dict[str, Json] = {
 _FORMAT_NAMES = {"audio/pcm": "pcm16", "audio/pcmu": "g711_ulaw", "audio/pcma": "g711_alaw"}
 
 
-def is_beta(headers: Any) -> bool:
+def is_beta(headers: Any, subprotocols: Sequence[str] = ()) -> bool:
     """Whether the client asked for the beta protocol."""
-    return "realtime=v1" in str(headers.get("openai-beta", ""))
+    return BETA_SUBPROTOCOL in subprotocols or "realtime=v1" in headers.get("openai-beta", "")
 
 
 def to_ga(message: Json) -> Json:

@@ -61,7 +61,7 @@ from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.items import Output
 from aqaa.server.protocol.machine import SessionMachine
-from aqaa.server.protocol.types import Json, Session, bytes_per_ms
+from aqaa.server.protocol.types import Session, bytes_per_ms
 from aqaa.server.session.memory import Memory
 
 log = logging.getLogger(__name__)
@@ -124,13 +124,8 @@ class LiveSession:
         """Work on the session's audio input, until cancelled; ends by itself only in a fault."""
         await self._input.run()
 
-    async def receive(self, message: Json) -> None:
-        """Take a client's message. Waits only while too much of the client's audio waits."""
-        try:
-            event = client.parse_client_event(message)
-        except ProtocolError as error:
-            self.refuse(error)
-            return
+    async def receive(self, event: client.ClientEvent) -> None:
+        """Take a client's event. Waits only while too much of the client's audio waits."""
         self._apply(self._machine.on_client(event))
         await self._input.room()
 
@@ -197,17 +192,18 @@ class LiveSession:
         self._input.put(AppendAudio(data[:whole], self._clock(), self._epoch))
 
     def _commit(self, commit: fx.Commit) -> None:
+        self._memory.expect(commit.item_id)
         if commit.tokens is not None:
             self._memory.store(commit.item_id, commit.tokens)
             return
         self._new_epoch()
         self._speech_end = self._clock()
-        self._memory.expect(commit.item_id)
         self._input.put(CommitBuffer(commit.item_id))
 
     def _new_epoch(self) -> None:
         """The client committed or cleared its buffer: later reports about it are out of date."""
         self._epoch += 1
+        self._odd_byte = b""
         self._warm_tokens = None
         self._roll_back("abandoned")
 

@@ -41,12 +41,10 @@ class Memory:
         self._sounds[item_id] = asyncio.get_running_loop().create_future()
 
     def store(self, item_id: str, tokens: Sequence[int]) -> None:
-        """Keep the sound of this item, as decoder ids."""
+        """Keep the sound of an expected item, as decoder ids; a forgotten item's is dropped."""
         future = self._sounds.get(item_id)
-        if future is None or future.done():
-            future = asyncio.get_running_loop().create_future()
-            self._sounds[item_id] = future
-        future.set_result(tuple(tokens))
+        if future is not None and not future.done():
+            future.set_result(tuple(tokens))
 
     def answer(self, item_id: str, ids: list[int], speed: float) -> None:
         """Keep the ids of an answer: a list that may still grow."""
@@ -61,7 +59,9 @@ class Memory:
 
     def forget(self, item_id: str) -> None:
         """Forget an item that left the conversation."""
-        self._sounds.pop(item_id, None)
+        future = self._sounds.pop(item_id, None)
+        if future is not None and not future.done():
+            future.set_result(())  # an answer may wait for it
         self._answers.pop(item_id, None)
 
     async def ready(self, items: Iterable[ConversationItem]) -> None:

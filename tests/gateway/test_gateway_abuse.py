@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 import pytest
-from scripted import ScriptedEngine, pcm, woven
+from scripted import AUDIO, ScriptedEngine, pcm, woven
 from scripted_server import Served, serving
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 from aqaa.server.answering.answer import Answer
 from aqaa.server.gateway.outbox import Outbox
@@ -91,6 +92,12 @@ async def client(served: Served) -> AsyncIterator[ClientConnection]:
             '{"type": "session.update", "session": {"audio": {"input": {"format": "wav"}}}}',
             "invalid_value",
         ),
+        ('{"type": "session.update", "session": {"truncation": NaN}}', "invalid_json"),
+        ('{"type": "session.update", "session": {"truncation": {"a": 1e999}}}', "invalid_json"),
+        (
+            '{"type": "session.update", "session": {"tools": [' + "[]," * 60_000 + "[]]}}",
+            "invalid_json",
+        ),
         (
             '{"type": "conversation.item.create", "item": {"type": "message", "role": "user",'
             ' "content": [{"type": "input_text", "text": "\\ud800"}]}}',
@@ -144,6 +151,50 @@ async def test_a_long_upload_at_once_is_one_turn_that_fits_or_an_error_that_says
     assert error["error"]["code"] == "input_audio_buffer_full"
     await send(client, "input_audio_buffer.commit")
     await receive(client, "input_audio_buffer.committed")
+
+
+@pytest.mark.parametrize("size", [1, 3])
+async def test_a_byte_that_is_no_sample_harms_nothing(client: ClientConnection, size: int) -> None:
+    await send(client, "input_audio_buffer.append", audio=base64.b64encode(bytes(size)).decode())
+    await send(client, "input_audio_buffer.clear")
+    await receive(client, "input_audio_buffer.cleared")
+    await asyncio.sleep(0.1)  # the fault closed the session a moment later
+    await at_question(client)
+
+
+async def test_half_a_sample_is_forgotten_with_the_buffer(
+    served: Served, client: ClientConnection
+) -> None:
+    await send(client, "session.update", session={"audio": {"input": {"turn_detection": None}}})
+    await send(client, "input_audio_buffer.append", audio="AQ==")
+    await send(client, "input_audio_buffer.clear")
+    await send(client, "input_audio_buffer.append", audio=SPEECH)
+    await send(client, "input_audio_buffer.commit")
+    await send(client, "response.create")
+    await receive(client, "response.done")
+    # What the scripted tokenizer makes of `SPEECH`; with its bytes swapped it is twice as loud.
+    loudness = [token - AUDIO for token in served.engine.prompts[-1] if token >= AUDIO]
+    assert loudness[5] == pytest.approx(8000 / 32768 * 1000, rel=0.1)
+
+
+async def test_a_sound_that_is_deleted_while_it_is_tokenised_lets_the_answer_end(
+    client: ClientConnection, served: Served
+) -> None:
+    content = [{"type": "input_audio", "audio": base64.b64encode(pcm(15, loud=True)).decode()}]
+    item = {"type": "message", "id": "it", "role": "user", "content": content}
+    await send(client, "conversation.item.create", item=item)
+    await send(client, "response.create")
+    await send(client, "conversation.item.delete", item_id="it")
+    await receive(client, "response.done")
+
+
+async def test_the_beta_is_asked_for_by_a_subprotocol_where_no_header_can_be_sent(
+    served: Served,
+) -> None:
+    offered = [Subprotocol("realtime"), Subprotocol("openai-beta.realtime-v1")]
+    async with connect(served.ws, subprotocols=offered) as client:
+        created = await receive(client, "session.created")
+    assert created["session"]["input_audio_format"] == "pcm16"
 
 
 async def at_hello(client: ClientConnection) -> None:
@@ -313,7 +364,8 @@ async def test_an_engine_that_dies_in_mid_answer_fails_that_answer_only(served: 
         failed = await receive(client, "response.done")
         assert failed["response"]["status"] == "failed"
         assert failed["response"]["status_details"]["error"]["code"] == "engine_died"
-        served.engine.dies_after = None  # the next answer starts it again
+        served.engine.dies_after = None
+        served.engine.alive = True  # an engine comes back by itself
         await send(client, "response.create")
         done = await receive(client, "response.done")
         assert done["response"]["status"] == "completed"

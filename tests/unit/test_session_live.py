@@ -11,6 +11,7 @@ from scripted import AUDIO, ScriptedEngine, pcm, scripted_parts, woven
 
 from aqaa.server.parts import ModelParts
 from aqaa.server.protocol import server_events as server
+from aqaa.server.protocol.client_events import parse_client_event
 from aqaa.server.protocol.types import Json, Response, Session
 from aqaa.server.session.live_session import LiveSession
 
@@ -49,7 +50,7 @@ class Talk:
         self._arrived.set()
 
     async def send(self, kind: str, **fields: object) -> None:
-        await self.conversation.receive({"type": kind, **fields})
+        await self.conversation.receive(parse_client_event({"type": kind, **fields}))
 
     async def say(self, seconds: float, *, loud: bool) -> None:
         """Send sound as a microphone does, the clock going along."""

@@ -1,0 +1,64 @@
+"""JSON from clients: bounded in time, never parsed on the event loop when it is long."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from pydantic_core import from_json
+
+from aqaa.server.protocol.errors import ProtocolError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LONG = 64 * 1024  # bytes or characters; what is shorter takes less time than a change of thread
+MOST_VALUES = 50_000  # values in one long message: each costs time and memory, unlike a long string
+
+
+def parse_json(data: str | bytes) -> object:
+    """The value that a client's JSON says.
+
+    Raises:
+        ProtocolError: it is not JSON, holds a number that is not finite or a lone surrogate, or has
+            too many values.
+    """
+    if len(data) > LONG and _values(data) > MOST_VALUES:
+        raise ProtocolError("invalid_json", f"a message may hold {MOST_VALUES} values")
+    try:
+        # Not json.loads: this parser refuses lone surrogates, which cannot be encoded in an answer.
+        value: object = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise ProtocolError("invalid_json", f"the message is not JSON: {error}") from None
+    if not _is_finite(value):  # 1e999
+        raise ProtocolError("invalid_json", "the message holds a number that is not finite")
+    return value
+
+
+async def off_the_loop(size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `function` gives for an input of this size: computed in a thread if that is long."""
+    if size <= LONG:
+        return function(*args, **kwargs)
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
+def _values(data: str | bytes) -> int:
+    """At most so many values does the text hold, without reading it."""
+    if isinstance(data, str):
+        return sum(data.count(mark) for mark in ",[{")
+    return sum(data.count(mark) for mark in (b",", b"[", b"{"))
+
+
+def _is_finite(value: object) -> bool:
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+        elif isinstance(one, float) and not math.isfinite(one):
+            return False
+    return True
