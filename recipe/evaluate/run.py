@@ -13,23 +13,18 @@ from aqaa.models.bundle import VOCODER_RATE
 from aqaa.recipe.decoder.clips import trim
 from aqaa.recipe.domain.load import load_domain
 from aqaa.recipe.domain.numbers import is_right
+from aqaa.recipe.evaluate.conditions import NOISE_DB, far, noisy
 from aqaa.recipe.evaluate.judges import Listener, mean_pitch, quality, word_errors
 from aqaa.recipe.evaluate.pipeline import Answer, Pipeline
 from aqaa.recipe.evaluate.questions import Conversation, Turn, held_out_questions
 from aqaa.recipe.evaluate.report import Report, Row
-from aqaa.recipe.speech.augment import add_noise, telephone
+from aqaa.recipe.speech.augment import telephone
 from aqaa.recipe.speech.cache import Utterance, say
 from aqaa.recipe.speech.store import hear
 from aqaa.recipe.speech.voices import HELD_OUT, SPOKEN, TEACHER, VOICES, Wave
 from aqaa.server.dialogue.prompt import Turn as PromptTurn
 
-NOISE_DB = 15.0
 Distortion = Callable[[Wave, int], Wave]
-
-
-def noisy(wave: Wave, seed: int) -> Wave:
-    """`wave` with coloured noise 15 dB below it."""
-    return add_noise(wave, NOISE_DB, np.random.default_rng(seed))
 
 
 @dataclass(frozen=True)
@@ -167,6 +162,7 @@ async def _evaluate(
                 lambda w, _: telephone(w),
                 0.65,
             ),
+            ("right answers, held-out voices, far: 2 m, RT60 0.4 s, 15 dB", HELD_OUT, far, 0.85),
         ]
         report = Report(pipeline.bundle.name)
         everything: list[Judged] = []
@@ -231,7 +227,7 @@ def evaluate(
 
     Args:
         directory: holds `aqaa.toml`.
-        questions: conversations in each of the four conditions.
+        questions: conversations in each of the five conditions.
         styled: conversations with slower, faster, happy or sad in them.
         tick: told what begins.
 

@@ -16,6 +16,8 @@ from aqaa.recipe.speech.store import Clip
 from aqaa.recipe.speech.voices import Wave
 
 MAX_LEAD, MAX_GAP = 0.6, 0.5  # seconds of silence before the first clip, and between clips
+LONG_PAUSE, LONG_PAUSES = 2.0, 0.12  # seconds of one that is long, and how many are
+TALKERS = 4  # clips that babble is made of
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def make_row(clips: Sequence[Clip], samples: int, rng: np.random.Generator) -> R
     """Fill `samples` with random clips (at least one: it is sped up where it would not fit)."""
     clean = np.zeros(samples, np.float32)
     placed: list[Placed] = []
-    position = int(rng.uniform(0, MAX_LEAD) * RATE)
+    position = _pause(MAX_LEAD, rng)
     for attempt in range(8):
         clip = clips[int(rng.integers(len(clips)))]
         speed = float(rng.uniform(*SPEEDS)) if rng.random() < 0.8 else 1.0
@@ -57,11 +59,17 @@ def make_row(clips: Sequence[Clip], samples: int, rng: np.random.Generator) -> R
         loud = float(rng.uniform(0.5, 1.0)) / (float(np.abs(wave).max()) + 1e-6)
         clean[position : position + len(wave)] = wave * np.float32(loud)
         placed.append(Placed(clip, position, speed))
-        position += len(wave) + int(rng.uniform(0, MAX_GAP) * RATE)
+        position += len(wave) + _pause(MAX_GAP, rng)
         if position > samples - RATE:
             break
-    babble = clips[int(rng.integers(len(clips)))].wave
-    return Row(clean, distort(clean, rng, babble), tuple(placed))
+    talkers = [clips[int(place)].wave for place in rng.integers(len(clips), size=TALKERS)]
+    return Row(clean, distort(clean, rng, talkers), tuple(placed))
+
+
+def _pause(longest: float, rng: np.random.Generator) -> int:
+    """Samples of silence: `longest` seconds at the most, but now and then far more."""
+    long = LONG_PAUSE if rng.random() < LONG_PAUSES else longest
+    return int(rng.uniform(0, long) * RATE)
 
 
 def make_batch(

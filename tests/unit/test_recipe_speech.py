@@ -7,11 +7,23 @@ import numpy as np
 import pytest
 
 from aqaa.models.errors import UnknownVoiceError
-from aqaa.recipe.speech.augment import add_noise, change_speed, distort, telephone
+from aqaa.recipe.evaluate.conditions import far, in_kitchen
+from aqaa.recipe.speech.augment import (
+    add_noise,
+    automatic_gain,
+    change_speed,
+    distort,
+    in_room,
+    laptop,
+    recorded,
+    telephone,
+)
 from aqaa.recipe.speech.batches import Placed, Row, make_row
 from aqaa.recipe.speech.corpus import held_out_plan, plan
 from aqaa.recipe.speech.guide import Guide, measure_guide
+from aqaa.recipe.speech.noises import babble, coloured, hum, kitchen
 from aqaa.recipe.speech.phonemes import collapse, edit_distance
+from aqaa.recipe.speech.rooms import draw_room, response
 from aqaa.recipe.speech.store import Clip
 from aqaa.recipe.speech.texts import sentences
 from aqaa.recipe.speech.voices import HELD_OUT, SPOKEN, TEACHER, VOICES, synthesise
@@ -73,6 +85,63 @@ def test_noise_is_as_loud_as_asked() -> None:
     assert ratio == pytest.approx(15.0, abs=0.1)
 
 
+@pytest.mark.parametrize("decay", [0.2, 0.4, 0.6])
+def test_a_room_dies_away_in_its_time(decay: float) -> None:
+    rng = np.random.default_rng(0)
+    curves = []
+    for _ in range(12):
+        left = (response(draw_room(rng, 2.0, decay), rng) ** 2)[::-1].cumsum()[::-1]
+        curves.append(10 * np.log10(left / left[0]))
+    curve = np.mean(curves, 0)
+    start, end = (int(np.argmax(curve < level)) for level in (-10, -25))
+    assert 4 * (end - start) / 16_000 == pytest.approx(decay, rel=0.3)  # 15 dB of the 60
+
+
+def test_the_farther_the_more_room_and_the_direct_sound_stays_in_its_place() -> None:
+    def share(distance: float) -> float:
+        rng = np.random.default_rng(1)
+        heard = [response(draw_room(rng, distance, 0.4), rng) for _ in range(20)]
+        assert all(one[0] == 1.0 for one in heard)
+        return float(np.mean([(one[40:] ** 2).sum() for one in heard]))
+
+    assert share(0.2) < 0.5 * share(1.0) < 0.5 * share(3.0)
+
+
+def test_every_noise_has_the_power_asked_for_and_none_is_another() -> None:
+    rng = np.random.default_rng(3)
+    made = [coloured(8000, rng), hum(8000, rng), kitchen(8000, rng)]
+    made.append(babble(8000, [tone(200, 0.1), tone(300, 0.9)], rng))
+    assert [float((one**2).mean()) for one in made] == pytest.approx([1.0] * 4)
+    loudest = int(np.argmax(np.abs(np.fft.rfft(hum(16_000, rng)))))  # Hz
+    assert min(abs(loudest - base * round(loudest / base)) for base in (50, 60)) <= 2
+
+
+def test_a_laptop_takes_the_bass_and_an_automatic_gain_evens_out() -> None:
+    rng = np.random.default_rng(5)
+    assert np.abs(laptop(tone(40), rng)).max() < 0.2 * np.abs(tone(40)).max()
+    steps = np.concatenate([tone(300), 0.05 * tone(300)])
+    evened = automatic_gain(steps, rng)
+    loud, quiet = np.abs(evened[8000:16_000]).max(), np.abs(evened[-8000:]).max()
+    assert loud / quiet < 0.9 * 20
+
+
+def test_a_recording_is_of_sixteen_bits_and_never_over_full_scale() -> None:
+    kept = recorded(np.array([1.7, -1.7, 0.5, 1e-6], np.float32))
+    assert kept.tolist() == pytest.approx([1.0, -1.0, 0.5, 0.0], abs=1e-4)
+    assert kept[3] == 0
+
+
+def test_the_conditions_of_the_evaluation_are_the_same_for_a_seed() -> None:
+    wave = tone(300)
+    assert np.array_equal(far(wave, 4), far(wave, 4))
+    assert not np.array_equal(far(wave, 4), far(wave, 5))
+    assert np.abs(far(wave, 4)).max() == pytest.approx(0.3 / 4, rel=0.02)  # 12 dB quieter
+    noise = in_kitchen(wave, 1) - wave
+    assert 10 * np.log10((wave**2).mean() / (noise**2).mean()) == pytest.approx(12, abs=0.2)
+    room = in_room(wave, np.random.default_rng(0), 2.0, 0.4)
+    assert room.shape == wave.shape
+
+
 def test_faster_is_shorter_and_higher() -> None:
     fast = change_speed(tone(400), 1.25)
     assert len(fast) == pytest.approx(16_000 / 1.25, abs=2)
@@ -81,7 +150,7 @@ def test_faster_is_shorter_and_higher() -> None:
 
 def test_a_distorted_wave_keeps_its_length_and_is_finite() -> None:
     for seed in range(20):
-        wave = distort(tone(300, 0.7), np.random.default_rng(seed), babble=tone(900, 0.2))
+        wave = distort(tone(300, 0.7), np.random.default_rng(seed), [tone(900, 0.2)])
         assert wave.shape == (11_200,)
         assert np.isfinite(wave).all()
 
