@@ -24,12 +24,16 @@ Rules that every engine keeps, and `tests/support/engine_conformance.py` checks:
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from aqaa.models.bundle import Bundle
 from aqaa.models.errors import InputError, PromptError
 from aqaa.server.engine.pattern import AnswerPattern
+
+# The W3C trace context of the current turn, if it is traced; vllm-http sends it on to vLLM.
+traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
 MAX_UNREAD_IDS = 64  # generated and not read; then a generation waits: over a second of speech
 REPETITION_WINDOW = 10  # ids of prompt + output that the repetition rule looks at (SPEC 5)
@@ -48,6 +52,8 @@ class SamplingParams:
         max_tokens: the stream ends after this many ids, or when the context is full.
         seed: makes a sampled answer repeatable on one engine; None draws a fresh seed.
         stop_ids: the stream ends after the first of these, and delivers it.
+        answered: how many ids at the prompt's end are the beginning of this answer. An answer that
+            was cut goes on as the uncut one: pattern and random numbers continue from there.
 
     Raises:
         InputError: a value outside its range.
@@ -60,6 +66,7 @@ class SamplingParams:
     max_tokens: int = 2048
     seed: int | None = None
     stop_ids: tuple[int, ...] = ()
+    answered: int = 0
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -68,6 +75,14 @@ class SamplingParams:
             raise InputError(f"top_p is {self.top_p}: give a number above 0 and up to 1")
         if self.max_tokens < 1:
             raise InputError(f"max_tokens is {self.max_tokens}: give at least 1")
+        if self.answered < 0:
+            raise InputError(f"answered is {self.answered}: give 0 or more")
+
+    def after(self, count: int) -> SamplingParams:
+        """The parameters of the rest of the answer once `count` of its ids are in the prompt."""
+        return replace(
+            self, answered=self.answered + count, max_tokens=max(1, self.max_tokens - count)
+        )
 
     @classmethod
     def of(

@@ -15,9 +15,11 @@ from aqaa.server.engine.pattern import AnswerPattern, AnswerPlace, Kind
 class PatternMask:
     """Masks the logits of one answer so that it keeps its pattern."""
 
-    def __init__(self, pattern: AnswerPattern) -> None:
+    def __init__(self, pattern: AnswerPattern, answer: Iterable[int] = ()) -> None:
+        """`answer`: the ids of it that are there already."""
         self._pattern = pattern
         self._place = AnswerPlace(pattern)
+        self.push(answer)
 
     def push(self, tokens: Iterable[int]) -> None:
         """Move on by the answer's next ids, `tokens`."""

@@ -67,15 +67,29 @@ class VllmHttpSettings(BaseModel):
     api_key: str | None = None
     model: str | None = Field(default=None, description="None: the server's only model")
     block_size: Positive = Field(default=16, description="the server's --block-size")
-    connect_timeout: float = Field(default=1.0, gt=0, description="seconds")
+    health_path: str = Field(
+        default="/health",
+        description="asked of a silent server; vllm-router: /readiness, for its /health is 503 "
+        "while any worker is down",
+    )
+    connect_timeout: float = Field(default=0.5, gt=0, description="seconds")
+    first_id_within: float = Field(
+        default=1.5,
+        gt=0,
+        description="seconds that an answer's first id may take, besides half a millisecond for "
+        "each id of the prompt; then another connection is tried, whatever the health route says",
+    )
+    next_id_within: float = Field(
+        default=1.0, gt=0, description="seconds that each further id may take; then the same"
+    )
     probe_after: float = Field(
-        default=1.0, gt=0, description="seconds without a token before /health is asked"
+        default=0.5, gt=0, description="seconds of silence before the health route is asked"
     )
     give_up_after: float = Field(
         default=1.5,
         gt=0,
-        description="seconds without a sign of life before the server counts as dead; an answer "
-        "that broke off must surface within two",
+        description="seconds without a sign of life, and without unplayed sound, before the server "
+        "counts as dead; an answer that broke off must surface within two",
     )
     busy_for: float = Field(
         default=2.0, ge=0, description="seconds of 503 answers, retried with back-off, before busy"

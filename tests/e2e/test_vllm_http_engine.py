@@ -9,12 +9,14 @@ import time
 import httpx
 import pytest
 import pytest_asyncio
+from engine_conformance import in_pattern
 from flaky_proxy import FlakyProxy
 from own_time import own_time
 from vllm_engines import API_KEY, greedy, http_settings, long_prompt, read
 
 from aqaa.models.errors import EngineBusyError, EngineDiedError, EngineError
-from aqaa.server.engine.vllm.http import ABORT, GENERATE, UPSTREAM_ID, VllmHttpEngine
+from aqaa.server.engine.vllm.http import VllmHttpEngine
+from aqaa.server.engine.vllm.wire import ABORT, GENERATE, UPSTREAM_ID
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session")]
 
@@ -59,6 +61,21 @@ async def test_an_answer_whose_connections_break_is_the_answer_without_repeats(
     proxy.cut_after = [5, 1, 9]
     assert await read(engine.generate("cut", prompt, greedy(30))) == expected
     assert proxy.cut_after == []
+
+
+@pytest.mark.parametrize("seed", [None, 3], ids=["greedy", "sampled"])
+async def test_an_answer_in_a_pattern_is_the_same_wherever_its_connection_breaks(
+    proxied, vllm_http_engine, seed
+):
+    prompt = long_prompt(vllm_http_engine.vocab_size, 40, seed=7)
+    params = in_pattern(vllm_http_engine, 120, seed)
+    expected = await read(vllm_http_engine.generate("whole", prompt, params))
+    assert len(expected) == 120
+    engine, proxy = proxied
+    for events in (5, 15, 30, 60, 90):
+        proxy.cut_after = [events]
+        assert await read(engine.generate("cut", prompt, params)) == expected, events
+        assert proxy.cut_after == []
 
 
 async def test_a_full_server_is_asked_again_until_it_has_room(proxied):

@@ -1,7 +1,7 @@
 """What every engine must do. A test module subclasses `EngineConformance` for its engine.
 
-The subclass gives a fixture `engine`: a started engine over `tiny_step1`'s checkpoint, with a
-context of `CONTEXT`. All tests of the class may share it.
+The subclass gives a fixture `engine`: a started engine over `tiny_step1`'s checkpoint with
+`VOCABULARY` ids, or a larger one, and a context of `CONTEXT`. All tests of the class may share it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ from contextlib import aclosing
 
 import pytest
 
+from aqaa.models.bundle import TokensConfig
 from aqaa.models.errors import EngineDiedError, PromptError
+from aqaa.models.groups import AUDIO_CODES
 from aqaa.server.engine.contract import Engine, SamplingParams
+from aqaa.server.engine.pattern import AnswerPattern
 
 CONTEXT = 4096
+VOCABULARY = 6144  # room for all audio ids
 PATIENCE = 60.0  # seconds for anything to happen; only a hang takes so long
 UNREAD = 200  # no engine runs further ahead of its reader
 
@@ -38,6 +42,17 @@ def a_prompt(engine: Engine, length: int, seed: int = 0) -> list[int]:
 def greedy(tokens: int, **changes: object) -> SamplingParams:
     """The likeliest ids, so many of them."""
     return SamplingParams(temperature=0.0, max_tokens=tokens, **changes)  # type: ignore[arg-type]
+
+
+def in_pattern(engine: Engine, tokens: int, seed: int | None) -> SamplingParams:
+    """An answer of so many ids in a bundle's pattern; greedy without a seed."""
+    audio = TokensConfig(audio_offset=engine.vocab_size - AUDIO_CODES, audio_start=5)
+    return SamplingParams(
+        temperature=0.0 if seed is None else 1.0,
+        max_tokens=tokens,
+        seed=seed,
+        pattern=AnswerPattern.of(audio),
+    )
 
 
 async def answer(
@@ -107,6 +122,18 @@ class EngineConformance:
 
         assert await sampled(1) == await sampled(1)
         assert await sampled(1) != await sampled(2)
+
+    @pytest.mark.parametrize("cut", [5, 15, 30, 60, 90])
+    @pytest.mark.parametrize("seed", [None, 3], ids=["greedy", "sampled"])
+    async def test_a_cut_answer_goes_on_as_the_uncut_one(
+        self, engine: Engine, cut: int, seed: int | None
+    ) -> None:
+        prompt = a_prompt(engine, 40, seed=18)
+        params = in_pattern(engine, 120, seed)
+        whole = await answer(engine, prompt, params)
+        assert len(whole) == 120
+        rest = await answer(engine, [*prompt, *whole[:cut]], params.after(cut))
+        assert whole[:cut] + rest == whole
 
     async def test_many_sessions_are_answered_at_once(self, engine: Engine) -> None:
         prompts = [a_prompt(engine, 20 + 7 * seed, seed) for seed in range(6)]

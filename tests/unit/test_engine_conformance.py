@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from engine_conformance import CONTEXT, EngineConformance
+from engine_conformance import CONTEXT, VOCABULARY, EngineConformance
 from tiny_step1 import write_step1
 
 from aqaa.server.engine.contract import Engine
@@ -17,7 +17,8 @@ from aqaa.server.engine.settings import EmbeddedSettings
 class TestEmbeddedEngine(EngineConformance):
     @pytest.fixture
     async def engine(self, tmp_path: Path) -> AsyncIterator[Engine]:
-        engine = EmbeddedEngine(write_step1(tmp_path), EmbeddedSettings(workers=2), CONTEXT)
+        checkpoint = write_step1(tmp_path, vocab_size=VOCABULARY)
+        engine = EmbeddedEngine(checkpoint, EmbeddedSettings(workers=2), CONTEXT)
         await engine.start()
         yield engine
         await engine.close()

@@ -7,6 +7,7 @@ import gc
 import json
 import random
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tiny_step1 import write_step1
 from aqaa.models.errors import BundleError, EngineBusyError, EngineDiedError, EngineError
 from aqaa.server.engine.contract import SamplingParams
 from aqaa.server.engine.embedded.engine import EmbeddedEngine
+from aqaa.server.engine.embedded.sampling import Sampler
 from aqaa.server.engine.embedded.scheduler import (
     DECODE_LEAD_SECONDS,
     MAX_BATCH,
@@ -73,6 +75,46 @@ async def test_a_fault_in_a_common_step_is_tried_again_one_by_one(
     prompts = [a_prompt(engine, 20, seed) for seed in range(3)]
     answers = await asyncio.gather(*(answer(engine, p, greedy(20)) for p in prompts))
     assert [len(ids) for ids in answers] == [20] * 3
+
+
+async def test_a_fault_in_sampling_fails_its_row_and_loses_no_id_of_another(
+    engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [a_prompt(engine, 20, seed) for seed in range(3)]
+    expected = [await answer(engine, prompt, greedy(30)) for prompt in prompts]
+    victim = SamplingParams(temperature=0.0, max_tokens=30, top_p=0.5)  # known by its top_p
+    draw = Sampler._draw
+
+    def faulty(self: Sampler, logits: torch.Tensor, ids: list[int]) -> int:
+        if self._params.top_p == victim.top_p and len(ids) > 30:
+            raise RuntimeError("not a number")
+        return draw(self, logits, ids)
+
+    monkeypatch.setattr(Sampler, "_draw", faulty)
+    results = await asyncio.gather(
+        answer(engine, prompts[0], greedy(30)),
+        answer(engine, prompts[1], victim),
+        answer(engine, prompts[2], greedy(30)),
+        return_exceptions=True,
+    )
+    assert isinstance(results[1], EngineError)
+    assert [results[0], results[2]] == [expected[0], expected[2]]
+
+
+async def test_the_decoders_one_thread_is_not_the_default_of_others(
+    engine: EmbeddedEngine,
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        await engine.close()
+        await engine.start()
+        await answer(engine, [1, 2, 3], greedy(3))
+        with ThreadPoolExecutor(1) as others:
+            assert others.submit(torch.get_num_threads).result() == 3
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 async def test_a_released_session_is_forgotten(engine: EmbeddedEngine) -> None:

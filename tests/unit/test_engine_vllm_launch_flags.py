@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 from aqaa.models.bundle import TokensConfig
 from aqaa.server.engine.contract import SamplingParams
@@ -15,7 +16,7 @@ from aqaa.server.engine.vllm.launch_flags import (
     engine_arguments,
     engine_environment,
     environment,
-    extra_arguments,
+    sampling_arguments,
     serve_command,
     share_cpus,
 )
@@ -43,7 +44,8 @@ def test_the_served_command_says_what_the_in_process_engine_says():
     for name in ("tensor_parallel_size", "quantization", "max_model_len", "max_num_queued_reqs"):
         assert value_of(command, "--" + name.replace("_", "-")) == str(arguments[name])
     at = command.index("--logits-processors") + 1
-    assert command[at : at + 2] == arguments["logits_processors"]
+    processors = arguments["logits_processors"]
+    assert command[at : at + len(processors)] == processors
     assert {"--enable-scale-out", "--skip-tokenizer-init"} <= set(command)
 
 
@@ -91,9 +93,22 @@ def test_engines_that_start_at_once_get_each_their_own_environment(monkeypatch):
 
 
 def test_a_request_says_only_the_rules_that_it_asks_for():
-    assert extra_arguments(SamplingParams()) is None
-    assert extra_arguments(SamplingParams(repetition_aware=True)) == {"repetition_aware": True}
+    def extra(**asked: Any) -> Any:
+        return sampling_arguments(SamplingParams(**asked))["extra_args"]
+
+    assert extra() is None
+    assert extra(answered=7) is None
+    assert extra(repetition_aware=True) == {"repetition_aware": True}
     pattern = AnswerPattern.of(TokensConfig())
-    said = extra_arguments(SamplingParams(pattern=pattern))
-    assert said is not None
+    said = extra(pattern=pattern, answered=7)
+    assert said["answered"] == 7
     assert AnswerPattern(**said["answer_pattern"]) == pattern
+
+
+def test_a_seeded_answer_leaves_the_draw_to_our_processor():
+    seeded = sampling_arguments(SamplingParams(temperature=0.8, top_p=0.5, seed=3))
+    assert (seeded["temperature"], seeded["top_p"]) == (0.0, 1.0)
+    assert seeded["extra_args"]["seeded_draw"] == {"seed": 3, "temperature": 0.8, "top_p": 0.5}
+    for plain in (SamplingParams(temperature=0.8), SamplingParams(temperature=0.0, seed=3)):
+        assert sampling_arguments(plain)["temperature"] == plain.temperature
+        assert sampling_arguments(plain)["extra_args"] is None

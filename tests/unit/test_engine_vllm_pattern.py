@@ -47,6 +47,25 @@ def test_only_requests_that_ask_for_it_are_held_to_it_as_they_grow():
     assert kept(rule, 2)[1] == [2, 6, *range(7, 100)]
 
 
+def test_a_resumed_request_is_held_to_where_its_answer_stands():
+    answer = [5, 9, 9, 20]
+    resumed = SamplingParams(extra_args={"answer_pattern": FIELDS, "answered": len(answer)})
+    rule = KeepsPattern(None, torch.device("cpu"), False)
+    output: list[int] = []
+    added = [(0, resumed, [1, *answer], output)]
+    rule.update_state(BatchUpdate(batch_size=1, removed=[], added=added, moved=[]))
+    assert kept(rule, 1)[0] == list(range(20, 100)), "the second linguistic id of a group"
+    output += [21, 1044, 1045, 1046]
+    assert kept(rule, 1)[0] == [2, 6, *range(7, 100)]
+
+
+@pytest.mark.parametrize("value", [-1, "3", True, None], ids=repr)
+def test_anything_but_a_number_of_ids_is_refused(value):
+    extra = {"answer_pattern": FIELDS, "answered": value}
+    with pytest.raises(ValueError, match="answered"):
+        KeepsPattern.validate_params(SamplingParams(extra_args=extra))
+
+
 @pytest.mark.parametrize("value", ["yes", {"eot": 3}, {**FIELDS, "eot": "three"}], ids=repr)
 def test_anything_but_a_pattern_is_refused(value):
     with pytest.raises(ValueError, match="answer_pattern"):

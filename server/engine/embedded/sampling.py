@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from random import Random
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from aqaa.server.engine.contract import REPETITION_WINDOW, SamplingParams
@@ -29,13 +31,23 @@ def repeated_id(ids: Sequence[int]) -> int | None:
     return window[-1]
 
 
-class Sampler:
-    """Draws the ids of one answer, with a random generator of its own."""
+def random_share(seed: int, position: int) -> float:
+    """The random number in [0, 1) that draws the id at `position` of an answer with `seed`.
 
-    def __init__(self, params: SamplingParams) -> None:
+    It depends on nothing else, so a cut answer goes on with the numbers of the uncut one.
+    """
+    return Random((seed << 32) + position).random()
+
+
+class Sampler:
+    """Draws the ids of one answer."""
+
+    def __init__(self, params: SamplingParams, answer: Sequence[int] = ()) -> None:
+        """`answer`: the ids of it that are in the prompt already."""
         self._params = params
-        self._random = Random(params.seed)
-        self._mask = None if params.pattern is None else PatternMask(params.pattern)
+        self._seed = secrets.randbits(64) if params.seed is None else params.seed
+        self._position = len(answer)
+        self._mask = None if params.pattern is None else PatternMask(params.pattern, answer)
 
     @torch.inference_mode()
     def pick(self, logits: Tensor, ids: Sequence[int]) -> int:
@@ -43,11 +55,12 @@ class Sampler:
 
         Each id that it returns counts as part of the answer: the pattern goes on from there.
         """
-        if self._mask is None:
-            return self._draw(logits, ids)
-        self._mask.apply(logits)
+        if self._mask is not None:
+            self._mask.apply(logits)
         picked = self._draw(logits, ids)
-        self._mask.push([picked])
+        self._position += 1
+        if self._mask is not None:
+            self._mask.push([picked])
         return picked
 
     def _draw(self, logits: Tensor, ids: Sequence[int]) -> int:
@@ -57,18 +70,27 @@ class Sampler:
             logits[banned] = -torch.inf
         if params.temperature == 0:
             return int(logits.argmax())
-        # On so few numbers a call of numpy costs a fraction of one of torch.
-        shares = logits.numpy()
-        shares -= shares.max()
-        shares /= params.temperature
-        np.exp(shares, out=shares)
-        enough = params.top_p * shares.sum()
-        candidates = np.flatnonzero(shares > CANDIDATE_MIN_SHARE)
-        if shares[candidates].sum() < enough:
-            candidates = np.arange(len(shares))
-        candidates = candidates[np.argsort(-shares[candidates], kind="stable")]
-        sums = shares[candidates].cumsum()
-        # The smallest set that reaches top_p ends with the id that reaches it.
-        last = min(int(sums.searchsorted(enough)), len(sums) - 1)
-        drawn = int(sums[: last + 1].searchsorted(self._random.random() * float(sums[last])))
-        return int(candidates[min(drawn, last)])
+        share = random_share(self._seed, self._position)
+        return draw(logits.numpy(), params.temperature, params.top_p, share)
+
+
+def draw(logits: NDArray[np.float32], temperature: float, top_p: float, share: float) -> int:
+    """The id that the random number `share`, in [0, 1), draws.
+
+    `logits` `[vocab]` is overwritten; `temperature` is above 0.
+    """
+    # On so few numbers a call of numpy costs a fraction of one of torch.
+    shares = logits
+    shares -= shares.max()
+    shares /= temperature
+    np.exp(shares, out=shares)
+    enough = top_p * shares.sum()
+    candidates = np.flatnonzero(shares > CANDIDATE_MIN_SHARE)
+    if shares[candidates].sum() < enough:
+        candidates = np.arange(len(shares))
+    candidates = candidates[np.argsort(-shares[candidates], kind="stable")]
+    sums = shares[candidates].cumsum()
+    # The smallest set that reaches top_p ends with the id that reaches it.
+    last = min(int(sums.searchsorted(enough)), len(sums) - 1)
+    drawn = int(sums[: last + 1].searchsorted(share * float(sums[last])))
+    return int(candidates[min(drawn, last)])

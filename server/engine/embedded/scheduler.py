@@ -19,6 +19,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -111,12 +112,18 @@ class Scheduler:
         self._rate = Rate()
         self._computed = self._reused = self._generated = 0
         self._generations = self._cancelled = self._evictions = 0
+        default = torch.get_num_threads()
+        started = threading.Barrier(workers + 1)
         self._threads = [
-            threading.Thread(target=self._run_worker, name=f"decoder-{index}", daemon=True)
+            threading.Thread(
+                target=self._run_worker, args=(started,), name=f"decoder-{index}", daemon=True
+            )
             for index in range(workers)
         ]
         for thread in self._threads:
             thread.start()
+        started.wait()
+        torch.set_num_threads(default)  # for all threads to come: a worker's 1 became the default
 
     def close(self) -> None:
         """End all jobs with `EngineDiedError` and wait for the workers."""
@@ -239,8 +246,9 @@ class Scheduler:
 
     # --- the workers ------------------------------------------------------------------------------
 
-    def _run_worker(self) -> None:
+    def _run_worker(self, started: threading.Barrier) -> None:
         torch.set_num_threads(1)  # a step's products are too small to split
+        started.wait()
         while taken := self._take_due():
             outcomes = self._run(taken)
             with self._lock:
@@ -298,24 +306,21 @@ class Scheduler:
         """One quantum of each; a fault fails its own request only."""
         if len(taken) > 1:
             try:
-                return self._step_batch(taken)
+                logits = self._step_batch(taken)
             except Exception:  # nothing has changed; trying each alone shows whose fault it is
                 log.exception("stepping %d sessions together failed", len(taken))
-        outcomes: list[Outcome] = []
-        for state, job in taken:
-            try:
-                outcomes.append(self._run_alone(state, job))
-            except Exception as fault:  # whatever it is, the reader is told
-                state.ids.clear()
-                error = EngineError(f"the decoder failed on this request: {fault}")
-                error.__cause__ = fault
-                outcomes.append(error)
-        return outcomes
+            else:
+                rows = zip(taken, logits, strict=True)
+                return [
+                    _outcome(state, partial(_pick, state, job, row)) for (state, job), row in rows
+                ]
+        return [_outcome(state, partial(self._run_alone, state, job)) for state, job in taken]
 
     def _run_alone(self, state: _SessionState, job: DecodeJob) -> int | None:
         """Compute a chunk of the prompt or one step; return the new id, if there is one."""
         if job.sampler is None:
-            job.sampler = Sampler(job.params or SamplingParams())
+            params = job.params or SamplingParams()
+            job.sampler = Sampler(params, job.prompt[len(job.prompt) - params.answered :])
             self._reuse_prefix(state, job)
         ids = state.ids
         chunk = job.prompt[len(ids) : len(ids) + PREFILL_CHUNK_IDS] if not job.made else [job.last]
@@ -329,21 +334,18 @@ class Scheduler:
                 self._computed += len(chunk)
         if job.params is None or len(ids) < len(job.prompt):
             return None
-        job.last = job.sampler.pick(self._model.logits(hidden[-1:])[0], ids)
-        return job.last
+        return _pick(state, job, self._model.logits(hidden[-1:])[0])
 
-    def _step_batch(self, taken: list[tuple[_SessionState, DecodeJob]]) -> list[Outcome]:
-        """One more id of each; a fault leaves all as they were."""
+    def _step_batch(self, taken: list[tuple[_SessionState, DecodeJob]]) -> list[Tensor]:
+        """Compute the newest id of each: its logits `[vocab]`. A fault changes no session."""
         last = torch.tensor([job.last for _, job in taken])
         caches = [state.cache for state, _ in taken]
         starts = [len(state.ids) for state, _ in taken]
         hidden = self._model.step(last, caches, starts)
-        for row, (state, job) in enumerate(taken):
+        logits = [self._model.logits(row[None])[0] for row in hidden]  # one by one: see `_Buffer`
+        for state, job in taken:
             state.ids.append(job.last)
-            assert job.sampler is not None
-            logits = self._model.logits(hidden[row : row + 1])[0]
-            job.last = job.sampler.pick(logits, state.ids)
-        return [job.last for _, job in taken]
+        return logits
 
     def _reuse_prefix(self, state: _SessionState, job: DecodeJob) -> None:
         """Keep the longest common prefix, in a cache that has room for the job."""
@@ -361,6 +363,24 @@ class Scheduler:
         job.reused = common
         with self._lock:
             self._reused += common
+
+
+def _pick(state: _SessionState, job: DecodeJob, logits: Tensor) -> int:
+    """Draw the next id of `job` from `logits` `[vocab]`."""
+    assert job.sampler is not None
+    job.last = job.sampler.pick(logits, state.ids)
+    return job.last
+
+
+def _outcome(state: _SessionState, quantum: Callable[[], int | None]) -> Outcome:
+    """What `quantum` gives; a fault becomes the request's error and empties the session's cache."""
+    try:
+        return quantum()
+    except Exception as fault:  # whatever it is, the reader is told
+        state.ids.clear()
+        error = EngineError(f"the decoder failed on this request: {fault}")
+        error.__cause__ = fault
+        return error
 
 
 def choose(jobs: Iterable[DecodeJob], now: float) -> list[DecodeJob]:

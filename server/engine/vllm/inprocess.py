@@ -36,7 +36,7 @@ from aqaa.server.engine.vllm.launch_flags import (
     engine_arguments,
     engine_environment,
     environment,
-    extra_arguments,
+    sampling_arguments,
 )
 from aqaa.server.engine.vllm.plugin import OWNER
 from aqaa.server.engine.vllm.relay import PREFILL_ONLY, RelayEngine, TokenDelta
@@ -242,18 +242,8 @@ def check_weights(directory: Path) -> None:
 
 
 def _vllm_params(params: SamplingParams) -> Any:
-    """Our parameters as vLLM's; only our stop ids end an answer."""
+    """Our parameters as vLLM's."""
     from vllm import SamplingParams as VllmParams
     from vllm.sampling_params import RequestOutputKind
 
-    return VllmParams(
-        temperature=params.temperature,
-        top_p=params.top_p,
-        max_tokens=params.max_tokens,
-        seed=params.seed,
-        stop_token_ids=list(params.stop_ids),
-        ignore_eos=True,
-        detokenize=False,
-        output_kind=RequestOutputKind.DELTA,
-        extra_args=extra_arguments(params),
-    )
+    return VllmParams(**sampling_arguments(params), output_kind=RequestOutputKind.DELTA)

@@ -17,6 +17,7 @@ CUDA_ATTENTION = "TRITON_ATTN"  # the only CUDA backend that has sqrt-ALiBi (vLL
 LOGITS_PROCESSORS = (
     "aqaa.server.engine.vllm.repetition:RepetitionAware",
     "aqaa.server.engine.vllm.pattern:KeepsPattern",
+    "aqaa.server.engine.vllm.seeded_draw:SeededDraw",  # the last: it draws from what they leave
 )
 
 
@@ -51,13 +52,39 @@ def engine_arguments(
     return arguments
 
 
-def extra_arguments(params: SamplingParams) -> dict[str, Any] | None:
-    """The `extra_args` that our logits processors read, JSON-ready; None if it needs none."""
+def sampling_arguments(params: SamplingParams) -> dict[str, Any]:
+    """Keyword arguments of vLLM's `SamplingParams`, JSON-ready; only our stop ids end an answer.
+
+    A seeded answer is drawn by `seeded_draw`, and vLLM takes the one id that is left: vLLM's own
+    generators begin anew in each request, so a cut answer would not go on as the uncut one.
+    """
+    draws = params.seed is not None and params.temperature > 0
+    return {
+        "temperature": 0.0 if draws else params.temperature,
+        "top_p": 1.0 if draws else params.top_p,
+        "max_tokens": params.max_tokens,
+        "stop_token_ids": list(params.stop_ids),
+        "ignore_eos": True,
+        "detokenize": False,
+        "extra_args": _extra_arguments(params, draws),
+    }
+
+
+def _extra_arguments(params: SamplingParams, draws: bool) -> dict[str, Any] | None:
+    """What our logits processors read; None if the request needs none of them."""
     extra: dict[str, Any] = {}
     if params.repetition_aware:
         extra["repetition_aware"] = True
     if params.pattern is not None:
         extra["answer_pattern"] = asdict(params.pattern)
+    if draws:
+        extra["seeded_draw"] = {
+            "seed": params.seed,
+            "temperature": params.temperature,
+            "top_p": params.top_p,
+        }
+    if extra and params.answered:
+        extra["answered"] = params.answered
     return extra or None
 
 

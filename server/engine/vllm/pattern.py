@@ -1,7 +1,8 @@
 """`aqaa.server.engine.pattern` as a vLLM logits processor.
 
-It acts on requests that say `extra_args={"answer_pattern": {...}}`, the fields of `AnswerPattern`,
-and on no other. `repetition` says how vLLM learns of it.
+It acts on requests with `extra_args={"answer_pattern": {...}}`, the fields of `AnswerPattern`, and
+on no other. `"answered": n` says that the prompt's last n ids are the beginning of the answer.
+`repetition` says how vLLM learns of it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ _FIELDS = TypeAdapter(AnswerPattern)
 class _Answer:
     """One request: its output, to which vLLM appends, and how many of its ids the mask knows."""
 
-    def __init__(self, pattern: AnswerPattern, output: list[int]) -> None:
-        self._mask = PatternMask(pattern)
+    def __init__(self, pattern: AnswerPattern, before: list[int], output: list[int]) -> None:
+        """`before`: the ids of the answer that are in the prompt."""
+        self._mask = PatternMask(pattern, before)
         self._output = output
         self._seen = 0
 
@@ -52,6 +54,7 @@ class KeepsPattern(LogitsProcessor):  # type: ignore[misc]
         value = (sampling_params.extra_args or {}).get(ARGUMENT)
         if value is not None:
             _pattern(value)
+            answered(sampling_params)
 
     def is_argmax_invariant(self) -> bool:
         """It changes greedy answers as well."""
@@ -64,7 +67,11 @@ class KeepsPattern(LogitsProcessor):  # type: ignore[misc]
             params: SamplingParams, prompt: list[int] | None, output: list[int]
         ) -> _Answer | None:
             value = (params.extra_args or {}).get(ARGUMENT)
-            return None if value is None else _Answer(_pattern(value), output)
+            if value is None:
+                return None
+            ids = prompt or []
+            before = ids[max(0, len(ids) - answered(params)) :]
+            return _Answer(_pattern(value), before, output)
 
         process_dict_updates(self._requests, batch_update, wanted)
 
@@ -73,6 +80,18 @@ class KeepsPattern(LogitsProcessor):  # type: ignore[misc]
         for row, answer in self._requests.items():
             answer.apply(logits[row])
         return logits
+
+
+def answered(params: SamplingParams) -> int:
+    """How many ids at the prompt's end belong to the answer.
+
+    Raises:
+        ValueError: `extra_args.answered` is not a number of ids.
+    """
+    count = (params.extra_args or {}).get("answered", 0)
+    if type(count) is not int or count < 0:
+        raise ValueError(f"extra_args.answered is {count!r}: give a number of ids")
+    return count
 
 
 def _pattern(value: Any) -> AnswerPattern:

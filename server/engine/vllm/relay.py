@@ -151,9 +151,9 @@ class RelayEngine(ABC):
 
     async def release(self, session: str) -> None:
         """Abort the request and forget the session; vLLM evicts its blocks when it needs room."""
-        await self.cancel(session)
-        self._prefixes.pop(session, None)
+        self._prefixes.pop(session, None)  # first: a caller that is cancelled waits no longer
         self._latest.pop(session, None)
+        await self.cancel(session)
 
     def reused(self, session: str) -> int:
         """Prompt ids of the session's latest generation that the prefix cache held."""
@@ -224,7 +224,7 @@ class RelayEngine(ABC):
             sent: list[int] = []
             limit = min(params.max_tokens, self._context - len(prompt))
             while len(sent) < limit:
-                rest = replace(params, max_tokens=limit - len(sent))
+                rest = replace(params, max_tokens=limit).after(len(sent))
                 if await self._relay(work, session, (*prompt, *sent), rest, sent):
                     break
                 work.drained.clear()

@@ -1,0 +1,127 @@
+"""A small server of vLLM's token-in/token-out route, for faults that a real one shows rarely.
+
+It continues a prompt by counting up from its last id, so any cut answer has one right continuation.
+A test sets how it behaves; all that it is asked is in `requests`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+VOCABULARY = 74752
+
+
+@dataclass
+class Request:
+    """One request: what the test may look at."""
+
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any] = field(default_factory=dict)
+
+
+class TokenServer:
+    """Listens on a port of its own, in the loop of whoever starts it."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.pace = 0.0  # seconds before each id
+        self.health = 200  # its status; 0: it says nothing
+        self.busy_in_stream = 0  # how many of the next answers are 200 and an error of code 503
+        self.full = False  # generate answers 503
+        self.break_after: list[int] = []  # ids after which each of the next answers breaks off
+        self.hang_after: list[int] = []  # ids after which each of the next answers falls silent
+        self.url = ""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def generates(self) -> list[Request]:
+        """The requests for ids."""
+        return [r for r in self.requests if r.path.endswith("/generate")]
+
+    async def __aenter__(self) -> TokenServer:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                await self._answer(await _read(reader), writer)
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        self.requests.append(request)
+        match request.path:
+            case "/v1/models":
+                await _reply(writer, 200, {"data": [{"id": "m", "max_model_len": 4096}]})
+            case "/inference/v1/generate" if self.full:
+                await _reply(writer, 503, {})
+            case "/inference/v1/generate":
+                await self._generate(request.body, writer)
+            case "/inference/v1/abort_requests":
+                await _reply(writer, 200, {})
+            case _ if self.health:
+                await _reply(writer, self.health, {})
+            case _:
+                await asyncio.sleep(3600)
+
+    async def _generate(self, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/event-stream\r\n\r\n"
+        )
+        await writer.drain()
+        if self.busy_in_stream > 0:
+            self.busy_in_stream -= 1
+            await _event(writer, {"error": {"message": "queue is full", "code": 503}})
+            return
+        breaks = self.break_after.pop(0) if self.break_after else None
+        hangs = self.hang_after.pop(0) if self.hang_after else None
+        last, count = body["token_ids"][-1], body["sampling_params"]["max_tokens"]
+        for n in range(1, count + 1):
+            if n - 1 == breaks:
+                writer.transport.abort()
+                return
+            if n - 1 == hangs:
+                await asyncio.sleep(3600)
+            await asyncio.sleep(self.pace)
+            reason = "length" if n == count else None
+            choice = {"token_ids": [(last + n) % VOCABULARY], "finish_reason": reason}
+            await _event(writer, {"choices": [choice]})
+        await _event(writer, {"choices": [], "usage": {"prompt_tokens_details": None}})
+        writer.write(b"data: [DONE]\n\n")
+        await writer.drain()
+
+
+async def _read(reader: asyncio.StreamReader) -> Request:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    return Request(head[0].split()[1], headers, json.loads(body or b"{}"))
+
+
+async def _reply(writer: asyncio.StreamWriter, status: int, body: dict[str, Any]) -> None:
+    data = json.dumps(body).encode()
+    head = f"HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {len(data)}\r\n\r\n"
+    writer.write(head.encode() + data)
+    await writer.drain()
+
+
+async def _event(writer: asyncio.StreamWriter, event: dict[str, Any]) -> None:
+    writer.write(f"data: {json.dumps(event)}\n\n".encode())
+    await writer.drain()
