@@ -19,9 +19,10 @@ from aqaa.server.dialogue.text_codec import TextCodec
 from aqaa.server.engine.contract import Engine, SamplingParams
 from aqaa.server.hearing.speech_input import AudioTokenizer, SpeechProbability
 from aqaa.server.observe.metrics import Metrics
-from aqaa.server.protocol.configure import Voices
+from aqaa.server.protocol.configure import Voices, updated
 from aqaa.server.protocol.limits import Limits
-from aqaa.server.protocol.types import PcmaFormat, PcmFormat, PcmuFormat
+from aqaa.server.protocol.types import Json, PcmaFormat, PcmFormat, PcmuFormat, Session
+from aqaa.tokenizers.transcriber import Transcriber
 
 WireFormat = PcmFormat | PcmuFormat | PcmaFormat
 
@@ -85,6 +86,7 @@ class ModelParts:
 
     bundle: Bundle
     tokenizer: AudioTokenizer
+    transcriber: Transcriber | None  # None: the bundle has none, and nobody's words are known
     vad: Vad
     text: TextCodec
     prompts: PromptBuilder
@@ -92,6 +94,14 @@ class ModelParts:
     services: Services
     max_turn_seconds: float
     speculation: bool
+
+    def configured(self, session: Session, patch: Json) -> Session:
+        """The session with a client's settings laid over it, as far as these parts can serve them.
+
+        Raises:
+            ProtocolError: a key that means nothing, or a value that cannot be; names its path.
+        """
+        return updated(session, patch, self.voices, transcribes=self.transcriber is not None)
 
     def parser(self) -> AnswerParser:
         """A parser for one answer."""

@@ -27,6 +27,8 @@ from aqaa.server.observe.metrics import Metrics
 from aqaa.server.parts import ModelParts, Services, voices_of
 from aqaa.tokenizers.dual import DualTokenizer
 from aqaa.tokenizers.text import TextTokenizer
+from aqaa.tokenizers.transcriber import Transcriber
+from aqaa.tokenizers.transcriber_loading import load_transcriber
 from aqaa.vocoder.vocoder import Vocoder
 
 log = logging.getLogger(__name__)
@@ -66,8 +68,8 @@ class Runtime:
             loaded(name)
             return result
 
-        tokenizer, vocoder, text, vad, engine = await asyncio.gather(
-            part("tokenizer", asyncio.to_thread(DualTokenizer.load, bundle)),
+        (tokenizer, transcriber), vocoder, text, vad, engine = await asyncio.gather(
+            part("tokenizer", asyncio.to_thread(_load_ears, bundle)),
             part("vocoder", asyncio.to_thread(Vocoder.load, bundle.vocoder, bundle.voices)),
             asyncio.to_thread(TextTokenizer.of, bundle),
             part("vad", asyncio.to_thread(VadModel.load)),
@@ -79,6 +81,7 @@ class Runtime:
         parts = ModelParts(
             bundle=bundle,
             tokenizer=tokenizer,
+            transcriber=transcriber,
             vad=vad,
             text=text,
             prompts=PromptBuilder.of(bundle, text),
@@ -140,7 +143,18 @@ def _hear(parts: ModelParts, samples: np.ndarray[tuple[int], np.dtype[np.float32
         vad.push(samples[begin : begin + FRAME_SAMPLES])
     stream = parts.tokenizer.stream()
     ids = stream.push(samples[: samples.size // 2]) + stream.push(samples[samples.size // 2 :])
-    return ids + stream.fork().flush()
+    end = stream.fork()
+    ids += end.flush()
+    if parts.transcriber is not None:
+        words = parts.transcriber.stream()
+        for step in end.take_steps():
+            words.push(step)
+    return ids
+
+
+def _load_ears(bundle: Bundle) -> tuple[DualTokenizer, Transcriber | None]:
+    tokenizer = DualTokenizer.load(bundle)
+    return tokenizer, load_transcriber(bundle, tokenizer.linguistic)
 
 
 def _speak(parts: ModelParts) -> None:

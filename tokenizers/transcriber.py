@@ -18,13 +18,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol, Self
 
 from aqaa.models.errors import BundleError, StreamClosedError
 from aqaa.models.weights import require_file
-from aqaa.tokenizers.funasr_encoder import EncoderState
+
+if TYPE_CHECKING:  # sessions handle steps without torch
+    from torch import Tensor
+
+    from aqaa.tokenizers.funasr_encoder import EncoderState
 
 FRAME_SECONDS = 0.06  # of one encoder state
 

@@ -22,7 +22,6 @@ from aqaa.server.gateway.chat import Collected, Completion, Remembered, understa
 from aqaa.server.gateway.encode import check_container, encode, media_type
 from aqaa.server.gateway.schema import ChatRequest, ClientSecretRequest
 from aqaa.server.gateway.state import ServerState
-from aqaa.server.protocol.configure import updated
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.types import Json, Session
 
@@ -137,7 +136,7 @@ async def voices(server: Server, _: Whoever) -> Json:
 async def client_secrets(server: Server, caller: Whoever, body: ClientSecretRequest) -> Json:
     """The secret opens sessions, with these settings, until it expires."""
     session = Session(id=random_id("sess"), model=server.parts.bundle.name)
-    session = updated(session, body.session, server.parts.voices)
+    session = server.parts.configured(session, body.session)
     seconds = body.expires_after.seconds
     value, expires_at = server.keys.make_secret(caller.name, seconds, body.session)
     return {"value": value, "expires_at": expires_at, "session": session.model_dump()}

@@ -26,7 +26,6 @@ from aqaa.server.observe.logs import session_id
 from aqaa.server.protocol import beta
 from aqaa.server.protocol.client_events import ClientEvent, parse_client_event
 from aqaa.server.protocol.close_codes import FAULT, REFUSED, RESTART, TRY_LATER
-from aqaa.server.protocol.configure import updated
 from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.server_events import ErrorEvent, ServerEvent
@@ -86,7 +85,7 @@ async def _serve(socket: WebSocket, server: ServerState, wanted: Json) -> Goodby
         expires_at=int(time.time() + settings.session_seconds),
     )
     session_id.set(session.id)
-    session = updated(session, wanted, server.parts.voices)
+    session = server.parts.configured(session, wanted)
     outbox = Outbox(settings.send_buffer_bytes)
     speaks_beta = beta.is_beta(socket.headers, socket.scope.get("subprotocols", []))
 

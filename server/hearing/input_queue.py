@@ -17,7 +17,8 @@ from aqaa.models.errors import AudioError
 from aqaa.server.audio.wire import InputConverter
 from aqaa.server.clock import Clock
 from aqaa.server.compute.workers import Workers
-from aqaa.server.hearing.speech_input import SpeechEvent, SpeechInput
+from aqaa.server.hearing.speech_input import SpeechEvent, SpeechInput, TurnSound
+from aqaa.server.hearing.transcribing import TurnSteps
 from aqaa.server.hearing.turn_detector import TurnRules
 
 P = ParamSpec("P")
@@ -85,7 +86,7 @@ class InputQueue:
         clock: Clock,
         *,
         on_speech: Callable[[SpeechEvent, AppendAudio], None],
-        on_tokens: Callable[[str, list[int]], None],
+        on_sound: Callable[[str, TurnSound], None],
         on_bad_audio: Callable[[AudioError], None],
     ) -> None:
         """A queue that reports, on the event loop, to its callbacks.
@@ -95,14 +96,14 @@ class InputQueue:
             workers: where it computes.
             clock: tells when jobs are due.
             on_speech: takes what happened in a stream, and the job that brought it.
-            on_tokens: takes an item's id and the audio tokens of its whole sound.
+            on_sound: takes an item's id and its whole sound.
             on_bad_audio: takes the error of audio that is not of the stated format.
         """
         self._speech = speech
         self._workers = workers
         self._clock = clock
         self._on_speech = on_speech
-        self._on_tokens = on_tokens
+        self._on_sound = on_sound
         self._on_bad_audio = on_bad_audio
         self._jobs: deque[InputJob] = deque()
         self._waiting_bytes = 0
@@ -165,12 +166,12 @@ class InputQueue:
                     for event in await self._call(self._speech.push, job.data):
                         self._on_speech(event, job)
                 case CommitBuffer():
-                    self._on_tokens(job.item_id, await self._call(self._speech.commit))
+                    self._on_sound(job.item_id, await self._call(self._speech.commit))
                 case TokeniseItem():
-                    tokens = await self._workers.run_long(
+                    sound = await self._workers.run_long(
                         self._clock(), self._speech.tokenise, job.converter, job.data
                     )
-                    self._on_tokens(job.item_id, tokens)
+                    self._on_sound(job.item_id, sound)
                 case ClearBuffer():
                     self._speech.clear()
                 case ConfigureInput():
@@ -181,7 +182,7 @@ class InputQueue:
                     )
         except AudioError as error:
             if isinstance(job, CommitBuffer | TokeniseItem):
-                self._on_tokens(job.item_id, [])
+                self._on_sound(job.item_id, TurnSound((), TurnSteps(None, ())))
             self._on_bad_audio(error)
 
     async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -13,7 +13,7 @@ All methods are plain calls that compute; the session makes them off the event l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.server.audio.wire import InputConverter
+from aqaa.server.hearing.transcribing import TurnSteps
 from aqaa.server.hearing.turn_detector import (
     MANUAL,
     DetectorEvent,
@@ -35,6 +36,7 @@ from aqaa.server.hearing.turn_detector import (
 )
 from aqaa.server.hearing.vad import FRAME_SAMPLES
 from aqaa.tokenizers.stream import SampleBuffer
+from aqaa.tokenizers.transcriber import Step
 
 Samples = NDArray[np.float32]
 KEPT_SECONDS = 10  # of sound before any speech, for a client that commits it all the same
@@ -52,6 +54,21 @@ class AudioTokenStream(Protocol):
     def fork(self) -> AudioTokenStream:
         """A copy that goes its own way."""
 
+    def take_steps(self) -> Sequence[Step]:
+        """The encoder's steps since the last call, for a transcriber; none if they are not kept."""
+
+
+class EncodedRecording(Protocol):
+    """A whole recording (`aqaa.tokenizers.dual.Encoded`)."""
+
+    @property
+    def ids(self) -> list[int]:
+        """Its decoder ids."""
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """The encoder's steps; none if they are not kept."""
+
 
 class AudioTokenizer(Protocol):
     """Makes token streams (`aqaa.tokenizers.dual.DualTokenizer`)."""
@@ -61,6 +78,9 @@ class AudioTokenizer(Protocol):
 
     def encode(self, wav: Samples, /) -> list[int]:
         """Decoder ids of a whole recording, float32 [n] at 16 kHz."""
+
+    def encode_fully(self, wav: Samples, /) -> EncodedRecording:
+        """As `encode`, with the encoder's steps."""
 
 
 class SpeechProbability(Protocol):
@@ -85,6 +105,7 @@ class TurnGrew:
     """The turn so far, in audio tokens; more will come."""
 
     tokens: tuple[int, ...]
+    steps: TurnSteps
 
 
 @dataclass(frozen=True)
@@ -107,6 +128,7 @@ class TurnEnded:
     tokens: tuple[int, ...]
     silence_sample: int
     sample: int
+    steps: TurnSteps
 
 
 @dataclass(frozen=True)
@@ -126,6 +148,14 @@ class BufferFull:
 SpeechEvent = (
     TurnStarted | TurnGrew | TurnPaused | TurnResumed | TurnEnded | SilenceTimedOut | BufferFull
 )
+
+
+@dataclass(frozen=True)
+class TurnSound:
+    """A turn's sound: its audio tokens, and the last of its steps."""
+
+    tokens: tuple[int, ...]
+    steps: TurnSteps
 
 
 class SpeechInput:
@@ -153,7 +183,8 @@ class SpeechInput:
         self._fed = 0  # what of the turn the token stream has been given, up to this sample
         self._stream: AudioTokenStream | None = None
         self._tokens: list[int] = []
-        self._pause_tokens: tuple[int, ...] | None = None  # the turn's tokens, if it ended here
+        self._turn = 0
+        self._pause: TurnSound | None = None  # the turn, if it ended here
         self._full = False
 
     def push(self, data: bytes) -> list[SpeechEvent]:
@@ -177,24 +208,26 @@ class SpeechInput:
             return [one for one in events if isinstance(one, TurnGrew)] + self._bound()
         return events
 
-    def commit(self) -> list[int]:
-        """End the turn for the client: the tokens of what is buffered, up to the last pause."""
+    def commit(self) -> TurnSound:
+        """End the turn for the client: what is buffered, up to the last pause."""
         self._append(self._converter.flush())
         self._open(self._begin_of_buffer())
-        self._feed()
-        tokens = self._as_if_ended() if self._pause_tokens is None else self._pause_tokens
+        if self._may_feed():
+            self._feed_now()
+        sound = self._pause or self._as_if_ended()
         self.clear()
-        return list(tokens)
+        return sound
 
-    def tokenise(self, converter: Callable[[], InputConverter], data: bytes) -> list[int]:
-        """The tokens of a recording that came whole; the stream is not touched.
+    def tokenise(self, converter: Callable[[], InputConverter], data: bytes) -> TurnSound:
+        """The sound of a recording that came whole; the stream is not touched.
 
         Raises:
             AudioError: `data` is not audio of the converter's format.
         """
         whole = converter()
         samples = np.concatenate((whole.push(data), whole.flush()))
-        return self._tokenizer.encode(samples)
+        recording = self._tokenizer.encode_fully(samples)
+        return TurnSound(tuple(recording.ids), TurnSteps(None, recording.steps))
 
     def clear(self) -> None:
         """Forget what is buffered, and that somebody was speaking."""
@@ -262,24 +295,26 @@ class SpeechInput:
                     events.append(TurnStarted(self._turn_begin))
                 case Pause():
                     events += self._feed()
-                    self._pause_tokens = self._as_if_ended()
-                    events.append(TurnPaused(self._pause_tokens, event.sample))
+                    self._pause = self._as_if_ended()
+                    events.append(TurnPaused(self._pause.tokens, event.sample))
                 case Resumed():
-                    self._pause_tokens = None
+                    self._pause = None
                     events.append(TurnResumed())
                 case EndOfTurn():
-                    tokens = self._pause_tokens or ()
-                    events.append(TurnEnded(tokens, event.silence_sample, event.sample))
-                    self._close_turn()
+                    sound = self._pause or TurnSound((), TurnSteps(self._turn, ()))
+                    events.append(self._ended(sound, event.silence_sample, event.sample))
                 case Idle():
                     events.append(self._idled(event))
         too_long = self.received - self._turn_begin >= self._max_samples
         if detector.speaking and too_long and not self._manual:
             self._feed_now()
-            events.append(TurnEnded(self._as_if_ended(), self.received, self.received))
+            events.append(self._ended(self._as_if_ended(), self.received, self.received))
             detector.reset(self.received)
-            self._close_turn()
         return events
+
+    def _ended(self, sound: TurnSound, silence_sample: int, sample: int) -> TurnEnded:
+        self._close_turn()
+        return TurnEnded(sound.tokens, silence_sample, sample, sound.steps)
 
     def _idled(self, event: Idle) -> SilenceTimedOut:
         silence = self._tokenizer.encode(self._since(self.received - TOKENIZER_RATE).copy())
@@ -291,15 +326,22 @@ class SpeechInput:
         """Begin a turn at this sample, unless one is going on."""
         if self._stream is None:
             self._stream = self._tokenizer.stream()
+            self._turn += 1
             self._turn_begin = self._fed = begin
 
     def _feed(self) -> list[SpeechEvent]:
         """Feed the token stream what is new, except in a pause, which may be the turn's end."""
-        if self._stream is None or self._pause_tokens is not None or self._full:
+        if self._stream is None or not self._may_feed():
             return []
         before = len(self._tokens)
         self._feed_now()
-        return [TurnGrew(tuple(self._tokens))] if len(self._tokens) > before else []
+        if len(self._tokens) == before:
+            return []
+        steps = TurnSteps(self._turn, self._stream.take_steps())
+        return [TurnGrew(tuple(self._tokens), steps)]
+
+    def _may_feed(self) -> bool:
+        return self._pause is None and not self._full
 
     def _feed_now(self) -> None:
         if self._stream is not None and self._fed < self.received:
@@ -307,12 +349,14 @@ class SpeechInput:
             self._fed = self.received
             self._forget_before(self._frame_begin)
 
-    def _as_if_ended(self) -> tuple[int, ...]:
+    def _as_if_ended(self) -> TurnSound:
         assert self._stream is not None
-        return (*self._tokens, *self._stream.fork().flush())
+        end = self._stream.fork()
+        tokens = (*self._tokens, *end.flush())
+        return TurnSound(tokens, TurnSteps(self._turn, end.take_steps()))
 
     def _close_turn(self) -> None:
-        self._stream, self._tokens, self._pause_tokens, self._full = None, [], None, False
+        self._stream, self._tokens, self._pause, self._full = None, [], None, False
 
     # --- recent samples ---------------------------------------------------------------------------
 

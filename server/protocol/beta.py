@@ -78,6 +78,8 @@ def _session_to_ga(session: Json) -> Json:
         audio_in["format"] = _FORMATS.get(session["input_audio_format"])
     if "turn_detection" in session:
         audio_in["turn_detection"] = session["turn_detection"]
+    if "input_audio_transcription" in session:
+        audio_in["transcription"] = session["input_audio_transcription"]
     if "output_audio_format" in session:
         audio_out["format"] = _FORMATS.get(session["output_audio_format"])
     audio_out |= {key: session[key] for key in ("voice", "speed") if key in session}
@@ -113,7 +115,7 @@ def _session_from_ga(session: Json) -> Json:
         "voice": audio_out["voice"],
         "input_audio_format": _FORMAT_NAMES[audio_in["format"]["type"]],
         "output_audio_format": _FORMAT_NAMES[audio_out["format"]["type"]],
-        "input_audio_transcription": None,
+        "input_audio_transcription": audio_in["transcription"],
         "turn_detection": audio_in["turn_detection"],
         "tools": session["tools"],
         "tool_choice": session["tool_choice"],

@@ -37,8 +37,10 @@ class Voices:
         return voice
 
 
-def updated(session: Session, patch: Json, voices: Voices) -> Session:
+def updated(session: Session, patch: Json, voices: Voices, *, transcribes: bool = False) -> Session:
     """The session with a client's partial one laid over it.
+
+    `transcribes`: whether the user's words can be known.
 
     Raises:
         ProtocolError: a key that means nothing, or a value that cannot be; names its path.
@@ -54,16 +56,21 @@ def updated(session: Session, patch: Json, voices: Voices) -> Session:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise invalid(first["msg"], first["type"], ("session", *first["loc"]), None) from None
-    return with_voice(new, voices)
+    return as_served(new, voices, transcribes=transcribes)
 
 
-def with_voice(session: Session, voices: Voices) -> Session:
-    """The session with the voice's own name in place of an alias or nothing.
+def as_served(session: Session, voices: Voices, *, transcribes: bool) -> Session:
+    """The session as it is served: the voice by its own name, no words where there can be none.
 
     Raises:
         ProtocolError: there is no such voice.
     """
-    output = session.audio.output
-    voice = voices.find(output.voice, "session.audio.output.voice")
-    audio = session.audio.model_copy(update={"output": output.model_copy(update={"voice": voice})})
+    spoken, heard = session.audio.output, session.audio.input
+    voice = voices.find(spoken.voice, "session.audio.output.voice")
+    audio = session.audio.model_copy(
+        update={
+            "input": heard if transcribes else heard.model_copy(update={"transcription": None}),
+            "output": spoken.model_copy(update={"voice": voice}),
+        }
+    )
     return session.model_copy(update={"audio": audio})

@@ -186,4 +186,43 @@ class RunEnded:
     code: str | None = None
 
 
-Input = SpeechStarted | SpeechStopped | IdleTimedOut | RunStarted | RunText | RunSound | RunEnded
+@dataclass(frozen=True)
+class UserWords:
+    """Pieces of what the user said in this item, and their log probabilities.
+
+    `item_id` None: in the turn that goes on, for a session that wants live words.
+    """
+
+    item_id: str | None
+    pieces: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class UserWordsEnded:
+    """All that the user said in this item, and how long that took."""
+
+    item_id: str
+    transcript: str
+    pieces: tuple[tuple[str, float], ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class UserWordsFailed:
+    """What the user said in this item is not known."""
+
+    item_id: str
+
+
+Input = (
+    SpeechStarted
+    | SpeechStopped
+    | IdleTimedOut
+    | RunStarted
+    | RunText
+    | RunSound
+    | RunEnded
+    | UserWords
+    | UserWordsEnded
+    | UserWordsFailed
+)

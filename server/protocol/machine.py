@@ -20,13 +20,14 @@ from typing import Literal
 from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol import server_events as server
-from aqaa.server.protocol.configure import Voices, updated, with_voice
+from aqaa.server.protocol.configure import Voices, as_served, updated
 from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.item_list import ROOT
 from aqaa.server.protocol.items import Items, MakeId, Output
 from aqaa.server.protocol.limits import APPEND_BYTES, Limits
 from aqaa.server.protocol.response import CancelReason, OpenResponse, cancelled, failed
+from aqaa.server.protocol.transcripts import Transcripts
 from aqaa.server.protocol.types import (
     Error,
     InputSound,
@@ -53,6 +54,7 @@ class SessionMachine:
         voices: Voices,
         heard_ms: Callable[[str], int | None],
         *,
+        transcribes: bool = False,
         limits: Limits | None = None,
         make_id: MakeId = random_id,
     ) -> None:
@@ -63,6 +65,7 @@ class SessionMachine:
             voices: the known voices.
             heard_ms: how many milliseconds of an assistant's item have been heard by now; None if
                 all of it has, or nothing is known of it.
+            transcribes: whether the user's words can be known.
             limits: its bounds.
             make_id: makes ids with a prefix.
 
@@ -71,10 +74,12 @@ class SessionMachine:
         """
         self._voices = voices
         self._heard_ms = heard_ms
+        self._transcribes = transcribes
         self._limits = limits or Limits()
         self._make_id = make_id
         self._conversation_id = make_id("conv")
         self._items = Items(self._limits, make_id)
+        self._transcripts = Transcripts(self._items, make_id)
         self._responses: dict[str, OpenResponse] = {}
         self._answers: dict[str, OpenResponse] = {}  # by item id, past ones too: for truncation
         self._default: OpenResponse | None = None
@@ -83,7 +88,7 @@ class SessionMachine:
         self._buffered = 0  # bytes appended since the last commit or clear
         self._buffer_item = make_id("item")
         self._voice_is_fixed = False
-        self.session = with_voice(session, voices)
+        self.session = as_served(session, voices, transcribes=transcribes)
 
     # --- entry points -----------------------------------------------------------------------------
 
@@ -119,6 +124,8 @@ class SessionMachine:
                 return self._speech_stopped(given)
             case fx.IdleTimedOut():
                 return self._idle_timed_out(given)
+            case fx.UserWords() | fx.UserWordsEnded() | fx.UserWordsFailed():
+                return [*self._transcripts.react(given, self.session, self._buffer_item)]
             case _:
                 return self._on_run(given)
 
@@ -191,6 +198,8 @@ class SessionMachine:
         item_id, previous = self._buffer_item, self._items.conversation.last_id()
         self._speaking, self._buffered, self._buffer_item = False, 0, self._make_id("item")
         item = Message(id=item_id, role="user", content=[InputSound()])
+        if self.session.audio.input.transcription is not None:
+            self._transcripts.expect(item_id)
         return [
             fx.Commit(item_id, tokens),
             server.InputAudioBufferCommitted(
@@ -200,7 +209,7 @@ class SessionMachine:
         ]
 
     def _update(self, event: client.SessionUpdate) -> list[Output]:
-        new = updated(self.session, event.session, self._voices)
+        new = updated(self.session, event.session, self._voices, transcribes=self._transcribes)
         self._limits.check_session(new)
         if self._voice_is_fixed and new.audio.output.voice != self.session.audio.output.voice:
             raise ProtocolError(
@@ -397,8 +406,8 @@ class SessionMachine:
                 response.started(given)
                 return []
             case fx.RunText():
-                opened = self._open(response)
-                return [*opened, *self._text(response, given)]
+                captions = "captions" in self.session.aqaa.extensions
+                return [*self._open(response), *response.add_text(given, captions=captions)]
             case fx.RunSound():
                 if response.run.modality == "text":
                     return []
@@ -407,17 +416,6 @@ class SessionMachine:
                 return [*self._open(response), *response.add_sound(given.data, given.tokens)]
             case fx.RunEnded():
                 return self._run_ended(response, given)
-
-    def _text(self, response: OpenResponse, given: fx.RunText) -> list[server.ServerEvent]:
-        events = response.add_text(given.text, given.tokens, given.start_ms)
-        if "captions" in self.session.aqaa.extensions:
-            return events
-        return [
-            event.model_copy(update={"audio_start_ms": None})
-            if isinstance(event, server.ResponseOutputAudioTranscriptDelta)
-            else event
-            for event in events
-        ]
 
     def _open(self, response: OpenResponse) -> list[Output]:
         if response.opened:

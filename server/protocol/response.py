@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Literal
 
 from aqaa.server.protocol import server_events as server
-from aqaa.server.protocol.effects import RunStarted, StartRun
+from aqaa.server.protocol.effects import RunStarted, RunText, StartRun
 from aqaa.server.protocol.types import (
     MaxTokens,
     Message,
@@ -136,10 +136,10 @@ class OpenResponse:
         )
         return events
 
-    def add_text(self, text: str, tokens: int, start_ms: int) -> list[server.ServerEvent]:
-        """More text."""
-        self._texts.append((start_ms, text))
-        self._text_tokens += tokens
+    def add_text(self, given: RunText, *, captions: bool) -> list[server.ServerEvent]:
+        """More text; with `captions`, where in the sound it is spoken."""
+        self._texts.append((given.start_ms, given.text))
+        self._text_tokens += given.tokens
         run = self.run
         if run.modality == "text":
             return [
@@ -147,7 +147,7 @@ class OpenResponse:
                     event_id=self._event_id(),
                     response_id=run.response_id,
                     item_id=run.item_id,
-                    delta=text,
+                    delta=given.text,
                 )
             ]
         return [
@@ -155,8 +155,8 @@ class OpenResponse:
                 event_id=self._event_id(),
                 response_id=run.response_id,
                 item_id=run.item_id,
-                delta=text,
-                audio_start_ms=start_ms,
+                delta=given.text,
+                audio_start_ms=given.start_ms if captions else None,
             )
         ]
 

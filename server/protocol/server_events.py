@@ -10,6 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from aqaa.server.protocol.transcription_types import (
+    DurationUsage,
+    TokenLogprob,
+    TranscriptionError,
+)
 from aqaa.server.protocol.types import (
     Error,
     Item,
@@ -125,6 +130,50 @@ class ConversationItemDeleted(FromServer):
 
     type: Literal["conversation.item.deleted"] = "conversation.item.deleted"
     item_id: str
+
+
+Logprobs = list[TokenLogprob]
+
+
+class OfTranscription(FromServer):
+    """Any event about the words of a user's item: deltas, then exactly one of the other two."""
+
+    item_id: str
+    content_index: int = 0
+
+
+class InputAudioTranscriptionDelta(OfTranscription):
+    """More of what the user said."""
+
+    type: Literal["conversation.item.input_audio_transcription.delta"] = (
+        "conversation.item.input_audio_transcription.delta"
+    )
+    delta: str
+    logprobs: list[TokenLogprob] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+
+
+class InputAudioTranscriptionCompleted(OfTranscription):
+    """All that the user said."""
+
+    type: Literal["conversation.item.input_audio_transcription.completed"] = (
+        "conversation.item.input_audio_transcription.completed"
+    )
+    transcript: str
+    usage: DurationUsage
+    logprobs: list[TokenLogprob] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+
+
+class InputAudioTranscriptionFailed(OfTranscription):
+    """What the user said is not known."""
+
+    type: Literal["conversation.item.input_audio_transcription.failed"] = (
+        "conversation.item.input_audio_transcription.failed"
+    )
+    error: TranscriptionError
 
 
 class ResponseCreated(FromServer):
@@ -263,6 +312,9 @@ ServerEvent = (
     | ConversationItemRetrieved
     | ConversationItemTruncated
     | ConversationItemDeleted
+    | InputAudioTranscriptionDelta
+    | InputAudioTranscriptionCompleted
+    | InputAudioTranscriptionFailed
     | ResponseCreated
     | ResponseDone
     | RateLimitsUpdated

@@ -111,18 +111,36 @@ class NoiseReduction(Wire):
     type: Literal["near_field", "far_field"]
 
 
+def _is_unset(value: object) -> bool:
+    return value is None
+
+
+class Transcription(Wire):
+    """That the user's words are wanted. One recogniser makes them, whatever is asked for here.
+
+    What is sent back are the keys that were sent: strict clients know no others.
+    """
+
+    model: Name | None = Field(default=None, exclude_if=_is_unset)
+    language: Name | None = Field(default=None, exclude_if=_is_unset)
+    languages: list[Name] | None = Field(default=None, max_length=64, exclude_if=_is_unset)
+    prompt: str | None = Field(default=None, max_length=4096, exclude_if=_is_unset)
+    keywords: list[Name] | None = Field(default=None, max_length=256, exclude_if=_is_unset)
+    delay: Name | None = Field(default=None, exclude_if=_is_unset)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether words are wanted while they are spoken, before the turn is an item."""
+        return self.model in ("gpt-realtime-whisper", "gpt-live-transcribe")
+
+
 class InputAudio(Wire):
-    """How the client's audio arrives. `transcription` is always null: no text is made of it."""
+    """How the client's audio arrives; `transcription` null: its words are not sent."""
 
     format: AudioFormat = PcmFormat()
     noise_reduction: NoiseReduction | None = None
-    transcription: None = None
+    transcription: Transcription | None = None
     turn_detection: TurnDetection | None = ServerVad()
-
-    @field_validator("transcription", mode="before")
-    @classmethod
-    def _there_is_no_transcription(cls, _asked: object) -> None:
-        """Clients ask for it by default; the session that is sent back says that there is none."""
 
 
 def _voice_id(value: object) -> object:

@@ -48,8 +48,10 @@ from aqaa.server.hearing.speech_input import (
     TurnGrew,
     TurnPaused,
     TurnResumed,
+    TurnSound,
     TurnStarted,
 )
+from aqaa.server.hearing.transcribing import TurnSteps
 from aqaa.server.hearing.turn_detector import TurnRules
 from aqaa.server.observe.latency import STAGES
 from aqaa.server.observe.logs import response_id
@@ -63,6 +65,7 @@ from aqaa.server.protocol.items import Output
 from aqaa.server.protocol.machine import SessionMachine
 from aqaa.server.protocol.types import Session, bytes_per_ms
 from aqaa.server.session.memory import Memory
+from aqaa.server.session.user_words import UserWords
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +86,19 @@ class LiveSession:
         self._clock = parts.services.clock
         self._send = send
         self._key = session.id
-        self._machine = SessionMachine(session, parts.voices, self._heard_ms, limits=parts.limits())
+        self._machine = SessionMachine(
+            session,
+            parts.voices,
+            self._heard_ms,
+            transcribes=parts.transcriber is not None,
+            limits=parts.limits(),
+        )
         self._memory = Memory(parts.bundle.tokens, parts.text)
+        self._words = UserWords(
+            parts, self._memory, lambda given: self._apply(self._machine.on_input(given))
+        )
+        self._words.configure(self._machine.session)
+        self._turn_steps = TurnSteps(None, ())  # of the turn that ends just now
         audio = self._machine.session.audio.input
         self._input_format = audio.format
         self._odd_byte = b""  # the first half of a sample that the client cut in two
@@ -100,7 +114,7 @@ class LiveSession:
             parts.services.workers,
             parts.services.clock,
             on_speech=self._on_speech,
-            on_tokens=self._memory.store,
+            on_sound=self._on_sound,
             on_bad_audio=self._on_bad_audio,
         )
         self._epoch = 0  # of the client's buffer: raised by each of its commits and clears
@@ -122,7 +136,11 @@ class LiveSession:
 
     async def run(self) -> None:
         """Work on the session's audio input, until cancelled; ends by itself only in a fault."""
-        await self._input.run()
+        words = asyncio.create_task(self._words.run())
+        try:
+            await self._input.run()
+        finally:
+            words.cancel()
 
     async def receive(self, event: client.ClientEvent) -> None:
         """Take a client's event. Waits only while too much of the client's audio waits."""
@@ -194,11 +212,15 @@ class LiveSession:
     def _commit(self, commit: fx.Commit) -> None:
         self._memory.expect(commit.item_id)
         if commit.tokens is not None:
-            self._memory.store(commit.item_id, commit.tokens)
+            self._on_sound(commit.item_id, TurnSound(commit.tokens, self._turn_steps))
             return
         self._new_epoch()
         self._speech_end = self._clock()
         self._input.put(CommitBuffer(commit.item_id))
+
+    def _on_sound(self, item_id: str, sound: TurnSound) -> None:
+        self._memory.store(item_id, sound.tokens)
+        self._words.end(item_id, sound.steps)
 
     def _new_epoch(self) -> None:
         """The client committed or cleared its buffer: later reports about it are out of date."""
@@ -213,6 +235,7 @@ class LiveSession:
         if audio.format != self._input_format:
             converter = input_of(audio.format)
             self._input_format, self._odd_byte = audio.format, b""
+        self._words.configure(session)
         rules = TurnRules.of(audio.turn_detection) if audio.turn_detection else None
         self._input.put(ConfigureInput(converter, rules))
 
@@ -229,6 +252,8 @@ class LiveSession:
     # --- what the speech input reports ------------------------------------------------------------
 
     def _on_speech(self, event: SpeechEvent, job: AppendAudio) -> None:
+        if isinstance(event, TurnGrew):
+            self._words.hear(event.steps)  # a commit that came since wants these words too
         if job.epoch != self._epoch:
             return
         match event:
@@ -243,17 +268,19 @@ class LiveSession:
             case TurnEnded():
                 silent = (event.sample - event.silence_sample) / TOKENIZER_RATE
                 self._speech_end = job.arrived - silent
-                self._end_turn(fx.SpeechStopped(_ms(event.sample), event.tokens))
+                stopped = fx.SpeechStopped(_ms(event.sample), event.tokens)
+                self._end_turn(stopped, event.steps)
             case SilenceTimedOut():
                 since, until = _ms(event.since), _ms(event.sample)
-                self._end_turn(fx.IdleTimedOut(since, until, event.tokens))
+                idled = fx.IdleTimedOut(since, until, event.tokens)
+                self._end_turn(idled, TurnSteps(None, ()))
             case BufferFull():
                 seconds = self._parts.max_turn_seconds
                 message = f"the buffer holds {seconds:g} s of audio, its most: commit or clear it"
                 self.refuse(ProtocolError("input_audio_buffer_full", message))
 
-    def _end_turn(self, given: fx.Input) -> None:
-        self._turn_end = self._clock()
+    def _end_turn(self, given: fx.Input, steps: TurnSteps) -> None:
+        self._turn_end, self._turn_steps = self._clock(), steps
         self._warm_tokens = None
         self._apply(self._machine.on_input(given))
         if not self._machine.answering():

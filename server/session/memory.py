@@ -34,6 +34,7 @@ class Memory:
         self._tokens = tokens
         self._text = text
         self._sounds: dict[str, asyncio.Future[tuple[int, ...]]] = {}
+        self._words: dict[str, str] = {}
         self._answers: dict[str, _KeptAnswer] = {}
 
     def expect(self, item_id: str) -> None:
@@ -45,6 +46,11 @@ class Memory:
         future = self._sounds.get(item_id)
         if future is not None and not future.done():
             future.set_result(tuple(tokens))
+
+    def words(self, item_id: str, text: str) -> None:
+        """Keep what was recognised in the sound of this item."""
+        if item_id in self._sounds:
+            self._words[item_id] = text
 
     def answer(self, item_id: str, ids: list[int], speed: float) -> None:
         """Keep the ids of an answer: a list that may still grow."""
@@ -111,7 +117,7 @@ class Memory:
             return [UserTurn((words,))] if words else []
         written = tuple(part.text for part in item.content if not isinstance(part, Sounds))
         said = " ".join(part.transcript or "" for part in item.content if isinstance(part, Sounds))
-        return [UserTurn((*written, spoken), words=said.strip())]
+        return [UserTurn((*written, spoken), words=said.strip() or self._words.get(item_id, ""))]
 
 
 Sounds = InputSound | OutputSound

@@ -29,12 +29,15 @@ def counter() -> Callable[[str], str]:
 class Driven:
     """Keeps what the machine said and asked for; checks that the events are legal."""
 
-    def __init__(self, items: int = 512, limits: Limits | None = None) -> None:
+    def __init__(
+        self, items: int = 512, limits: Limits | None = None, *, transcribes: bool = True
+    ) -> None:
         session = Session(id="sess_1", model="nano")
         self.machine = SessionMachine(
             session,
             VOICES,
             lambda item_id: HEARD_MS,
+            transcribes=transcribes,
             limits=limits or Limits(items=items),
             make_id=counter(),
         )

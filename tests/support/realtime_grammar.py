@@ -42,6 +42,7 @@ class Reader:
         self.done: dict[str, int] = {}
         self.item_of: dict[str, str] = {}
         self.speaking: str | None = None
+        self.transcribed: set[str] = set()  # items whose words have been told
         self._event_ids: set[str] = set()
 
     def read(self, event: server.ServerEvent) -> None:
@@ -74,6 +75,8 @@ class Reader:
             case server.ConversationItemDeleted():
                 _check(event.item_id in self.order, "an unknown item was deleted")
                 self.order.remove(event.item_id)
+            case server.OfTranscription():
+                self._words(event)
             case server.ResponseDone():
                 self._step(event.response.id, event.type)
                 _check(event.response.usage is not None, "a finished response has no usage")
@@ -84,6 +87,12 @@ class Reader:
                 self._step(event.response_id, event.type)
             case _:
                 pass
+
+    def _words(self, event: server.OfTranscription) -> None:
+        _check(event.item_id in self.order, f"{event.type} of no item of the conversation")
+        _check(event.item_id not in self.transcribed, f"{event.type} after the words were told")
+        if not isinstance(event, server.InputAudioTranscriptionDelta):
+            self.transcribed.add(event.item_id)
 
     def _created(self, event: server.ResponseCreated) -> None:
         response = event.response

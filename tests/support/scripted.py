@@ -10,8 +10,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from aqaa.models.bundle import Bundle
@@ -22,6 +24,16 @@ from aqaa.server.dialogue.prompt import PromptBuilder
 from aqaa.server.engine.contract import EngineStats, SamplingParams, check_prompt
 from aqaa.server.observe.metrics import Metrics
 from aqaa.server.parts import ModelParts, Services, voices_of
+from aqaa.tokenizers.dual import Encoded
+from aqaa.tokenizers.funasr_encoder import EncoderState
+from aqaa.tokenizers.transcriber import (
+    Piece,
+    Step,
+    Tail,
+    Transcriber,
+    TranscriptStream,
+    Window,
+)
 
 AUDIO = 2000  # audio_offset: text ids are code points below it
 EOT = 3
@@ -81,13 +93,21 @@ class GroupTokenizer:
         return GroupStream()
 
     def encode(self, wav: Samples) -> list[int]:
+        return self.encode_fully(wav).ids
+
+    def encode_fully(self, wav: Samples) -> Encoded:
         stream = self.stream()
-        return stream.push(wav) + stream.flush()
+        ids = stream.push(wav) + stream.flush()
+        nothing = np.zeros(0, np.int32)
+        return Encoded(nothing, nothing, ids, stream.take_steps())
 
 
 class GroupStream:
-    def __init__(self, rest: Samples | None = None) -> None:
+    """Its steps are of two frames, a group's; their states tell how loud it was."""
+
+    def __init__(self, rest: Samples | None = None, steps: Sequence[Step] = ()) -> None:
         self._rest = np.zeros(0, np.float32) if rest is None else rest
+        self._steps = list(steps)
 
     def push(self, pcm: Samples) -> list[int]:
         self._rest = np.concatenate((self._rest, pcm))
@@ -96,13 +116,59 @@ class GroupStream:
             loud = int(np.abs(self._rest[:GROUP_SAMPLES]).mean() * 1000)
             self._rest = self._rest[GROUP_SAMPLES:]
             ids += group(loud % 1024)
+            self._steps.append(Window(torch.full((7, 1), float(loud)), new=2))
         return ids
 
     def flush(self) -> list[int]:
+        self._steps.append(Tail(EncoderState({})))
         return []
 
     def fork(self) -> GroupStream:
-        return GroupStream(self._rest.copy())
+        return GroupStream(self._rest.copy(), self._steps)
+
+    def take_steps(self) -> list[Step]:
+        steps, self._steps = self._steps, []
+        return steps
+
+
+class CountingTranscriber:
+    """Each loud group is a word, "one", "two", ...; the last comes out with the turn's end.
+
+    With a `fault`, every step raises it.
+    """
+
+    def __init__(self, fault: Exception | None = None) -> None:
+        self.fault = fault
+
+    def stream(self) -> CountingTranscript:
+        return CountingTranscript(self)
+
+
+class CountingTranscript(TranscriptStream):
+    NAMES = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+    def __init__(self, transcriber: CountingTranscriber) -> None:
+        super().__init__()
+        self._transcriber = transcriber
+        self._words: list[Piece] = []
+        self._groups = 0
+
+    def _copy_state(self, original: Self) -> None:
+        self._transcriber, self._groups = original._transcriber, original._groups
+        self._words = list(original._words)
+
+    def _recognise(self, step: Step) -> list[Piece]:
+        if self._transcriber.fault is not None:
+            raise self._transcriber.fault
+        if isinstance(step, Tail):
+            return self._words[-1:]
+        self._groups += 1
+        if float(step.states[0, 0]) < 100:
+            return []
+        blank, name = " " if self._words else "", self.NAMES[len(self._words) % 10]
+        start = 0.12 * (self._groups - 1)
+        self._words.append(Piece(blank + name, start, start + 0.12, -0.5))
+        return self._words[-2:-1]
 
 
 def group(code: int) -> list[int]:
@@ -229,6 +295,7 @@ def scripted_parts(
     workers: Workers | None = None,
     speculation: bool = True,
     max_turn_seconds: float = 20.0,
+    transcriber: Transcriber | None = None,
 ) -> ModelParts:
     """All parts, scripted; close `parts.services.workers` when done."""
     parts = bundle()
@@ -240,6 +307,7 @@ def scripted_parts(
     return ModelParts(
         bundle=parts,
         tokenizer=GroupTokenizer(),
+        transcriber=transcriber,
         vad=LoudnessVad(),
         text=letters,
         prompts=PromptBuilder.of(parts, letters),

@@ -44,6 +44,22 @@ def test_a_flat_session_is_understood_and_given_back_flat() -> None:
     assert {key: session[key] for key in kept} == kept
 
 
+def test_the_users_words_are_asked_for_flat_and_told_after_the_item() -> None:
+    driven = Driven()
+    asked = {"model": "whisper-1"}
+    (updated,) = said(
+        driven, {"type": "session.update", "session": {"input_audio_transcription": asked}}
+    )
+    assert updated["session"]["input_audio_transcription"] == asked
+    driven.happen(fx.SpeechStarted(100))
+    events = in_beta([*driven.happen(fx.SpeechStopped(900, (7,)))])
+    (created,) = [event for event in events if event["type"] == "conversation.item.created"]
+    item_id = created["item"]["id"]
+    (told,) = in_beta([*driven.happen(fx.UserWordsEnded(item_id, "hi", (("hi", -0.1),), 0.8))])
+    assert told["type"] == "conversation.item.input_audio_transcription.completed"
+    assert (told["item_id"], told["transcript"]) == (item_id, "hi")
+
+
 def test_an_item_is_created_once_and_not_added_and_done() -> None:
     item = {"type": "message", "role": "assistant", "content": [{"type": "text", "text": "hi"}]}
     (created,) = said(Driven(), {"type": "conversation.item.create", "item": item})

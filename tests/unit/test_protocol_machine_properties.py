@@ -52,6 +52,11 @@ def run_input(make: Callable[[str], fx.Input], pick: int) -> Action:
     return lambda driven: driven.happen(make(driven.response(pick)))
 
 
+def item_input(make: Callable[[str], fx.Input], pick: int) -> Action:
+    """Also for items that have no sound, have their words already, or are gone."""
+    return lambda driven: driven.happen(make(driven.item(pick)))
+
+
 def after(pick: int, item: Json) -> Action:
     return lambda driven: driven.send(
         {"type": "conversation.item.create", "previous_item_id": driven.item(pick), "item": item}
@@ -75,6 +80,15 @@ ACTIONS: st.SearchStrategy[Action] = st.one_of(
         ),
         st.sampled_from(["amy", "alloy", "nobody"]),
     ),
+    st.builds(
+        lambda t: client(
+            {"type": "session.update", "session": {"audio": {"input": {"transcription": t}}}}
+        ),
+        st.sampled_from([None, {"model": "whisper-1"}]),
+    ),
+    st.builds(item_input, st.just(lambda i: fx.UserWords(i, (("word", -1.0),))), PICK),
+    st.builds(item_input, st.just(lambda i: fx.UserWordsEnded(i, "word", (), 1.0)), PICK),
+    st.builds(item_input, st.just(fx.UserWordsFailed), PICK),
     st.builds(lambda item: client({"type": "conversation.item.create", "item": item}), ITEM),
     st.builds(after, PICK, ITEM),
     st.builds(about_item, st.just("conversation.item.retrieve"), PICK),

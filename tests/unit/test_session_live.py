@@ -3,96 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import AsyncIterator
 
 import pytest
+from live_talk import FakeClock, Talk, speak_and_pause
 from scripted import AUDIO, ScriptedEngine, pcm, scripted_parts, woven
 
-from aqaa.server.parts import ModelParts
 from aqaa.server.protocol import server_events as server
-from aqaa.server.protocol.client_events import parse_client_event
-from aqaa.server.protocol.types import Json, Response, Session
-from aqaa.server.session.live_session import LiveSession
-
-SOON = 5.0  # seconds until a test gives up on something that should happen at once
-TAIL = 0.02  # seconds: the client's chunks
-
-
-class FakeClock:
-    """Moves when it is moved, or when someone waits by it."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        await asyncio.sleep(0)
-
-
-class Talk:
-    """A conversation and its client."""
-
-    def __init__(self, parts: ModelParts, clock: FakeClock) -> None:
-        self.parts = parts
-        self.clock = clock
-        self.events: list[server.ServerEvent] = []
-        self._arrived = asyncio.Event()
-        self.conversation = LiveSession(parts, Session(id="sess_1", model="scripted"), self._take)
-        self._listening = asyncio.create_task(self.conversation.run())
-        self.conversation.open()
-
-    def _take(self, event: server.ServerEvent) -> None:
-        self.events.append(event)
-        self._arrived.set()
-
-    async def send(self, kind: str, **fields: object) -> None:
-        await self.conversation.receive(parse_client_event({"type": kind, **fields}))
-
-    async def say(self, seconds: float, *, loud: bool) -> None:
-        """Send sound as a microphone does, the clock going along."""
-        data = pcm(seconds, loud=loud)
-        size = round(TAIL * 24_000) * 2
-        for begin in range(0, len(data), size):
-            self.clock.now += TAIL
-            await self.append(data[begin : begin + size])
-            await asyncio.sleep(0)
-
-    async def append(self, data: bytes) -> None:
-        await self.send("input_audio_buffer.append", audio=base64.b64encode(data).decode())
-
-    async def until(self, kind: str, count: int = 1) -> server.ServerEvent:
-        """The event of this type, the `count`th since the beginning."""
-        async with asyncio.timeout(SOON):
-            while len(found := [x for x in self.events if x.type == kind]) < count:
-                self._arrived.clear()
-                await self._arrived.wait()
-        return found[count - 1]
-
-    async def settle(self) -> None:
-        """Let everything that can happen now happen."""
-        for _ in range(200):
-            await asyncio.sleep(0)
-        await asyncio.sleep(0.05)
-
-    def types(self) -> list[str]:
-        return [event.type for event in self.events]
-
-    def sound(self) -> bytes:
-        deltas = [x.delta for x in self.events if isinstance(x, server.ResponseOutputAudioDelta)]
-        return b"".join(base64.b64decode(delta) for delta in deltas)
-
-    def counted(self, name: str, **labels: str) -> float:
-        value = self.parts.services.metrics.registry.get_sample_value(name, labels or None)
-        return value or 0.0
-
-    async def close(self) -> None:
-        self._listening.cancel()
-        await self.conversation.close()
-        self.parts.services.workers.close()
+from aqaa.server.protocol.types import Json, Response
 
 
 @pytest.fixture
@@ -111,12 +29,6 @@ async def talk(engine: ScriptedEngine) -> AsyncIterator[Talk]:
 def done(event: server.ServerEvent) -> Response:
     assert isinstance(event, server.ResponseDone)
     return event.response
-
-
-async def speak_and_pause(talk: Talk, silence: float = 0.6) -> None:
-    await talk.say(0.1, loud=False)
-    await talk.say(1.0, loud=True)
-    await talk.say(silence, loud=False)
 
 
 async def test_a_spoken_turn_is_answered_with_text_and_sound(talk: Talk) -> None:

@@ -1,0 +1,183 @@
+"""One session's transcription: the tokenizer's steps in, the words of each turn out.
+
+Runs beside the conversation and holds up nothing: its jobs come after everything that a listener
+waits for. A turn's steps arrive while the user speaks; once the turn is an item of the conversation
+its words so far are reported, then the rest as they are recognised, and then its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from aqaa.server.clock import Clock
+from aqaa.server.compute.workers import Workers
+from aqaa.tokenizers.transcriber import (
+    FRAME_SECONDS,
+    Piece,
+    Step,
+    Transcriber,
+    TranscriptStream,
+    Window,
+)
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 2.0  # seconds that a job lets others go first
+JOB_STEPS = 4  # about 1 s of speech: whoever is urgent waits for no more than this
+MOST_WAITING = 500  # steps (2 minutes of speech) that wait; a turn beyond that gets no words
+
+
+@dataclass(frozen=True)
+class TurnSteps:
+    """New steps of the turn with this number; None: of a recording that came whole."""
+
+    turn: int | None
+    steps: Sequence[Step]
+
+
+@dataclass
+class Transcript:
+    """The words of one item: its pieces, and how long its sound is."""
+
+    item_id: str
+    pieces: list[Piece] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass
+class _Turn:
+    number: int | None
+    transcript: Transcript
+    stream: TranscriptStream
+    steps: list[Step] = field(default_factory=list)  # that wait
+    unreported: list[Piece] = field(default_factory=list)
+    ended: bool = False
+    failed: bool = False
+
+
+class Transcribing:
+    """The words of one session's turns. Only `run` waits; all else returns at once."""
+
+    def __init__(
+        self,
+        transcriber: Transcriber,
+        workers: Workers,
+        clock: Clock,
+        *,
+        on_pieces: Callable[[str | None, Sequence[Piece]], None],
+        on_end: Callable[[Transcript], None],
+        on_failure: Callable[[str], None],
+    ) -> None:
+        """Reports of an item go to the callbacks, on the event loop.
+
+        Args:
+            transcriber: what recognises.
+            workers: where it computes.
+            clock: tells when jobs are due.
+            on_pieces: takes an item's id and new pieces; while the session is `live`, also those of
+                the turn that goes on, which has no id yet.
+            on_end: takes an item's whole transcript; nothing of the item follows.
+            on_failure: takes the id of an item that gets no words; nothing of it follows.
+        """
+        self._transcriber = transcriber
+        self._workers = workers
+        self._clock = clock
+        self.live = False  # whether words are reported while the turn goes on
+        self._on_pieces = on_pieces
+        self._on_end = on_end
+        self._on_failure = on_failure
+        self._turns: list[
+            _Turn
+        ] = []  # oldest first; of those without an item only the last goes on
+        self._more = asyncio.Event()
+
+    def hear(self, given: TurnSteps) -> None:
+        """Steps of the turn that goes on; a new number begins a new turn."""
+        self._add(self._turn(given.turn), given.steps)
+
+    def end(self, item_id: str, given: TurnSteps) -> None:
+        """The sound that ends with these steps is this item's."""
+        turn = self._turn(given.turn)
+        turn.transcript.item_id = item_id
+        self._end(turn, given.steps)
+
+    async def run(self) -> None:
+        """Work, until cancelled."""
+        while True:
+            turn = next((one for one in self._turns if one.steps or one.ended), None)
+            if turn is None:
+                self._more.clear()
+                await self._more.wait()
+                continue
+            self._report(turn, [])
+            if turn.steps:
+                await self._recognise(turn)
+            if turn.ended and not turn.steps:
+                self._turns.remove(turn)
+                self._report_end(turn)
+
+    # --- turns ------------------------------------------------------------------------------------
+
+    def _turn(self, number: int | None) -> _Turn:
+        """The turn with this number. An older one that never became an item was given up."""
+        if number is None:
+            return self._open(number)
+        self._turns = [one for one in self._turns if one.ended or one.number == number]
+        going_on = [one for one in self._turns if not one.ended]
+        return going_on[0] if going_on else self._open(number)
+
+    def _open(self, number: int | None) -> _Turn:
+        turn = _Turn(number, Transcript(""), self._transcriber.stream())
+        self._turns.append(turn)
+        return turn
+
+    def _add(self, turn: _Turn, steps: Sequence[Step]) -> None:
+        frames = sum(step.new for step in steps if isinstance(step, Window))
+        turn.transcript.seconds += frames * FRAME_SECONDS
+        if sum(len(one.steps) for one in self._turns) + len(steps) > MOST_WAITING:
+            log.warning("transcription lags too far behind: a turn gets no words")
+            turn.failed = True
+        if turn.failed:
+            turn.steps.clear()
+            return
+        turn.steps += steps
+        self._more.set()
+
+    def _end(self, turn: _Turn, steps: Sequence[Step]) -> None:
+        self._add(turn, steps)
+        turn.ended = True
+        self._more.set()
+
+    # --- recognition ------------------------------------------------------------------------------
+
+    async def _recognise(self, turn: _Turn) -> None:
+        steps, turn.steps = turn.steps[:JOB_STEPS], turn.steps[JOB_STEPS:]
+        due = self._clock() + PATIENCE
+        try:
+            pieces = await self._workers.run_long(due, _recognise, turn.stream, steps)
+        except Exception:  # whatever a model does: the conversation goes on without these words
+            log.exception("transcription failed")
+            turn.failed = True
+            turn.steps.clear()
+            return
+        self._report(turn, pieces)
+
+    def _report(self, turn: _Turn, pieces: list[Piece]) -> None:
+        turn.transcript.pieces += pieces
+        turn.unreported += pieces
+        if turn.unreported and (turn.ended or self.live):
+            self._on_pieces(turn.transcript.item_id or None, turn.unreported)
+            turn.unreported = []
+
+    def _report_end(self, turn: _Turn) -> None:
+        if turn.failed:
+            self._on_failure(turn.transcript.item_id)
+        else:
+            self._on_end(turn.transcript)
+
+
+def _recognise(stream: TranscriptStream, steps: Sequence[Step]) -> list[Piece]:
+    return [piece for step in steps for piece in stream.push(step)]
