@@ -19,13 +19,14 @@ PARENTS = ("models", "tokenizers", "vocoder", "server", "clients", "recipe")
 # engine, dialogue -> protocol.
 MODELS = "aqaa.models"
 DIALOGUE = {MODELS, "aqaa.tokenizers", "aqaa.server.dialogue"}
-ENGINE = {MODELS, "aqaa.tokenizers", "aqaa.server.engine"}
+ENGINE = {MODELS, "aqaa.tokenizers", "aqaa.server.engine", "aqaa.server.urgency"}
 SHARED = {
     MODELS,
     "aqaa.server.observe",
     "aqaa.server.clock",
     "aqaa.server.audio",
     "aqaa.server.compute",
+    "aqaa.server.urgency",
 }
 WIRE = {"aqaa.server.protocol"}
 HEARING = SHARED | WIRE | {"aqaa.tokenizers"}
@@ -43,7 +44,8 @@ ALLOWED = {
     "aqaa.server.clock": set(),
     "aqaa.server.observe": {MODELS, "aqaa.server.engine.contract"},
     "aqaa.server.audio": {MODELS, "aqaa.tokenizers"},
-    "aqaa.server.compute": {MODELS},
+    "aqaa.server.urgency": set(),
+    "aqaa.server.compute": {MODELS, "aqaa.server.urgency"},
     "aqaa.server.engine": ENGINE,
     "aqaa.server.dialogue": DIALOGUE,
     "aqaa.server.hearing": HEARING,

@@ -1,0 +1,337 @@
+"""One executor for all models but the decoder: a few threads, and one rule of what goes first.
+
+Encoders and the vocoder release the interpreter while they compute, so threads are enough. Whatever
+waits is ordered by `urgency`. A free thread takes the most urgent call, and with it all calls of
+its model and shape that wait; nothing is delayed for company. Work that nobody wants yet (a
+speculation, a download) is never in one batch with work that somebody waits for.
+
+A call cannot be stopped for a more urgent one. So one thread is always left: heavy calls never have
+all threads, nor have speculations and downloads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import itertools
+import math
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from aqaa.server.compute.model import Call, Model, Steps
+from aqaa.server.urgency import Kind, urgency
+
+T = TypeVar("T")
+
+NEWEST_SHARE = 0.1  # of the latest batch in the running mean of what a call takes
+
+
+def _nothing(values: Sequence[object]) -> list[None]:
+    return [None] * len(values)
+
+
+# The first step of all work: its own code up to its first call, which is cheap. Work that somebody
+# waits for takes this step before anything else, so that all that waits for a model is known.
+START: Model[None, None] = Model("start", _nothing, max_batch=64)
+
+
+class Meter(Protocol):
+    """Takes measurements; called from the executor's threads (`observe.metrics.ComputeMetrics`)."""
+
+    def batch(self, model: str, size: int, seconds: float) -> None:
+        """A batch of `size` calls took `seconds`."""
+
+    def done(self, kind: str, slack: float) -> None:
+        """Work with a deadline is done, `slack` seconds before it was due (or, negative, after)."""
+
+
+class Job(Generic[T]):
+    """Work that was submitted. Cancel `future` to drop it; what has begun of it runs to its end."""
+
+    def __init__(self, steps: Steps[T], kind: Kind, deadline: float | None) -> None:
+        loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[T] = loop.create_future()
+        self.seconds = 0.0  # that its calls took, their waiting not included
+        self.kind = kind
+        self.deadline = deadline
+        self._steps = steps
+        self._loop = loop
+        self.context = contextvars.copy_context()  # log lines below tell whose work it is
+
+    def due(self, now: float) -> float:
+        """Its urgency; work without a deadline counts from the step that begins now."""
+        return urgency(self.kind, now if self.deadline is None else self.deadline)
+
+    def advance(self, result: Any) -> Call | None:
+        """Run its own code up to its next call; None at its end, whose outcome is delivered."""
+        try:
+            if isinstance(result, BaseException):
+                return self.context.run(self._steps.throw, result)
+            return self.context.run(self._steps.send, result)
+        except StopIteration as end:
+            outcome: T = end.value
+            self._deliver(lambda: self.future.set_result(outcome))
+        except BaseException as error:  # whatever it is, whoever submitted the work must know
+            fault = error
+            self._deliver(lambda: self.future.set_exception(fault))
+        return None
+
+    def _deliver(self, settle: Callable[[], None]) -> None:
+        def unless_dropped() -> None:
+            if not self.future.done():
+                settle()
+
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(unless_dropped)
+
+    def drop(self) -> None:
+        """Cancel it from another thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.future.cancel)
+
+
+class _Entry:
+    """A job in the queue; a void one (`job` is None) has left it and is still in its lane."""
+
+    __slots__ = ("call", "due", "job", "order", "shape")
+
+    def __init__(self, job: Job[Any], call: Call, shape: Hashable, due: float, order: int) -> None:
+        self.job: Job[Any] | None = job
+        self.call: Call | None = call
+        self.shape = shape
+        self.due = due
+        self.order = order
+
+    def __lt__(self, other: _Entry) -> bool:
+        return (self.due, self.order) < (other.due, other.order)
+
+    def void(self) -> None:
+        self.job = self.call = None
+
+
+_Lane = tuple[Model[Any, Any], Hashable, bool]  # model, shape, whether somebody waits for it
+
+
+class Executor:
+    """A pool of threads for the sessions of one event loop."""
+
+    def __init__(
+        self,
+        threads: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        meter: Meter | None = None,
+        on_thread_start: Callable[[], None] | None = None,
+    ) -> None:
+        """Start the threads.
+
+        Args:
+            threads: how many.
+            clock: that of the deadlines, in seconds.
+            meter: takes measurements.
+            on_thread_start: called first in each thread.
+        """
+        self._clock = clock
+        self._meter = meter
+        self._on_thread_start = on_thread_start
+        self._most_heavy = self._most_unwanted = max(1, threads - 1)
+        self._heavy = self._unwanted = 0  # batches that run
+        self._running: dict[int, float] = {}  # by thread: seconds that its heavy batch takes
+        self._lanes: dict[_Lane, list[_Entry]] = {}
+        self._entries: dict[Job[Any], _Entry] = {}  # of the jobs that wait
+        self._seconds: defaultdict[Model[Any, Any], float] = defaultdict(float)  # a call, a mean
+        self._order = itertools.count()
+        self._wake = threading.Condition()
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"compute-{n}", daemon=True)
+            for n in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, steps: Steps[T], kind: Kind, deadline: float | None = None) -> Job[T]:
+        """Have `steps` done in the threads.
+
+        Work whose future is cancelled is dropped wherever it waits. A call that has begun runs to
+        its end, so whoever cancels must let go of the objects that the work uses.
+
+        Args:
+            steps: the work.
+            kind: what it is for.
+            deadline: when its outcome is needed, in seconds of the clock; None: as soon as nothing
+                else is.
+
+        Raises:
+            RuntimeError: the executor is closed.
+        """
+        job = Job(steps, kind, deadline)
+        with self._wake:
+            if self._closed:
+                raise RuntimeError("the executor is closed")
+            self._queue(job, Call(START, None), kind)  # a download is not in a speculation's way
+        job.future.add_done_callback(lambda _: self._leave(job))
+        return job
+
+    async def run(self, steps: Steps[T], kind: Kind, deadline: float | None = None) -> T:
+        """As `submit`; returns the outcome. Cancelling it cancels the work."""
+        return await self.submit(steps, kind, deadline).future
+
+    def change(self, job: Job[Any], kind: Kind, deadline: float | None) -> None:
+        """The work is now of another kind, or needed at another time."""
+        with self._wake:
+            job.kind, job.deadline = kind, deadline
+            entry = self._entries.get(job)
+            if entry is not None and entry.call is not None:
+                call, shape = entry.call, entry.shape
+                entry.void()
+                self._queue(job, call, shape)
+
+    def waiting(self) -> int:
+        """Jobs that wait for a thread."""
+        with self._wake:
+            return len(self._entries)
+
+    def delay(self, kind: Kind, deadline: float) -> float:
+        """About how many seconds a heavy call of such work would wait now for a thread."""
+        due = urgency(kind, deadline)
+        with self._wake:
+            calls = [e.call for e in self._entries.values() if e.due < due and e.call is not None]
+            ahead = sum(self._seconds[call.model] for call in calls if call.model.heavy)
+            running = sum(self._running.values()) / 2  # half of each is done, on average
+        return (ahead + running) / self._most_heavy
+
+    def close(self) -> None:
+        """Drop what waits and stop the threads after what they are at; waits for them."""
+        with self._wake:
+            self._closed = True
+            for job in self._entries:
+                job.drop()
+            self._entries.clear()
+            self._lanes.clear()
+            self._wake.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    # --- with the lock held -----------------------------------------------------------------------
+
+    def _queue(self, job: Job[Any], call: Call, shape: Hashable) -> None:
+        lane = (call.model, shape, job.kind.wanted)
+        at_once = call.model is START and job.kind.wanted
+        due = -math.inf if at_once else job.due(self._clock())
+        entry = _Entry(job, call, shape, due, next(self._order))
+        self._entries[job] = entry
+        heapq.heappush(self._lanes.setdefault(lane, []), entry)
+        self._wake.notify()
+
+    def _pick(self) -> tuple[_Lane, list[tuple[Job[Any], Any]]] | None:
+        """The most urgent call that may run now, and all that may share its batch."""
+        best: _Lane | None = None
+        for lane in [*self._lanes]:
+            if not self._clean(lane):
+                continue
+            model, _, wanted = lane
+            if model.heavy and self._heavy >= self._most_heavy:
+                continue
+            if not wanted and self._unwanted >= self._most_unwanted:
+                continue
+            if best is None or self._lanes[lane][0] < self._lanes[best][0]:
+                best = lane
+        if best is None:
+            return None
+        batch: list[tuple[Job[Any], Any]] = []
+        while len(batch) < best[0].max_batch and self._clean(best):
+            entry = heapq.heappop(self._lanes[best])
+            assert entry.job is not None
+            assert entry.call is not None
+            del self._entries[entry.job]
+            batch.append((entry.job, entry.call.value))
+        self._clean(best)
+        return best, batch
+
+    def _leave(self, job: Job[Any]) -> None:
+        """The job's outcome is known, or nobody waits for it any more. Takes the lock."""
+        with self._wake:
+            entry = self._entries.pop(job, None)
+            if entry is not None:
+                entry.void()
+
+    def _clean(self, lane: _Lane) -> bool:
+        """Take void entries from the lane's head; whether anything is left."""
+        heap = self._lanes.get(lane)
+        while heap and heap[0].job is None:
+            heapq.heappop(heap)
+        if not heap:
+            self._lanes.pop(lane, None)
+        return bool(heap)
+
+    # --- the threads ------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        if self._on_thread_start is not None:
+            self._on_thread_start()
+        while self._turn():
+            pass
+
+    def _turn(self) -> bool:
+        """Wait for a batch and run it; False once the executor is closed."""
+        with self._wake:
+            while (picked := self._pick()) is None:
+                if self._closed:
+                    return False
+                self._wake.wait()
+            (model, _, wanted), batch = picked
+            self._heavy += model.heavy
+            self._unwanted += not wanted
+            if self._lanes:
+                self._wake.notify()  # what is left may be for another thread
+            if model.heavy:
+                self._running[threading.get_ident()] = self._seconds[model] * len(batch)
+        jobs, values = [job for job, _ in batch], [value for _, value in batch]
+        began = time.monotonic()
+        results = _run(model, jobs[0], values)
+        seconds = time.monotonic() - began
+        with self._wake:
+            self._running.pop(threading.get_ident(), None)
+            self._heavy -= model.heavy
+            self._unwanted -= not wanted
+            mean = self._seconds[model]
+            each = seconds / len(batch)
+            self._seconds[model] = mean + NEWEST_SHARE * (each - mean) if mean else each
+        if self._meter is not None and model is not START:
+            self._meter.batch(model.name, len(batch), seconds)
+        for job, result in zip(jobs, results, strict=True):
+            job.seconds += seconds
+            self._advance(job, result)
+        return True
+
+    def _advance(self, job: Job[Any], result: Any) -> None:
+        """Run the job's own code after a call, and queue its next one."""
+        call = None if job.future.done() else job.advance(result)
+        if call is not None:
+            shape = call.model.shape_of(call.value)
+            with self._wake:
+                if self._closed:
+                    job.drop()
+                elif not job.future.done():
+                    self._queue(job, call, shape)
+        elif self._meter is not None and job.deadline is not None:
+            now = self._clock()
+            self._meter.done(job.kind.value, job.due(now) - now)
+
+
+def _run(model: Model[Any, Any], first: Job[Any], values: Sequence[Any]) -> Sequence[Any]:
+    """The batch's results; the error of a failed run in the place of each."""
+    try:
+        results: Sequence[Any] = first.context.run(model.run, values)
+    except BaseException as error:  # whatever it is, whoever submitted the work must know
+        return [error] * len(values)
+    if len(results) != len(values):
+        return [
+            RuntimeError(f"{model.name}: {len(results)} results for {len(values)} values")
+        ] * len(values)
+    return results

@@ -1,0 +1,84 @@
+"""Models as the executor sees them, and work as a sequence of calls to them.
+
+Work is a generator: it computes what is cheap itself and yields a `Call` for what a model computes;
+the call's result is sent back into it. Between two calls it waits in the executor's queue, where
+more urgent work overtakes it and where calls of other sessions join it in one batch.
+
+    def work(vad: Model[Frame, float], frames: list[Frame]) -> Steps[list[float]]:
+        probabilities = []
+        for frame in frames:
+            probabilities.append((yield from vad.ask(frame)))
+        return probabilities
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+Value = TypeVar("Value")
+Result = TypeVar("Result")
+T = TypeVar("T")
+
+
+def one_shape(value: object) -> Hashable:
+    """For models whose values all fit into one batch."""
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Model(Generic[Value, Result]):
+    """A function of many values, and how it may be used.
+
+    Attributes:
+        name: for the metrics.
+        run: the results of a batch of values, in their order. A result that is an exception is
+            raised in the work that asked for it; one that `run` raises, in all of the batch.
+        shape_of: values of equal shape may be in one batch.
+        max_batch: values in one batch at most.
+        heavy: a call takes long enough (tens of milliseconds) to be heard by whoever waits behind
+            it: one thread is always left to the calls of light models.
+    """
+
+    name: str
+    run: Callable[[Sequence[Value]], Sequence[Result | Exception]]
+    shape_of: Callable[[Value], Hashable] = one_shape
+    max_batch: int = 1
+    heavy: bool = False
+
+    def ask(self, value: Value) -> Steps[Result]:
+        """The step of some work that asks this model for the result of `value`."""
+        result: Result = yield Call(self, value)
+        return result
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Call:
+    """One value that waits for its model."""
+
+    model: Model[Any, Any]
+    value: Any
+
+
+Steps = Generator[Call, Any, T]
+
+
+def steps_of(function: Callable[[], T]) -> Steps[T]:
+    """A plain function as work of one step, without a model."""
+    yield from ()
+    return function()
+
+
+def run_alone(work: Steps[T]) -> T:
+    """The outcome of `work`, computed here and now, each call a batch of one."""
+    result: Any = None
+    while True:
+        try:
+            call = work.send(result)
+        except StopIteration as end:
+            outcome: T = end.value
+            return outcome
+        (result,) = call.model.run([call.value])
+        if isinstance(result, Exception):
+            raise result

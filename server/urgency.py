@@ -1,0 +1,35 @@
+"""What goes first wherever work waits: a deadline, shifted by the kind of the work.
+
+The shift says how much later than its deadline a kind of work may come before somebody is harmed
+as much as by a gap in an answer's sound. The executor of `server/compute` and the embedded engine's
+scheduler order their work by this rule alone.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Kind(Enum):
+    """What becomes of work that comes too late."""
+
+    LIVE = "live"  # somebody hears a gap
+    FIRST = "first"  # somebody waits: a wanted answer's first sound, what a microphone just sent
+    SPECULATIVE = "speculative"  # nothing: nobody has asked for it yet
+    BULK = "bulk"  # a download takes longer: REST answers, whole recordings
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for it now."""
+        return self in (Kind.LIVE, Kind.FIRST)
+
+
+# Silence before an answer is heard less than a gap within one. A speculation comes after all sound
+# that is due within the seconds that an answer is made ahead of its playing (4 by default). Bulk
+# work comes last; but whatever has waited for half a minute gets its turn.
+SHIFT_SECONDS = {Kind.LIVE: 0.0, Kind.FIRST: 0.2, Kind.SPECULATIVE: 5.0, Kind.BULK: 30.0}
+
+
+def urgency(kind: Kind, deadline: float) -> float:
+    """When the work is due, in seconds of the deadline's clock; the least goes first."""
+    return deadline + SHIFT_SECONDS[kind]

@@ -1,0 +1,284 @@
+"""One rule of order, batches of what waits, and nothing computed that nobody wants."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextvars import ContextVar
+
+import pytest
+
+from aqaa.server.compute.executor import Executor
+from aqaa.server.compute.model import Model, Steps, run_alone, steps_of
+from aqaa.server.urgency import Kind
+
+WAIT = 30.0  # seconds before a hung test is given up; never reached when all is well
+NOW = 1000.0
+
+
+class Recorder:
+    """A batch function that keeps its batches; its first run lasts until it is released."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.running = threading.Event()
+        self.release = threading.Event()
+
+    def __call__(self, values: Sequence[int]) -> list[int | Exception]:
+        self.batches.append(list(values))
+        if len(self.batches) == 1:
+            self.running.set()
+            assert self.release.wait(WAIT)
+        if -1 in values:
+            raise ValueError("a bad batch")
+        return [ValueError("a bad value") if value == -2 else value * 10 for value in values]
+
+    async def begun(self) -> None:
+        assert await asyncio.to_thread(self.running.wait, WAIT)
+
+
+@pytest.fixture
+async def executor() -> AsyncIterator[Executor]:
+    executor = Executor(1, clock=lambda: NOW)
+    yield executor
+    executor.close()
+
+
+def model(run: Recorder, *, max_batch: int = 8, heavy: bool = True) -> Model[int, int]:
+    return Model("test", run, shape_of=lambda value: value % 2, max_batch=max_batch, heavy=heavy)
+
+
+async def behind_a_slow_one(
+    executor: Executor, jobs: Sequence[tuple[int, Kind, float]], *, max_batch: int = 8
+) -> tuple[Recorder, list[object]]:
+    """Run value 0, let all `jobs` gather while it runs, then release it; their outcomes."""
+    run = Recorder()
+    tested = model(run, max_batch=max_batch)
+    first = executor.submit(tested.ask(0), Kind.LIVE, NOW)
+    await run.begun()
+    waiting = [executor.submit(tested.ask(value), kind, due) for value, kind, due in jobs]
+    run.release.set()
+    futures = [first.future, *(job.future for job in waiting)]
+    async with asyncio.timeout(WAIT):
+        return run, (await asyncio.gather(*futures, return_exceptions=True))[1:]
+
+
+async def test_everybody_gets_his_own_result(executor: Executor) -> None:
+    jobs = [(value, Kind.LIVE, NOW) for value in (2, 3, 4, 5)]
+    _, results = await behind_a_slow_one(executor, jobs)
+    assert results == [20, 30, 40, 50]
+
+
+async def test_a_batch_is_the_most_urgent_call_and_all_of_its_shape_that_wait(
+    executor: Executor,
+) -> None:
+    jobs = [(2, Kind.LIVE, NOW + 2), (3, Kind.LIVE, NOW + 1), (4, Kind.FIRST, NOW + 3)]
+    run, _ = await behind_a_slow_one(executor, [*jobs, (5, Kind.LIVE, NOW + 4)])
+    assert run.batches == [[0], [3, 5], [2, 4]]
+
+
+async def test_a_batch_is_no_larger_than_its_model_allows(executor: Executor) -> None:
+    jobs = [(value, Kind.LIVE, NOW) for value in (2, 4, 6)]
+    run, _ = await behind_a_slow_one(executor, jobs, max_batch=2)
+    assert run.batches == [[0], [2, 4], [6]]
+
+
+async def test_kinds_shift_deadlines(executor: Executor) -> None:
+    jobs = [
+        (2, Kind.BULK, NOW - 5),
+        (4, Kind.SPECULATIVE, NOW),
+        (6, Kind.FIRST, NOW),
+        (8, Kind.LIVE, NOW + 0.1),
+        (10, Kind.LIVE, NOW + 0.3),
+    ]
+    run, _ = await behind_a_slow_one(executor, jobs, max_batch=1)
+    assert run.batches == [[0], [8], [6], [10], [4], [2]]
+
+
+async def test_what_nobody_wants_yet_never_shares_a_batch_with_what_somebody_waits_for(
+    executor: Executor,
+) -> None:
+    jobs = [(2, Kind.SPECULATIVE, NOW), (4, Kind.LIVE, NOW), (6, Kind.BULK, NOW)]
+    run, _ = await behind_a_slow_one(executor, jobs)
+    assert run.batches[:2] == [[0], [4]]
+
+
+async def test_work_that_becomes_wanted_overtakes(executor: Executor) -> None:
+    run = Recorder()
+    tested = model(run, max_batch=1)
+    first = executor.submit(tested.ask(0), Kind.LIVE, NOW)
+    await run.begun()
+    live = executor.submit(tested.ask(2), Kind.LIVE, NOW + 1)
+    speculation = executor.submit(tested.ask(4), Kind.SPECULATIVE, NOW)
+    executor.change(speculation, Kind.FIRST, NOW)
+    run.release.set()
+    await asyncio.gather(first.future, live.future, speculation.future)
+    assert run.batches == [[0], [4], [2]]
+
+
+async def test_a_failed_batch_reaches_all_of_it_and_nobody_else(executor: Executor) -> None:
+    jobs = [(value, Kind.LIVE, NOW) for value in (-1, 2, 3)]  # -1 and 3 are odd
+    _, results = await behind_a_slow_one(executor, jobs)
+    assert isinstance(results[0], ValueError)
+    assert isinstance(results[2], ValueError)
+    assert results[1] == 20
+
+
+async def test_a_bad_value_is_told_to_whoever_asked_and_spares_its_batch(
+    executor: Executor,
+) -> None:
+    jobs = [(value, Kind.LIVE, NOW) for value in (-2, 2)]
+    run, results = await behind_a_slow_one(executor, jobs)
+    assert run.batches == [[0], [-2, 2]]
+    assert isinstance(results[0], ValueError)
+    assert results[1] == 20
+
+
+async def test_cancelled_work_is_not_computed_wherever_it_waits(executor: Executor) -> None:
+    run = Recorder()
+    tested = model(run, max_batch=1)
+    first = executor.submit(tested.ask(0), Kind.LIVE, NOW)
+    await run.begun()
+    waiting = [executor.submit(tested.ask(v), Kind.LIVE, NOW + v) for v in (2, 4, 6)]
+    waiting[1].future.cancel()
+    await asyncio.sleep(0)
+    assert executor.waiting() == 2
+    run.release.set()
+    await asyncio.gather(first.future, waiting[0].future, waiting[2].future)
+    assert run.batches == [[0], [2], [6]]
+
+
+async def test_work_in_slices_returns_to_the_queue_after_each(executor: Executor) -> None:
+    run = Recorder()
+    tested = model(run, max_batch=1)
+
+    def recording() -> Steps[int]:
+        total = 0
+        for value in (0, 2, 4):
+            total += yield from tested.ask(value)
+        return total
+
+    bulk = executor.submit(recording(), Kind.BULK)
+    await run.begun()  # its first slice
+    live = executor.submit(tested.ask(100), Kind.LIVE, NOW)
+    run.release.set()
+    assert await live.future == 1000
+    assert await bulk.future == 60
+    assert run.batches == [[0], [100], [2], [4]]
+
+
+async def test_a_thread_is_left_to_light_calls_and_to_wanted_work() -> None:
+    executor = Executor(2, clock=lambda: NOW)
+    heavy, light = Recorder(), Recorder()
+    slow, quick = model(heavy, max_batch=1), model(light, heavy=False)
+    jobs = [executor.submit(slow.ask(v), Kind.LIVE, NOW) for v in (0, 2)]
+    await heavy.begun()
+    light.release.set()
+    async with asyncio.timeout(WAIT):
+        assert await executor.run(quick.ask(2), Kind.FIRST, NOW + 9) == 20
+    assert heavy.batches == [[0]]
+    heavy.release.set()
+    await asyncio.gather(*(job.future for job in jobs))
+    executor.close()
+
+    executor = Executor(2, clock=lambda: NOW)
+    bulk, wanted = Recorder(), Recorder()
+    jobs = [executor.submit(model(bulk, heavy=False).ask(v), Kind.BULK) for v in (0, 2)]
+    await bulk.begun()
+    wanted.release.set()
+    async with asyncio.timeout(WAIT):
+        assert await executor.run(model(wanted).ask(2), Kind.LIVE, NOW + 9) == 20
+    bulk.release.set()
+    await asyncio.gather(*(job.future for job in jobs))
+    executor.close()
+
+
+async def test_the_delay_counts_what_goes_first_and_nothing_else(executor: Executor) -> None:
+    run = Recorder()
+    run.release.set()
+    tested = model(run, max_batch=1)
+    executor_time = Model(
+        "sleep", lambda values: [threading.Event().wait(0.02) for _ in values], heavy=True
+    )
+    for _ in range(3):
+        await executor.run(executor_time.ask(0), Kind.LIVE, NOW)
+    assert executor.delay(Kind.FIRST, NOW) == 0
+    blocked = Recorder()
+    first = executor.submit(model(blocked).ask(0), Kind.LIVE, NOW)
+    await blocked.begun()
+    jobs = [executor.submit(executor_time.ask(0), Kind.LIVE, NOW) for _ in range(3)]
+    jobs += [executor.submit(executor_time.ask(0), Kind.BULK) for _ in range(30)]
+    blocked.release.set()
+    await first.future
+    blocked_again = Recorder()
+    again = executor.submit(model(blocked_again).ask(0), Kind.LIVE, NOW - 9)
+    assert tested.name
+    await blocked_again.begun()
+    delay = executor.delay(Kind.FIRST, NOW)
+    blocked_again.release.set()
+    await asyncio.gather(again.future, *(job.future for job in jobs))
+    assert delay < 0.2, "thirty slices of a download are not in the way"
+
+
+async def test_an_exception_comes_back_and_the_thread_goes_on(executor: Executor) -> None:
+    with pytest.raises(ZeroDivisionError):
+        await executor.run(steps_of(lambda: 1 // 0), Kind.FIRST, NOW)
+    assert await executor.run(steps_of(lambda: "on"), Kind.FIRST, NOW) == "on"
+
+
+async def test_what_runs_in_a_thread_knows_whose_it_is(executor: Executor) -> None:
+    session: ContextVar[str] = ContextVar("session", default="-")
+    asks = Model[None, str]("asks", lambda values: [session.get() for _ in values])
+
+    def both() -> Steps[tuple[str, str]]:
+        return session.get(), (yield from asks.ask(None))
+
+    session.set("sess_7")
+    assert await executor.run(both(), Kind.FIRST, NOW) == ("sess_7", "sess_7")
+
+
+async def test_closing_drops_what_waits() -> None:
+    executor = Executor(1, clock=lambda: NOW)
+    run = Recorder()
+    first = executor.submit(model(run).ask(0), Kind.LIVE, NOW)
+    await run.begun()
+    second = executor.submit(model(run).ask(2), Kind.LIVE, NOW)
+    closing = asyncio.create_task(asyncio.to_thread(executor.close))
+    while executor.waiting():
+        await asyncio.sleep(0.001)
+    run.release.set()
+    await closing
+    await asyncio.gather(first.future, second.future, return_exceptions=True)
+    assert second.future.cancelled()
+    with pytest.raises(RuntimeError, match="closed"):
+        executor.submit(model(run).ask(4), Kind.LIVE, NOW)
+
+
+async def test_measurements_are_taken() -> None:
+    batches: list[tuple[str, int]] = []
+    slacks: list[tuple[str, float]] = []
+
+    class Meter:
+        def batch(self, model: str, size: int, seconds: float) -> None:
+            batches.append((model, size))
+
+        def done(self, kind: str, slack: float) -> None:
+            slacks.append((kind, slack))
+
+    executor = Executor(1, clock=lambda: NOW, meter=Meter())
+    run = Recorder()
+    run.release.set()
+    await executor.run(model(run).ask(2), Kind.LIVE, NOW + 3)
+    await executor.run(model(run).ask(2), Kind.BULK)
+    await asyncio.to_thread(executor.close)
+    assert batches == [("test", 1), ("test", 1)]
+    assert slacks == [("live", 3.0)]
+
+
+def test_work_can_be_computed_on_the_spot() -> None:
+    run = Recorder()
+    run.release.set()
+    assert run_alone(model(run).ask(3)) == 30
+    with pytest.raises(ValueError, match="bad value"):
+        run_alone(model(run).ask(-2))
