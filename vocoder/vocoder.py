@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from aqaa.models.bundle import VocoderConfig, VoicesConfig
 from aqaa.models.errors import BundleError, InputError, StreamClosedError
-from aqaa.vocoder.batcher import Batcher
 from aqaa.vocoder.config import MelConfig, load_config
 from aqaa.vocoder.loading import load_flow, load_hift
 from aqaa.vocoder.noise import KeyedNoise, Noise
@@ -17,17 +17,10 @@ from aqaa.vocoder.stream import ChunkSynthesiser, Sound
 from aqaa.vocoder.voices import Voice, find_voice, load_voices
 
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
-MAX_BATCH = 8  # chunks in one call; a larger batch costs more time than it saves on a CPU
-
-Synthesise = Callable[[Chunk], tuple[StreamState, Sound]]
 
 
 class Vocoder:
-    """Weights and voices, shared by every stream of every thread.
-
-    Chunks are computed one call at a time, each on all of torch's threads; streams that wait at
-    the same time for chunks of one shape are computed in one call.
-    """
+    """Weights and voices, shared by every stream of every thread."""
 
     def __init__(
         self, synthesiser: ChunkSynthesiser, mel: MelConfig, voices: Mapping[str, Voice]
@@ -36,9 +29,10 @@ class Vocoder:
         self.mel = mel
         self.voices = voices
         self._prompts = {name: synthesiser.prompt(voice) for name, voice in voices.items()}
-        self._synthesise: Synthesise = Batcher(
-            synthesiser.synthesise, synthesiser.shape_of, max_parallel=1, max_batch=MAX_BATCH
-        )
+        noise = KeyedNoise()  # drawn by place: what a voice's streams begin with is constant
+        self._starts = {
+            name: synthesiser.start(prompt, noise, 1.0) for name, prompt in self._prompts.items()
+        }
 
     @classmethod
     def load(cls, config: VocoderConfig, voices: VoicesConfig, device: str = "cpu") -> Vocoder:
@@ -77,9 +71,15 @@ class Vocoder:
             UnknownVoiceError: the message lists the known ones.
             InputError: `speed` is not within 0.5 to 2.
         """
-        return VocoderStream(
-            self._synthesise, self.synthesiser.config, self._start(voice, speed, noise)
-        )
+        return VocoderStream(self.synthesiser, self._start(voice, speed, noise))
+
+    def synthesise(self, chunks: Sequence[Chunk]) -> list[tuple[StreamState, Sound]]:
+        """What `VocoderStream.take` wants for each of these chunks, which `due` gave."""
+        return self.synthesiser.synthesise(chunks)
+
+    def shape_of(self, chunk: Chunk) -> Hashable:
+        """Chunks of equal shape are computed faster in one call than one by one."""
+        return self.synthesiser.shape_of(chunk)
 
     def whole(
         self, tokens: Sequence[int], voice: str, speed: float = 1.0, *, noise: Noise | None = None
@@ -95,13 +95,16 @@ class Vocoder:
         chunk = due(
             feed(self._start(voice, speed, noise), tokens), self.synthesiser.config, final=True
         )
-        return self._synthesise(chunk)[1] if chunk else np.zeros(0, np.float32)
+        return self.synthesise([chunk])[0][1] if chunk else np.zeros(0, np.float32)
 
     def _start(self, voice: str, speed: float, noise: Noise | None) -> StreamState:
         if not MIN_SPEED <= speed <= MAX_SPEED:
             raise InputError(f"speed {speed:g} is not within {MIN_SPEED:g} to {MAX_SPEED:g}")
-        prompt = self._prompts[find_voice(self.voices, voice).name]
-        return self.synthesiser.start(prompt, noise or KeyedNoise(), speed)
+        name = find_voice(self.voices, voice).name
+        if noise is not None:
+            return self.synthesiser.start(self._prompts[name], noise, speed)
+        start = self._starts[name]
+        return replace(start, grid=replace(start.grid, speed=speed))
 
 
 class VocoderStream:
@@ -109,11 +112,13 @@ class VocoderStream:
 
     The sound does not depend on how the groups are portioned out among pushes: chunks follow the
     bundle's schedule. A stream belongs to one session and is not for two threads at once.
+
+    `push` and `flush` compute here and now. Where chunks are computed elsewhere, `feed` the groups,
+    have each chunk that is `due` synthesised, and `take` the result before asking for the next.
     """
 
-    def __init__(self, synthesise: Synthesise, config: VocoderConfig, state: StreamState) -> None:
-        self._synthesise = synthesise
-        self._config = config
+    def __init__(self, synthesiser: ChunkSynthesiser, state: StreamState) -> None:
+        self._synthesiser = synthesiser
         self._state = state
         self._open = True
 
@@ -121,11 +126,10 @@ class VocoderStream:
         """Take audio tokens (0 to 5119, whole groups); return the sound that is ready, maybe none.
 
         Raises:
-            TokenError: a token outside its codebook, or groups incomplete or out of phase. The
-                stream is as it was.
-            StreamClosedError: after `flush`.
+            TokenError, StreamClosedError: as `feed`.
         """
-        return self._run(tokens, final=False)
+        self.feed(tokens)
+        return self._run(final=False)
 
     def flush(self) -> Sound:
         """The rest of the sound. All in all, the stream has given `Vocoder.samples(groups)`.
@@ -133,20 +137,46 @@ class VocoderStream:
         Raises:
             StreamClosedError: at a second `flush`.
         """
-        sound = self._run([], final=True)
-        self._open = False
+        self._check_open()
+        return self._run(final=True)
+
+    def feed(self, tokens: Sequence[int]) -> None:
+        """Add audio tokens (0 to 5119, whole groups).
+
+        Raises:
+            TokenError: a token outside its codebook, or groups incomplete or out of phase. The
+                stream is as it was.
+            StreamClosedError: the stream has been flushed.
+        """
+        self._check_open()
+        self._state = feed(self._state, tokens)
+
+    def due(self, *, final: bool = False) -> Chunk | None:
+        """The next chunk whose groups are there; None if more must come first.
+
+        With `final` no more come: the last chunk is all that is left, and closes the stream.
+        """
+        if not self._open:
+            return None
+        config = self._synthesiser.config
+        chunk = due(self._state, config)
+        if chunk is None and final:
+            self._open = False
+            chunk = due(self._state, config, final=True)
+        return chunk
+
+    def take(self, synthesised: tuple[StreamState, Sound]) -> Sound:
+        """Go on after the chunk that was due; its sound, float32 `[n]` at `Vocoder.rate`."""
+        self._state, sound = synthesised
         return sound
 
-    def _run(self, tokens: Sequence[int], *, final: bool) -> Sound:
+    def _run(self, *, final: bool) -> Sound:
+        sounds: list[Sound] = [np.zeros(0, np.float32)]
+        while chunk := self.due(final=final):
+            (synthesised,) = self._synthesiser.synthesise([chunk])
+            sounds.append(self.take(synthesised))
+        return np.concatenate(sounds)
+
+    def _check_open(self) -> None:
         if not self._open:
             raise StreamClosedError("this answer is over: ask the vocoder for a new stream")
-        state = feed(self._state, tokens)
-        sounds: list[Sound] = [np.zeros(0, np.float32)]
-        while chunk := due(state, self._config):
-            state, sound = self._synthesise(chunk)
-            sounds.append(sound)
-        if final and (chunk := due(state, self._config, final=True)):
-            state, sound = self._synthesise(chunk)
-            sounds.append(sound)
-        self._state = state
-        return np.concatenate(sounds)

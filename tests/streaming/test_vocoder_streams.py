@@ -56,6 +56,31 @@ def test_the_sound_does_not_depend_on_the_portions(vocoder: Vocoder, sizes: list
     assert np.array_equal(say(vocoder, portions(ids, sizes)), say(vocoder, [ids]))
 
 
+def test_chunks_that_are_computed_elsewhere_give_the_same_sound(vocoder: Vocoder) -> None:
+    ids = tokens(9)
+    stream = vocoder.stream("ada")
+    sounds, lengths = [], []
+    for group in portions(ids, [1] * 9):
+        stream.feed(group)
+        while chunk := stream.due():
+            lengths.append(chunk.end - chunk.state.next_group)
+            sounds.append(stream.take(vocoder.synthesise([chunk])[0]))
+    while chunk := stream.due(final=True):
+        sounds.append(stream.take(vocoder.synthesise([chunk])[0]))
+    assert lengths == [1, 2, 2, 2, 2]
+    assert np.array_equal(np.concatenate(sounds), say(vocoder, [ids]))
+    with pytest.raises(StreamClosedError):
+        stream.feed(ids)
+
+
+def test_a_stream_begins_without_computing_anything(
+    vocoder: Vocoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ChunkSynthesiser, "start", None)  # it would be called on the event loop
+    stream = vocoder.stream("zoe", 1.3)
+    assert stream.push(tokens(4)).size
+
+
 @pytest.mark.parametrize("speed", [0.5, 0.77, 1.0, 1.3, 2.0])
 @pytest.mark.parametrize("groups", [1, 2, 3, 7])
 def test_samples_out_are_what_the_tokens_stand_for(

@@ -245,8 +245,7 @@ async def test_closing_drops_what_waits() -> None:
     await run.begun()
     second = executor.submit(model(run).ask(2), Kind.LIVE, NOW)
     closing = asyncio.create_task(asyncio.to_thread(executor.close))
-    while executor.waiting():
-        await asyncio.sleep(0.001)
+    await asyncio.wait([second.future])  # that it is cancelled tells that closing has begun
     run.release.set()
     await closing
     await asyncio.gather(first.future, second.future, return_exceptions=True)
