@@ -1,7 +1,8 @@
 # syntax=docker/dockerfile:1
-# Two images from one file:
-#   docker build --target cpu -t aqaa:cpu .      the gateway, nano or vllm-http; no GPU needed
-#   docker build --target gpu -t aqaa:gpu .      the same with vLLM in the process, for CUDA
+# Three images from one file:
+#   docker build --target cpu -t aqaa:cpu .            the gateway, nano or vllm-http; no GPU needed
+#   docker build --target gpu -t aqaa:gpu .            the same with vLLM in the process, for CUDA
+#   docker build --target decoder -t aqaa:decoder .    vLLM alone, for gateways with vllm-http
 # Not built where this was written (no Docker engine there): the same steps run in .ci/run.
 FROM python:3.11-slim AS build
 WORKDIR /src
@@ -37,3 +38,10 @@ USER aqaa
 FROM base AS gpu
 RUN pip install "$(ls /wheels/*.whl)[vllm]"
 USER aqaa
+
+# vLLM's own image and our logits processors. They need nothing that is not in it.
+FROM vllm/vllm-openai:v0.32.0 AS decoder
+COPY --from=build /wheels /wheels
+RUN uv pip install --system --no-deps /wheels/*.whl
+# The image's own user: uid 2000, group 0, with a cache in /home/vllm.
+USER 2000:0

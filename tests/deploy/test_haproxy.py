@@ -1,0 +1,223 @@
+"""The haproxy files: before real gateways, and before stand-ins of vLLM, killed and frozen."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from serving import AQAA, READY_WITHIN, free_port
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+pytestmark = pytest.mark.programs
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "deploy/haproxy"
+WORKER = ROOT / "tests/support/token_worker.py"
+PATIENCE = 20.0  # seconds for anything to happen
+
+
+def eventually(true: Callable[[], bool], seconds: float = PATIENCE) -> float:
+    """Seconds until `true()`; fails when that takes too long."""
+    began = time.monotonic()
+    while not true():
+        assert time.monotonic() - began < seconds, "it never happened"
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def status(url: str) -> int:
+    try:
+        return httpx.get(url, timeout=2).status_code
+    except httpx.TransportError:
+        return 0
+
+
+@contextmanager
+def running(command: list[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, env=os.environ | environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def haproxy(name: str, bind: str, **servers: str) -> Iterator[tuple[str, str]]:
+    """haproxy with a file of deploy/haproxy; the addresses of its front and of its metrics."""
+    front, stats = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    command = ["haproxy", "-db", "-f", str(FOLDER / name)]
+    with running(command, **{bind: front}, STATS_BIND=stats, **servers) as process:
+        eventually(lambda: status(f"http://{stats}/metrics") == 200 or process.poll() is not None)
+        assert process.poll() is None, "haproxy does not run"
+        yield front, stats
+
+
+# --- gateways -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gateways() -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Two of them, by base URL."""
+    with ExitStack() as stack:
+        found = {}
+        for port in (free_port(), free_port()):
+            process = stack.enter_context(running([str(AQAA), "serve", "--port", str(port)]))
+            found[f"http://127.0.0.1:{port}"] = process
+        for base in found:
+            eventually(lambda base=base: status(f"{base}/health/ready") == 200, READY_WITHIN)
+        yield found
+
+
+def sessions(gateway: str) -> int:
+    text = httpx.get(f"{gateway}/metrics").text
+    found = re.search(r"^aqaa_active_sessions (\S+)", text, re.M)
+    assert found is not None
+    return int(float(found[1]))
+
+
+def close_code(socket: ClientConnection) -> int | None:
+    """What the server closes the socket with, or its process's death."""
+    try:
+        while True:
+            socket.recv(timeout=PATIENCE)
+    except ConnectionClosed as closed:
+        return closed.rcvd.code if closed.rcvd else None
+
+
+def test_gateways_share_callers_and_one_that_drains_or_dies_takes_only_its_own_along(
+    gateways: dict[str, subprocess.Popen[bytes]],
+) -> None:
+    first, second = gateways
+    places = {f"GATEWAY_{i}": g.removeprefix("http://") for i, g in enumerate(gateways, 1)}
+    with haproxy("gateways.cfg", "AQAA_BIND", **places) as (front, _), ExitStack() as stack:
+        eventually(lambda: status(f"http://{front}/health/ready") == 200)
+        assert status(f"http://{front}/metrics") == 403
+
+        def call() -> ClientConnection:
+            socket = stack.enter_context(connect(f"ws://{front}/v1/realtime"))
+            assert "session.created" in str(socket.recv(timeout=PATIENCE))
+            return socket
+
+        owned: dict[str, list[ClientConnection]] = {first: [], second: []}
+        for _ in range(4):
+            before = sessions(first)
+            socket = call()
+            owned[first if sessions(first) > before else second].append(socket)
+        assert [len(sockets) for sockets in owned.values()] == [2, 2]
+
+        gateways[first].terminate()
+        assert [close_code(socket) for socket in owned[first]] == [1012, 1012]
+        eventually(lambda: status(f"http://{front}/health/ready") == 200)
+        call()
+        assert sessions(second) == 3
+        for socket in owned[second]:
+            assert socket.ping().wait(PATIENCE)
+
+        gateways[second].kill()
+        assert [close_code(socket) for socket in owned[second]] == [None, None]
+        eventually(lambda: status(f"http://{front}/health/ready") == 503)
+
+
+# --- decoders -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def workers() -> Iterator[dict[str, psutil.Process]]:
+    """Two of them, by port."""
+    with ExitStack() as stack:
+        found = {}
+        for port in (str(free_port()), str(free_port())):
+            command = [sys.executable, str(WORKER), port]
+            found[port] = psutil.Process(stack.enter_context(running(command)).pid)
+            eventually(lambda port=port: status(f"http://127.0.0.1:{port}/health") == 200)
+        yield found
+
+
+@pytest.fixture
+def router(workers: dict[str, psutil.Process]) -> Iterator[tuple[str, str]]:
+    places = {f"VLLM_{i}": f"127.0.0.1:{port}" for i, port in enumerate(workers, 1)}
+    with haproxy("vllm.cfg", "VLLM_BIND", **places) as addresses:
+        eventually(lambda: status(f"http://{addresses[0]}/health") == 200)
+        yield addresses
+
+
+@contextmanager
+def asking(front: str, session: str) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """An answer that goes on: who gives it, and what comes."""
+    url = f"http://{front}/inference/v1/generate"
+    headers = {"X-Session-ID": session}
+    with httpx.stream("POST", url, headers=headers, json={}, timeout=PATIENCE) as answer:
+        assert answer.status_code == 200
+        yield answer.headers["X-Worker"], answer.iter_raw()
+
+
+def who(front: str, session: str) -> str:
+    with asking(front, session) as (worker, _):
+        return worker
+
+
+def seconds_until_broken(events: Iterator[bytes]) -> float:
+    began = time.monotonic()
+    try:
+        for _ in events:
+            assert time.monotonic() - began < PATIENCE, "the stream goes on"
+    except httpx.TransportError:
+        pass
+    return time.monotonic() - began
+
+
+def test_a_conversation_stays_with_its_decoder_and_both_get_some(
+    router: tuple[str, str], workers: dict[str, psutil.Process]
+) -> None:
+    front, _ = router
+    first = {f"session-{i}": who(front, f"session-{i}") for i in range(12)}
+    assert {name: who(front, name) for name in first} == first
+    assert set(first.values()) == set(workers)
+
+
+@pytest.mark.parametrize(
+    ("blow", "within"), [(signal.SIGKILL, 1.0), (signal.SIGSTOP, 3.0)], ids=["killed", "frozen"]
+)
+def test_an_answer_of_a_lost_decoder_breaks_at_once_and_goes_on_at_the_other(
+    router: tuple[str, str],
+    workers: dict[str, psutil.Process],
+    blow: signal.Signals,
+    within: float,
+) -> None:
+    """Checks run each 0.3 s, wait 0.5 s and fail twice: 1.6 s; the rest is a busy machine's."""
+    front, stats = router
+    with asking(front, "session") as (worker, events):
+        next(events)
+        workers[worker].send_signal(blow)
+        assert seconds_until_broken(events) < within
+    other = next(port for port in workers if port != worker)
+    assert who(front, "session") == other
+    eventually(lambda: 'haproxy_backend_active_servers{proxy="vllm"} 1' in metrics(stats))
+    assert status(f"http://{front}/health") == 200
+
+
+def test_the_router_is_ill_only_when_no_decoder_is_left(
+    router: tuple[str, str], workers: dict[str, psutil.Process]
+) -> None:
+    front, stats = router
+    for worker in workers.values():
+        worker.kill()
+    eventually(lambda: status(f"http://{front}/health") == 503)
+    text = metrics(stats)
+    assert 'haproxy_backend_active_servers{proxy="vllm"} 0' in text
+    assert 'haproxy_server_status{proxy="vllm",server="a",state="DOWN"} 1' in text
+
+
+def metrics(stats: str) -> str:
+    return httpx.get(f"http://{stats}/metrics").text
