@@ -7,11 +7,15 @@ import shlex
 import tomllib
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from typer import Context, Typer
 from typer.core import TyperGroup
 from typer.main import get_command
+
+from aqaa.models.step1 import Step1Config
+from aqaa.server.engine.plan import make_plan, parse_gpus
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
@@ -113,6 +117,27 @@ def test_the_readme_names_every_command() -> None:
     """Each sub-command stands in the README or in another page that it leads to."""
     text = "\n".join(file.read_text(encoding="utf-8") for file in DOCUMENTS)
     assert [name for name in COMMANDS if f"aqaa {name}" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("gpus", "quant"), [(g, q) for g in ("H100", "H200") for q in ("fp8", "bf16")]
+)
+def test_the_planned_sizes_are_those_of_the_plan(gpus: str, quant: Literal["fp8", "bf16"]) -> None:
+    omni = Step1Config(
+        hidden_size=12288,  # as in the published config.json
+        intermediate_size=31232,
+        num_attention_heads=96,
+        num_attention_groups=8,
+        num_hidden_layers=88,
+        vocab_size=74752,
+        max_seq_len=32768,
+    )
+    plan = make_plan(omni, *parse_gpus(f"8x{gpus}"), quant, "bf16", 8192)
+    fit, fast = plan.sessions_by_memory, plan.sessions_by_speed
+    conversations = min(fit, int(fast / 0.4))
+    machines = -(-1000 // conversations)
+    line = f"| {gpus} | {quant} | {fit} | {fast} | {conversations} | {machines} |"
+    assert line in (ROOT / "docs/scale.md").read_text(encoding="utf-8"), line
 
 
 def test_the_readmes_waits_are_those_of_the_measured_table() -> None:
