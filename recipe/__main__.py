@@ -27,6 +27,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "speech": ("aqaa.recipe.speech",),
     "linguistic": ("aqaa.recipe.linguistic",),
     "semantic": ("aqaa.recipe.semantic",),
+    "transcriber": ("aqaa.recipe.transcriber",),
+    "turn": ("aqaa.recipe.turn",),
     "vocoder": ("aqaa.recipe.vocoder",),
     "tokens": ("aqaa.recipe.decoder", "tokens"),
     "decoder": ("aqaa.recipe.decoder", "train"),

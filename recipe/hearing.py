@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import yaml
 from numpy.typing import NDArray
+from torch import Tensor
 
 from aqaa.models.weights import load_state_dict
 from aqaa.recipe.linguistic.encoder import WindowedEncoder
@@ -71,12 +72,20 @@ class Hearing:
                 batch = np.zeros((len(part), chunks * CHUNK_SAMPLES), np.float32)
                 for row, i in zip(batch, part, strict=True):
                     row[: len(waves[i])] = waves[i]
-                found = stack(fbank(torch.from_numpy(batch), mel_filters()))
-                emitted = self._encoder((found + self._shift) * self._scale)
-                ids = torch.cdist(emitted, self._codes[None]).argmin(-1)
+                ids = torch.cdist(self._emitted(batch), self._codes[None]).argmin(-1)
                 for i, row_ids in zip(part, ids.numpy(), strict=True):
                     out[i] = row_ids.astype(np.int32)
         return out
+
+    @torch.no_grad()
+    def states(self, waves: Sequence[Wave]) -> Tensor:
+        """What the encoder emits, [B, 4 C, width], for waves of one length of C whole chunks."""
+        return self._emitted(np.stack(waves))
+
+    def _emitted(self, batch: NDArray[np.float32]) -> Tensor:
+        found = stack(fbank(torch.from_numpy(batch), mel_filters()))
+        emitted: Tensor = self._encoder((found + self._shift) * self._scale)
+        return emitted
 
     def semantic(self, wave: Wave) -> Codes:
         """Raw semantic codes, 6 for every begun 240 ms of `wave` (float32, 16 kHz, under 30 s)."""

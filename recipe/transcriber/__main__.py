@@ -1,0 +1,34 @@
+"""`python -m aqaa.recipe.transcriber`: train the words' head on the bundle's encoder; export."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+
+from aqaa.models.bundle import nano_path
+from aqaa.recipe.hearing import Hearing
+from aqaa.recipe.speech.cache import work_dir
+from aqaa.recipe.speech.corpus import packed
+from aqaa.recipe.transcriber.train import STEPS, corpus_pieces, export, train_head
+
+
+def main() -> None:
+    """Parse the command line, train and export."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--out", type=Path, default=nano_path() / "transcriber")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(1)
+    spelling = corpus_pieces()
+    hearing = Hearing(nano_path() / "Step-Audio-Tokenizer")
+    checkpoint = work_dir() / "transcriber" / "head.pt"
+    head = train_head(*packed(), hearing, spelling, checkpoint, arguments.steps)
+    export(head, spelling, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

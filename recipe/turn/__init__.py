@@ -1,0 +1,1 @@
+"""Trains nano's turn head: from the streamed audio tokens, has the speaker finished?"""

@@ -1,0 +1,69 @@
+"""The transcriber's pieces, its targets, and that the bundle's reader takes what is exported."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aqaa.recipe.speech.batches import Placed, Row
+from aqaa.recipe.speech.store import Clip
+from aqaa.recipe.transcriber.pieces import BLANK, Spelling, joined, learn, written
+from aqaa.recipe.transcriber.train import ROWS, export, spelt, with_silence
+from aqaa.recipe.word_losses import spelling_loss
+from aqaa.tokenizers.transcriber_ctc import SILENCE, CtcHead, CtcTranscriber
+
+TEXTS = [f"What's the {a} of {b}?" for a in ("capital", "colour", "weather") for b in
+         ("France", "Germany", "milk", "a zebra", "tomorrow")]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def spelling() -> Spelling:
+    return learn(TEXTS)
+
+
+def test_a_transcript_has_small_letters_and_apostrophes() -> None:
+    assert (
+        written("Um, what's the TIME? It’s ten-past four!")
+        == "um what's the time it's ten past four"
+    )
+
+
+def test_what_is_spelt_is_read_again(spelling: Spelling) -> None:
+    assert spelling.pieces[0] == BLANK
+    for text in [*TEXTS, "Quizzical jays vex bold foxes."]:
+        ids = spelling.encode(text)
+        assert min(ids) > 0
+        assert joined(spelling.pieces[i] for i in ids) == written(text)
+
+
+def test_a_row_is_spelt_clip_after_clip(spelling: Spelling) -> None:
+    clips = [Clip(np.zeros(10, np.int16), (), "joe", text) for text in TEXTS[:2]]
+    silence = np.zeros(100, np.float32)
+    row = Row(silence, silence, tuple(Placed(clip, 0, 1.0) for clip in clips))
+    expected = spelling.encode(TEXTS[0]) + spelling.encode(TEXTS[1])
+    assert spelt(row, spelling) == expected
+
+
+def test_the_bundle_reads_what_is_exported_and_it_spells_what_it_was_taught(
+    spelling: Spelling, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    head = CtcHead(16, 48, 3, 1, ROWS, len(spelling.pieces))
+    states = torch.randn(1, 24, 16)
+    target = spelling.encode(TEXTS[0])
+    optimiser = torch.optim.Adam(head.parameters(), 2e-2)
+    for _ in range(60):
+        rows, _ = head(with_silence(states))
+        loss = spelling_loss(rows, [target])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert rows.shape[1] == (24 + SILENCE) * ROWS
+    export(head, spelling, tmp_path)
+
+    served = CtcTranscriber.load(tmp_path, 16)
+    rows, _ = served.head(with_silence(states))
+    numbers = rows[0].argmax(-1).unique_consecutive().tolist()
+
+    assert "".join(served.texts[n] for n in numbers if n).strip() == written(TEXTS[0])

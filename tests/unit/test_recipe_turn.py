@@ -1,0 +1,129 @@
+"""The turn head's moments, its training, and how it is judged."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aqaa.models.groups import GROUP_TOKENS, check_groups
+from aqaa.recipe.speech.augment import RATE
+from aqaa.recipe.turn.moments import (
+    BACKCHANNELS,
+    cough,
+    disturbance,
+    may_be_whole,
+    moments,
+    quiet_place,
+)
+from aqaa.recipe.turn.network import KINDS, TurnHead, probabilities
+from aqaa.recipe.turn.tokens import UNKNOWN, Asked, complete, load, save
+from aqaa.recipe.turn.train import area, batch_of, export, losses, report, train_head
+
+SAID = "Set a timer for five minutes."
+
+
+def words(*seconds: float) -> np.ndarray:
+    """Tones with silences of 50 ms between them."""
+    parts = []
+    for one in seconds:
+        place = np.arange(int(one * RATE))
+        parts += [0.3 * np.sin(2 * np.pi * 220 * place / RATE), np.zeros(int(0.05 * RATE))]
+    return np.concatenate(parts[:-1]).astype(np.float32)
+
+
+def made_up(count: int, seed: int) -> list[Asked]:
+    """Turns that end with a token of their own, and others that do not."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(count):
+        groups = int(rng.integers(3, 9))
+        tokens = np.concatenate(
+            [rng.integers(0, 50, (groups, 2)), rng.integers(1024, 1090, (groups, 3))], 1
+        )
+        end = int(rng.random() < 0.5)
+        tokens[-1, 0] = 700 if end else 5
+        kind = int(rng.integers(len(KINDS)))
+        tokens[:, 1] = 100 + kind
+        rows.append(Asked(tokens.reshape(-1), end if kind == 0 else UNKNOWN, kind))
+    return rows
+
+
+def test_speech_is_broken_off_where_it_is_quiet() -> None:
+    speech = words(0.5, 0.5)
+    assert abs(quiet_place(speech, 0.5) / RATE - 0.525) < 0.03
+
+
+def test_a_clip_gives_wholes_that_end_and_breaks_that_do_not() -> None:
+    rng = np.random.default_rng(0)
+    found = moments(words(0.4, 0.3, 0.4, 0.5), SAID, frozenset(), rng)
+    assert [moment.end for moment in found] == [True, False, False, True]
+    whole, *breaks, paused = found
+    assert all(len(one.wave) < len(whole.wave) for one in breaks)
+    assert len(paused.wave) > len(whole.wave)
+    assert {moment.kind for moment in found} == {0}
+
+
+def test_words_that_could_be_all_are_no_break() -> None:
+    wholes = complete(["What's the weather?"])
+    asked = "What's the weather in Paris?"
+    assert may_be_whole(asked, 0.65, wholes)
+    assert not may_be_whole(asked, 0.3, wholes)
+    order = "Can I have a large latte with some brown sugar?"
+    assert may_be_whole(order, 0.52, frozenset())
+    assert not may_be_whole(order, 0.25, frozenset())
+
+
+def test_coughs_differ_and_what_is_no_turn_has_its_kind() -> None:
+    rng = np.random.default_rng(1)
+    assert np.abs(cough(rng)).max() == pytest.approx(0.5, rel=0.01)
+    assert {disturbance(words(1.0), rng).kind for _ in range(20)} == {KINDS.index("noise")}
+    assert disturbance(words(1.0), rng).end is None
+    assert len(set(BACKCHANNELS)) == len(BACKCHANNELS) >= 20
+
+
+def test_moments_are_kept_as_they_were(tmp_path: Path) -> None:
+    rows = made_up(20, 3)
+    save(rows, tmp_path / "rows.npz")
+    for kept, row in zip(load(tmp_path / "rows.npz"), rows, strict=True):
+        assert np.array_equal(check_groups(kept.tokens), row.tokens)
+        assert (kept.end, kept.kind) == (row.end, row.kind)
+
+
+def test_padding_changes_nothing() -> None:
+    head = TurnHead().eval()
+    rows = [row for row in made_up(30, 4) if row.end != UNKNOWN][:2]
+    short, long = sorted(rows, key=lambda row: len(row.tokens))
+    together = losses(head, [short, long])
+    groups, lengths, _, _ = batch_of([short, long])
+    assert groups.shape[1] == lengths.max()
+    end, _, _ = head(groups)
+    alone, _, _ = head(torch.from_numpy(short.tokens).view(1, -1, GROUP_TOKENS))
+    assert end[0, lengths[0] - 1].item() == pytest.approx(alone[0, -1].item(), abs=1e-5)
+    assert together.isfinite()
+
+
+def test_a_stream_gives_what_the_whole_gives() -> None:
+    head = TurnHead().eval()
+    tokens = torch.from_numpy(made_up(1, 5)[0].tokens)
+    whole, _ = probabilities(head, tokens)
+    state = None
+    with torch.inference_mode():
+        for group in tokens.view(-1, 1, 1, GROUP_TOKENS):
+            end, _, state = head(group, state)
+    assert float(end[0, -1].sigmoid()) == pytest.approx(whole, abs=1e-6)
+
+
+def test_it_learns_what_tells_an_end_from_a_break_and_the_kinds(tmp_path: Path) -> None:
+    head = train_head(made_up(600, 0), epochs=10)
+    measured = report(head, made_up(200, 9))
+    assert measured["auc"] > 0.95
+    assert 0.3 < measured["auc of length alone"] < 0.7
+    assert measured["backchannel known for it"] > 0.9
+    assert measured["noise known for it"] > 0.9
+    export(head, measured, tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_size < 800_000
+
+
+def test_the_area_is_the_share_of_pairs_in_order() -> None:
+    assert area(np.array([0.9, 0.6]), np.array([0.6, 0.1])) == pytest.approx(0.875)
