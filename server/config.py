@@ -10,6 +10,7 @@ import json
 import os
 import re
 import tomllib
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,12 +58,24 @@ class Settings(BaseSettings):
         default=(),
         description="web origins that may connect beside the server's own; '*' allows any",
     )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="addresses or networks whose X-Forwarded-* headers are believed"
+    )
+    root_path: str = Field(
+        default="", pattern="^(/[^/?#]+)*$", description="the path prefix behind a proxy: /aqaa"
+    )
     max_sessions: Positive = Field(
         default=8, description="conversations at once; the next one is refused, not served badly"
     )
     max_sessions_per_key: Positive | None = Field(default=None, description="None: no such bound")
     max_rest_requests: Positive = Field(
         default=4, description="REST answers in the making at once; the next one gets 503"
+    )
+    max_rest_requests_per_key: Positive | None = Field(
+        default=None, description="None: no such bound"
+    )
+    max_connections: Positive = Field(
+        default=1000, description="of all kinds, open at once; the next one is closed"
     )
     max_message_bytes: Positive = Field(
         default=16 * 1024 * 1024, description="of one WebSocket message: OpenAI's 15 MiB and slack"
@@ -75,6 +88,18 @@ class Settings(BaseSettings):
     send_buffer_bytes: Positive = Field(
         default=8 * 1024 * 1024,
         description="unsent events of one session (about 2 min of sound): then it is closed",
+    )
+    handshake_seconds: Seconds = Field(
+        default=10, description="for a request's headers to arrive, and for a body to begin"
+    )
+    min_upload_rate: Positive = Field(
+        default=8000, description="bytes a second of a REST body: less than any phone's link"
+    )
+    send_stall_seconds: Seconds = Field(
+        default=30, description="for which a REST client may read nothing, then it is dropped"
+    )
+    keep_alive_seconds: Positive = Field(
+        default=75, description="of an idle REST connection; longer than load balancers keep one"
     )
     ping_seconds: Seconds = Field(
         default=20, description="between pings: a peer that is gone is noticed after twice this"
@@ -90,12 +115,19 @@ class Settings(BaseSettings):
     workers: Positive = Field(default=2, description="threads for tokenizers and vocoder")
     engine: EngineSettings = EngineSettings()
 
-    @field_validator("api_keys", "allowed_origins", mode="before")
+    @field_validator("api_keys", "allowed_origins", "trusted_proxies", mode="before")
     @classmethod
     def _commas(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         return [part.strip() for part in value.split(",") if part.strip()]
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            ip_network(one, strict=False)
+        return value
 
     @field_validator("host", mode="before")
     @classmethod

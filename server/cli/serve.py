@@ -19,6 +19,9 @@ def serve(
     api_key: Annotated[
         list[str] | None, typer.Option(help="A key that clients must show; may be repeated.")
     ] = None,
+    root_path: Annotated[
+        str | None, typer.Option(help="Path prefix that a proxy puts before the server's paths.")
+    ] = None,
     max_sessions: Annotated[int | None, typer.Option(help="Conversations at once [8].")] = None,
     engine: Annotated[
         str | None, typer.Option(help="auto, embedded, vllm or vllm-http [auto].")
@@ -42,6 +45,7 @@ def serve(
         host=host,
         port=port,
         api_keys=tuple(api_key) if api_key else None,
+        root_path=root_path,
         max_sessions=max_sessions,
         engine={"engine": engine} if engine else None,
         log_level=log_level,

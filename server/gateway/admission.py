@@ -1,4 +1,4 @@
-"""Who may come in: keys, ephemeral secrets, web origins, and how many at once."""
+"""Who may come in: API keys, client secrets, and how many at once."""
 
 from __future__ import annotations
 
@@ -10,86 +10,77 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from aqaa.models.errors import CapacityError, UnauthorizedError
-from aqaa.server.config import Settings
+from aqaa.server.gateway.client_secrets import SECRET_PREFIX, open_secret, seal_secret
 from aqaa.server.protocol.types import Json
 
-SECRET_PREFIX = "ek_"
-MAX_SECRETS = 10_000  # that have not expired: a bound on what a key's holder can make us keep
 SUBPROTOCOL = "realtime"
 KEY_SUBPROTOCOL = "openai-insecure-api-key."  # how a browser, which sets no headers, sends a key
 ANYBODY = "anonymous"
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whom a session counts for, and the session settings that came with an ephemeral secret."""
+    """Whom a session counts for, and the session settings that came with a client secret."""
 
     name: str
     session: Json
 
 
-@dataclass(frozen=True)
-class _Secret:
-    owner: str
-    expires_at: float
-    session: Json
-
-
 class Keys:
-    """API keys, and the ephemeral secrets made with them."""
+    """API keys, and the client secrets that are signed with them."""
 
     def __init__(self, keys: Sequence[str], now: Callable[[], float] = time.time) -> None:
         self._keys = [key.encode() for key in keys]
-        self._secrets: dict[str, _Secret] = {}
+        # Without keys anybody may come; a secret then only carries its settings.
+        self._signers = self._keys or [secrets.token_bytes(32)]
         self._now = now
 
-    def check(self, key: str | None) -> Caller:
-        """The caller who shows this key. Without configured keys anybody may come, with any.
+    def check_key(self, key: str | None) -> Caller:
+        """The caller who shows this API key. Without configured keys anybody may come, with any.
+
+        Raises:
+            UnauthorizedError: the key is missing or unknown, or a client secret.
+        """
+        if not self._keys:
+            return Caller(ANYBODY, {})
+        if key is None:
+            raise UnauthorizedError("an API key is needed: send `Authorization: Bearer KEY`")
+        if key.startswith(SECRET_PREFIX):
+            raise UnauthorizedError("a client secret opens conversations at /v1/realtime only")
+        given = _raw(key)
+        # Every key is compared, each in constant time: neither says how near a guess came.
+        places = [n for n, known in enumerate(self._keys) if hmac.compare_digest(known, given)]
+        if not places:
+            raise UnauthorizedError("this API key is not known here")
+        return Caller(f"key-{places[0]}", {})
+
+    def check_session_key(self, key: str | None) -> Caller:
+        """The caller who opens a conversation with this API key or client secret.
 
         Raises:
             UnauthorizedError: the key is missing, unknown or expired.
         """
-        if key is not None and key.startswith(SECRET_PREFIX):
-            return self._check_secret(key)
+        if key is None or not key.startswith(SECRET_PREFIX):
+            return self.check_key(key)
+        found = open_secret(self._signers, key.removeprefix(SECRET_PREFIX), self._now())
+        if found is not None:
+            signer, session = found
+            return Caller(f"key-{signer}" if self._keys else ANYBODY, session)
         if not self._keys:
             return Caller(ANYBODY, {})
-        given = (key or "").encode()
-        # Every key is compared, each in constant time: neither says how near a guess came.
-        places = [n for n, known in enumerate(self._keys) if hmac.compare_digest(known, given)]
-        if not places:
-            raise UnauthorizedError(
-                "this server wants an API key: send `Authorization: Bearer KEY`"
-                if key is None
-                else "this API key is not known here"
-            )
-        return Caller(f"key-{places[0]}", {})
+        raise UnauthorizedError("this client secret is not known here, or has expired")
 
     def make_secret(self, owner: str, seconds: int, session: Json) -> tuple[str, int]:
-        """A new ephemeral secret, and when it expires (Unix seconds). Usable until then.
+        """A new client secret of this caller, and when it expires (Unix seconds).
 
         Raises:
-            CapacityError: too many are alive.
+            ProtocolError: the settings are too large to travel in a secret.
         """
-        now = self._now()
-        self._secrets = {k: s for k, s in self._secrets.items() if s.expires_at > now}
-        if len(self._secrets) >= MAX_SECRETS:
-            raise CapacityError("too many client secrets are alive; wait for some to expire")
-        value = SECRET_PREFIX + secrets.token_urlsafe(32)
-        self._secrets[value] = _Secret(owner, now + seconds, session)
-        return value, int(now + seconds)
-
-    def _check_secret(self, key: str) -> Caller:
-        # A look-up by 256 random bits: timing tells nothing that could be used.
-        secret = self._secrets.get(key)
-        if secret is None or secret.expires_at <= self._now():
-            if not self._keys:
-                return Caller(ANYBODY, {})
-            raise UnauthorizedError("this client secret is not known here, or has expired")
-        return Caller(secret.owner, secret.session)
+        signer = int(owner.removeprefix("key-")) if self._keys else 0
+        expires = int(self._now()) + seconds
+        return SECRET_PREFIX + seal_secret(self._signers[signer], expires, session), expires
 
 
 class Gate:
@@ -149,16 +140,9 @@ def offered(subprotocols: Sequence[str]) -> tuple[str | None, str | None]:
     return (keys[0] if keys else None), (SUBPROTOCOL if SUBPROTOCOL in subprotocols else None)
 
 
-def origin_is_ours(headers: Mapping[str, str], settings: Settings) -> bool:
-    """Whether a web page may connect: one of ours, or of an origin that the settings allow.
-
-    Without this any page that the user visits could talk to a server on the user's loopback.
-    Programs send no Origin and pass.
-    """
-    origin = headers.get("origin")
-    if origin is None or "*" in settings.allowed_origins or origin in settings.allowed_origins:
-        return True
-    page = urlsplit(origin)
-    if settings.host in LOOPBACK and page.hostname not in LOOPBACK:
-        return False  # a name that someone else has pointed at the user's loopback
-    return page.netloc.lower() == headers.get("host", "").lower()
+def _raw(key: str) -> bytes:
+    """The bytes that were sent: headers come as Latin-1, subprotocols with escapes."""
+    try:
+        return key.encode("latin-1")
+    except UnicodeEncodeError:
+        return key.encode("utf-8", "surrogateescape")

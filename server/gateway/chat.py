@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aqaa.models.errors import AudioError, EngineError, InputError
+from aqaa.models.errors import AudioError, EngineError, InputError, PromptError
 from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerSound, AnswerText
 from aqaa.server.answering.single_answer import single_answer, tokenise_recording
 from aqaa.server.dialogue.prompt import AssistantTurn, SystemTurn, Turn, UserTurn
 from aqaa.server.gateway.encode import RAW, check_container, encode
-from aqaa.server.gateway.schema import ChatMessage, ChatRequest, InputAudioPart
+from aqaa.server.gateway.json_input import off_the_loop
+from aqaa.server.gateway.schema import ChatMessage, ChatRequest, InputAudioPart, TextPart
 from aqaa.server.parts import ModelParts
+from aqaa.server.protocol.base64_data import decode_base64
 from aqaa.server.protocol.ids import random_id
+from aqaa.server.protocol.limits import Limits
 from aqaa.server.protocol.types import Json
 
 REMEMBER_SECONDS = 3600  # for which `audio.id` stands for an answer; OpenAI's is an hour too
 REMEMBER_ANSWERS = 1000
+MOST_RECORDINGS = 8  # of one request: older ones leave with their messages
 
 
 class Remembered:
@@ -109,7 +112,10 @@ async def understand(parts: ModelParts, request: ChatRequest, remembered: Rememb
         raise InputError('a streamed answer has audio.format "pcm16"; files come whole')
     named = audio.voice if audio is not None else ""
     name = str(named.get("id", "")) if isinstance(named, dict) else named
-    turns = [t for m in request.messages if (t := await _turn(parts, m, remembered)) is not None]
+    messages = _recent(request.messages, parts.limits())
+    turns = [t for m in messages if (t := await _turn(parts, m, remembered)) is not None]
+    if not any(isinstance(turn, UserTurn) for turn in turns):
+        raise InputError("the messages hold no question: give a user's text or audio")
     if not any(isinstance(turn, SystemTurn) for turn in turns) and _default_system(parts):
         turns.insert(0, SystemTurn(_default_system(parts)))
     parts.prompts.finished(turns)  # what cannot be asked is refused before a stream begins
@@ -127,6 +133,8 @@ def _default_system(parts: ModelParts) -> str:
 
 
 async def _turn(parts: ModelParts, message: ChatMessage, remembered: Remembered) -> Turn | None:
+    if message.role in ("tool", "function"):
+        return None
     if message.role == "assistant" and message.audio is not None:
         return AssistantTurn(remembered.find(message.audio.id))
     contents: list[str | tuple[int, ...]] = []
@@ -135,9 +143,11 @@ async def _turn(parts: ModelParts, message: ChatMessage, remembered: Remembered)
         if isinstance(part, str):
             contents.append(part)
         elif isinstance(part, InputAudioPart):
-            contents.append(await tokenise_recording(parts, _decode(part.input_audio.data)))
+            data = part.input_audio.data
+            recording = await off_the_loop(len(data), _decode, data)
+            contents.append(await tokenise_recording(parts, recording))
         else:
-            contents.append(part.text)
+            contents.append(part.text if isinstance(part, TextPart) else part.refusal)
     contents = [part for part in contents if part]
     if not contents:
         return None
@@ -151,9 +161,46 @@ async def _turn(parts: ModelParts, message: ChatMessage, remembered: Remembered)
 
 def _decode(data: str) -> bytes:
     try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise AudioError(f"input_audio.data is not base64: {error}") from None
+        return decode_base64(data)
+    except ValueError as error:
+        raise AudioError(f"input_audio.data: {error}") from None
+
+
+def _recent(messages: Sequence[ChatMessage], limits: Limits) -> list[ChatMessage]:
+    """The system's messages, and of the others the newest that can be in a prompt.
+
+    Raises:
+        PromptError: the newest message, or the system's together, are too long for any prompt.
+    """
+    system = [m for m in messages if m.role in ("system", "developer")]
+    others = [m for m in messages if m.role not in ("system", "developer")]
+    kept: list[ChatMessage] = []
+    size = sum(_characters(message) for message in system)
+    recordings = 0
+    for message in reversed(others):
+        size += _characters(message)
+        recordings += _recordings(message)
+        if size > limits.conversation_text or recordings > MOST_RECORDINGS:
+            break
+        kept.append(message)
+    if size > limits.conversation_text and len(kept) < min(1, len(others)):
+        raise PromptError(
+            f"the newest message and the instructions have {size} characters; a prompt holds at"
+            f" most {limits.conversation_text}"
+        )
+    return [*system, *reversed(kept)]
+
+
+def _characters(message: ChatMessage) -> int:
+    content = message.content or ""
+    if isinstance(content, str):
+        return len(content)
+    return sum(len(part.text) for part in content if isinstance(part, TextPart))
+
+
+def _recordings(message: ChatMessage) -> int:
+    parts = message.content if isinstance(message.content, list) else []
+    return sum(isinstance(part, InputAudioPart) for part in parts)
 
 
 class Completion:

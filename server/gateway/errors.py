@@ -8,6 +8,8 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 
 from aqaa.models.errors import (
     AqaaError,
@@ -25,6 +27,8 @@ from aqaa.server.protocol.errors import ProtocolError
 
 log = logging.getLogger(__name__)
 
+CLIENT_LEFT = 499  # nginx's status for it
+HTTP_CODES = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}
 RETRY_SECONDS = "1"  # a place is freed when an answer ends, which takes seconds
 
 
@@ -38,10 +42,12 @@ def reply(
     return JSONResponse(body, status, headers)
 
 
-def answer_for(error: Exception) -> JSONResponse:
+def answer_for(error: Exception) -> Response:
     """What a client is told of a fault: its own are 4xx, ours are 5xx and in the log."""
     message = str(error)
     match error:
+        case ClientDisconnect():
+            return Response(status_code=CLIENT_LEFT)  # nobody reads it
         case UnauthorizedError():
             return reply(401, "invalid_api_key", message, kind="authentication_error")
         case OriginError():
@@ -68,7 +74,7 @@ def answer_for(error: Exception) -> JSONResponse:
 def install(app: FastAPI) -> None:
     """Have the application answer all faults so."""
 
-    async def ours(_: Request, error: Exception) -> JSONResponse:
+    async def ours(_: Request, error: Exception) -> Response:
         return answer_for(error)
 
     async def invalid(_: Request, error: Exception) -> JSONResponse:
@@ -80,10 +86,10 @@ def install(app: FastAPI) -> None:
 
     async def http(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "error")
+        code = HTTP_CODES.get(error.status_code, "error")
         return reply(error.status_code, code, str(error.detail))
 
-    for kind in (ProtocolError, AqaaError):
+    for kind in (ProtocolError, AqaaError, ClientDisconnect):
         app.add_exception_handler(kind, ours)
     app.add_exception_handler(Exception, ours)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from aqaa.models.errors import EngineError, InputError, ModelNotFoundError, OriginError
+from aqaa.models.errors import EngineError, ModelNotFoundError, OriginError
 from aqaa.server.answering.single_answer import single_answer, tokenise_recording
 from aqaa.server.dialogue.prompt import SystemTurn, Turn, UserTurn
-from aqaa.server.gateway.admission import Caller, bearer, origin_is_ours
+from aqaa.server.gateway.admission import Caller, bearer
 from aqaa.server.gateway.chat import Collected, Completion, Remembered, understand
+from aqaa.server.gateway.disconnect import unless_left
 from aqaa.server.gateway.encode import check_container, encode, media_type
+from aqaa.server.gateway.json_input import off_the_loop, parse_json
+from aqaa.server.gateway.origins import origin_is_ours, refusal
 from aqaa.server.gateway.schema import ChatRequest, ClientSecretRequest
 from aqaa.server.gateway.state import ServerState
+from aqaa.server.gateway.upload import recording_of
+from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.types import Json, Session
 
-router = APIRouter()
-open_router = APIRouter()
+NO_STORE = {"Cache-Control": "no-store"}
+STREAM = {**NO_STORE, "X-Accel-Buffering": "no"}  # nginx would collect the events first
+TRANSCRIPT_BYTES = 4000  # of the header: some clients take no line above 8 kB
 
 ANSWER_BODY = {
     "requestBody": {
@@ -68,10 +75,37 @@ Server = Annotated[ServerState, Depends(_server)]
 
 
 def _caller(request: Request, server: Server) -> Caller:
-    if not origin_is_ours(request.headers, server.settings):
-        raise OriginError("this web origin may not use the server")
-    return server.keys.check(bearer(request.headers))
+    if not origin_is_ours(request, server.settings):
+        raise OriginError(refusal(request.headers["origin"]))
+    return server.keys.check_key(bearer(request.headers))
 
+
+class _BoundedJson(Request):
+    """A request whose JSON is parsed with bounds, and in a thread if it is long."""
+
+    async def json(self) -> Any:
+        body = await self.body()
+        try:
+            return await off_the_loop(len(body), parse_json, body)
+        except ProtocolError as error:
+            raise HTTPException(400, str(error)) from None
+
+
+class _KeyFirst(APIRoute):
+    """A route that refuses whoever may not come in before it reads a body."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def admit(request: Request) -> Response:
+            _caller(request, _server(request))
+            return await handle(_BoundedJson(request.scope, request.receive))
+
+        return admit
+
+
+router = APIRouter(route_class=_KeyFirst)
+open_router = APIRouter()
 
 Whoever = Annotated[Caller, Depends(_caller)]
 
@@ -133,10 +167,14 @@ async def voices(server: Server, _: Whoever) -> Json:
 
 
 @router.post("/v1/realtime/client_secrets", summary="An ephemeral key for a browser")
-async def client_secrets(server: Server, caller: Whoever, body: ClientSecretRequest) -> Json:
+async def client_secrets(
+    server: Server, caller: Whoever, body: ClientSecretRequest, response: Response
+) -> Json:
     """The secret opens sessions, with these settings, until it expires."""
+    response.headers.update(NO_STORE)
     session = Session(id=random_id("sess"), model=server.parts.bundle.name)
     session = server.parts.configured(session, body.session)
+    server.parts.limits().check_session(session)
     seconds = body.expires_after.seconds
     value, expires_at = server.keys.make_secret(caller.name, seconds, body.session)
     return {"value": value, "expires_at": expires_at, "session": session.model_dump()}
@@ -145,6 +183,7 @@ async def client_secrets(server: Server, caller: Whoever, body: ClientSecretRequ
 @router.post("/v1/chat/completions", summary="A spoken or written answer to a conversation")
 async def chat_completions(
     request: ChatRequest,
+    connection: Request,
     server: Server,
     caller: Whoever,
     remembered: Annotated[Remembered, Depends(_remembered)],
@@ -153,10 +192,10 @@ async def chat_completions(
     _check_model(server, request.model)
     with ExitStack() as stack:
         stack.enter_context(server.place(caller))
-        wanted = await understand(server.parts, request, remembered)
+        wanted = await unless_left(connection, understand(server.parts, request, remembered))
         completion = Completion(server.parts, request, wanted)
         if not request.stream:
-            return JSONResponse(await completion.whole(remembered))
+            return JSONResponse(await unless_left(connection, completion.whole(remembered)))
         return _Held(completion.stream(remembered), stack.pop_all())
 
 
@@ -164,7 +203,7 @@ class _Held(StreamingResponse):
     """A stream of events that keeps its place until it has ended, however it ends."""
 
     def __init__(self, events: AsyncIterator[bytes], place: ExitStack) -> None:
-        super().__init__(events, media_type="text/event-stream")
+        super().__init__(events, media_type="text/event-stream", headers=STREAM)
         self._place = place
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -192,36 +231,38 @@ async def answer(
     parts = server.parts
     container = check_container(format)
     name = parts.voices.find(voice, "voice")
+    parts.limits().check_instructions(instructions, "instructions")
     system = instructions or parts.bundle.decoder.system_prompt
-    with server.place(caller):
-        tokens = await tokenise_recording(parts, await _recording(request))
+    recording = await recording_of(request)  # before a place is taken: it may come slowly
+
+    async def whole() -> tuple[str, bytes]:
+        tokens = await tokenise_recording(parts, recording)
         turns: list[Turn] = [SystemTurn(system)] if system else []
         turns.append(UserTurn((tokens,)))
         got = Collected()
         async with single_answer(parts, turns, voice=name, spoken=True, speed=speed) as said:
             while got.over is None:
                 got.take(await said.next())
-                if await request.is_disconnected():
-                    return Response(status_code=499)  # nobody will read it
         if got.over.status == "failed":
             raise EngineError(f"the answer failed ({got.over.code}); try again")
-        file = await asyncio.to_thread(encode, b"".join(got.pcm), container)
-    transcript = quote(got.text, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
-    return Response(file, media_type=media_type(container), headers={"X-Transcript": transcript})
+        return got.text, await asyncio.to_thread(encode, b"".join(got.pcm), container)
+
+    with server.place(caller):
+        text, file = await unless_left(request, whole())
+    headers = {"X-Transcript": _header(text), **NO_STORE}
+    return Response(file, media_type=media_type(container), headers=headers)
 
 
-async def _recording(request: Request) -> bytes:
-    if not request.headers.get("content-type", "").startswith("multipart/"):
-        data = await request.body()
-    else:
-        form = await request.form()
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise InputError("send the recording as the multipart field `file`")
-        data = await file.read()
-    if not data:
-        raise InputError("the body is empty: send a recorded question (wav, flac, mp3 or ogg)")
-    return data
+def _header(text: str) -> str:
+    """The text, percent-encoded where it is not plain ASCII, as far as a header may hold it."""
+    pieces, size = [], 0
+    for character in text:
+        piece = quote(character, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
+        size += len(piece)
+        if size > TRANSCRIPT_BYTES:
+            break
+        pieces.append(piece)
+    return "".join(pieces)
 
 
 def _check_model(server: ServerState, name: str) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+MIN_TEMPERATURE = 0.01  # below it sampling is greedy in all but name
+MOST_TOKENS = 2**31 - 1
 
 
 class Body(BaseModel):
@@ -40,13 +43,20 @@ class AudioReference(Body):
     id: str
 
 
-ContentPart = Annotated[TextPart | InputAudioPart, Field(discriminator="type")]
+class RefusalPart(Body):
+    """OpenAI's models refuse so; it stands in histories."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+ContentPart = Annotated[TextPart | InputAudioPart | RefusalPart, Field(discriminator="type")]
 
 
 class ChatMessage(Body):
-    """One turn."""
+    """One turn. What tools were called and what they gave is taken and left alone."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
     audio: AudioReference | None = None
 
@@ -73,12 +83,18 @@ class ChatRequest(Body):
     audio: AudioOptions | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1, le=MOST_TOKENS)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=MOST_TOKENS)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
     n: Literal[1] | None = None
+
+    @field_validator("temperature")
+    @classmethod
+    def _zero_if_nearly(cls, value: float | None) -> float | None:
+        """Logits divided by a tiny number overflow; the likeliest token is what is meant."""
+        return 0.0 if value is not None and value < MIN_TEMPERATURE else value
 
 
 class ExpiresAfter(Body):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -16,8 +18,11 @@ from aqaa.server.config import Settings
 from aqaa.server.gateway.app import create_app
 from aqaa.server.gateway.entrance import Entrance
 from aqaa.server.gateway.state import ServerState
-from aqaa.server.gateway.wire import RealtimeProtocol
+from aqaa.server.gateway.wire import ConnectionConfig, HttpProtocol, RealtimeProtocol
 
+log = logging.getLogger(__name__)
+
+OTHER_FILES = 100  # open beside connections: models, pipes of engines, logs
 GRACE_SECONDS = 5  # uvicorn's own, after the drain, for whatever is left
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EVERYWHERE = ("127.0.0.1", "0.0.0.0", "::", "::1")
@@ -73,6 +78,23 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
+def _open_files(wanted: int) -> int:
+    """How many connections the system lets this process hold; tells if that is fewer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < needed:
+            log.warning(
+                "the system allows %d open files (ulimit -n): at most %d connections are taken",
+                soft,
+                most := max(1, soft - OTHER_FILES),
+            )
+            return most
+    return wanted
+
+
 class DrainingServer(uvicorn.Server):
     """uvicorn, but the first signal lets running answers end; a second one does not.
 
@@ -83,10 +105,16 @@ class DrainingServer(uvicorn.Server):
         self.entrance = Entrance()
         self.listening = asyncio.Event()
         super().__init__(
-            uvicorn.Config(
+            ConnectionConfig(
                 self.entrance,
+                max_connections=_open_files(settings.max_connections),
+                handshake_seconds=settings.handshake_seconds,
                 lifespan="off",
+                http=HttpProtocol,  # h11: one request of a connection at a time is in memory
                 ws=RealtimeProtocol,
+                proxy_headers=False,  # `origins.ForwardedHeaders` believes whom it should
+                server_header=False,
+                timeout_keep_alive=settings.keep_alive_seconds,
                 ws_max_size=settings.max_message_bytes,
                 ws_ping_interval=settings.ping_seconds,
                 ws_ping_timeout=settings.ping_seconds,

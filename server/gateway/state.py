@@ -38,7 +38,7 @@ class ServerState:
             parts=parts,
             keys=Keys([key.get_secret_value() for key in settings.api_keys]),
             sessions=Gate(settings.max_sessions, settings.max_sessions_per_key),
-            requests=Gate(settings.max_rest_requests, None),
+            requests=Gate(settings.max_rest_requests, settings.max_rest_requests_per_key),
         )
 
     def drain(self) -> None:

@@ -17,8 +17,9 @@ from pydantic_core import to_json
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from aqaa.models.errors import CapacityError, UnauthorizedError
-from aqaa.server.gateway.admission import bearer, offered, origin_is_ours
+from aqaa.server.gateway.admission import bearer, offered
 from aqaa.server.gateway.json_input import off_the_loop, parse_json
+from aqaa.server.gateway.origins import origin_is_ours, refusal
 from aqaa.server.gateway.outbox import Outbox
 from aqaa.server.gateway.state import ServerState
 from aqaa.server.gateway.wire import close_or_abort
@@ -34,6 +35,7 @@ from aqaa.server.session.live_session import LiveSession
 
 log = logging.getLogger(__name__)
 
+CLOSE_REASON_BYTES = 120  # a close frame holds 123
 CLOSE_SECONDS = 5.0  # for the peer to read what is left and to answer the close frame
 
 
@@ -61,10 +63,10 @@ async def realtime(socket: WebSocket, server: ServerState) -> None:
 
 async def _admit(socket: WebSocket, server: ServerState, key: str | None) -> Goodbye:
     """Admit the caller, if it is allowed, and serve the session to its end."""
-    if not origin_is_ours(socket.headers, server.settings):
-        return Goodbye(REFUSED, "origin_not_allowed", "this web origin may not connect")
+    if not origin_is_ours(socket, server.settings):
+        return Goodbye(REFUSED, "origin_not_allowed", refusal(socket.headers["origin"]))
     try:
-        caller = server.keys.check(key)
+        caller = server.keys.check_session_key(key)
         with server.sessions.enter(caller.name):
             return await _serve(socket, server, caller.session)
     except UnauthorizedError as error:
@@ -203,4 +205,4 @@ async def _say_goodbye(socket: WebSocket, goodbye: Goodbye) -> None:
         # A client that does not read gets no event; 1012 needs no explanation.
         if goodbye.error not in ("slow_reader", "server_restarting"):
             await socket.send_text(event.model_dump_json())
-        await socket.close(goodbye.code, goodbye.message)
+        await socket.close(goodbye.code, goodbye.message[:CLOSE_REASON_BYTES])

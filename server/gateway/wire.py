@@ -1,29 +1,108 @@
-"""uvicorn's WebSocket protocol with two ends that it lacks: a clean refusal and a hard stop.
+"""uvicorn's connections with the bounds and ends that they lack.
 
+HTTP:
+- A connection that sends no whole request head in time is dropped; so is one too many.
+- The application finds a function in its scope that drops the connection.
+
+WebSocket:
 - A frame over the limit is answered with close code 1009, but uvicorn then closes the socket with
   the rest of the frame unread, and the reset that follows can overtake the code. Here what still
   comes is read and dropped for a moment.
 - A peer that never reads would keep its connection for ever, for a close waits until all is
-  written. Here the application finds a function in its scope that drops the connection.
+  written: the same function in the scope drops it.
+- The log names no path: its query may hold a key.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 from collections.abc import Callable
 from typing import Any
 
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 ABORT = "aqaa.abort"  # key in the scope's extensions
 LINGER_SECONDS = 1.0  # without data, after a refusal, until the connection is dropped
 LINGER_BYTES = 64 * 1024 * 1024  # that are read and dropped at most
+# Bytes that were written and have not left: what waits here can neither be overtaken nor dropped.
+UNSENT_BYTES = 16 * 1024
+
+
+class ConnectionConfig(uvicorn.Config):
+    """uvicorn's configuration, and the bounds of connections."""
+
+    def __init__(
+        self, app: ASGIApp, *, max_connections: int, handshake_seconds: float, **options: Any
+    ) -> None:
+        super().__init__(app, **options)
+        self.max_connections = max_connections
+        self.handshake_seconds = handshake_seconds
+
+
+class HttpProtocol(H11Protocol):
+    """One HTTP connection of uvicorn's, which may become a WebSocket."""
+
+    config: ConnectionConfig
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Accept a connection; one too many is dropped at once."""
+        super().connection_made(transport)
+        if len(self.connections) > self.config.max_connections:
+            transport.abort()
+            return
+        _keep_little_unsent(transport)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the peer."""
+        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._await_head()
+        super().data_received(data)
+
+    def handle_events(self) -> None:
+        """Read what has come; a whole head ends the wait for it."""
+        before = self.scope
+        super().handle_events()
+        if self.scope is not before:
+            self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
+            self._stop_waiting()
+
+    def on_response_complete(self) -> None:
+        """A response is over; what has come of the next request must become whole in time."""
+        super().on_response_complete()
+        waiting = self.cycle.response_complete and self.conn.trailing_data[0]
+        if waiting and self._head_timer is None:
+            self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is over."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(self.config.handshake_seconds, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
 
 class RealtimeProtocol(WebSocketsSansIOProtocol):
     """One WebSocket connection of uvicorn's."""
 
     _dropped = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = _WithoutPaths(logging.getLogger("uvicorn.error"))  # type: ignore[assignment]
+        self.conn.debug = False  # it would log the handshake's headers, keys and all
 
     def handle_connect(self, event: Any) -> None:
         """Begin the application; its scope gets `ABORT`."""
@@ -58,6 +137,22 @@ class RealtimeProtocol(WebSocketsSansIOProtocol):
         if self.close_timer is not None:
             self.close_timer.cancel()
         self.close_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+
+class _WithoutPaths(logging.LoggerAdapter[logging.Logger]):
+    """uvicorn's log of a connection, without the lines that repeat its path and query."""
+
+    level = logging.INFO  # uvicorn reads it before it traces
+
+    def info(self, *args: Any, **kwargs: Any) -> None:
+        """Say nothing: sessions have log lines of their own."""
+
+
+def _keep_little_unsent(transport: asyncio.Transport) -> None:
+    transport.set_write_buffer_limits(high=UNSENT_BYTES)
+    connection = transport.get_extra_info("socket")
+    if connection is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
 def abort_of(scope: Any) -> Callable[[], None]:

@@ -8,20 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
-import numpy as np
 import pytest
 import soundfile
-from scripted import ScriptedEngine, pcm
+from recordings import CHAT, recording
+from scripted import ScriptedEngine
 from scripted_server import Served, serving
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
-
-
-def recording(seconds: float = 1.0) -> bytes:
-    file = io.BytesIO()
-    samples = np.frombuffer(pcm(seconds, loud=True), "<i2")
-    soundfile.write(file, samples, 24_000, format="WAV")
-    return file.getvalue()
 
 
 @pytest.fixture
@@ -140,9 +133,6 @@ async def test_the_openapi_document_describes_the_recorded_question(
     answer = document["paths"]["/v1/answer"]["post"]
     assert "multipart/form-data" in answer["requestBody"]["content"]
     assert "audio/wav" in answer["responses"]["200"]["content"]
-
-
-CHAT = {"model": "scripted", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
 
 
 @asynccontextmanager
