@@ -1,5 +1,6 @@
 """The transcriber's pieces, its targets, and that the bundle's reader takes what is exported."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,15 @@ from aqaa.tokenizers.transcriber_ctc import SILENCE, CtcHead, CtcTranscriber
 
 TEXTS = [f"What's the {a} of {b}?" for a in ("capital", "colour", "weather") for b in
          ("France", "Germany", "milk", "a zebra", "tomorrow")]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small wait for each other's threads most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +63,7 @@ def test_the_bundle_reads_what_is_exported_and_it_spells_what_it_was_taught(
     states = torch.randn(1, 24, 16)
     target = spelling.encode(TEXTS[0])
     optimiser = torch.optim.Adam(head.parameters(), 2e-2)
-    for _ in range(60):
+    for _ in range(150):
         rows, _ = head(with_silence(states))
         loss = spelling_loss(rows, [target])
         optimiser.zero_grad()

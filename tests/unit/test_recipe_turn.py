@@ -1,5 +1,6 @@
 """The turn head's moments, its training, and how it is judged."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,15 @@ from aqaa.recipe.turn.tokens import UNKNOWN, Asked, complete, load, save
 from aqaa.recipe.turn.train import area, batch_of, export, losses, report, train_head
 
 SAID = "Set a timer for five minutes."
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small wait for each other's threads most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def words(*seconds: float) -> np.ndarray:
