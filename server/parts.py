@@ -20,6 +20,8 @@ from aqaa.server.engine.contract import Engine, SamplingParams
 from aqaa.server.hearing.speech_input import AudioTokenizer, SpeechProbability
 from aqaa.server.observe.metrics import Metrics
 from aqaa.server.protocol.configure import Voices, updated
+from aqaa.server.protocol.errors import ProtocolError
+from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.limits import Limits
 from aqaa.server.protocol.types import Json, PcmaFormat, PcmFormat, PcmuFormat, Session
 from aqaa.tokenizers.transcriber import Transcriber
@@ -94,6 +96,26 @@ class ModelParts:
     services: Services
     max_turn_seconds: float
     speculation: bool
+
+    def session_of_type(self, type: object, expires_at: int | None = None) -> Session:
+        """A new session: a conversation (`realtime`), or one that only writes down what it hears.
+
+        Raises:
+            ProtocolError: there is no such type, or no transcriber for it.
+        """
+        if type not in ("realtime", "transcription"):
+            raise ProtocolError("invalid_value", f"no session of type {str(type)[:64]!r}", "type")
+        if type == "transcription" and self.transcriber is None:
+            raise ProtocolError(
+                "model_not_found", f"{self.bundle.name!r} has no transcriber: it answers only"
+            )
+        return Session(
+            id=random_id("sess"),
+            type="realtime" if type == "realtime" else "transcription",
+            model=self.bundle.name,
+            instructions=self.bundle.decoder.system_prompt,
+            expires_at=expires_at,
+        )
 
     def configured(self, session: Session, patch: Json) -> Session:
         """The session with a client's settings laid over it, as far as these parts can serve them.

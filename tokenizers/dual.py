@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aqaa.models.bundle import Bundle
+from aqaa.models.bundle import TOKENIZER_RATE, Bundle
 from aqaa.models.errors import StreamClosedError
 from aqaa.tokenizers.interleave import Interleaver, interleave
 from aqaa.tokenizers.linguistic import LinguisticStream, LinguisticTokenizer
@@ -87,6 +88,22 @@ class DualTokenizer:
         semantic = self.semantic.encode(samples)
         ids = interleave(linguistic.tolist(), semantic.tolist(), self.audio_offset)
         return Encoded(linguistic, semantic, ids, stream.take_steps())
+
+    def steps_of(self, wav: NDArray[np.generic]) -> Iterator[list[Step]]:
+        """The linguistic encoder's steps of a whole utterance, for who wants its words alone.
+
+        A second of sound at a time: each is computed when it is asked for.
+
+        Raises:
+            AudioError: empty or unusable audio.
+        """
+        samples = prepare(wav, normalise=self._normalise)
+        stream = self.linguistic.stream(keep_steps=True)
+        for begin in range(0, samples.size, TOKENIZER_RATE):
+            stream.push(samples[begin : begin + TOKENIZER_RATE])
+            yield stream.take_steps()
+        stream.flush()
+        yield stream.take_steps()
 
     def stream(self) -> DualStream:
         """A new stream; cheap. It is scaled by a running peak if the bundle says so."""

@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
-from aqaa.server.gateway import errors
+from aqaa.server.gateway import errors, transcriptions
 from aqaa.server.gateway.chat import Remembered
 from aqaa.server.gateway.origins import ForwardedHeaders
 from aqaa.server.gateway.request_limits import RequestLimits
@@ -34,6 +34,7 @@ def create_app(server: ServerState) -> FastAPI:
     errors.install(app)
     app.include_router(open_router, tags=["operations"])
     app.include_router(router, tags=["conversation"])
+    app.include_router(transcriptions.router, tags=["transcription"])
 
     @app.websocket("/v1/realtime")
     @app.websocket("/v1/realtime/")

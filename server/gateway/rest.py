@@ -28,8 +28,8 @@ from aqaa.server.gateway.schema import ChatRequest, ClientSecretRequest
 from aqaa.server.gateway.state import ServerState
 from aqaa.server.gateway.upload import recording_of
 from aqaa.server.protocol.errors import ProtocolError
-from aqaa.server.protocol.ids import random_id
-from aqaa.server.protocol.types import Json, Session
+from aqaa.server.protocol.transcription_types import shown
+from aqaa.server.protocol.types import Json
 
 NO_STORE = {"Cache-Control": "no-store"}
 STREAM = {**NO_STORE, "X-Accel-Buffering": "no"}  # nginx would collect the events first
@@ -172,12 +172,12 @@ async def client_secrets(
 ) -> Json:
     """The secret opens sessions, with these settings, until it expires."""
     response.headers.update(NO_STORE)
-    session = Session(id=random_id("sess"), model=server.parts.bundle.name)
+    session = server.parts.session_of_type(body.session.get("type", "realtime"))
     session = server.parts.configured(session, body.session)
     server.parts.limits().check_session(session)
     seconds = body.expires_after.seconds
     value, expires_at = server.keys.make_secret(caller.name, seconds, body.session)
-    return {"value": value, "expires_at": expires_at, "session": session.model_dump()}
+    return {"value": value, "expires_at": expires_at, "session": shown(session).model_dump()}
 
 
 @router.post("/v1/chat/completions", summary="A spoken or written answer to a conversation")
@@ -196,10 +196,10 @@ async def chat_completions(
         completion = Completion(server.parts, request, wanted)
         if not request.stream:
             return JSONResponse(await unless_left(connection, completion.whole(remembered)))
-        return _Held(completion.stream(remembered), stack.pop_all())
+        return HeldStream(completion.stream(remembered), stack.pop_all())
 
 
-class _Held(StreamingResponse):
+class HeldStream(StreamingResponse):
     """A stream of events that keeps its place until it has ended, however it ends."""
 
     def __init__(self, events: AsyncIterator[bytes], place: ExitStack) -> None:
@@ -207,6 +207,7 @@ class _Held(StreamingResponse):
         self._place = place
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request."""
         with self._place:
             await super().__call__(scope, receive, send)
 

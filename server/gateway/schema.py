@@ -109,3 +109,14 @@ class ClientSecretRequest(Body):
 
     expires_after: ExpiresAfter = ExpiresAfter()
     session: dict[str, Any] = Field(default_factory=dict)
+
+
+class TranscriptionForm(Body):
+    """The fields of `POST /v1/audio/transcriptions` beside the file; other ones have no effect."""
+
+    model: str = Field(default="", description="any: one recogniser serves them all")
+    language: str = Field(default="", description="shown in verbose_json; none is detected")
+    response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = "json"
+    stream: bool = False
+    timestamp_granularities: list[Literal["word", "segment"]] = ["segment"]
+    include: list[str] = []

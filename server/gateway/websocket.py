@@ -30,7 +30,7 @@ from aqaa.server.protocol.close_codes import FAULT, REFUSED, RESTART, TRY_LATER
 from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.server_events import ErrorEvent, ServerEvent
-from aqaa.server.protocol.types import Error, Json, Session
+from aqaa.server.protocol.types import Error, Json
 from aqaa.server.session.live_session import LiveSession
 
 log = logging.getLogger(__name__)
@@ -80,16 +80,16 @@ async def _admit(socket: WebSocket, server: ServerState, key: str | None) -> Goo
 
 async def _serve(socket: WebSocket, server: ServerState, wanted: Json) -> Goodbye:
     settings = server.settings
-    session = Session(
-        id=random_id("sess"),
-        model=server.parts.bundle.name,
-        instructions=server.parts.bundle.decoder.system_prompt,
-        expires_at=int(time.time() + settings.session_seconds),
+    speaks_beta = beta.is_beta(socket.headers, socket.scope.get("subprotocols", []))
+    intent = socket.query_params.get("intent", wanted.get("type", "realtime"))
+    if speaks_beta and intent != "realtime":
+        raise ProtocolError("invalid_value", "the beta is spoken in conversations only", "intent")
+    session = server.parts.session_of_type(
+        intent, expires_at=int(time.time() + settings.session_seconds)
     )
     session_id.set(session.id)
     session = server.parts.configured(session, wanted)
     outbox = Outbox(settings.send_buffer_bytes)
-    speaks_beta = beta.is_beta(socket.headers, socket.scope.get("subprotocols", []))
 
     def send(event: ServerEvent) -> None:
         if not speaks_beta:

@@ -13,7 +13,7 @@ All methods are plain calls that compute; the session makes them off the event l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,6 +81,9 @@ class AudioTokenizer(Protocol):
 
     def encode_fully(self, wav: Samples, /) -> EncodedRecording:
         """As `encode`, with the encoder's steps."""
+
+    def steps_of(self, wav: Samples, /) -> Iterator[list[Step]]:
+        """The encoder's steps of a whole recording, a second at a time."""
 
 
 class SpeechProbability(Protocol):

@@ -47,9 +47,9 @@ def updated(session: Session, patch: Json, voices: Voices, *, transcribes: bool 
     """
     check_keys(patch, "session")
     patch = {key: value for key, value in patch.items() if key not in SERVERS_OWN}
-    if patch.get("type", "realtime") != "realtime":
+    if patch.get("type", session.type) != session.type:
         raise ProtocolError(
-            "invalid_value", 'only sessions of type "realtime" exist here', "session.type"
+            "invalid_value", f"the session is of type {session.type!r} to its end", "session.type"
         )
     try:
         new = Session.model_validate(merge(session.model_dump(), patch))

@@ -26,7 +26,14 @@ from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.item_list import ROOT
 from aqaa.server.protocol.items import Items, MakeId, Output
 from aqaa.server.protocol.limits import APPEND_BYTES, Limits
-from aqaa.server.protocol.response import CancelReason, OpenResponse, cancelled, failed
+from aqaa.server.protocol.response import (
+    CancelReason,
+    OpenResponse,
+    cancelled,
+    failed,
+    planned_run,
+)
+from aqaa.server.protocol.transcription_types import shown
 from aqaa.server.protocol.transcripts import Transcripts
 from aqaa.server.protocol.types import (
     Error,
@@ -94,7 +101,7 @@ class SessionMachine:
 
     def open(self) -> list[Output]:
         """What a new session says first."""
-        return [server.SessionCreated(event_id=self._event_id(), session=self.session)]
+        return [server.SessionCreated(event_id=self._event_id(), session=shown(self.session))]
 
     def refuse(self, error: ProtocolError) -> list[Output]:
         """The `error` event for a client's message."""
@@ -132,6 +139,11 @@ class SessionMachine:
     def answering(self) -> bool:
         """Whether any response is open."""
         return bool(self._responses)
+
+    def answers_turns(self) -> bool:
+        """Whether the end of a turn asks for an answer."""
+        detection = self.session.audio.input.turn_detection
+        return detection is not None and detection.create_response and not self._writes_only()
 
     def next_run(self) -> fx.StartRun:
         """What an answer would be asked for if the conversation were to be answered now."""
@@ -198,7 +210,7 @@ class SessionMachine:
         item_id, previous = self._buffer_item, self._items.conversation.last_id()
         self._speaking, self._buffered, self._buffer_item = False, 0, self._make_id("item")
         item = Message(id=item_id, role="user", content=[InputSound()])
-        if self.session.audio.input.transcription is not None:
+        if self._writes_only() or self.session.audio.input.transcription is not None:
             self._transcripts.expect(item_id)
         return [
             fx.Commit(item_id, tokens),
@@ -222,7 +234,8 @@ class SessionMachine:
         if new.audio.input.turn_detection is None:
             self._speaking = False
         self.session = new
-        return [fx.Configure(new), server.SessionUpdated(event_id=self._event_id(), session=new)]
+        told = server.SessionUpdated(event_id=self._event_id(), session=shown(new))
+        return [fx.Configure(new), told]
 
     def _delete(self, item_id: str) -> list[Output]:
         self._items.known(item_id, "item_delete_invalid_item_id")
@@ -266,6 +279,8 @@ class SessionMachine:
         ]
 
     def _create_response(self, options: ResponseOptions) -> list[Output]:
+        if self._writes_only():
+            raise ProtocolError("invalid_value", "a transcription session has no responses", "type")
         default = options.conversation == "auto"
         if default and self._default is not None:
             raise ProtocolError(
@@ -314,22 +329,7 @@ class SessionMachine:
         else:
             format = self.session.audio.input.format
             items, sounds = self._items.context(options.input, format)
-        maximum = options.max_output_tokens or self.session.max_output_tokens
-        modality = (options.output_modalities or self.session.output_modalities)[0]
-        instructions = options.instructions
-        run = fx.StartRun(
-            response_id=self._make_id("resp"),
-            item_id=self._make_id("item"),
-            default=default,
-            items=items,
-            instructions=self.session.instructions if instructions is None else instructions,
-            modality=modality,
-            voice=voice,
-            speed=output.speed,
-            format=options.audio.output.format or output.format,
-            max_tokens=None if maximum == "inf" else maximum,
-        )
-        return run, sounds
+        return planned_run(self.session, options, items, voice, self._make_id), sounds
 
     def _cancel(self, event: client.ResponseCancel) -> list[Output]:
         wanted = event.response_id
@@ -388,7 +388,7 @@ class SessionMachine:
 
     def _answer(self, wanted: bool) -> list[Output]:
         """Answer the turn that just ended: now, or when the present answer is over."""
-        if not wanted:
+        if not wanted or self._writes_only():
             return []
         if self._default is not None:
             self._answer_is_due = True
@@ -490,6 +490,9 @@ class SessionMachine:
             if self._answer_is_due:
                 out += self._create_response(ResponseOptions())
         return out
+
+    def _writes_only(self) -> bool:
+        return self.session.type == "transcription"
 
     def _event_id(self) -> str:
         return self._make_id("event")

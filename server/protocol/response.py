@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Literal
 
 from aqaa.server.protocol import server_events as server
-from aqaa.server.protocol.effects import RunStarted, RunText, StartRun
+from aqaa.server.protocol.effects import ConversationItem, RunStarted, RunText, StartRun
 from aqaa.server.protocol.types import (
     MaxTokens,
     Message,
@@ -23,8 +23,10 @@ from aqaa.server.protocol.types import (
     Part,
     Response,
     ResponseAudio,
+    ResponseOptions,
     ResponseOutputAudio,
     ResponseStatus,
+    Session,
     Status,
     StatusDetails,
     StatusError,
@@ -33,6 +35,30 @@ from aqaa.server.protocol.types import (
 
 EventIds = Callable[[], str]
 CancelReason = Literal["turn_detected", "client_cancelled"]
+
+
+def planned_run(
+    session: Session,
+    options: ResponseOptions,
+    items: tuple[ConversationItem, ...],
+    voice: str,
+    make_id: Callable[[str], str],
+) -> StartRun:
+    """What is asked for: the session's settings, but for what `options` say."""
+    maximum = options.max_output_tokens or session.max_output_tokens
+    instructions, output = options.instructions, session.audio.output
+    return StartRun(
+        response_id=make_id("resp"),
+        item_id=make_id("item"),
+        default=options.conversation == "auto",
+        items=items,
+        instructions=session.instructions if instructions is None else instructions,
+        modality=(options.output_modalities or session.output_modalities)[0],
+        voice=voice,
+        speed=output.speed,
+        format=options.audio.output.format or output.format,
+        max_tokens=None if maximum == "inf" else maximum,
+    )
 
 
 class OpenResponse:

@@ -14,6 +14,7 @@ from aqaa.server.protocol.transcription_types import (
     DurationUsage,
     TokenLogprob,
     TranscriptionError,
+    TranscriptionSession,
 )
 from aqaa.server.protocol.types import (
     Error,
@@ -44,14 +45,14 @@ class SessionCreated(FromServer):
     """The first event of a session."""
 
     type: Literal["session.created"] = "session.created"
-    session: Session
+    session: Session | TranscriptionSession
 
 
 class SessionUpdated(FromServer):
     """The whole session after an update."""
 
     type: Literal["session.updated"] = "session.updated"
-    session: Session
+    session: Session | TranscriptionSession
 
 
 class InputAudioBufferSpeechStarted(FromServer):

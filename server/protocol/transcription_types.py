@@ -1,10 +1,10 @@
-"""The objects that events about the user's words carry."""
+"""The objects that are about the user's words: of events, and of sessions for them alone."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from aqaa.server.protocol.types import Wire
+from aqaa.server.protocol.types import InputAudio, Session, Wire
 
 
 class TokenLogprob(Wire):
@@ -28,3 +28,32 @@ class TranscriptionError(Wire):
     type: Literal["server_error"] = "server_error"
     code: str
     message: str
+
+
+class TranscriptionAudio(Wire):
+    """The one direction that there is."""
+
+    input: InputAudio
+
+
+class TranscriptionSession(Wire):
+    """What is shown of a session that writes down what it hears and gives no answers."""
+
+    type: Literal["transcription"] = "transcription"
+    object: Literal["realtime.transcription_session"] = "realtime.transcription_session"
+    id: str
+    audio: TranscriptionAudio
+    include: list[str] | None = None
+    expires_at: int | None = None
+
+
+def shown(session: Session) -> Session | TranscriptionSession:
+    """The session as its client is to see it."""
+    if session.type == "realtime":
+        return session
+    return TranscriptionSession(
+        id=session.id,
+        audio=TranscriptionAudio(input=session.audio.input),
+        include=session.include,
+        expires_at=session.expires_at,
+    )

@@ -185,9 +185,12 @@ class Extensions(Wire):
 
 
 class Session(Wire):
-    """A session's whole configuration, as `session.created` and `session.updated` send it."""
+    """A session's whole configuration, as `session.created` and `session.updated` send it.
 
-    type: Literal["realtime"] = "realtime"
+    Of type `transcription` it gives no answers, and is shown without what is about them.
+    """
+
+    type: Literal["realtime", "transcription"] = "realtime"
     object: Literal["realtime.session"] = "realtime.session"
     id: str
     model: str

@@ -260,7 +260,8 @@ class LiveSession:
             case TurnStarted():
                 self._apply(self._machine.on_input(fx.SpeechStarted(_ms(event.sample))))
             case TurnGrew():
-                self._warm(event.tokens)
+                if self._machine.session.type == "realtime":
+                    self._warm(event.tokens)
             case TurnPaused():
                 self._speculate(event.tokens)
             case TurnResumed():
@@ -316,8 +317,7 @@ class LiveSession:
 
     def _speculate(self, tokens: tuple[int, ...]) -> None:
         """Start the answer that the machine asks for if this pause ends the turn."""
-        detection = self._machine.session.audio.input.turn_detection
-        wanted = detection is not None and detection.create_response and self._parts.speculation
+        wanted = self._machine.answers_turns() and self._parts.speculation
         if not wanted or self._default_run is not None or not tokens:
             return
         self._roll_back("rolled_back")

@@ -123,6 +123,9 @@ def test_a_bundle_that_names_its_recogniser_hears_words(
     words, whole = transcriber.stream(), dual.encode_fully(recording)
     pieces = [piece for step in whole.steps for piece in words.push(step)]
     assert len(pieces) > 20
+    parts = [step for steps in dual.steps_of(recording) for step in steps]
+    words = transcriber.stream()
+    assert [piece for step in parts for piece in words.push(step)] == pieces
     live = dual.stream()
     live.push(recording)
     live.flush()

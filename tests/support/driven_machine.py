@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Literal
 
 from realtime_grammar import Reader
 
@@ -30,9 +31,14 @@ class Driven:
     """Keeps what the machine said and asked for; checks that the events are legal."""
 
     def __init__(
-        self, items: int = 512, limits: Limits | None = None, *, transcribes: bool = True
+        self,
+        items: int = 512,
+        limits: Limits | None = None,
+        *,
+        transcribes: bool = True,
+        type: Literal["realtime", "transcription"] = "realtime",
     ) -> None:
-        session = Session(id="sess_1", model="nano")
+        session = Session(id="sess_1", model="nano", type=type)
         self.machine = SessionMachine(
             session,
             VOICES,

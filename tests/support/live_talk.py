@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from typing import Literal
 
 from scripted import pcm
 
@@ -34,12 +35,19 @@ class FakeClock:
 class Talk:
     """A conversation and its client."""
 
-    def __init__(self, parts: ModelParts, clock: FakeClock) -> None:
+    def __init__(
+        self,
+        parts: ModelParts,
+        clock: FakeClock,
+        type: Literal["realtime", "transcription"] = "realtime",
+    ) -> None:
         self.parts = parts
         self.clock = clock
         self.events: list[server.ServerEvent] = []
         self._arrived = asyncio.Event()
-        self.conversation = LiveSession(parts, Session(id="sess_1", model="scripted"), self._take)
+        self.conversation = LiveSession(
+            parts, Session(id="sess_1", model="scripted", type=type), self._take
+        )
         self._listening = asyncio.create_task(self.conversation.run())
         self.conversation.open()
 

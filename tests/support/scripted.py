@@ -7,7 +7,7 @@ answers with a legal woven stream at the pace that a test asks for, and dies whe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -45,7 +45,7 @@ FIRST_LETTER = 32  # code points below are control ids
 Samples = NDArray[np.float32]
 
 
-def bundle() -> Bundle:
+def bundle(context: int = 4096, max_tokens: int = 1024) -> Bundle:
     """A bundle that names no files."""
     nowhere = Path("nowhere")
     return Bundle.model_validate(
@@ -58,8 +58,8 @@ def bundle() -> Bundle:
                 "audio_end": END,
                 "voice_markers": {"amy": 7},
             },
-            "decoder": {"path": nowhere, "context": 4096},
-            "sampling": {"max_tokens": 1024},
+            "decoder": {"path": nowhere, "context": context},
+            "sampling": {"max_tokens": max_tokens},
             "vocoder": {"path": nowhere},
             "voices": {"path": nowhere, "default": "joe"},
         }
@@ -100,6 +100,14 @@ class GroupTokenizer:
         ids = stream.push(wav) + stream.flush()
         nothing = np.zeros(0, np.int32)
         return Encoded(nothing, nothing, ids, stream.take_steps())
+
+    def steps_of(self, wav: Samples) -> Iterator[list[Step]]:
+        stream = self.stream()
+        for begin in range(0, wav.size, 16_000):
+            stream.push(wav[begin : begin + 16_000])
+            yield stream.take_steps()
+        stream.flush()
+        yield stream.take_steps()
 
 
 class GroupStream:
@@ -142,6 +150,32 @@ class CountingTranscriber:
 
     def stream(self) -> CountingTranscript:
         return CountingTranscript(self)
+
+
+class SayingTranscriber:
+    """Each turn with anything loud in it says the next of `sentences`, once it is over."""
+
+    def __init__(self, sentences: Sequence[str]) -> None:
+        self.sentences = iter(sentences)
+
+    def stream(self) -> SaidTranscript:
+        return SaidTranscript(self)
+
+
+class SaidTranscript(TranscriptStream):
+    def __init__(self, transcriber: SayingTranscriber) -> None:
+        super().__init__()
+        self._transcriber = transcriber
+        self._loud = False
+
+    def _copy_state(self, original: Self) -> None:
+        self._transcriber, self._loud = original._transcriber, original._loud
+
+    def _recognise(self, step: Step) -> list[Piece]:
+        if isinstance(step, Tail):
+            return [Piece(next(self._transcriber.sentences), 0.0, 1.0, -0.5)] if self._loud else []
+        self._loud |= float(step.states[0, 0]) >= 100
+        return []
 
 
 class CountingTranscript(TranscriptStream):
@@ -296,9 +330,11 @@ def scripted_parts(
     speculation: bool = True,
     max_turn_seconds: float = 20.0,
     transcriber: Transcriber | None = None,
+    context: int = 4096,
+    max_tokens: int = 1024,
 ) -> ModelParts:
     """All parts, scripted; close `parts.services.workers` when done."""
-    parts = bundle()
+    parts = bundle(context, max_tokens)
     letters = Letters()
     engine = engine or ScriptedEngine()
     workers = workers or Workers(1)

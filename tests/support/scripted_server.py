@@ -14,6 +14,7 @@ from aqaa.server.config import Settings
 from aqaa.server.gateway.server import DrainingServer, listen
 from aqaa.server.gateway.state import ServerState
 from aqaa.server.parts import ModelParts
+from aqaa.tokenizers.transcriber import Transcriber
 
 
 @dataclass
@@ -39,8 +40,10 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(engine: ScriptedEngine, **settings: Any) -> AsyncIterator[Served]:
-    parts = scripted_parts(engine)
+async def serving(
+    engine: ScriptedEngine, *, transcriber: Transcriber | None = None, **settings: Any
+) -> AsyncIterator[Served]:
+    parts = scripted_parts(engine, transcriber=transcriber)
     with listen("127.0.0.1", 0) as listener:
         state = ServerState.of(Settings(model="nowhere", **settings), parts)
         server = DrainingServer(state.settings)

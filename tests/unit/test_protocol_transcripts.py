@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 import pytest
-from driven_machine import Driven, types
+from driven_machine import Driven, error_codes, types
 from realtime_grammar import IllegalSequenceError
 
 from aqaa.server.protocol import effects as fx
@@ -172,3 +172,53 @@ def test_the_grammar_objects_to_words_of_nothing() -> None:
     error = server.InputAudioTranscriptionDelta(event_id="e", item_id="none", delta="x")
     with pytest.raises(IllegalSequenceError):
         driven.reader.read(error)
+
+
+# --- sessions that write down what they hear and give no answers ----------------------------------
+
+
+def test_a_transcription_session_is_shown_without_answers() -> None:
+    driven = Driven(type="transcription")
+    (created,) = driven.machine.open()
+    assert isinstance(created, server.SessionCreated)
+    session = created.model_dump()["session"]
+    assert session["type"] == "transcription"
+    assert session["object"] == "realtime.transcription_session"
+    assert set(session["audio"]) == {"input"}
+    assert session["audio"]["input"]["turn_detection"]["type"] == "server_vad"
+    assert not {"instructions", "tools", "output_modalities", "model"} & set(session)
+    asked = {"model": "gpt-transcribe", "language": "en"}
+    audio = {"input": {"transcription": asked, "turn_detection": None}}
+    change = {"type": "session.update", "session": {"type": "transcription", "audio": audio}}
+    (updated,) = sent(driven.send(change))
+    assert updated["session"]["audio"]["input"]["transcription"] == asked
+    assert updated["session"]["audio"]["input"]["turn_detection"] is None
+
+
+def test_a_transcription_session_writes_turns_down_and_answers_none() -> None:
+    driven = Driven(type="transcription")
+    driven.send({"type": "input_audio_buffer.append", "audio": SECOND})
+    seen = driven.happen(fx.SpeechStarted(100)) + driven.happen(fx.SpeechStopped(900, (7,)))
+    (commit,) = [one for one in seen if isinstance(one, fx.Commit)]
+    seen += words(driven, commit.item_id)
+    assert types(seen) == [
+        "input_audio_buffer.speech_started",
+        "input_audio_buffer.speech_stopped",
+        "input_audio_buffer.committed",
+        "conversation.item.added",
+        "conversation.item.done",
+        f"{WORDS}.delta",
+        f"{WORDS}.completed",
+    ]
+    assert driven.runs == []
+    refused = driven.send({"type": "response.create", "event_id": "mine"})
+    assert error_codes(refused) == ["invalid_value"]
+    assert not driven.machine.answers_turns()
+
+
+@pytest.mark.parametrize(
+    ("here", "asked"), [("realtime", "transcription"), ("transcription", "realtime")]
+)
+def test_a_sessions_type_does_not_change(here: Any, asked: str) -> None:
+    refused = Driven(type=here).send({"type": "session.update", "session": {"type": asked}})
+    assert error_codes(refused) == ["invalid_value"]

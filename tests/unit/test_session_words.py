@@ -161,3 +161,16 @@ async def test_a_session_closes_in_the_middle_of_its_words(talk: Talk) -> None:
     await talk.close()
     await asyncio.sleep(0)
     assert f"{WORDS}.completed" not in talk.types()
+
+
+async def test_a_transcription_session_asks_nothing_of_the_engine() -> None:
+    clock, engine = FakeClock(), ScriptedEngine()
+    parts = scripted_parts(engine, clock=clock, transcriber=CountingTranscriber())
+    talk = Talk(parts, clock, "transcription")
+    await speak_and_pause(talk)
+    event = completed(await talk.until(f"{WORDS}.completed"))
+    await talk.settle()
+    assert event.transcript.startswith(SAID)
+    assert engine.prompts == []
+    assert engine.warmed == []
+    await talk.close()

@@ -1,0 +1,183 @@
+"""`POST /v1/audio/transcriptions`: the words of a recording, by the bundle's own recogniser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+
+from aqaa.models.bundle import TOKENIZER_RATE
+from aqaa.models.errors import InputError, ModelNotFoundError
+from aqaa.server.audio.files import read_audio
+from aqaa.server.gateway.disconnect import unless_left
+from aqaa.server.gateway.rest import HeldStream, Server, Whoever
+from aqaa.server.gateway.schema import TranscriptionForm
+from aqaa.server.gateway.transcript_formats import (
+    as_json,
+    as_verbose_json,
+    logprobs_of,
+    segments_of,
+    subtitles,
+)
+from aqaa.server.parts import ModelParts
+from aqaa.server.protocol.types import Json
+from aqaa.tokenizers.stream import Samples
+from aqaa.tokenizers.transcriber import Piece, Transcriber, text_of, words_of
+
+router = APIRouter()
+
+MAX_SECONDS = 1500.0  # OpenAI's bound for its transcribers
+MAX_FIELDS = 64
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        **TranscriptionForm.model_json_schema()["properties"],
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+class Recording:
+    """A recording that is being transcribed, a slice at a time."""
+
+    def __init__(self, parts: ModelParts, samples: Samples) -> None:
+        self._parts = parts
+        self._samples = samples
+        self.seconds = samples.size / TOKENIZER_RATE
+
+    @classmethod
+    async def read(cls, parts: ModelParts, data: bytes) -> Recording:
+        """Decode a file.
+
+        Raises:
+            AudioError: it is no recording that can be read, or it is too long.
+        """
+        services = parts.services
+        samples = await services.workers.run_long(
+            services.clock(), lambda: read_audio(data, max_seconds=MAX_SECONDS)
+        )
+        return cls(parts, samples)
+
+    async def pieces(self) -> AsyncIterator[list[Piece]]:
+        """New pieces of text, slice by slice."""
+        services = self._parts.services
+        slices = self._slices()
+        while True:
+            pieces = await services.workers.run_long(services.clock(), next, slices, None)
+            if pieces is None:
+                return
+            if pieces:
+                yield pieces
+
+    async def all_pieces(self) -> list[Piece]:
+        """All that is said."""
+        return [piece async for some in self.pieces() for piece in some]
+
+    def _slices(self) -> Iterator[list[Piece]]:
+        words = _transcriber(self._parts).stream()
+        for steps in self._parts.tokenizer.steps_of(self._samples):
+            yield [piece for step in steps for piece in words.push(step)]
+
+
+@router.post(
+    "/v1/audio/transcriptions",
+    summary="The words of a recording",
+    openapi_extra=BODY,
+    response_class=Response,
+)
+async def transcriptions(request: Request, server: Server, caller: Whoever) -> Response:
+    """OpenAI's shapes; `stream` gives `transcript.text.delta`s as the recording is worked off."""
+    parts = server.parts
+    _transcriber(parts)
+    data, asked = await _form(request)
+    logprobs = "logprobs" in asked.include
+    with ExitStack() as stack:
+        stack.enter_context(server.place(caller))
+        recording = await unless_left(request, Recording.read(parts, data))
+        if asked.stream:
+            return HeldStream(_events(recording, logprobs=logprobs), stack.pop_all())
+        pieces = await unless_left(request, recording.all_pieces())
+    seconds, wanted = recording.seconds, asked.timestamp_granularities
+    match asked.response_format:
+        case "json":
+            return JSONResponse(as_json(pieces, seconds, logprobs=logprobs))
+        case "text":
+            return PlainTextResponse(text_of(pieces) + "\n")
+        case "srt" | "vtt" as format:
+            return PlainTextResponse(subtitles(segments_of(words_of(pieces)), format))
+        case "verbose_json":
+            body = as_verbose_json(
+                pieces,
+                seconds,
+                language=asked.language,
+                words="word" in wanted,
+                segments="segment" in wanted,
+            )
+            return JSONResponse(body)
+
+
+async def _form(request: Request) -> tuple[bytes, TranscriptionForm]:
+    """The recording and what is asked of it.
+
+    Raises:
+        InputError: there is no recording.
+        RequestValidationError: a field has a value that it cannot have.
+    """
+    fields: dict[str, Any] = {}
+    async with request.form(max_files=1, max_fields=MAX_FIELDS) as form:
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise InputError("send the recording as the multipart field `file`")
+        data = await file.read()
+        for key, value in form.multi_items():
+            if key.endswith("[]"):
+                fields.setdefault(key.removesuffix("[]"), []).append(value)
+            elif key != "file":
+                fields[key] = value
+    if not data:
+        raise InputError("the field `file` is empty: send a recording, such as a wav file")
+    try:
+        return data, TranscriptionForm.model_validate(fields)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from None
+
+
+async def _events(recording: Recording, *, logprobs: bool) -> AsyncIterator[bytes]:
+    said: list[Piece] = []
+    async for pieces in recording.pieces():
+        said += pieces
+        delta = "".join(piece.text for piece in pieces)
+        yield _event({"type": "transcript.text.delta", "delta": delta}, pieces, logprobs=logprobs)
+    yield _event({"type": "transcript.text.done", "text": text_of(said)}, said, logprobs=logprobs)
+    yield b"data: [DONE]\n\n"
+
+
+def _event(event: Json, pieces: list[Piece], *, logprobs: bool) -> bytes:
+    if logprobs:
+        event["logprobs"] = logprobs_of(pieces)
+    return f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
+
+
+def _transcriber(parts: ModelParts) -> Transcriber:
+    if parts.transcriber is None:
+        raise ModelNotFoundError(
+            f"{parts.bundle.name!r} has no transcriber: its bundle needs a [transcriber] section"
+        )
+    return parts.transcriber
