@@ -131,6 +131,7 @@ def test_the_planned_sizes_are_those_of_the_plan(gpus: str, quant: Literal["fp8"
         num_hidden_layers=88,
         vocab_size=74752,
         max_seq_len=32768,
+        rms_norm_eps=1e-5,
     )
     plan = make_plan(omni, *parse_gpus(f"8x{gpus}"), quant, "bf16", 8192)
     fit, fast = plan.sessions_by_memory, plan.sessions_by_speed
