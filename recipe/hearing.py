@@ -24,7 +24,7 @@ from aqaa.recipe.linguistic.export import FOLDER
 from aqaa.recipe.linguistic.fbank import CHUNK_SAMPLES, WIDTH, fbank, mel_filters, stack
 from aqaa.recipe.semantic.targets import log_mel
 from aqaa.recipe.speech.voices import Wave
-from aqaa.tokenizers.onnx_model import SemanticModel
+from aqaa.tokenizers.semantic_network import MelWindow, SemanticNetwork
 
 Codes = NDArray[np.int32]
 BATCH_SECONDS = 60  # more does not fit the caches
@@ -51,7 +51,7 @@ class Hearing:
         self._shift = torch.tensor([float(v) for v in shift.split()])
         self._scale = torch.tensor([float(v) for v in scale.split()])
         self._codes = torch.from_numpy(np.load(directory / "linguistic_tokenizer.npy"))
-        self._semantic = SemanticModel.load(directory / "speech_tokenizer_v1.onnx")
+        self._semantic = SemanticNetwork.load(directory / "speech_tokenizer_v1.onnx")
 
     @property
     def centroids(self) -> NDArray[np.float32]:
@@ -91,7 +91,8 @@ class Hearing:
         """Raw semantic codes, 6 for every begun 240 ms of `wave` (float32, 16 kHz, under 30 s)."""
         chunks = max(1, -(-len(wave) // CHUNK_SAMPLES))
         padded = np.pad(wave, (0, chunks * CHUNK_SAMPLES - len(wave)))
-        return self._semantic.run(log_mel(padded), 0)
+        mel = np.ascontiguousarray(log_mel(padded).T)
+        return self._semantic.run([MelWindow(mel, 0)])[0]
 
     def both(self, waves: Sequence[Wave]) -> list[tuple[Codes, Codes]]:
         """(linguistic, semantic) codes of every wave: 4 and 6 for every begun 240 ms."""

@@ -1,21 +1,33 @@
-"""Both tokenizers and the interleaver as one: audio in, the decoder's ids out, in whole groups."""
+"""Both tokenizers and the interleaver as one: audio in, the decoder's ids out, in whole groups.
+
+Whatever is asked of it comes in two forms: `push`, `flush` and `encode` compute in the caller's
+thread; `pushing`, `flushing` and `encoding` are the same step by step (`tokenizers.steps`), and
+`DualTokenizer.run` computes what many of them ask for in one call of each network.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aqaa.models.bundle import TOKENIZER_RATE, Bundle
 from aqaa.models.errors import StreamClosedError
+from aqaa.tokenizers.funasr_encoder import EncoderChunk
 from aqaa.tokenizers.interleave import Interleaver, interleave
-from aqaa.tokenizers.linguistic import LinguisticStream, LinguisticTokenizer
+from aqaa.tokenizers.linguistic import LinguisticReply, LinguisticStream, LinguisticTokenizer
 from aqaa.tokenizers.normalise import RunningGain, prepare
 from aqaa.tokenizers.semantic import SemanticStream, SemanticTokenizer
+from aqaa.tokenizers.semantic_network import MelWindow
+from aqaa.tokenizers.steps import Steps, run_alone
 from aqaa.tokenizers.stream import Codes, Samples, check_samples, join_codes
 from aqaa.tokenizers.transcriber import Step
+
+Request = EncoderChunk | MelWindow
+Reply = LinguisticReply | Codes
 
 
 @dataclass(frozen=True)
@@ -51,15 +63,15 @@ class DualTokenizer:
         self._keep_steps = keep_steps
 
     @classmethod
-    def load(cls, bundle: Bundle, device: str = "cpu", threads: int = 1) -> DualTokenizer:
-        """Load both parts of the bundle's tokenizer.
+    def load(cls, bundle: Bundle, device: str = "cpu") -> DualTokenizer:
+        """Load both parts of the bundle's tokenizer, in float32: rounding would change tokens.
 
         Raises:
             BundleError: a file is missing, damaged or does not fit; the message names it.
         """
         return cls(
             LinguisticTokenizer.load(bundle.tokenizer, device),
-            SemanticTokenizer.load(bundle.tokenizer, device, threads),
+            SemanticTokenizer.load(bundle.tokenizer, device),
             audio_offset=bundle.tokens.audio_offset,
             normalise=bundle.tokenizer.normalise,
             stream_peak=bundle.tokenizer.stream_peak,
@@ -82,10 +94,16 @@ class DualTokenizer:
         Raises:
             AudioError: empty or unusable audio.
         """
+        return run_alone(self.encoding(wav), self.run)
+
+    def encoding(self, wav: NDArray[np.generic]) -> Steps[Request, Reply, Encoded]:
+        """`encode_fully`, step by step."""
         samples = prepare(wav, normalise=self._normalise)
         stream = self.linguistic.stream(keep_steps=self._keep_steps)
-        linguistic = join_codes([stream.push(samples), stream.flush()])
-        semantic = self.semantic.encode(samples)
+        parts = [(yield from _linguistic(stream.pushing(samples)))]
+        parts.append((yield from _linguistic(stream.flushing())))
+        linguistic = join_codes(parts)
+        semantic = yield from _semantic(self.semantic.encoding(samples))
         ids = interleave(linguistic.tolist(), semantic.tolist(), self.audio_offset)
         return Encoded(linguistic, semantic, ids, stream.take_steps())
 
@@ -105,9 +123,20 @@ class DualTokenizer:
         stream.flush()
         yield stream.take_steps()
 
+    def run(self, requests: Sequence[Request]) -> list[Reply]:
+        """The reply to each request, in one call of either network, each as it would be alone."""
+        chunks = [request for request in requests if isinstance(request, EncoderChunk)]
+        windows = [request for request in requests if isinstance(request, MelWindow)]
+        encoded, codes = iter(self.linguistic.run(chunks)), iter(self.semantic.network.run(windows))
+        return [
+            next(encoded) if isinstance(request, EncoderChunk) else next(codes)
+            for request in requests
+        ]
+
     def stream(self) -> DualStream:
         """A new stream; cheap. It is scaled by a running peak if the bundle says so."""
         return DualStream(
+            self,
             self.linguistic.stream(keep_steps=self._keep_steps),
             self.semantic.stream(),
             Interleaver(self.audio_offset),
@@ -120,11 +149,13 @@ class DualStream:
 
     def __init__(
         self,
+        tokenizer: DualTokenizer,
         linguistic: LinguisticStream,
         semantic: SemanticStream,
         weave: Interleaver,
         gain: RunningGain | None,
     ) -> None:
+        self._tokenizer = tokenizer
         self._linguistic = linguistic
         self._semantic = semantic
         self._weave = weave
@@ -138,9 +169,13 @@ class DualStream:
             AudioError: unusable samples; the stream is as it was and may be used on.
             StreamClosedError: the stream was flushed, or a fault closed it.
         """
+        return run_alone(self.pushing(pcm), self._tokenizer.run)
+
+    def pushing(self, pcm: NDArray[np.generic]) -> Steps[Request, Reply, list[int]]:
+        """`push`, step by step. Dropping it half-way closes the stream."""
         self._check_open()
         samples = check_samples(pcm)
-        return self._advance(self._gain.push(samples) if self._gain else samples)
+        return (yield from self._advance(self._gain.push(samples) if self._gain else samples))
 
     def flush(self) -> list[int]:
         """The ids that were waiting for more audio; closes the stream.
@@ -150,10 +185,16 @@ class DualStream:
         Raises:
             StreamClosedError: the stream was flushed before, or a fault closed it.
         """
+        return run_alone(self.flushing(), self._tokenizer.run)
+
+    def flushing(self) -> Steps[Request, Reply, list[int]]:
+        """`flush`, step by step."""
         self._check_open()
-        ids = self._advance(self._gain.flush()) if self._gain else []
+        ids = (yield from self._advance(self._gain.flush())) if self._gain else []
         self._closed = True
-        return ids + self._join(self._linguistic.flush(), self._semantic.flush())
+        linguistic = yield from _linguistic(self._linguistic.flushing())
+        semantic = yield from _semantic(self._semantic.flushing())
+        return ids + self._join(linguistic, semantic)
 
     def take_steps(self) -> list[Step]:
         """The linguistic encoder's steps since the last call, if they are kept."""
@@ -163,6 +204,7 @@ class DualStream:
         """An independent stream in the same state: flush it at a pause, go on with the original."""
         self._check_open()
         return DualStream(
+            self._tokenizer,
             self._linguistic.fork(),
             self._semantic.fork(),
             self._weave.copy(),
@@ -173,12 +215,26 @@ class DualStream:
         if self._closed:
             raise StreamClosedError("this token stream has ended: open a new one")
 
-    def _advance(self, samples: Samples) -> list[int]:
+    def _advance(self, samples: Samples) -> Steps[Request, Reply, list[int]]:
         try:
-            return self._join(self._linguistic.push(samples), self._semantic.push(samples))
+            linguistic = yield from _linguistic(self._linguistic.pushing(samples))
+            semantic = yield from _semantic(self._semantic.pushing(samples))
+            return self._join(linguistic, semantic)
         except BaseException:
             self._closed = True  # one tokenizer may be ahead of the other
             raise
 
     def _join(self, linguistic: Codes, semantic: Codes) -> list[int]:
         return self._weave.push(linguistic.tolist(), semantic.tolist())
+
+
+def _linguistic(
+    steps: Steps[EncoderChunk, LinguisticReply, Codes],
+) -> Steps[Request, Reply, Codes]:
+    """`steps` among those of both tokenizers, as far as types go."""
+    return cast(Steps[Request, Reply, Codes], steps)
+
+
+def _semantic(steps: Steps[MelWindow, Codes, Codes]) -> Steps[Request, Reply, Codes]:
+    """`steps` among those of both tokenizers, as far as types go."""
+    return cast(Steps[Request, Reply, Codes], steps)

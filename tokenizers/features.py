@@ -54,7 +54,7 @@ def _fbank_options() -> knf.FbankOptions:
 def whisper_log_mel(
     samples: Samples, *, chunk_frames: int | None = None, mel_peak: float = -np.inf
 ) -> Samples:
-    """Whisper's log-mel `[128, n // 160]` float32 of 16 kHz audio `[n]`, n >= 201, in [-1, 1].
+    """Whisper's log-mel `[n // 160, 128]` float32 of 16 kHz audio `[n]`, n >= 201, in [-1, 1].
 
     openai/whisper `log_mel_spectrogram(n_mels=128)`: reflect padding at both ends, power in log10,
     clamped at 8 below the loudest bin, then (x + 4) / 4.
@@ -71,7 +71,7 @@ def whisper_log_mel(
         loudest = np.maximum(np.maximum.accumulate(loudest), np.float32(mel_peak))
         last = np.arange(loudest.size) // chunk_frames * chunk_frames + chunk_frames - 1
         loudest = loudest[np.minimum(last, loudest.size - 1)]
-    return np.ascontiguousarray(clamp_log_mel(power, loudest[:, None]).T)
+    return clamp_log_mel(power, loudest[:, None])
 
 
 def log_power_mel(padded: Samples) -> Samples:

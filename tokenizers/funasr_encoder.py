@@ -1,11 +1,12 @@
-"""FunASR's own streaming encoder (`SANMEncoderChunkOpt`), loaded and stepped chunk by chunk.
+"""FunASR's own streaming encoder (`SANMEncoderChunkOpt`), stepped for many streams at a time.
 
-Two things about FunASR 1.4 are worked around here, and nothing of it is written anew:
+The layers and their weights are FunASR's. What is done with them chunk by chunk is `forward_chunk`
+of FunASR 1.4 for a batch of streams that stand at different places: each row has its own position,
+its own number of remembered keys and its own number of new frames, and a mask says which are there.
+(FunASR's takes one position for all rows, and no mask.) The outputs are FunASR's to rounding.
 
-* `import funasr` imports every one of its submodules (12 s, and all of its dependencies). The
-  encoder's module needs only torch, so it is imported beneath a bare stand-in for the package.
-* Its position encoder builds the table of all positions since the start on every call, which makes
-  an hour's stream ever slower. A subclass asks the same formula for the new positions alone.
+`import funasr` imports every one of its submodules (12 s, and all of its dependencies). The
+encoder's module needs only torch, so it is imported beneath a bare stand-in for the package.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import importlib.util
 import sys
 import threading
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from aqaa.models.errors import BundleError, MissingDependencyError
 
@@ -29,24 +31,46 @@ from aqaa.models.errors import BundleError, MissingDependencyError
 CHUNK_FRAMES = 4
 WINDOW_BACK = 5
 LOOK_BACK_CHUNKS = 4
+REMEMBERED_FRAMES = LOOK_BACK_CHUNKS * CHUNK_FRAMES
 
 _LONGEST_REASON = 400  # characters
 
 _import_lock = threading.Lock()
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class EncoderState:
-    """What one stream carries from chunk to chunk; tensors are replaced, never written to."""
+    """What one stream carries from chunk to chunk. A value: nothing in it is ever written to."""
 
-    cache: dict[str, Any]
+    frames: int  # seen so far; the next frame's position is one more
+    window: Tensor  # [5, input]: the newest frames, positions added
+    remembered: int  # frames before the window whose keys and values are kept, at most 16
+    # [2, layers, heads, 16, width of a head]: those keys and values, the newest last, else zeros
+    memory: Tensor
 
-    def copy(self) -> EncoderState:
-        """An independent state; FunASR rebinds entries of the inner tables, so those are copied."""
-        layers = self.cache["opt"]
-        return EncoderState(
-            {**self.cache, "opt": None if layers is None else [dict(layer) for layer in layers]}
-        )
+
+@dataclass(frozen=True, eq=False)
+class EncoderChunk:
+    """A request: the next `frames` float32 [t, input] of a stream, 0 <= t <= 4.
+
+    Fewer than 4 end the stream. None ask for the newest 5 frames once more, with nothing after
+    them: so FunASR's recogniser ends audio that ends between two chunks.
+    """
+
+    frames: Tensor
+    state: EncoderState
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedChunk:
+    """The reply: the whole window [5 + t, output], and the stream's state after a chunk of 4.
+
+    Step-Audio's tokenizer reads the newest `t`, which nothing follows; FunASR's recogniser reads
+    the oldest, which have 5 frames of right context (SPEC 2).
+    """
+
+    states: Tensor
+    after: EncoderState
 
 
 class ChunkEncoder:
@@ -54,6 +78,7 @@ class ChunkEncoder:
 
     def __init__(self, network: Any, input_size: int, device: str) -> None:
         self._network = network
+        self._layers = [*network.encoders0, *network.encoders]
         self._input_size = input_size
         self._device = torch.device(device)
         self.output_size: int = network.output_size()
@@ -77,47 +102,94 @@ class ChunkEncoder:
         module = import_funasr("funasr.models.scama.encoder")
         settings = {**settings, "input_size": input_size}
         network = load_part(module.SANMEncoderChunkOpt, "encoder", settings, state)
-        network.embed = _bounded_positions(module)
+        if not network.normalize_before:
+            raise BundleError("encoder_conf is not Paraformer's: its layers normalise first")
         return cls(network.to(device), input_size, device)
 
     def initial_state(self) -> EncoderState:
         """The state before the first frame: five zero frames that are attended to, unmasked."""
-        window = torch.zeros(1, WINDOW_BACK, self._input_size, device=self._device)
+        attention = self._layers[0].self_attn
+        shape = (2, len(self._layers), attention.h, REMEMBERED_FRAMES, attention.d_k)
         return EncoderState(
-            {
-                "start_idx": 0,
-                "feats": window,
-                "opt": None,
-                "tail_chunk": False,
-                "chunk_size": [0, CHUNK_FRAMES, WINDOW_BACK],
-                "encoder_chunk_look_back": LOOK_BACK_CHUNKS,
-            }
+            0,
+            torch.zeros(WINDOW_BACK, self._input_size, device=self._device),
+            0,
+            torch.zeros(shape, device=self._device),
         )
 
     @torch.inference_mode()
-    def window(self, frames: Tensor, state: EncoderState) -> Tensor:
-        """Encode `frames` [t, input], 1 <= t <= 4, behind the 5 before them: [5 + t, output].
+    def run(self, chunks: Sequence[EncoderChunk]) -> list[EncodedChunk]:
+        """Each chunk's reply, all chunks in one call, each as it would be alone."""
+        if not chunks:
+            return []
+        counts = [len(chunk.frames) for chunk in chunks]
+        states = [chunk.state for chunk in chunks]
+        new = max(counts)
+        frames = torch.stack(
+            [functional.pad(chunk.frames, (0, 0, 0, new - len(chunk.frames))) for chunk in chunks]
+        ).to(self._device)
+        window = torch.cat(
+            [
+                torch.stack([state.window for state in states]),
+                frames * self.output_size**0.5 + self._positions(states, new),
+            ],
+            dim=1,
+        )
+        memory = torch.stack([state.memory for state in states], dim=2)
+        remembered = torch.tensor([state.remembered for state in states])
+        encoded, memory = self._encode(window, memory, remembered, torch.tensor(counts))
+        replies = []
+        for row, (count, state) in enumerate(zip(counts, states, strict=True)):
+            if count == CHUNK_FRAMES:
+                state = EncoderState(
+                    state.frames + count,
+                    window[row, count:].clone(),
+                    min(state.remembered + count, REMEMBERED_FRAMES),
+                    memory[:, :, row].clone(),
+                )
+            replies.append(EncodedChunk(encoded[row, : WINDOW_BACK + count], state))
+        return replies
 
-        Advances `state`. Step-Audio's tokenizer reads the newest `t`, which nothing follows;
-        FunASR's recogniser reads the oldest, which have 5 frames of right context (SPEC 2).
-        """
-        batch = frames.to(self._device, copy=True)[None]  # FunASR scales its input in place
-        length = torch.tensor([batch.shape[1]])
-        encoded: Tensor = self._network.forward_chunk(batch, length, cache=state.cache)[0]
-        return encoded[0]
-
-    @torch.inference_mode()
     def tail(self, state: EncoderState) -> Tensor:
-        """The 5 frames behind the newest window once more, with nothing after them: [5, output].
+        """The 5 frames behind the newest chunk once more, with nothing after them: [5, output]."""
+        return self.run([EncoderChunk(torch.zeros(0, self._input_size), state)])[0].states
 
-        This is how FunASR's recogniser ends audio that ends between two windows. Leaves `state`.
+    def _positions(self, states: Sequence[EncoderState], new: int) -> Tensor:
+        """FunASR's position code of each row's next frames, [B, new, input]; the first frame is 1.
+
+        Asked for these positions alone: FunASR's `forward` makes the table since the stream's start
+        in every call, so that an hour's stream becomes ever slower.
         """
-        cache = {**state.copy().cache, "tail_chunk": True}
-        frames = cache["feats"].clone()  # only its shape matters: FunASR takes the cached ones
-        encoded: Tensor = self._network.forward_chunk(
-            frames, torch.tensor([WINDOW_BACK]), cache=cache
-        )[0]
-        return encoded[0]
+        first = torch.tensor([state.frames + 1 for state in states])[:, None]
+        positions = (first + torch.arange(new)).reshape(1, -1)
+        code: Tensor = self._network.embed.encode(positions, self._input_size, torch.float32)
+        return code.reshape(len(states), new, self._input_size).to(self._device)
+
+    def _encode(
+        self, window: Tensor, memory: Tensor, remembered: Tensor, counts: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs [B, 5 + new, output] of `window`, and the memory after it.
+
+        Args:
+            window: [B, 5 + new, input], rows with fewer new frames padded at their end.
+            memory: [2, layers, B, heads, 16, width of a head].
+            remembered: how much of a row's memory counts, [B].
+            counts: new frames of each row, [B].
+        """
+        place = torch.arange(window.shape[1])
+        there = place < WINDOW_BACK + counts[:, None]
+        kept = torch.arange(REMEMBERED_FRAMES) >= REMEMBERED_FRAMES - remembered[:, None]
+        seen = torch.cat([kept, there], dim=1)[:, None, None].to(self._device)
+        real = there[..., None].to(self._device)
+        memories = []
+        x = window
+        for number, layer in enumerate(self._layers):
+            y, kept_keys = _attend(layer.self_attn, layer.norm1(x), memory[:, number], seen, real)
+            x = x + y if layer.in_size == layer.size else y
+            x = x + layer.feed_forward(layer.norm2(x))
+            memories.append(kept_keys)
+        out: Tensor = self._network.after_norm(x)
+        return out, torch.stack(memories, dim=1)
 
     def parameters(self) -> int:
         """How many weights the encoder has."""
@@ -171,15 +243,26 @@ def import_funasr(name: str) -> Any:
             del sys.modules["funasr"]
 
 
-def _bounded_positions(module: Any) -> torch.nn.Module:
-    """FunASR's position encoder, computed for the new frames only: cost does not grow with time."""
+def _attend(
+    attention: Any, x: Tensor, memory: Tensor, seen: Tensor, real: Tensor
+) -> tuple[Tensor, Tensor]:
+    """FunASR's self-attention with memory (`MultiHeadedAttentionSANM.forward_chunk`), for a batch.
 
-    class BoundedPositions(module.StreamSinusoidalPositionEncoder):  # type: ignore[misc]
-        def forward(self, x: Tensor, cache: dict[str, Any]) -> Tensor:
-            start, count = cache["start_idx"], x.shape[1]
-            cache["start_idx"] = start + count
-            positions = torch.arange(start + 1, start + count + 1)[None]  # the first frame is 1
-            encoding: Tensor = self.encode(positions, x.shape[2], x.dtype)
-            return x + encoding.to(x.device)
+    Args:
+        attention: the layer with its weights.
+        x: [B, T, input], the window's 5 + new frames.
+        memory: keys and values of the frames before, [2, B, heads, 16, width of a head].
+        seen: which of the 16 + T keys count, bool [B, 1, 1, 16 + T].
+        real: which of the T frames are no padding, bool [B, T, 1].
 
-    return BoundedPositions()
+    Returns:
+        The attention's output [B, T, output], and the memory after a whole chunk: without the
+        oldest 4 frames, with the window's oldest 4, which leave it.
+    """
+    q, k, v, values = attention.forward_qkv(x)
+    keys, heads = torch.cat([memory[0], k], dim=2), torch.cat([memory[1], v], dim=2)
+    mixed = functional.scaled_dot_product_attention(q, keys, heads, attn_mask=seen)
+    out = attention.linear_out(mixed.transpose(1, 2).flatten(2))
+    last = REMEMBERED_FRAMES + CHUNK_FRAMES
+    after = torch.stack([keys[:, :, CHUNK_FRAMES:last], heads[:, :, CHUNK_FRAMES:last]])
+    return out + attention.forward_fsmn(values * real, None), after

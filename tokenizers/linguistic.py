@@ -3,10 +3,12 @@
 Audio -> Kaldi filterbank -> 7 frames stacked every 6 (60 ms) -> global mean and variance ->
 FunASR's chunked encoder, 4 frames (240 ms) at a time -> the nearest of 1,024 centres. What the
 published code does with a whole utterance is the same loop over chunks: here `encode` is a stream.
+Streams ask for chunks (`tokenizers.steps`); `LinguisticTokenizer.run` computes those of many.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -21,8 +23,9 @@ from aqaa.models.errors import BundleError
 from aqaa.models.groups import LINGUISTIC_CODES
 from aqaa.models.weights import load_state_dict, require_file
 from aqaa.tokenizers.features import FBANK_BINS, FBANK_HOP, FBANK_WINDOW, kaldi_fbank
-from aqaa.tokenizers.funasr_encoder import CHUNK_FRAMES, ChunkEncoder
+from aqaa.tokenizers.funasr_encoder import CHUNK_FRAMES, ChunkEncoder, EncodedChunk, EncoderChunk
 from aqaa.tokenizers.normalise import prepare
+from aqaa.tokenizers.steps import Steps
 from aqaa.tokenizers.stream import (
     Codes,
     SampleBuffer,
@@ -103,20 +106,38 @@ class LinguisticTokenizer:
         return LinguisticStream(self, keep_steps=keep_steps)
 
     @torch.inference_mode()
-    def nearest(self, encoded: torch.Tensor) -> Codes:
-        """The nearest centre `[n]` to each of `encoded` [n, d], Euclidean."""
-        codes: Codes = torch.cdist(encoded, self.centres).argmin(-1).to(torch.int32).cpu().numpy()
-        return codes
+    def run(self, chunks: Sequence[EncoderChunk]) -> list[LinguisticReply]:
+        """The codes of each chunk's new frames, all chunks in one call, each as it would be alone.
+
+        A code is the nearest centre to what the encoder says of its frame, Euclidean.
+        """
+        if not chunks:
+            return []
+        encoded = self.encoder.run(chunks)
+        counts = [len(chunk.frames) for chunk in chunks]
+        # Rows of no new frames are cut off whole: [-0:] would be all of them.
+        newest = [e.states[len(e.states) - n :] for e, n in zip(encoded, counts, strict=True)]
+        codes = torch.cdist(torch.cat(newest), self.centres).argmin(-1).to(torch.int32).cpu()
+        parts = np.split(codes.numpy(), np.cumsum(counts)[:-1])
+        return [LinguisticReply(*reply) for reply in zip(parts, encoded, strict=True)]
 
 
-class LinguisticStream(TokenStream):
+@dataclass(frozen=True, eq=False)
+class LinguisticReply:
+    """What a chunk was computed to: codes `[t]` of its new frames, and the encoder's own reply."""
+
+    codes: Codes
+    encoded: EncodedChunk
+
+
+class LinguisticStream(TokenStream[EncoderChunk, LinguisticReply]):
     """Codes as audio comes: four at once, as soon as their 235 ms are there.
 
     (The reference waits for a whole chunk of 240 ms; its features need 80 samples less.)
     """
 
     def __init__(self, tokenizer: LinguisticTokenizer, *, keep_steps: bool = False) -> None:
-        super().__init__()
+        super().__init__(tokenizer.run)
         self._tokenizer = tokenizer
         self._steps: list[Step] | None = [] if keep_steps else None
         self._state = tokenizer.encoder.initial_state()
@@ -126,7 +147,7 @@ class LinguisticStream(TokenStream):
     def _copy_state(self, original: Self) -> None:
         self._tokenizer = original._tokenizer
         self._steps = None if original._steps is None else list(original._steps)
-        self._state = original._state.copy()
+        self._state = original._state
         self._samples = original._samples.copy()
         self._fbank = original._fbank
 
@@ -140,16 +161,16 @@ class LinguisticStream(TokenStream):
             self._steps = []
         return steps
 
-    def _consume(self, pcm: Samples) -> Codes:
+    def _consume(self, pcm: Samples) -> Steps[EncoderChunk, LinguisticReply, Codes]:
         self._samples.append(pcm)
         parts: list[Codes] = []
         while len(self._samples) >= (wanted := self._samples_of_chunk()):
             self._take_fbank(wanted)
-            parts.append(self._encode(self._fbank, last=False))
+            parts.append((yield from self._encode(self._fbank, last=False)))
             self._fbank = self._fbank[_STRIDE * CHUNK_FRAMES :]
         return join_codes(parts)
 
-    def _finish(self) -> Codes:
+    def _finish(self) -> Steps[EncoderChunk, LinguisticReply, Codes]:
         self._take_fbank(len(self._samples))
         count = len(self._fbank)
         if count < _STACK:
@@ -160,7 +181,7 @@ class LinguisticStream(TokenStream):
         stacks = -(-(count - _PAD) // _STRIDE)
         missing = _STRIDE * (stacks - 1) + _STACK - count
         fbank = np.pad(self._fbank, ((0, max(0, missing)), (0, 0)), mode="edge")
-        return self._encode(fbank, last=True)
+        return (yield from self._encode(fbank, last=True))
 
     def _samples_of_chunk(self) -> int:
         have = len(self._fbank) or _PAD
@@ -174,14 +195,15 @@ class LinguisticStream(TokenStream):
             frames = np.concatenate([frames[:1]] * _PAD + [frames])
         self._fbank = np.concatenate([self._fbank, frames])
 
-    def _encode(self, fbank: Samples, *, last: bool) -> Codes:
+    def _encode(self, fbank: Samples, *, last: bool) -> Steps[EncoderChunk, LinguisticReply, Codes]:
         stacks = np.lib.stride_tricks.sliding_window_view(fbank, (_STACK, FBANK_BINS))[::_STRIDE, 0]
         cmvn = self._tokenizer.cmvn
         frames = (stacks.reshape(-1, _INPUT) + cmvn.shift) * cmvn.scale
-        window = self._tokenizer.encoder.window(torch.from_numpy(frames), self._state)
+        reply = yield EncoderChunk(torch.from_numpy(frames), self._state)
+        self._state = reply.encoded.after
         if self._steps is not None:
-            self._steps.append(Window(window, len(frames), last))
-        return self._tokenizer.nearest(window[-len(frames) :])
+            self._steps.append(Window(reply.encoded.states, len(frames), last))
+        return reply.codes
 
 
 def read_cmvn(path: Path) -> Cmvn:

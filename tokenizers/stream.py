@@ -7,25 +7,24 @@ streams share. It is not thread-safe: one call at a time, from whichever thread.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import ParamSpec, Self
+from typing import Generic, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.models.errors import AudioError, StreamClosedError
+from aqaa.tokenizers.steps import Network, Reply, Request, Steps, run_alone
 
 Samples = NDArray[np.float32]
 Codes = NDArray[np.int32]
-P = ParamSpec("P")
 
 # A push of any length is worked off in slices of a second, so that a stream that was once given an
 # hour is no larger than one that was given a minute.
-_SLICE = TOKENIZER_RATE
+_SLICE_SAMPLES = TOKENIZER_RATE
 
-# A resampler overshoots full scale by a fraction; ten times as much are integers by mistake.
-_LOUDEST = 8.0
+# Full scale is 1. A resampler overshoots it by a fraction; ten times as much are integers.
+_MAX_AMPLITUDE = 8.0
 
 
 def check_samples(pcm: NDArray[np.generic]) -> Samples:
@@ -47,7 +46,7 @@ def check_samples(pcm: NDArray[np.generic]) -> Samples:
         peak = max(float(samples.max()), -float(samples.min()))
         if not peak < np.inf:  # also false for NaN
             raise AudioError("audio holds NaN or infinite samples: check the client's conversion")
-        if peak > _LOUDEST:
+        if peak > _MAX_AMPLITUDE:
             raise AudioError(
                 f"samples reach {peak:.0f}: floats must lie in [-1, 1]; divide int16 by 32768"
             )
@@ -90,24 +89,45 @@ class SampleBuffer:
         return other
 
 
-class TokenStream(ABC):
+class TokenStream(ABC, Generic[Request, Reply]):
     """Raw codes from 16 kHz audio: `push` what has come, `flush` at the end, `fork` to try an end.
 
-    The codes of all pushes and the flush together do not depend on how the audio was cut.
+    The codes of all pushes and the flush together do not depend on how the audio was cut, nor on
+    what else a network computed in the same call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, network: Network[Request, Reply]) -> None:
+        self._network = network
         self._closed = False
 
     @abstractmethod
-    def _consume(self, pcm: Samples) -> Codes: ...
+    def _consume(self, pcm: Samples) -> Steps[Request, Reply, Codes]: ...
 
     @abstractmethod
-    def _finish(self) -> Codes: ...
+    def _finish(self) -> Steps[Request, Reply, Codes]: ...
 
     @abstractmethod
     def _copy_state(self, original: Self) -> None:
         """Take `original`'s state; nothing that changes later may be shared."""
+
+    def pushing(self, pcm: NDArray[np.generic]) -> Steps[Request, Reply, Codes]:
+        """`push`, step by step (`tokenizers.steps`). Dropping it half-way closes the stream."""
+        self._check_open()
+        samples = check_samples(pcm)
+        parts: list[Codes] = []
+        try:
+            for start in range(0, samples.size, _SLICE_SAMPLES):
+                parts.append((yield from self._consume(samples[start : start + _SLICE_SAMPLES])))
+        except BaseException:
+            self._closed = True  # whatever it was: a stream is whole or closed
+            raise
+        return join_codes(parts)
+
+    def flushing(self) -> Steps[Request, Reply, Codes]:
+        """`flush`, step by step."""
+        self._check_open()
+        self._closed = True
+        return (yield from self._finish())
 
     def push(self, pcm: NDArray[np.generic]) -> Codes:
         """Codes `[n]` int32 that `pcm` (float32 `[m]`, 16 kHz mono) completes; often none.
@@ -116,13 +136,7 @@ class TokenStream(ABC):
             AudioError: unusable samples; the stream is as it was and may be used on.
             StreamClosedError: the stream was flushed, or a fault closed it.
         """
-        self._check_open()
-        samples = check_samples(pcm)
-        parts = [
-            self._guard(self._consume, samples[start : start + _SLICE])
-            for start in range(0, samples.size, _SLICE)
-        ]
-        return join_codes(parts)
+        return run_alone(self.pushing(pcm), self._network)
 
     def flush(self) -> Codes:
         """The codes `[n]` int32 that were waiting for more audio; closes the stream.
@@ -130,15 +144,13 @@ class TokenStream(ABC):
         Raises:
             StreamClosedError: the stream was flushed before, or a fault closed it.
         """
-        self._check_open()
-        codes = self._guard(self._finish)
-        self._closed = True
-        return codes
+        return run_alone(self.flushing(), self._network)
 
     def fork(self) -> Self:
         """An independent stream in the same state: flush the copy, go on with the original."""
         self._check_open()
         other = self.__class__.__new__(self.__class__)
+        other._network = self._network
         other._closed = False
         other._copy_state(self)
         return other
@@ -146,14 +158,6 @@ class TokenStream(ABC):
     def _check_open(self) -> None:
         if self._closed:
             raise StreamClosedError("this token stream has ended: open a new one")
-
-    def _guard(self, step: Callable[P, Codes], *args: P.args, **kwargs: P.kwargs) -> Codes:
-        """Run a step of the model; whatever it raises leaves the stream closed, not half-dead."""
-        try:
-            return step(*args, **kwargs)
-        except BaseException:
-            self._closed = True
-            raise
 
 
 def join_codes(parts: list[Codes]) -> Codes:

@@ -29,7 +29,7 @@ SPEAKERS = {name: i + 1 for i, name in enumerate(SPOKEN)}  # 0 is silence
 
 def log_mel(wave: NDArray[np.float32]) -> NDArray[np.float32]:
     """The streaming log-mel [128, samples // 160] that serving computes, bit for bit."""
-    return whisper_log_mel(wave, chunk_frames=24, mel_peak=MEL_PEAK)
+    return np.ascontiguousarray(whisper_log_mel(wave, chunk_frames=24, mel_peak=MEL_PEAK).T)
 
 
 @dataclass(frozen=True)

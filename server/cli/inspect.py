@@ -105,8 +105,8 @@ def _semantic(bundle: Bundle) -> tuple[str, int, int]:
     streaming = tokenizer.streaming
     window = f"{streaming.left_ms} | {streaming.chunk_ms} | {streaming.right_ms} ms"
     kind = "exact" if streaming.exact else "approximate"
-    count = tokenizer.model.parameters
-    return f"ONNX, streams {window} ({kind})", count, FLOAT32 * count
+    count = tokenizer.network.weights
+    return f"speech_tokenizer_v1, streams {window} ({kind})", count, FLOAT32 * count
 
 
 def _text(bundle: Bundle) -> tuple[str, int, int]:

@@ -9,9 +9,9 @@ Times are processor time of one thread, so other load on the machine does not ch
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,17 +19,21 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+
+from onnx_tokenizers import write_random
+from torch import Tensor
 
 from aqaa.models.bundle import SemanticStreaming, TokenizerConfig, load_bundle, nano_path
-from aqaa.models.groups import LINGUISTIC_CODES, SEMANTIC_CODES
+from aqaa.models.groups import LINGUISTIC_CODES
 from aqaa.tokenizers import linguistic as linguistic_module
 from aqaa.tokenizers import semantic as semantic_module
 from aqaa.tokenizers.funasr_encoder import ChunkEncoder
 from aqaa.tokenizers.linguistic import Cmvn, LinguisticTokenizer
 from aqaa.tokenizers.normalise import RunningGain, peak_normalise
-from aqaa.tokenizers.onnx_model import SemanticModel
 from aqaa.tokenizers.semantic import SemanticTokenizer
+from aqaa.tokenizers.semantic_network import SemanticNetwork
 from aqaa.tokenizers.stream import Samples
 
 TITLE = "Tokenizers"
@@ -105,8 +109,8 @@ def stages() -> Iterator[dict[str, float]]:
     places = [
         (linguistic_module, "kaldi_fbank", "features"),
         (semantic_module, "log_power_mel", "features"),
-        (ChunkEncoder, "step", "network"),
-        (SemanticModel, "run", "network"),
+        (LinguisticTokenizer, "run", "network"),
+        (SemanticNetwork, "run", "network"),
     ]
     originals = [getattr(owner, name) for owner, name, _ in places]
 
@@ -169,67 +173,14 @@ def published_linguistic() -> LinguisticTokenizer:
 
 def published_semantic() -> SemanticTokenizer:
     """Random weights in the published dimensions, streamed with the default window."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        path = Path(folder) / "speech_tokenizer_v1.onnx"
-        torch.onnx.export(
-            _Published().eval(),
-            (torch.randn(1, 128, 96), torch.tensor([96], dtype=torch.int32)),
-            str(path),
-            input_names=["feats", "feats_length"],
-            output_names=["indices"],
-            dynamic_axes={"feats": {2: "T"}, "indices": {1: "N"}},
-            do_constant_folding=False,
-            opset_version=14,
-            dynamo=False,
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_random(
+            Path(folder) / "speech_tokenizer_v1.onnx",
+            width=WIDTH_06,
+            heads=HEADS_06,
+            blocks=BLOCKS_06,
         )
-        return SemanticTokenizer(SemanticModel.load(path), SemanticStreaming())
-
-
-class _Block(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.attn_ln, self.mlp_ln = nn.LayerNorm(WIDTH_06), nn.LayerNorm(WIDTH_06)
-        self.qkv = nn.Linear(WIDTH_06, 3 * WIDTH_06)
-        self.out = nn.Linear(WIDTH_06, WIDTH_06)
-        self.mlp = nn.Sequential(
-            nn.Linear(WIDTH_06, 4 * WIDTH_06), nn.GELU(), nn.Linear(4 * WIDTH_06, WIDTH_06)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.attn_ln(x)).chunk(3, dim=-1)
-        q, k, v = (t.unflatten(-1, (HEADS_06, -1)).transpose(1, 2) for t in (q, k, v))
-        share = (q @ k.transpose(-1, -2) / 8.0).softmax(-1)
-        x = x + self.out((share @ v).transpose(1, 2).flatten(2))
-        return x + self.mlp(self.mlp_ln(x))
-
-
-class _Front(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv1d(128, WIDTH_06, 3, 2, 1)
-        self.conv2 = nn.Conv1d(WIDTH_06, WIDTH_06, 3, 2, 1)
-        self.positional_embedding = nn.Parameter(torch.randn(1500, WIDTH_06))
-
-    def forward(self, feats: Tensor) -> Tensor:
-        gelu = nn.functional.gelu
-        x = gelu(self.conv2(gelu(self.conv1(feats)))).transpose(1, 2)
-        return x + self.positional_embedding[: x.shape[1]]
-
-
-class _Published(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoders = _Front()
-        self.blocks = nn.ModuleList([_Block() for _ in range(BLOCKS_06)])
-        self.codes = nn.Parameter(torch.randn(WIDTH_06, SEMANTIC_CODES))
-
-    def forward(self, feats: Tensor, feats_length: Tensor) -> Tensor:
-        x = self.encoders(feats) + 0 * feats_length.to(torch.float32)
-        for block in self.blocks:
-            x = block(x)
-        x = nn.functional.normalize(x, dim=-1)
-        return (2 * x @ self.codes - self.codes.square().sum(0)).argmax(-1).to(torch.int32)
+        return SemanticTokenizer(SemanticNetwork.load(path), SemanticStreaming())
 
 
 def recordings() -> dict[str, Samples]:
@@ -249,17 +200,17 @@ def agreement() -> str:
     """Stream against whole utterance for several windows; the fixtures' weights are random."""
     if not FIXTURES.is_dir():
         return "(no reference fixtures here: the agreement of streams was not measured)"
-    model = SemanticTokenizer.load(fixture_config()).model
+    network = SemanticTokenizer.load(fixture_config()).network
     rows = [
         "| chunk / left / right (ms) | longest wait for a token | equal to the whole utterance's |",
         "|---|---|---|",
     ]
     wavs = recordings().values()
-    whole = [SemanticTokenizer(model, SemanticStreaming()).encode(wav) for wav in wavs]
+    whole = [SemanticTokenizer(network, SemanticStreaming()).encode(wav) for wav in wavs]
     for chunk, left, right in WINDOWS:
         streaming = SemanticStreaming(chunk_ms=chunk, left_ms=left, right_ms=right)
         same = [
-            streamed(SemanticTokenizer(model, streaming), wav) == codes
+            streamed(SemanticTokenizer(network, streaming), wav) == codes
             for wav, codes in zip(wavs, whole, strict=True)
         ]
         rows.append(

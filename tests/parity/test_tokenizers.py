@@ -6,17 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import soundfile
 import torch
 from bundles import fixture_bundle
 
-from aqaa.models.bundle import Bundle, load_bundle
+from aqaa.models.bundle import Bundle, load_bundle, nano_path
 from aqaa.server.audio.wire import Resampler
 from aqaa.tokenizers.dual import DualTokenizer
 from aqaa.tokenizers.features import kaldi_fbank, whisper_log_mel
+from aqaa.tokenizers.funasr_encoder import CHUNK_FRAMES, REMEMBERED_FRAMES, EncoderChunk
 from aqaa.tokenizers.interleave import deinterleave, interleave
 from aqaa.tokenizers.normalise import peak_normalise, prepare, trim_silence
+from aqaa.tokenizers.semantic_network import MelWindow, SemanticNetwork
 
 
 @pytest.fixture(scope="module")
@@ -147,12 +151,13 @@ def test_encoder_outputs_agree(dual, expected) -> None:
     encoder = dual.linguistic.encoder
     state = encoder.initial_state()
     start = 0
-    with torch.inference_mode():
-        for length in reference["chunk_lens"]:
-            frames = torch.from_numpy(reference["lfr_cmvn"][start : start + length])
-            out = encoder.window(frames, state).numpy()[-length:]
-            np.testing.assert_allclose(out, reference["enc_out"][start : start + length], atol=2e-3)
-            start += length
+    for length in reference["chunk_lens"]:
+        frames = torch.from_numpy(reference["lfr_cmvn"][start : start + length])
+        (encoded,) = encoder.run([EncoderChunk(frames, state)])
+        state = encoded.after
+        out = encoded.states.numpy()[-length:]
+        np.testing.assert_allclose(out, reference["enc_out"][start : start + length], atol=2e-3)
+        start += length
     assert start == len(reference["enc_out"])
 
 
@@ -162,27 +167,56 @@ def test_encoder_windows_and_caches_agree_chunk_by_chunk(dual, expected) -> None
     state = encoder.initial_state()
     chunks = sum(key.startswith("in") for key in reference)
     assert chunks
-    with torch.inference_mode():
-        for i in range(chunks):
-            out = encoder.window(torch.from_numpy(reference[f"in{i}"]), state).numpy()
-            cache = state.cache
-            np.testing.assert_allclose(out, reference[f"window_out{i}"], atol=2e-3)
-            np.testing.assert_allclose(cache["feats"][0], reference[f"cache_feats{i}"], atol=2e-3)
-            keys = cache["opt"][0]["k"][0]
+    for i in range(chunks):
+        frames = torch.from_numpy(reference[f"in{i}"])
+        (encoded,) = encoder.run([EncoderChunk(frames, state)])
+        np.testing.assert_allclose(encoded.states, reference[f"window_out{i}"], atol=2e-3)
+        if len(frames) == CHUNK_FRAMES:  # a short chunk is the last: nothing goes on from it
+            state = encoded.after
+            np.testing.assert_allclose(state.window, reference[f"cache_feats{i}"], atol=2e-3)
+            keys = state.memory[0, 0, :, REMEMBERED_FRAMES - state.remembered :]
             np.testing.assert_allclose(keys, reference[f"layer0_k{i}"], atol=2e-3)
-            assert cache["start_idx"] == reference[f"start_idx{i}"]
+            assert state.frames == reference[f"start_idx{i}"]
 
 
 def test_log_mel_agrees(recordings, expected) -> None:
     reference = expected("semantic_features")
     wav = recordings[str(reference["clip"])]
-    np.testing.assert_allclose(whisper_log_mel(wav), reference["log_mel"], atol=1e-4)
+    np.testing.assert_allclose(whisper_log_mel(wav).T, reference["log_mel"], atol=1e-4)
 
 
 def test_semantic_codes_of_the_references_own_features_are_equal(dual, expected) -> None:
     reference = expected("semantic_features")
-    codes = dual.semantic.model.run(reference["log_mel"], 0)
+    window = MelWindow(np.ascontiguousarray(reference["log_mel"].T), 0)
+    (codes,) = dual.semantic.network.run([window])
     np.testing.assert_array_equal(codes, reference["codes"])
+
+
+def started_at(path: Path, start: int) -> onnxruntime.InferenceSession:
+    """The file's own graph, its table of positions moved so that a window begins at `start`."""
+    model = onnx.load(path)
+    table = next(t for t in model.graph.initializer if t.name == "encoders.positional_embedding")
+    rows = np.roll(onnx.numpy_helper.to_array(table), -start, axis=0)
+    table.CopyFrom(onnx.numpy_helper.from_array(rows, table.name))
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+
+
+@pytest.mark.parametrize("start", [0, 37, 600])
+@pytest.mark.parametrize("which", ["published", "nano"])
+def test_semantic_codes_equal_onnxruntimes(bundle, recordings, which: str, start: int) -> None:
+    """The network read from the file against the file itself, run."""
+    config = (bundle if which == "published" else load_bundle(nano_path())).tokenizer
+    path = config.path / config.semantic
+    session, network = started_at(path, start), SemanticNetwork.load(path)
+    mel, length = (value.name for value in session.get_inputs())
+    windows = [MelWindow(whisper_log_mel(wav[: 3 * 16_000]), start) for wav in recordings.values()]
+    windows += [MelWindow(windows[0].mel[:count], start) for count in (3, 24, 25, 101)]
+    for window, codes in zip(windows, network.run(windows), strict=True):
+        feats = np.ascontiguousarray(window.mel.T)[None]
+        (theirs,) = session.run(None, {mel: feats, length: np.array([len(window.mel)], np.int32)})
+        np.testing.assert_array_equal(codes, theirs.reshape(-1))
 
 
 def test_normalised_and_trimmed_waves_agree(recordings, expected) -> None:

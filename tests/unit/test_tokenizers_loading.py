@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_tokenizers
 import pytest
 import torch
@@ -122,12 +123,40 @@ def test_an_onnx_file_with_other_inputs_is_refused_with_its_inputs_shown(config,
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"mel_bins": 80}, "takes 128 mel bins"), ({"positions": 100}, "at least 750 rows")],
+    [
+        ({"mel_bins": 80}, "takes 128 mel bins"),
+        ({"positions": 100}, "100 positions; a segment has 750"),
+    ],
     ids=["80 mel bins", "short table"],
 )
 def test_an_onnx_file_of_other_dimensions_is_refused(config, change, message) -> None:
     onnx_tokenizers.write_local(config.path / config.semantic, **change)
     with pytest.raises(BundleError, match=message):
+        SemanticTokenizer.load(config)
+
+
+def test_an_onnx_file_with_another_number_of_codes_is_refused(config: TokenizerConfig) -> None:
+    path = config.path / config.semantic
+    onnx_tokenizers.write_random(path, width=32, heads=2, blocks=1, codes=100)
+    with pytest.raises(BundleError, match="has 100 codes"):
+        SemanticTokenizer.load(config)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "encoders.conv2.weight",
+        "/blocks.0/attn/key/MatMul.weight",
+        "/blocks.0/attn/Div.weight",
+        "codebook",
+    ],
+)
+def test_an_onnx_file_that_lacks_a_weight_is_refused(config: TokenizerConfig, lost: str) -> None:
+    path = onnx_tokenizers.write_local(config.path / config.semantic)
+    model = onnx.load(path)
+    model.graph.initializer.remove(next(t for t in model.graph.initializer if t.name == lost))
+    onnx.save(model, path)
+    with pytest.raises(BundleError, match=r"not CosyVoice-1\.0's"):
         SemanticTokenizer.load(config)
 
 

@@ -18,6 +18,7 @@ from aqaa.tokenizers.transcriber_ctc import BLANK, SILENCE, CtcHead, CtcTranscri
 from aqaa.tokenizers.transcriber_paraformer import Spelling
 
 WIDTH = 16
+NOWHERE = EncoderState(0, torch.zeros(5, WIDTH), 0, torch.zeros(0))  # that nobody should read
 PIECES = ["<blank>", "\u2581what", "\u2581is", "s", "it", "\u2581"]
 
 
@@ -39,7 +40,7 @@ def steps_of(frames: torch.Tensor) -> list[Step]:
     steps: list[Step] = [Window(torch.cat([back, part]), len(part)) for part in parts]
     if len(frames) % 4 and isinstance(partial := steps[-1], Window):
         return [*steps[:-1], Window(partial.states, partial.new, last=True)]
-    return [*steps, Tail(EncoderState({}))]
+    return [*steps, Tail(NOWHERE)]
 
 
 @torch.inference_mode()
@@ -82,7 +83,7 @@ def test_a_forked_transcript_goes_its_own_way(transcriber) -> None:
 
 
 def test_silence_alone_has_no_words(transcriber) -> None:
-    assert transcriber.stream().push(Tail(EncoderState({}))) == []
+    assert transcriber.stream().push(Tail(NOWHERE)) == []
 
 
 def test_a_ctc_head_is_read_from_its_files(tmp_path: Path, head: CtcHead) -> None:
