@@ -7,6 +7,7 @@ AqaaError
 ├── BundleError            a model bundle, or a file in it, is missing, damaged or does not fit
 ├── InputError             what a caller gave is not usable
 │   ├── AudioError         audio of an unusable kind, length or content
+│   │   └── NoSpeechError  a recording in which nobody speaks
 │   ├── TokenError         token ids outside their codebook, or groups out of phase
 │   ├── PromptError        an empty, over-long or out-of-vocabulary prompt
 │   └── UnknownVoiceError  a voice that the bundle does not have
@@ -38,6 +39,10 @@ class InputError(AqaaError):
 
 class AudioError(InputError):
     """Audio of an unusable kind, length or content."""
+
+
+class NoSpeechError(AudioError):
+    """A recording in which nobody speaks, or that is too short for a word."""
 
 
 class TokenError(InputError):

@@ -6,28 +6,52 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
+from aqaa.models.bundle import TOKENIZER_RATE
+from aqaa.models.errors import NoSpeechError
+from aqaa.models.groups import GROUP_SECONDS
 from aqaa.server.answering.answer import Answer, AnswerRequest
 from aqaa.server.audio.files import read_audio
 from aqaa.server.dialogue.prompt import Turn
+from aqaa.server.hearing.vad import FRAME_SAMPLES
 from aqaa.server.parts import ModelParts, output_of
 from aqaa.server.protocol.ids import random_id
-from aqaa.server.protocol.types import PcmFormat, bytes_per_ms
+from aqaa.server.protocol.types import PcmFormat, ServerVad, bytes_per_ms
 
+MIN_SECONDS = GROUP_SECONDS  # one group of audio tokens
+SPEECH_PROBABILITY = ServerVad().threshold
 REST_FORMAT = PcmFormat(rate=24000)  # what OpenAI's pcm16 is; files are encoded from it
 
 
 async def tokenise_recording(parts: ModelParts, data: bytes) -> tuple[int, ...]:
-    """The audio tokens of a recorded question, in any container that libsndfile reads.
+    """The audio tokens of a recorded question, in any container that `audio.files` reads.
 
     Raises:
         AudioError: it is no such recording, or longer than a turn may be.
+        NoSpeechError: nobody speaks in it.
     """
     return await parts.services.workers.run_long(parts.services.clock(), _hear, parts, data)
 
 
 def _hear(parts: ModelParts, data: bytes) -> tuple[int, ...]:
     samples = read_audio(data, max_seconds=parts.max_turn_seconds)
+    seconds = samples.size / TOKENIZER_RATE
+    if seconds < MIN_SECONDS:
+        raise NoSpeechError(f"the recording is {seconds:.2f} s long: too short to hold a word")
+    if not _somebody_speaks(parts, samples):
+        raise NoSpeechError("nobody speaks in the recording: is the microphone muted?")
     return tuple(parts.tokenizer.encode(samples))
+
+
+def _somebody_speaks(parts: ModelParts, samples: NDArray[np.float32]) -> bool:
+    vad = parts.vad.stream()
+    frames = (
+        samples[at : at + FRAME_SAMPLES]
+        for at in range(0, samples.size - FRAME_SAMPLES + 1, FRAME_SAMPLES)
+    )
+    return any(vad.push(frame) >= SPEECH_PROBABILITY for frame in frames)
 
 
 @asynccontextmanager

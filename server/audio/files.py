@@ -1,4 +1,7 @@
-"""The one reader of sound files: wav, flac, ogg/opus, mp3 and whatever else libsndfile knows."""
+"""The one reader of sound files: libsndfile's kinds, and by FFmpeg what browsers and phones send.
+
+A wav or flac that was written to a pipe has a placeholder for its length: what is there is read.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import soundfile
 
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.models.errors import AudioError
+from aqaa.server.audio.containers import read_with_ffmpeg
 from aqaa.server.audio.wire import HIGHEST_RATE, LOWEST_RATE, Resampler
 from aqaa.tokenizers.stream import Samples, check_samples
 
@@ -21,7 +25,10 @@ MAX_CHANNELS = 8  # more than any recorder of speech has; each multiplies what i
 # Decoded at once and mixed down at once: 8 channels at 192 kHz are 6 MB of float32.
 BLOCK_SECONDS = 1
 
-_UNKNOWN_SIZE = (0, 0xFFFFFFFF)  # what programs write that stream a wav to a pipe
+# Programs that stream a wav to a pipe write 0, 2e9, 0x7FFFF000 or 0xFFFFFFFF as its size. Nobody
+# sends us a file of this size, so a larger one is such a placeholder.
+_LARGEST_SIZE = 1 << 30
+_LARGEST_FRAMES = 1 << 40  # libsndfile's answer for a flac that does not say is 2**63 - 1
 
 
 def read_audio(
@@ -52,11 +59,21 @@ def decode_audio(
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise AudioError(f"no such audio file: {name}")
     try:
-        with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as data:
-            _check_wav_is_whole(data, name)
-            return _read(data, name, max_seconds)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{name} cannot be read as audio: {error}") from error
+        with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+            data = _with_its_size(file, name)
+            try:
+                return _read(data, name, max_seconds)
+            except (soundfile.LibsndfileError, _LengthUnknownError):
+                data.seek(0)
+                return read_with_ffmpeg(
+                    data, name, max_seconds=max_seconds, max_channels=MAX_CHANNELS
+                )
+    except OSError as error:
+        raise AudioError(f"{name} cannot be read: {error.strerror}") from error
+
+
+class _LengthUnknownError(Exception):
+    """libsndfile needs a length that this file does not say."""
 
 
 def _read(data: BinaryIO, name: str, max_seconds: float) -> tuple[Samples, int]:
@@ -68,6 +85,8 @@ def _read(data: BinaryIO, name: str, max_seconds: float) -> tuple[Samples, int]:
             raise AudioError(
                 f"{name} has {file.channels} channels; at most {MAX_CHANNELS} are read"
             )
+        if file.format == "FLAC" and not 0 < file.frames < _LARGEST_FRAMES:
+            raise _LengthUnknownError
         if not file.frames:
             raise AudioError(f"{name} holds no audio")
         if file.frames > max_seconds * rate:
@@ -104,8 +123,12 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
-def _check_wav_is_whole(data: BinaryIO, name: str) -> None:
-    """libsndfile reads a truncated wav without a word: compare its data chunk with the file."""
+def _with_its_size(data: BinaryIO, name: str) -> BinaryIO:
+    """The file; of a wav whose size is a placeholder, a copy that says what is there.
+
+    Raises:
+        AudioError: a wav is truncated, which libsndfile would read without a word.
+    """
     head = data.read(12)
     if head[:4] == b"RIFF" and head[8:] == b"WAVE":
         while len(chunk := data.read(8)) == 8:
@@ -113,10 +136,25 @@ def _check_wav_is_whole(data: BinaryIO, name: str) -> None:
             start = data.tell()
             if kind == b"data":
                 present = data.seek(0, io.SEEK_END) - start
-                if size not in _UNKNOWN_SIZE and present < size:
+                if present < size < _LARGEST_SIZE:
                     raise AudioError(
                         f"{name} is truncated: {present} of {size} bytes of audio are there"
                     )
+                if present and (size == 0 or size > present):
+                    return _resized(data, start, present)
                 break
             data.seek(start + size + size % 2)
     data.seek(0)
+    return data
+
+
+def _resized(data: BinaryIO, start: int, present: int) -> BinaryIO:
+    """A copy of a wav whose last chunk begins at `start` and holds all that is `present`."""
+    data.seek(0)
+    copy = io.BytesIO(data.read())
+    copy.seek(4)
+    copy.write(struct.pack("<I", min(start - 8 + present, 0xFFFFFFFF)))
+    copy.seek(start - 4)
+    copy.write(struct.pack("<I", present))
+    copy.seek(0)
+    return copy

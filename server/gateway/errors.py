@@ -19,6 +19,7 @@ from aqaa.models.errors import (
     EngineError,
     InputError,
     ModelNotFoundError,
+    NoSpeechError,
     OriginError,
     PromptError,
     UnauthorizedError,
@@ -58,6 +59,8 @@ def answer_for(error: Exception) -> Response:
             return reply(400, error.code, message, param=error.param)
         case PromptError():
             return reply(400, "context_length_exceeded", message, param="messages")
+        case NoSpeechError():
+            return reply(400, "no_speech", message)
         case AudioError():
             return reply(400, "invalid_audio", message)
         case InputError():

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import soundfile
 from recordings import CHAT, recording
-from scripted import ScriptedEngine
+from scripted import ScriptedEngine, woven
 from scripted_server import Served, serving
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -36,6 +36,45 @@ async def test_a_recorded_question_is_answered_by_a_wav_and_its_transcript(
     assert (samples.size, rate) == (17_280, 24_000)
 
 
+async def test_a_form_whose_part_has_no_filename_is_taken(http: httpx.AsyncClient) -> None:
+    head = b'--edge\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+    form = {"content-type": "multipart/form-data; boundary=edge"}
+    for file in (recording(), recording(15.0)):  # a field of more than a megabyte was refused too
+        body = head + file + b"\r\n--edge--\r\n"
+        assert (await http.post("/v1/answer", content=body, headers=form)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("multipart/form-data", b"--edge\r\n"),
+        ("multipart/form-data; boundary=edge", b"no form"),
+        (
+            "multipart/form-data; boundary=edge",
+            b'--edge\r\nContent-Disposition: form-data; name="other"\r\n\r\nx\r\n--edge--\r\n',
+        ),
+    ],
+)
+async def test_a_form_without_a_recording_says_what_is_wrong(
+    http: httpx.AsyncClient, content_type: str, body: bytes
+) -> None:
+    reply = await http.post("/v1/answer", content=body, headers={"content-type": content_type})
+    assert reply.status_code == 400
+    assert "multipart" in reply.json()["error"]["message"]
+
+
+async def test_the_transcripts_header_stays_small_enough_for_every_client(
+    engine: ScriptedEngine,
+) -> None:
+    engine.answer = lambda prompt: woven("\u00e9" * 900, 2)
+    async with (
+        serving(engine) as served,
+        httpx.AsyncClient(base_url=served.http, timeout=30) as http,
+    ):
+        reply = await http.post("/v1/answer", content=recording())
+    assert 3900 < len(reply.headers["x-transcript"]) <= 4000
+
+
 async def test_a_faster_answer_is_shorter(http: httpx.AsyncClient) -> None:
     slow = await http.post("/v1/answer", content=recording())
     fast = await http.post("/v1/answer?speed=1.5", content=recording())
@@ -44,8 +83,14 @@ async def test_a_faster_answer_is_shorter(http: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize(
     ("content", "code"),
-    [(b"", "invalid_value"), (b"no sound", "invalid_audio"), (recording(30.0), "invalid_audio")],
-    ids=["empty", "not audio", "too long"],
+    [
+        (b"", "invalid_value"),
+        (b"no sound", "invalid_audio"),
+        (recording(30.0), "invalid_audio"),
+        (recording(0.05), "no_speech"),
+        (recording(3.0, loud=False), "no_speech"),
+    ],
+    ids=["empty", "not audio", "too long", "too short", "silence"],
 )
 async def test_a_question_that_cannot_be_heard_is_refused_with_the_reason(
     http: httpx.AsyncClient, content: bytes, code: str

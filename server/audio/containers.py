@@ -1,0 +1,87 @@
+"""Sound in the containers of browsers and phones, read by FFmpeg: webm, mp4, aac, amr, wma, mov.
+
+FFmpeg is held to formats that carry sound themselves: a playlist would have it open other files.
+"""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+import av
+import av.error
+import numpy as np
+from numpy.typing import NDArray
+
+from aqaa.models.errors import AudioError
+from aqaa.server.audio.wire import HIGHEST_RATE, LOWEST_RATE
+
+DEMUXERS = "matroska,webm,mov,mp4,m4a,3gp,aac,amr,asf,flac,ogg,mp3,wav,w64,aiff,caf,au"
+BEGINNINGS = {  # what a file is, for who sent another by mistake
+    b"%PDF": "a PDF",
+    b"PK\x03\x04": "a zip archive",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"GIF8": "a GIF picture",
+    b"{": "JSON",
+    b"[": "JSON",
+    b"<": "HTML or XML",
+    b"#EXTM3U": "a playlist",
+    b"\x1aE\xdf\xa3": "Matroska or WebM without sound that can be read",
+    b"RIFF": "a RIFF file without sound that can be read",
+}
+
+
+def read_with_ffmpeg(
+    data: BinaryIO, name: str, *, max_seconds: float, max_channels: int
+) -> tuple[NDArray[np.float32], int]:
+    """The first sound stream as float32 `[n]` mono, channels averaged, and its rate in Hz.
+
+    Decoded frame by frame: no more than `max_seconds` of sound is ever in memory.
+
+    Raises:
+        AudioError: no sound, longer than `max_seconds`, or of an unusable rate or channels; the
+            message names the kinds that are read.
+    """
+    try:
+        with av.open(
+            data, mode="r", options={"format_whitelist": DEMUXERS, "protocol_whitelist": "none"}
+        ) as container:
+            if not container.streams.audio:
+                raise AudioError(f"{name} holds no sound")
+            stream = container.streams.audio[0]
+            rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
+            if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+                raise AudioError(f"{name}: unsupported sample rate {rate} Hz")
+            if channels > max_channels:
+                raise AudioError(f"{name} has {channels} channels; at most {max_channels} are read")
+            most = round(max_seconds * rate)
+            to_float = av.AudioResampler(format="fltp")
+            pieces: list[NDArray[np.float32]] = []
+            count = 0
+            for frame in container.decode(stream):
+                if frame.sample_rate != rate:
+                    raise AudioError(f"{name} changes its sample rate")
+                for plane in to_float.resample(frame):
+                    piece = plane.to_ndarray().mean(axis=0, dtype=np.float32)
+                    count += piece.size
+                    if count > most:
+                        raise AudioError(
+                            f"{name} is longer than {max_seconds:.0f} seconds: cut out the question"
+                        )
+                    pieces.append(piece)
+    except av.error.FFmpegError:
+        raise AudioError(not_audio(data, name)) from None
+    if not pieces:
+        raise AudioError(f"{name} holds no sound")
+    return np.concatenate(pieces), rate
+
+
+def not_audio(data: BinaryIO, name: str) -> str:
+    """What to tell whoever sent something that is no sound."""
+    data.seek(0)
+    head = data.read(16)
+    kind = next((k for begin, k in BEGINNINGS.items() if head.startswith(begin)), "unknown data")
+    return (
+        f"{name} cannot be read as audio: it looks like {kind}. Send wav, flac, mp3, ogg, webm, "
+        "mp4 or m4a, aac, amr, wma, aiff or caf"
+    )

@@ -1,0 +1,139 @@
+"""`POST /v1/chat/completions` with whatever histories, texts and numbers people send."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from recordings import recording
+from scripted import AUDIO
+from scripted_server import Served
+
+HI = b'{"model": "scripted", "messages": [{"role": "user", "content": "hi"}]'
+
+
+@pytest.fixture
+async def http(served: Served) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=served.http, timeout=30) as client:
+        yield client
+
+
+async def ask(http: httpx.AsyncClient, *messages: object, **more: object) -> httpx.Response:
+    body = {"model": "scripted", "messages": messages, **more}
+    return await http.post("/v1/chat/completions", json=body)
+
+
+def user(content: object) -> dict[str, object]:
+    return {"role": "user", "content": content}
+
+
+def asked(served: Served) -> str:
+    """The words of the last prompt: each character is an id of the scripted model."""
+    return "".join(chr(token) for token in served.engine.prompts[-1] if 32 <= token < AUDIO)
+
+
+async def test_a_history_with_tool_calls_is_taken_and_the_tools_are_left_alone(
+    http: httpx.AsyncClient, served: Served
+) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "lamp", "arguments": "{}"}}
+    reply = await ask(
+        http,
+        user("lamp on"),
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "done"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+        user("and now?"),
+        tools=[{"type": "function", "function": {"name": "lamp"}}],
+        tool_choice="auto",
+    )
+    assert reply.status_code == 200
+    assert "and now?" in asked(served)
+    assert "done" not in asked(served)
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda data: base64.encodebytes(data).decode(),
+        lambda data: base64.urlsafe_b64encode(data).decode().rstrip("="),
+        lambda data: f"data:audio/wav;base64,{base64.b64encode(data).decode()}",
+    ],
+    ids=["line breaks", "url-safe without padding", "data URI"],
+)
+async def test_a_recording_is_read_in_every_spelling_of_base64(
+    http: httpx.AsyncClient, spell: Any
+) -> None:
+    part = {"type": "input_audio", "input_audio": {"data": spell(recording()), "format": "wav"}}
+    assert (await ask(http, user([part]))).status_code == 200
+
+
+@pytest.mark.parametrize("messages", [[user("")], [user([])], [{"role": "system", "content": "x"}]])
+async def test_messages_without_a_question_are_told_so(
+    http: httpx.AsyncClient, messages: list[object]
+) -> None:
+    reply = await ask(http, *messages)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_value")
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"temperature": 1e-320},
+        {"temperature": 5e-324, "top_p": 1e-320},
+        {"seed": 2**63 - 1},
+        {"max_tokens": 2**31 - 1},
+    ],
+)
+async def test_extreme_numbers_are_answered(
+    http: httpx.AsyncClient, numbers: dict[str, float]
+) -> None:
+    assert (await ask(http, user("hi"), **numbers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model": "scripted", "messages": [{"role": "user", "content": "\\ud800"}]}',
+        HI + b', "temperature": NaN}',
+        HI + b', "x": 1e999}',
+        HI + b', "seed": 1' + b"0" * 30 + b"}",
+        b"{" + b'"a":{' * 3000,
+        b'{"messages": [' + b"[]," * 60_000 + b"[]]}",
+        b"\xff\xfe",
+    ],
+    ids=["lone surrogate", "NaN", "infinite", "huge seed", "deep", "many values", "not UTF-8"],
+)
+async def test_bad_json_is_a_refusal_and_no_fault(http: httpx.AsyncClient, body: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    reply = await http.post("/v1/chat/completions", content=body, headers=headers)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["code"] in ("invalid_json", "invalid_value")
+
+
+async def test_a_long_history_loses_its_oldest_messages_and_keeps_the_question(
+    http: httpx.AsyncClient, served: Served
+) -> None:
+    old = [user(f"old {n} " + "x" * 4000) for n in range(200)]
+    reply = await ask(http, {"role": "system", "content": "be brief"}, *old, user("the question"))
+    assert reply.status_code == 200
+    assert "be brief" in asked(served)
+    assert "the question" in asked(served)
+
+
+async def test_a_text_that_fits_no_prompt_is_refused_with_the_number(
+    http: httpx.AsyncClient,
+) -> None:
+    reply = await ask(http, user("x" * 5_000_000))
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "context_length_exceeded")
+    assert "5000000 characters" in reply.json()["error"]["message"]
+
+
+async def test_a_stream_is_kept_by_no_cache_and_collected_by_no_proxy(
+    http: httpx.AsyncClient,
+) -> None:
+    reply = await ask(http, user("hi"), stream=True)
+    assert reply.headers["cache-control"] == "no-store"
+    assert reply.headers["x-accel-buffering"] == "no"

@@ -1,0 +1,135 @@
+"""Recordings as browsers, phones and pipes write them."""
+
+from __future__ import annotations
+
+import io
+import struct
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from aqaa.models.errors import AudioError
+from aqaa.server.audio.files import read_audio
+
+RATE = 48_000
+SECONDS = 1.5
+TONE = (0.4 * np.sin(2 * np.pi * 440 * np.arange(round(RATE * SECONDS)) / RATE)).astype(np.float32)
+PCM = np.rint(TONE * 32767).astype("<i2").tobytes()
+
+
+def muxed(
+    container: str, codec: str, channels: int = 1, options: dict[str, str] | None = None
+) -> bytes:
+    """The tone in a container of FFmpeg's."""
+    file = io.BytesIO()
+    layout = {1: "mono", 2: "stereo"}[channels]
+    with av.open(file, "w", format=container, options=options or {}) as out:
+        stream = out.add_stream(codec, rate=RATE, layout=layout, bit_rate=64_000)
+        samples = np.tile(TONE, (channels, 1))
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
+        frame.sample_rate, frame.time_base = RATE, Fraction(1, RATE)
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            out.mux(packet)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "options"),
+    [
+        ("webm", "libopus", {}),
+        ("mp4", "aac", {}),
+        ("mp4", "aac", {"movflags": "frag_keyframe+empty_moov"}),
+        ("ipod", "aac", {}),
+        ("adts", "aac", {}),
+        ("asf", "wmav2", {}),
+        ("mov", "pcm_s16le", {}),
+        ("3gp", "aac", {}),
+    ],
+    ids=["webm of MediaRecorder", "mp4", "mp4 in pieces", "m4a", "aac", "wma", "mov", "3gp"],
+)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_what_recorders_upload_is_read(
+    container: str, codec: str, options: dict[str, str], channels: int
+) -> None:
+    samples = read_audio(muxed(container, codec, channels, options))
+    assert samples.size / 16_000 == pytest.approx(SECONDS, abs=0.1)
+    middle = samples[4000:20_000]
+    pitch = np.abs(np.fft.rfft(middle)).argmax() * 16_000 / middle.size
+    assert pitch == pytest.approx(440, abs=3)
+    assert middle.std() == pytest.approx(TONE.std(), rel=0.1)
+
+
+def wav(riff: int, data: int) -> bytes:
+    """The tone with sizes that may lie."""
+    form = struct.pack("<IHHIIHH", 16, 1, 1, RATE, RATE * 2, 2, 16)
+    head = b"RIFF" + struct.pack("<I", riff) + b"WAVEfmt " + form
+    return head + b"data" + struct.pack("<I", data) + PCM
+
+
+@pytest.mark.parametrize(
+    ("riff", "data"),
+    [
+        (0xFFFFFFFF, 0xFFFFFFFF),
+        (0x7FFFF024, 0x7FFFF000),
+        (0x7FFFFFFF, 0x7FFFFFFF),
+        (2_000_000_036, 2_000_000_000),
+        (36, 0),
+        (0, 0),
+        (8, 0),
+    ],
+    ids=["OpenAI", "sox", "arecord", "2e9", "RIFF 36", "zero", "libsndfile"],
+)
+def test_a_wav_from_a_pipe_is_read_whatever_stands_for_its_size(riff: int, data: int) -> None:
+    assert read_audio(wav(riff, data)).size == round(SECONDS * 16_000)
+
+
+def test_a_wav_that_broke_off_is_still_refused() -> None:
+    with pytest.raises(AudioError, match="truncated"):
+        read_audio(wav(36 + 2 * len(PCM), 2 * len(PCM)))
+
+
+def test_a_flac_from_a_pipe_is_read() -> None:
+    file = io.BytesIO()
+    soundfile.write(file, TONE, RATE, format="FLAC")
+    data = bytearray(file.getvalue())
+    data[21] &= 0xF0  # the number of samples: 36 bits of its first block
+    data[22:26] = bytes(4)
+    assert read_audio(bytes(data)).size == round(SECONDS * 16_000)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"%PDF-1.7 and so on", "PDF"),
+        (b'{"audio": "..."}', "JSON"),
+        (b"<html></html>", "HTML"),
+        (b"#EXTM3U\nfile:///etc/passwd\n", "playlist"),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", "unknown"),
+        (b"\x00" * 5000, "unknown"),
+    ],
+)
+def test_what_is_no_sound_is_named_with_what_would_be_read(data: bytes, kind: str) -> None:
+    with pytest.raises(AudioError, match=rf"{kind}.*wav.*webm.*m4a") as refused:
+        read_audio(data)
+    assert "object at" not in str(refused.value)
+
+
+def test_a_long_recording_is_refused_when_its_length_becomes_known() -> None:
+    with pytest.raises(AudioError, match="longer than 1 seconds"):
+        read_audio(muxed("webm", "libopus"), max_seconds=1.0)
+
+
+def test_more_channels_than_a_recorder_has_are_refused_in_any_container() -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as out:
+        stream = out.add_stream("pcm_s16le", rate=RATE, layout="hexadecagonal")
+        samples = np.zeros((1, 16 * 4800), np.int16)
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="hexadecagonal")
+        frame.sample_rate = RATE
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            out.mux(packet)
+    with pytest.raises(AudioError, match="16 channels; at most 8"):
+        read_audio(file.getvalue())
