@@ -19,7 +19,7 @@ class FlakyProxy:
         self._upstream_port = upstream_port
         self._tasks: set[asyncio.Task[None]] = set()
         self.requests = 0  # connections that asked for something
-        self.refuse = 0  # how many of the next connections get 503
+        self.refuse = 0  # how many of the next requests for ids get 503
         self.cut_after: list[int] = []  # events after which each of the next connections breaks
         self.speaks = asyncio.Event()  # cleared: connections stay open and nothing comes
         self.speaks.set()
@@ -52,7 +52,8 @@ class FlakyProxy:
         if not first:
             return
         self.requests += 1
-        if self.refuse > 0:
+        generates = b"/inference/v1/generate" in first
+        if generates and self.refuse > 0:
             self.refuse -= 1
             writer.write(FULL)
             await writer.drain()
@@ -60,7 +61,6 @@ class FlakyProxy:
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream_port)
         # One request a connection, so that each is seen above.
         up_writer.write(first.replace(b"keep-alive", b"close", 1))
-        generates = b"/inference/v1/generate" in first
         cut = self.cut_after.pop(0) if generates and self.cut_after else None
         upward = asyncio.create_task(_copy(reader, up_writer))
         try:

@@ -24,14 +24,22 @@ class VllmServer:
     """One server on a port of its own, which outlives restarts."""
 
     def __init__(
-        self, model: Path, context: int, settings: VllmSettings, key: str, log: Path
+        self,
+        model: Path,
+        context: int,
+        settings: VllmSettings,
+        key: str,
+        log: Path,
+        slow_from: int = 1000,
     ) -> None:
+        """`slow_from`: answers of at most so many ids or more come at a large model's pace."""
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
         self._environment = {
             **os.environ,
             **engine_environment(settings, cuda=False),
+            "SLOW_STEPS_FROM": str(slow_from),
             "PYTHONPATH": f"{_vllm_metadata(log.parent)}:{Path(__file__).parent}",
         }
         command = serve_command(model, context, settings, cuda=False, port=self.port)
@@ -74,6 +82,18 @@ class VllmServer:
     def kill_decoder(self) -> None:
         """kill -9 of the engine core, as the kernel does when memory runs out."""
         engine_core(self.decoder_processes()).kill()
+
+    def kill(self) -> None:
+        """kill -9 of the whole server, as if its host had lost its power."""
+        for process in self.family():
+            process.kill()
+        assert self._process is not None
+        self._process.wait()
+
+    def family(self) -> list[psutil.Process]:
+        """The API server and the decoder's processes."""
+        assert self._process is not None
+        return [psutil.Process(self._process.pid), *self.decoder_processes()]
 
     def restart(self) -> None:
         """What its supervisor does after a death."""
