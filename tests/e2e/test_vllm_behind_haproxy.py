@@ -19,10 +19,13 @@ import httpx
 import psutil
 import pytest
 from engine_conformance import eventually, in_pattern
-from serving import free_port
+from serving import free_port, serving
 from vllm_engines import API_KEY, http_settings, long_prompt, read, vllm_settings
 from vllm_server import VllmServer, engine_core
 
+from aqaa.clients.client import WIRE_RATE, connect
+from aqaa.clients.sound import read_sound
+from aqaa.clients.turn import speak
 from aqaa.models.bundle import load_bundle, nano_path
 from aqaa.server.engine.vllm.http import VllmHttpEngine
 
@@ -32,7 +35,7 @@ pytestmark = [
     pytest.mark.skipif(which("haproxy") is None, reason="needs haproxy: apt-get install haproxy"),
 ]
 
-CONFIG = Path(__file__).parents[2] / "deploy" / "haproxy-vllm.cfg"
+CONFIG = Path(__file__).parents[2] / "deploy" / "haproxy" / "vllm.cfg"
 IDS = 200
 SESSIONS = [f"session-{n}" for n in range(4)]
 log = logging.getLogger(__name__)
@@ -63,9 +66,10 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[VllmServe
 def proxy(workers: list[VllmServer]) -> Iterator[str]:
     """HAProxy before them; its URL."""
     bind = f"127.0.0.1:{free_port()}"
-    addresses = {f"VLLM_{n}": f"127.0.0.1:{w.port}" for n, w in zip("AB", workers, strict=True)}
+    addresses = {f"VLLM_{n}": f"127.0.0.1:{w.port}" for n, w in enumerate(workers, 1)}
+    addresses |= {"VLLM_BIND": bind, "STATS_BIND": f"127.0.0.1:{free_port()}"}
     with subprocess.Popen(
-        ["haproxy", "-db", "-f", CONFIG], env={**os.environ, "VLLM_BIND": bind, **addresses}
+        ["haproxy", "-db", "-f", CONFIG], env={**os.environ, **addresses}
     ) as process:
         url = f"http://{bind}"
         for _ in range(100):
@@ -193,6 +197,43 @@ async def test_a_frozen_decoder_behind_a_live_server_changes_no_id(proxy, worker
 
     with stopped(frozen):
         assert await with_one_gone(proxy, workers, freeze) < 8
+    await all_back(proxy, workers)
+
+
+async def test_conversations_go_on_when_a_server_is_killed_in_mid_answer(
+    proxy, workers, questions, tmp_path
+):
+    """A whole gateway: what its callers hear."""
+    environment = {
+        "AQAA_ENGINE__ENGINE": "vllm-http",
+        "AQAA_ENGINE__VLLM_HTTP__URL": proxy,
+        "AQAA_ENGINE__VLLM_HTTP__API_KEY": API_KEY,
+        "AQAA_ENGINE__VLLM_HTTP__FIRST_ID_WITHIN": "5",
+    }
+    asked = questions[:2]
+    waves = [read_sound(question.path, WIRE_RATE) for question in asked]
+    with serving(tmp_path / "log", environment=environment) as base:
+        async with connect(base) as one, connect(base) as other:
+            both = list(zip((one, other), waves, strict=True))
+            whole = await asyncio.gather(*(speak(*each) for each in both))
+        async with connect(base) as one, connect(base) as other:
+            sounds: list[object] = []
+            both = list(zip((one, other), waves, strict=True))
+            turns = [asyncio.create_task(speak(*each, on_sound=sounds.append)) for each in both]
+            await eventually(lambda: bool(sounds))
+            (await busiest(workers)).kill()
+            cut = await asyncio.gather(*turns)
+            again = await speak(one, waves[1])
+    assert [turn.status for turn in (*cut, again)] == ["completed"] * 3
+    assert [turn.transcript for turn in cut] == [turn.transcript for turn in whole]
+    log.warning(
+        "gaps heard: %s s, undisturbed %s s",
+        [round(turn.gap_seconds, 2) for turn in cut],
+        [round(turn.gap_seconds, 2) for turn in whole],
+    )
+    assert max(turn.gap_seconds for turn in cut) <= 0.5 + max(t.gap_seconds for t in whole)
+    victim = next(worker for worker in workers if not worker.runs)
+    await asyncio.to_thread(victim.start)
     await all_back(proxy, workers)
 
 

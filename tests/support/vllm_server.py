@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,10 +32,23 @@ class VllmServer:
         key: str,
         log: Path,
         slow_from: int = 1000,
+        host: str = "127.0.0.1",
+        inside: Sequence[str] = (),
     ) -> None:
-        """`slow_from`: answers of at most so many ids or more come at a large model's pace."""
+        """Make its command line.
+
+        Args:
+            model: the decoder's directory.
+            context: ids of prompt and answer.
+            settings: as an operator chooses them.
+            key: the API key that it asks for.
+            log: where its output goes.
+            slow_from: answers that may have so many ids come at a large model's pace.
+            host: the address that it listens on.
+            inside: what begins the command line, to run it in a network namespace.
+        """
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{host}:{self.port}"
         self._log = log
         self._environment = {
             **os.environ,
@@ -45,9 +59,10 @@ class VllmServer:
         command = serve_command(model, context, settings, cuda=False, port=self.port)
         command.insert(command.index("--logits-processors") + 1, "slow_steps:SlowSteps")
         self._command = [
+            *inside,
             str(Path(sys.executable).parent / command[0]),
             *command[1:],
-            *("--host", "127.0.0.1", "--api-key", key),
+            *("--host", host, "--api-key", key),
         ]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -85,10 +100,16 @@ class VllmServer:
 
     def kill(self) -> None:
         """kill -9 of the whole server, as if its host had lost its power."""
+        assert self._process is not None
         for process in self.family():
             process.kill()
-        assert self._process is not None
         self._process.wait()
+        self._process = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and neither killed nor stopped."""
+        return self._process is not None
 
     def family(self) -> list[psutil.Process]:
         """The API server and the decoder's processes."""

@@ -156,14 +156,12 @@ async def test_a_death_reaches_the_reader_after_the_ids_that_came_before_it():
 
 
 async def test_a_fault_that_is_nobodys_plan_reaches_the_reader_too():
-    engine = CountingEngine()
+    class BrokenEngine(CountingEngine):
+        async def _ensure_running(self) -> None:
+            raise ZeroDivisionError
 
-    async def broken() -> None:
-        raise ZeroDivisionError
-
-    engine._ensure_running = broken  # type: ignore[method-assign]
     with pytest.raises(ZeroDivisionError):
-        await read(engine.generate("s", [0], greedy(3)))
+        await read(BrokenEngine().generate("s", [0], greedy(3)))
 
 
 async def test_warming_again_asks_vllm_only_when_a_block_is_complete():
@@ -200,6 +198,20 @@ async def test_a_released_session_leaves_nothing():
         await engine.release(f"s{n}")
     assert engine.stats().sessions == 0
     assert engine.stats().running == 0
+
+
+async def test_a_release_whose_caller_is_cancelled_leaves_nothing_either():
+    engine = CountingEngine()
+    await engine.warm("s", [1] * BLOCK)
+    stream = engine.generate("s", [1] * BLOCK, greedy(900))
+    await anext(stream)
+    assert (engine.stats().sessions, engine.reused("s")) == (1, BLOCK)
+    release = asyncio.create_task(engine.release("s"))
+    await asyncio.sleep(0)
+    release.cancel()
+    await asyncio.gather(release, return_exceptions=True)
+    await turns()
+    assert (engine.stats().sessions, engine.reused("s")) == (0, 0)
 
 
 @pytest.mark.parametrize("prompt", [[], [10_000], [-1], [0] * 1_000])
