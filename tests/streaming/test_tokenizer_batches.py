@@ -139,6 +139,29 @@ def test_encoder_states_of_a_batch_are_those_of_each_alone(dual) -> None:
         assert together.after.remembered == one.after.remembered
 
 
+def test_encoder_states_are_those_of_funasrs_own_loop(dual) -> None:
+    """FunASR's `forward_chunk`, one stream at a time, over the same layers."""
+    encoder = dual.linguistic.encoder
+    frames = torch.randn(9 * CHUNK_FRAMES + 3, 560, generator=torch.Generator().manual_seed(5))
+    theirs = {
+        "start_idx": 0,
+        "feats": torch.zeros(1, 5, 560),
+        "opt": None,
+        "tail_chunk": False,
+        "chunk_size": [0, CHUNK_FRAMES, 5],
+        "encoder_chunk_look_back": 4,
+    }
+    state = encoder.initial_state()
+    for part in frames.split(CHUNK_FRAMES):
+        (ours,) = encoder.run([EncoderChunk(part, state)])
+        state = ours.after
+        with torch.inference_mode():  # which scales its input in place
+            expected = encoder._network.forward_chunk(
+                part[None].clone(), torch.tensor([len(part)]), cache=theirs
+            )[0][0]
+        torch.testing.assert_close(ours.states, expected, atol=2e-5, rtol=1e-5)
+
+
 def test_a_batch_leaves_the_states_that_it_was_given(dual) -> None:
     encoder = dual.linguistic.encoder
     chunks = encoder_chunks(dual)

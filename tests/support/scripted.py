@@ -128,7 +128,7 @@ class GroupStream:
         return ids
 
     def flush(self) -> list[int]:
-        self._steps.append(Tail(EncoderState({})))
+        self._steps.append(Tail(EncoderState(0, torch.zeros(5, 1), 0, torch.zeros(0))))
         return []
 
     def fork(self) -> GroupStream:

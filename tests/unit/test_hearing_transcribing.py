@@ -17,7 +17,7 @@ from aqaa.tokenizers.funasr_encoder import EncoderState
 from aqaa.tokenizers.transcriber import Piece, Step, Tail, Window
 
 LOUD = Window(torch.full((7, 1), 300.0), new=2)
-END = Tail(EncoderState({}))
+END = Tail(EncoderState(0, torch.zeros(5, 1), 0, torch.zeros(0)))
 
 
 class Listener:
