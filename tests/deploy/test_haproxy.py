@@ -23,6 +23,7 @@ pytestmark = pytest.mark.programs
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy/haproxy"
 WORKER = ROOT / "tests/support/token_worker.py"
+KEY = "a-key-of-both-gateways"
 PATIENCE = 20.0  # seconds for anything to happen
 
 
@@ -72,7 +73,8 @@ def gateways() -> Iterator[dict[str, subprocess.Popen[bytes]]]:
     with ExitStack() as stack:
         found = {}
         for port in (free_port(), free_port()):
-            process = stack.enter_context(running([str(AQAA), "serve", "--port", str(port)]))
+            command = [str(AQAA), "serve", "--port", str(port)]
+            process = stack.enter_context(running(command, AQAA_API_KEYS=KEY))
             found[f"http://127.0.0.1:{port}"] = process
         for base in found:
             eventually(lambda base=base: status(f"{base}/health/ready") == 200, READY_WITHIN)
@@ -84,6 +86,12 @@ def sessions(gateway: str) -> int:
     found = re.search(r"^aqaa_active_sessions (\S+)", text, re.M)
     assert found is not None
     return int(float(found[1]))
+
+
+def client_secret(gateway: str) -> str:
+    url = f"{gateway}/v1/realtime/client_secrets"
+    made = httpx.post(url, headers={"Authorization": f"Bearer {KEY}"}, json={}).json()
+    return str(made["value"])
 
 
 def close_code(socket: ClientConnection) -> int | None:
@@ -104,8 +112,10 @@ def test_gateways_share_callers_and_one_that_drains_or_dies_takes_only_its_own_a
         eventually(lambda: status(f"http://{front}/health/ready") == 200)
         assert status(f"http://{front}/metrics") == 403
 
-        def call() -> ClientConnection:
-            socket = stack.enter_context(connect(f"ws://{front}/v1/realtime"))
+        def call(key: str = KEY) -> ClientConnection:
+            headers = {"Authorization": f"Bearer {key}"}
+            url = f"ws://{front}/v1/realtime"
+            socket = stack.enter_context(connect(url, additional_headers=headers))
             assert "session.created" in str(socket.recv(timeout=PATIENCE))
             return socket
 
@@ -115,11 +125,12 @@ def test_gateways_share_callers_and_one_that_drains_or_dies_takes_only_its_own_a
             socket = call()
             owned[first if sessions(first) > before else second].append(socket)
         assert [len(sockets) for sockets in owned.values()] == [2, 2]
+        secret = client_secret(first)
 
         gateways[first].terminate()
         assert [close_code(socket) for socket in owned[first]] == [1012, 1012]
         eventually(lambda: status(f"http://{front}/health/ready") == 200)
-        call()
+        call(secret)  # the gateway that made it is gone
         assert sessions(second) == 3
         for socket in owned[second]:
             assert socket.ping().wait(PATIENCE)

@@ -34,7 +34,12 @@ FILLED: Object = {  # what neither of the others has
     "decoder": {"enabled": True, "path": "b/decoder", "gpus": 4, "quantization": ""},
     "monitoring": {"serviceMonitor": True, "alerts": True, "labels": {"release": "prometheus"}},
 }
-CASES = {"nano": NANO, "130b": OMNI, "filled": FILLED}
+ELSEWHERE: Object = {  # gateways of a vLLM that others run
+    "gateway": {"env": {"AQAA_ENGINE__ENGINE": "vllm-http"}, "envSecret": "vllm", "bundle": "b"},
+    "models": {"hostPath": "/bundles"},
+    "networkPolicy": {"egress": [{"to": [{"namespaceSelector": {}}], "ports": [{"port": 8000}]}]},
+}
+CASES = {"nano": NANO, "130b": OMNI, "filled": FILLED, "elsewhere": ELSEWHERE}
 
 
 @cache
@@ -174,7 +179,7 @@ def test_nobody_but_the_router_reaches_a_decoder_and_nobody_but_gateways_the_rou
     policies = {o["metadata"]["name"]: o["spec"] for o in objects(case, "NetworkPolicy")}
     for name, caller in (("aqaa-decoder", "router"), ("aqaa-router", "gateway")):
         if name not in policies:
-            assert case == "nano"
+            assert case in ("nano", "elsewhere")
             continue
         peers = [p for rule in policies[name]["ingress"] for p in rule["from"]]
         pods = [p["podSelector"]["matchLabels"] for p in peers if "podSelector" in p]
@@ -229,6 +234,13 @@ def test_a_gateways_settings_are_settings(case: str) -> None:
     for variable in container(one(case, "Deployment", "gateway"))["env"]:
         name = variable["name"].removeprefix("AQAA_").split("__")[0].lower()
         assert name in known, variable
+
+
+def test_gateways_of_a_vllm_that_others_run_reach_it_with_its_key() -> None:
+    gateway = container(one("elsewhere", "Deployment", "gateway"))
+    assert gateway["envFrom"] == [{"secretRef": {"name": "vllm"}}]
+    egress = one("elsewhere", "NetworkPolicy", "gateway")["spec"]["egress"]
+    assert ELSEWHERE["networkPolicy"]["egress"][0] in egress
 
 
 def test_running_answers_may_end_before_the_pod_is_killed() -> None:
