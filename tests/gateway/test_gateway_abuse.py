@@ -69,7 +69,8 @@ async def still_serves(served: Served) -> None:
 
 @pytest.fixture
 async def client(served: Served) -> AsyncIterator[ClientConnection]:
-    async with connect(served.ws, compression=None) as client:
+    # One that reads no more would wait ten seconds for the close that it does not read.
+    async with connect(served.ws, compression=None, max_queue=None) as client:
         await receive(client, "session.created")
         yield client
 
@@ -277,20 +278,29 @@ async def test_what_a_client_sends_after_its_close_is_nobodys(
     writer.write(masked(8, (1000).to_bytes(2, "big")) + masked(1, append) * 50)
     with suppress(ConnectionError):
         await reader.read()
+    writer.close()
     await nobody_is_left(served)
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
     await still_serves(served)
 
 
 async def test_no_object_of_a_session_outlives_it(served: Served) -> None:
-    for _ in range(10):
-        async with connect(served.ws) as client:
+    def kept() -> list[object]:
+        gc.collect()
+        kinds = (LiveSession, Answer, SpeechInput, Outbox)
+        return [thing for thing in gc.get_objects() if type(thing) in kinds]
+
+    # A client that reads no more would not see the server's close: it always reads.
+    served.engine.gate = asyncio.Event()
+    async with connect(served.ws, max_queue=None) as client:
+        await at_question(client)
+        assert {type(thing) for thing in kept()} == {LiveSession, Answer, SpeechInput, Outbox}
+    served.engine.gate.set()
+    for _ in range(9):
+        async with connect(served.ws, max_queue=None) as client:
             await at_question(client)
     await nobody_is_left(served)
-    await asyncio.sleep(0.1)
-    gc.collect()
-    kept = (LiveSession, Answer, SpeechInput, Outbox)
-    assert [thing for thing in gc.get_objects() if type(thing) in kept] == []
+    await until(lambda: not kept())
 
 
 async def test_two_hundred_connections_over_the_limit_are_told_to_try_later(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Callable
 from typing import Literal
 
 from scripted import pcm
@@ -78,11 +79,11 @@ class Talk:
                 await self._arrived.wait()
         return found[count - 1]
 
-    async def settle(self) -> None:
-        """Let everything that can happen now happen."""
-        for _ in range(200):
-            await asyncio.sleep(0)
-        await asyncio.sleep(0.05)
+    async def becomes(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that no event tells."""
+        async with asyncio.timeout(SOON):
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
 
     def types(self) -> list[str]:
         return [event.type for event in self.events]

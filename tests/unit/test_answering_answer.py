@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
+import pytest
 from scripted import ScriptedEngine, Voice, scripted_parts, woven
 
 from aqaa.models.groups import GROUP_SECONDS
@@ -26,6 +27,23 @@ from aqaa.server.answering.start_gate import MIN_START_SECONDS
 from aqaa.server.compute.workers import Workers
 from aqaa.server.parts import ModelParts, output_of
 from aqaa.server.protocol.types import PcmFormat
+
+
+class StillClock:
+    """Time that stands still."""
+
+    def __call__(self) -> float:
+        return 1000.0
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that no event tells."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 class Drops(Voice):
@@ -144,34 +162,64 @@ async def test_an_answer_starts_with_more_sound_while_others_are_being_spoken() 
     workers.close()
 
 
-class Orders(Workers):
-    """Keeps the deadlines of its long jobs."""
+@dataclass
+class NamedVoices:
+    """Voices that note in `order` whose sound is made."""
 
-    def __init__(self) -> None:
-        super().__init__(1)
-        self.deadlines: list[float] = []
+    name: str
+    order: list[str]
 
-    async def run_long(self, deadline: float, *job: Any, **named: Any) -> Any:
-        self.deadlines.append(deadline)
-        return await super().run_long(deadline, *job, **named)
+    def stream(self, voice: str, speed: float = 1.0) -> Voice:
+        name, order = self.name, self.order
+
+        class Noted(Voice):
+            def push(self, tokens: Sequence[int]) -> np.ndarray:
+                order.append(name)
+                return super().push(tokens)
+
+        return Noted(voice, speed)
 
 
-async def test_a_first_sound_gives_way_to_one_without_which_there_would_be_a_gap() -> None:
-    workers = Orders()
-    parts = scripted_parts(
-        ScriptedEngine(answer=lambda prompt: woven("x", 60), seconds=0.002), workers=workers
-    )
-    began = parts.services.clock()
-    answer = single_answer(parts)
-    answer.adopt()
-    while not isinstance(first := await answer.next(), AnswerSound):
+@pytest.mark.parametrize(
+    ("ahead", "expected"),
+    [(FIRST_SOUND_SECONDS / 2, ["running", "new"]), (60.0, ["new", "running"])],
+    ids=["a gap is near", "enough is sent"],
+)
+async def test_a_first_sound_gives_way_only_to_one_without_which_there_would_be_a_gap(
+    ahead: float, expected: list[str]
+) -> None:
+    workers = Workers(1)
+    clock = StillClock()
+    order: list[str] = []
+
+    def answer_of(name: str, engine: ScriptedEngine) -> Answer:
+        parts = scripted_parts(engine, workers=workers, clock=clock)
+        services = replace(parts.services, vocoder=NamedVoices(name, order))
+        answer = single_answer(replace(parts, services=services))
+        answer.adopt()
+        return answer
+
+    engine = ScriptedEngine(answer=lambda prompt: woven("x", 60), seconds=0.002)
+    running = answer_of("running", engine)
+    while not isinstance(await running.next(), AnswerSound):
         pass
-    assert workers.deadlines[0] >= began + FIRST_SOUND_SECONDS
-    answer.progress.playback.send(first.seconds, now := parts.services.clock())
-    while not isinstance(await answer.next(), AnswerEnd):
-        pass
-    assert now + first.seconds in workers.deadlines
-    await answer.stop()
+    engine.gate = asyncio.Event()
+    await asyncio.sleep(0.01)  # the engine stands at the gate: its pace is 2 ms
+    release = threading.Event()
+    held = asyncio.create_task(workers.run_long(-1.0, release.wait))
+    await until(lambda: workers.waiting() == 0)
+    order.clear()
+    running.progress.playback.send(ahead, clock())
+    new = answer_of("new", ScriptedEngine(answer=lambda prompt: woven("x", 60)))
+    await until(lambda: workers.waiting() == 1)
+    engine.gate.set()
+    await until(lambda: workers.waiting() == 2)
+    release.set()
+    await until(lambda: len(order) >= 2)
+    assert order[:2] == expected
+    await held
+    await running.stop()
+    await new.stop()
     workers.close()
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import GroupTokenizer, LoudnessVad, pcm
+from scripted import GROUP_SAMPLES, GroupTokenizer, LoudnessVad, pcm
 
 from aqaa.server.hearing.speech_input import (
     BufferFull,
@@ -172,5 +174,15 @@ def test_nobody_speaking_is_told_when_the_session_wants_to_know() -> None:
 
 def test_memory_does_not_grow_while_nobody_speaks() -> None:
     listener = ears()
-    hear(listener, pcm(60.0, loud=False), step=48_000)
-    assert len(listener._recent) <= 10 * 16_000 + 16_000
+    silence = pcm(20.0, loud=False)
+    tracemalloc.start()
+    try:
+        hear(listener, silence, step=48_000)
+        settled, _ = tracemalloc.get_traced_memory()
+        for _ in range(2):
+            hear(listener, silence, step=48_000)
+        grown = tracemalloc.get_traced_memory()[0] - settled
+    finally:
+        tracemalloc.stop()
+    assert grown < 64_000  # one second of samples
+    assert len(listener.commit().tokens) <= 11 * 16_000 // GROUP_SAMPLES * 5

@@ -51,8 +51,7 @@ async def test_the_prompt_holds_the_speech_and_its_prefix_but_not_the_silence_af
 
 async def test_the_answer_is_ready_when_the_turn_ends(talk: Talk, engine: ScriptedEngine) -> None:
     await speak_and_pause(talk, silence=0.3)
-    await talk.settle()
-    assert len(engine.prompts) == 1
+    await talk.becomes(lambda: len(engine.prompts) == 1 and not engine.running)
     assert "response.created" not in talk.types()
     await talk.say(0.3, loud=False)
     await talk.until("response.done")
@@ -64,7 +63,7 @@ async def test_speech_that_goes_on_after_a_pause_is_one_turn(
     talk: Talk, engine: ScriptedEngine
 ) -> None:
     await speak_and_pause(talk, silence=0.3)
-    await talk.settle()
+    await talk.becomes(lambda: len(engine.prompts) == 1)
     await talk.say(0.5, loud=True)
     await talk.say(0.6, loud=False)
     await talk.until("response.done")
@@ -78,10 +77,9 @@ async def test_the_engine_is_warmed_while_the_user_speaks(
 ) -> None:
     await talk.say(0.1, loud=False)
     await talk.say(1.0, loud=True)
-    await talk.settle()
+    await talk.becomes(lambda: bool(engine.warmed))
     await talk.say(0.6, loud=False)
     await talk.until("response.done")
-    assert engine.warmed
     assert all(engine.prompts[-1][: len(warm)] == warm for warm in engine.warmed)
 
 
@@ -110,10 +108,13 @@ async def test_speech_cancels_the_answer_and_nothing_of_it_follows(
     assert response.status == "cancelled"
     assert response.status_details is not None
     assert response.status_details.reason == "turn_detected"
-    said = len(talk.sound())
-    await talk.settle()
-    assert len(talk.sound()) == said
-    assert engine.running == 0
+    end = len(talk.events)
+    await talk.becomes(lambda: engine.running == 0)
+    engine.answer = lambda prompt: woven("the next", 6)
+    await talk.say(0.6, loud=False)
+    await talk.until("response.done", 2)  # whatever was under way has arrived by now
+    later = [x for x in talk.events[end:] if isinstance(x, server.OfResponse)]
+    assert {x.response_id for x in later}.isdisjoint({response.id})
 
 
 async def test_an_interruption_keeps_its_first_syllable(talk: Talk, engine: ScriptedEngine) -> None:
@@ -197,8 +198,10 @@ async def test_clearing_the_buffer_forgets_who_was_speaking(talk: Talk) -> None:
     await talk.until("input_audio_buffer.speech_started")
     await talk.send("input_audio_buffer.clear")
     await talk.say(0.8, loud=False)
-    await talk.settle()
+    await talk.say(0.2, loud=True)
+    await talk.until("input_audio_buffer.speech_started", 2)  # all before it was listened to
     assert "input_audio_buffer.committed" not in talk.types()
+    assert "input_audio_buffer.speech_stopped" not in talk.types()
 
 
 async def test_a_voice_marker_in_the_answer_changes_the_voice(

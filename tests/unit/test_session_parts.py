@@ -16,18 +16,37 @@ from aqaa.server.gateway.outbox import Outbox
 from aqaa.server.observe.latency import STAGES, Timeline
 
 
+class Held:
+    """A job that keeps its thread until it is let go."""
+
+    def __init__(self) -> None:
+        self._taken = threading.Event()
+        self._gate = threading.Event()
+
+    def __call__(self) -> bool:
+        self._taken.set()
+        return self._gate.wait(30)
+
+    async def taken(self) -> None:
+        assert await asyncio.to_thread(self._taken.wait, 30)
+
+    def let_go(self) -> None:
+        self._gate.set()
+
+
 async def test_the_most_urgent_job_is_taken_first() -> None:
     workers = Workers(1)
-    gate = threading.Event()
+    held = Held()
     order: list[str] = []
-    blocking = asyncio.create_task(workers.run(0, gate.wait))
-    await asyncio.sleep(0.01)
+    blocking = asyncio.create_task(workers.run(0, held))
+    await held.taken()
     waiting = [
         asyncio.create_task(workers.run(deadline, order.append, name))
         for deadline, name in [(30, "late"), (10, "soon"), (20, "later")]
     ]
-    await asyncio.sleep(0.01)
-    gate.set()
+    await asyncio.sleep(0)  # each task puts its job
+    assert workers.waiting() == 3
+    held.let_go()
     await asyncio.gather(blocking, *waiting)
     workers.close()
     assert order == ["soon", "later", "late"]
@@ -35,11 +54,11 @@ async def test_the_most_urgent_job_is_taken_first() -> None:
 
 async def test_long_jobs_leave_a_thread_to_short_ones() -> None:
     workers = Workers(2)
-    gate = threading.Event()
-    long = [asyncio.create_task(workers.run_long(0, gate.wait)) for _ in range(3)]
-    await asyncio.sleep(0.01)
+    held = Held()
+    long = [asyncio.create_task(workers.run_long(0, held)) for _ in range(3)]
+    await held.taken()
     assert await asyncio.wait_for(workers.run(9, lambda: "at once"), 30) == "at once"
-    gate.set()
+    held.let_go()
     assert await asyncio.gather(*long) == [True] * 3
     workers.close()
 
@@ -49,11 +68,11 @@ async def test_the_wait_for_a_long_job_grows_with_those_before_it() -> None:
     for _ in range(30):
         await workers.run_long(0, time.sleep, 0.02)
     assert workers.busy_for() == 0
-    gate = threading.Event()
-    long = [asyncio.create_task(workers.run_long(0, gate.wait)) for _ in range(3)]
-    await asyncio.sleep(0.01)
+    held = Held()
+    long = [asyncio.create_task(workers.run_long(0, held)) for _ in range(3)]
+    await held.taken()
     assert workers.busy_for() > 0.04, "three of about 20 ms each"
-    gate.set()
+    held.let_go()
     await asyncio.gather(*long)
     workers.close()
 
@@ -74,14 +93,15 @@ async def test_a_jobs_exception_comes_back_to_its_caller() -> None:
 
 async def test_a_job_that_nobody_waits_for_is_never_begun() -> None:
     workers = Workers(1)
-    gate, done = threading.Event(), []
-    blocking = asyncio.create_task(workers.run(0, gate.wait))
-    await asyncio.sleep(0.01)
+    held, done = Held(), []
+    blocking = asyncio.create_task(workers.run(0, held))
+    await held.taken()
     unwanted = asyncio.create_task(workers.run(1, done.append, "unwanted"))
     await asyncio.sleep(0)
+    assert workers.waiting() == 1
     unwanted.cancel()
     await asyncio.gather(unwanted, return_exceptions=True)
-    gate.set()
+    held.let_go()
     await blocking
     await workers.run(2, lambda: None)
     workers.close()

@@ -139,8 +139,11 @@ async def test_sound_inside_an_item_is_no_turn_and_gets_no_events(talk: Talk) ->
     await talk.send("conversation.item.create", item=item)
     await talk.send("response.create")
     await talk.until("response.done")
-    await talk.settle()
     assert [kind for kind in talk.types() if kind.startswith(WORDS)] == []
+    await speak_and_pause(talk)
+    event = completed(await talk.until(f"{WORDS}.completed"))  # words come in their turns' order
+    assert len({x.item_id for x in talk.events if x.type.startswith(WORDS)}) == 1
+    assert words_of(talk, event.item_id) == event.transcript
 
 
 async def test_live_words_are_sent_while_they_are_spoken(talk: Talk) -> None:
