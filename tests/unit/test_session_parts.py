@@ -165,15 +165,17 @@ async def test_what_has_been_sent_makes_room() -> None:
 
 
 def test_without_configured_keys_anybody_may_come() -> None:
-    assert Keys([]).check(None).name == Keys([]).check("whatever").name
+    assert Keys([]).check_key(None).name == Keys([]).check_key("whatever").name
 
 
 def test_with_configured_keys_only_their_holders_may_come() -> None:
     keys = Keys(["one", "two"])
-    assert keys.check("one").name != keys.check("two").name
+    assert keys.check_key("one").name != keys.check_key("two").name
     for wrong in (None, "", "three", "ek_forged"):
         with pytest.raises(UnauthorizedError):
-            keys.check(wrong)
+            keys.check_key(wrong)
+        with pytest.raises(UnauthorizedError):
+            keys.check_session_key(wrong)
 
 
 def test_an_ephemeral_secret_works_until_it_expires_for_its_owner() -> None:
@@ -181,11 +183,11 @@ def test_an_ephemeral_secret_works_until_it_expires_for_its_owner() -> None:
     keys = Keys(["one"], now=lambda: now)
     value, expires = keys.make_secret("key-0", 60, {"instructions": "x"})
     assert expires == 1060
-    assert keys.check(value).name == "key-0"
-    assert keys.check(value).session == {"instructions": "x"}
+    assert keys.check_session_key(value).name == "key-0"
+    assert keys.check_session_key(value).session == {"instructions": "x"}
     now = 1061.0
     with pytest.raises(UnauthorizedError, match="expired"):
-        keys.check(value)
+        keys.check_session_key(value)
 
 
 def test_a_place_is_free_again_when_its_holder_leaves() -> None:
