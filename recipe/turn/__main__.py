@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import random
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -33,11 +34,17 @@ CLIPS = 4000
 
 
 def training_clips(domain: Domain, count: int) -> list[Utterance]:
-    """`count` of what has been spoken: as many human voices as there are, then the others."""
+    """`count` of what has been spoken: the human voices first, no voice more than a tenth."""
     spoken = [u for u in question_plan(domain) if cached_path(u).exists()]
     random.Random(3).shuffle(spoken)
     spoken.sort(key=lambda u: VOICES[u.voice].engine != "kokoro")
-    return spoken[:count]
+    said: Counter[str] = Counter()
+    chosen = []
+    for utterance in spoken:
+        if said[utterance.voice] < max(1, count // 10) and len(chosen) < count:
+            chosen.append(utterance)
+            said[utterance.voice] += 1
+    return chosen
 
 
 def rows_from(folder: Path, clips: list[Utterance], wholes: frozenset[str]) -> list[Asked]:

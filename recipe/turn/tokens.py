@@ -18,7 +18,7 @@ from aqaa.recipe.domain.numbers import normalise
 from aqaa.recipe.speech.augment import RATE
 from aqaa.recipe.speech.cache import Utterance, cached_path
 from aqaa.recipe.speech.store import hear
-from aqaa.recipe.speech.voices import TEACHER, VOICES, Wave
+from aqaa.recipe.speech.voices import SPOKEN, TEACHER, VOICES, Wave
 from aqaa.recipe.turn.moments import BACKCHANNELS, Moment, backchannel, disturbance, moments
 
 GROUP = 1920  # samples
@@ -78,9 +78,13 @@ def _answers(rng: np.random.Generator) -> Iterator[Wave]:
 
 
 def backchannel_plan() -> list[Utterance]:
-    """Every voice that costs little says every backchannel, at two rates."""
-    voices = [v.name for v in VOICES.values() if v.cost <= CHEAP and v.name != "rms"]
-    return [Utterance(t, v, r) for t in BACKCHANNELS for v in voices for r in (0.95, 1.1)]
+    """Half of the voices that cost little say each backchannel."""
+    voices = [name for name in SPOKEN if VOICES[name].cost <= CHEAP]
+    return [
+        Utterance(text, voice, (0.95, 1.1)[place % 3 == 0])
+        for number, text in enumerate(BACKCHANNELS)
+        for place, voice in enumerate(voices[number % 2 :: 2])
+    ]
 
 
 def complete(texts: Sequence[str]) -> frozenset[str]:
