@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from aqaa.recipe.decoder.text import STYLE_MARKERS, Pieces
+from aqaa.recipe.decoder.text import CALL_MARKERS, STYLE_MARKERS, Pieces
 from aqaa.recipe.domain.load import Style
 
 TEXT_WEIGHT = 4.0  # a text token decides the answer; there are ten audio tokens to each
@@ -71,6 +71,23 @@ class Layout:
     def ask_in_writing(self, sequence: Talk, text: str) -> None:
         """A written user turn."""
         sequence.add([*self._human, *self.pieces.encode(text), self.tokens.eot])
+
+    def declare(self, sequence: Talk, text: str) -> None:
+        """The system's turn: instructions, and the tools that there are."""
+        header = [self.tokens.bot, *self.pieces.encode("system\n")]
+        sequence.add([*header, *self.pieces.encode(text), self.tokens.eot])
+
+    def call(self, sequence: Talk, spelt: str) -> None:
+        """The assistant's turn that is a call: no sound, JSON between the call's markers."""
+        sequence.add(self._assistant)
+        begin, end = (self.pieces.control(marker) for marker in CALL_MARKERS)
+        called = [begin, *self.pieces.encode(spelt), end, self.tokens.eot]
+        sequence.add(called, TEXT_WEIGHT)
+
+    def result(self, sequence: Talk, text: str) -> None:
+        """The tool's turn: what it gave back."""
+        header = [self.tokens.bot, *self.pieces.encode("tool\n")]
+        sequence.add([*header, *self.pieces.encode(text), self.tokens.eot])
 
     def answer(
         self, sequence: Talk, text: str, audio: Sequence[int], style: Style, voice: str | None

@@ -25,9 +25,11 @@ from aqaa.recipe.decoder.clips import (
     tokenise_questions,
     tokenised,
 )
+from aqaa.recipe.decoder.corpus import said_once
 from aqaa.recipe.decoder.renderings import choose
 from aqaa.recipe.decoder.text import train_pieces
 from aqaa.recipe.domain.load import load_domain
+from aqaa.recipe.domain.replies import all_answers
 from aqaa.recipe.hearing import Hearing
 from aqaa.recipe.speech.cache import Utterance, work_dir
 from aqaa.recipe.speech.corpus import spoken
@@ -91,8 +93,10 @@ def prepare(processes: int) -> None:
     folder().mkdir(parents=True, exist_ok=True)
     if not pieces_path().exists():
         train_pieces(domain, pieces_path())
-    tokenise_answers(choose(domain.answers()), folder() / "answers.npz", encode)
-    questions, done = set(domain.questions()), tokenised(folder())
+    said = dict.fromkeys((*domain.answers(), *all_answers()))
+    tokenise_answers(choose(said), folder() / "answers.npz", encode)
+    questions = {*domain.questions(), *domain.variants(), *said_once()}
+    done = tokenised(folder())
     asked = [u for u in spoken() if u.text in questions]
     first = len(shards(folder()))
     jobs: list[tuple[list[Utterance], Path, float]] = []

@@ -1,4 +1,4 @@
-"""Draws conversations: facts, follow-ups, dialogues, voice control, spoken or written."""
+"""Draws conversations: facts, follow-ups, dialogues, voice control, tools, spoken or written."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from aqaa.recipe.decoder.clips import STRETCH, Material, roughen
+from aqaa.recipe.decoder.corpus import commands
+from aqaa.recipe.decoder.household import at_home, scene
 from aqaa.recipe.decoder.layout import Layout, Talk
 from aqaa.recipe.decoder.text import OTHER_VOICE
 from aqaa.recipe.domain.load import Control, Dialogue, Domain, Fact, Style
 from aqaa.recipe.domain.numbers import normalise
+from aqaa.recipe.domain.replies import draw_reply
 
 BRIEF = 22  # ids of a brief answer: its header, a text block, two audio groups at the most
 LONGEST = 420  # ids; a conversation gets no further turn beyond this
@@ -32,6 +35,11 @@ class Mix:
     follow: float = 0.35
     control: float = 0.5
     rough: float = 0.02
+    as_people: float = 0.4  # questions that are said as people say them
+    tools: float = 0.35  # conversations in which tools are declared
+    command: float = 0.75  # of these, that begin with a command; others with a fact
+    command_written: float = 0.3
+    undeclared: float = 0.05  # turns without tools that are commands: refused
 
 
 CLOSING_MIX = Mix(brief=0.65, brief_written=0.15)
@@ -53,6 +61,7 @@ class Sampler:
     ) -> None:
         self.domain, self.material, self.layout, self.mix = domain, material, layout, mix
         self.rng = random.Random(seed)
+        self._refusal = next(fact.answer for fact in domain.facts if fact.intent == "refuse")
         families: dict[str, list[Fact]] = defaultdict(list)
         for fact in domain.facts:
             families[fact.intent].append(fact)
@@ -77,23 +86,64 @@ class Sampler:
     def talk(self) -> Talk:
         """One conversation."""
         talk = self.layout.start()
+        if self.rng.random() < self.mix.tools:
+            return self._household(talk)
         if self.rng.random() < self.mix.brief:
             (opening,) = self.rng.choices(self._openings, self._opening_weights)
             *before, last = opening
             for turn in before:
                 self._turn(talk, turn)
-            self._ask(talk, self.rng.choice(last.ask), self.mix.brief_written)
-            start = len(talk.ids)
-            self._answer(talk, last.answer, "plain", None)
-            talk.cut(start + BRIEF)
+            self._ask(talk, self._said(last), self.mix.brief_written)
+            self._answer(talk, last.answer, brief=True)
             return talk
         while True:
-            if self.rng.random() < self.mix.dialogue:
+            if self.rng.random() < self.mix.undeclared:
+                self._ask(talk, self.rng.choice(commands()).said, self.mix.written)
+                self._answer(talk, self._refusal)
+            elif self.rng.random() < self.mix.dialogue:
                 self._dialogue(talk)
             else:
                 self._facts(talk)
             if len(talk.ids) > LONGEST or self.rng.random() > self.mix.another_turn:
                 return talk
+
+    def _household(self, talk: Talk) -> Talk:
+        """A conversation with tools: a command, or a fact, and perhaps a fact after it."""
+        brief = self.rng.random() < self.mix.brief
+        if self.rng.random() < self.mix.command:
+            self._command(talk, brief)
+        else:
+            self.layout.declare(talk, at_home(self.rng))
+            self._any_fact(talk, brief)
+        if not brief and self.rng.random() < self.mix.another_turn:
+            self._any_fact(talk)
+        return talk
+
+    def _any_fact(self, talk: Talk, brief: bool = False) -> None:
+        (fact,) = self.rng.choices(self.domain.facts, self._weights)
+        self._turn(talk, fact, brief)
+
+    def _command(self, talk: Talk, brief: bool) -> None:
+        """A command, what is missing of it, the call, its result and what is said of it."""
+        command = self.rng.choice(commands())
+        said = scene(command, self.rng)
+        self.layout.declare(talk, said.text)
+        self._ask(talk, command.said, self.mix.command_written)
+        if said.missing is not None:
+            self._answer(talk, said.missing.asks, brief=brief)
+            if brief and self.rng.random() < 0.5:
+                return
+            self._ask(talk, said.missing.reply, self.mix.command_written)
+        if said.call is None:
+            self._answer(talk, self._refusal, brief=brief)
+            return
+        self.layout.call(talk, said.call.spelt())
+        if brief and self.rng.random() < 0.5:
+            return
+        done = command.missing.call if said.missing and command.missing else command.call
+        reply = draw_reply(done, self.rng)
+        self.layout.result(talk, reply.result)
+        self._answer(talk, reply.answer, brief=brief)
 
     def _dialogue(self, talk: Talk) -> None:
         name = self.rng.choices(
@@ -109,14 +159,19 @@ class Sampler:
         if fact.follow and self.rng.random() < self.mix.follow:
             fact = self.rng.choice(self._families[fact.intent])
             self._ask(talk, self.rng.choice(fact.follow), self.mix.written)
-            self._answer(talk, fact.answer, "plain", None)
+            self._answer(talk, fact.answer)
         if self.rng.random() < self.mix.control:
             control = self.rng.choice(self.domain.controls)
             self._control(talk, fact, control)
 
-    def _turn(self, talk: Talk, fact: Fact) -> None:
-        self._ask(talk, self.rng.choice(fact.ask), self.mix.written)
-        self._answer(talk, fact.answer, "plain", None)
+    def _turn(self, talk: Talk, fact: Fact, brief: bool = False) -> None:
+        self._ask(talk, self._said(fact), self.mix.written)
+        self._answer(talk, fact.answer, brief=brief)
+
+    def _said(self, fact: Fact) -> str:
+        """One of its phrasings, or what people make of one."""
+        as_people = fact.said and self.rng.random() < self.mix.as_people
+        return self.rng.choice(fact.said if as_people else fact.ask)
 
     def _control(self, talk: Talk, fact: Fact, control: Control) -> None:
         self._ask(talk, self.rng.choice(control.ask), self.mix.written)
@@ -132,7 +187,18 @@ class Sampler:
             audio = roughen(self.rng.choice(takes), self.rng, rough)
             self.layout.ask_aloud(talk, audio, normalise(text))
 
-    def _answer(self, talk: Talk, text: str, style: Style, voice: str | None) -> None:
+    def _answer(
+        self,
+        talk: Talk,
+        text: str,
+        style: Style = "plain",
+        voice: str | None = None,
+        *,
+        brief: bool = False,
+    ) -> None:
         tempo = style if style in STRETCH else "plain"  # a mood is a voice: its codes are plain
         audio = self.material.answers[(text, tempo)]
+        start = len(talk.ids)
         self.layout.answer(talk, text, audio.tolist(), style, voice)
+        if brief:
+            talk.cut(start + BRIEF)

@@ -15,7 +15,7 @@ from typing import Any
 from aqaa.recipe.domain.grammar import sentence
 from aqaa.recipe.domain.numbers import number_words
 from aqaa.recipe.domain.tools import Call, Value
-from aqaa.recipe.domain.values import values
+from aqaa.recipe.domain.values import read, values
 
 DONE = ('{"ok":true}', "ok", '{"status":"done"}', "done", "success", "{}", '{"result":"ok"}')
 FAILED = ('{"error":"failed"}', "error", '{"ok":false}', '{"status":"error"}')
@@ -145,8 +145,10 @@ def _json(**fields: Any) -> str:
 
 
 def all_answers() -> Iterator[str]:
-    """Everything that nano may say of a result, and so must have heard its teacher say."""
+    """Everything that nano may say to a command, and so must have heard its teacher say."""
     yield FAILURE
+    yield from (part["asks"] for part in (*read("household").values(),) if "asks" in part)
+    yield from (part["asks"] for part in read("coffee")["missing"].values())
     for hour, minute in product(range(1, 13), range(60)):
         yield f"It is {time_words(hour, minute)}."
     known = values()

@@ -1,5 +1,6 @@
 """The decoder's training: what it is shown is what is served, and its network is the server's."""
 
+import json
 import random
 from collections import Counter
 from dataclasses import replace
@@ -16,16 +17,20 @@ from aqaa.recipe.decoder.corpus import (
     ALONE_NATURAL,
     CHEAP_TAKES,
     NATURAL_TAKES,
+    commands,
     question_plan,
     said_once,
 )
+from aqaa.recipe.decoder.household import scene
 from aqaa.recipe.decoder.layout import Layout, weave
 from aqaa.recipe.decoder.model import NANO, Decoder, save_decoder
 from aqaa.recipe.decoder.renderings import choose, clearest, renderings
 from aqaa.recipe.decoder.sampler import BRIEF, ROLES, Mix, Sampler, courses
-from aqaa.recipe.decoder.text import PIECES, Pieces, train_pieces
+from aqaa.recipe.decoder.text import CALL_MARKERS, PIECES, Pieces, train_pieces
 from aqaa.recipe.decoder.train import losses, make_batch
 from aqaa.recipe.domain.load import Domain, load_domain
+from aqaa.recipe.domain.replies import all_answers
+from aqaa.recipe.domain.tools import STRANGERS, TOOLS, Call, shown
 from aqaa.recipe.evaluate.pipeline import is_legal
 from aqaa.recipe.optimiser import orthogonalise
 from aqaa.recipe.speech.cache import Utterance
@@ -71,8 +76,9 @@ def layout(pieces_path: Path) -> Layout:
 def sampler_of(domain: Domain, layout: Layout, mix: Mix) -> Sampler:
     """Draws what `mix` says, every clip of it the same."""
     speech = np.array(SPEECH, np.uint16)
-    questions = {text: [speech] for text in domain.questions()}
-    plain = {(text, "plain"): speech for text in domain.answers()}
+    said = (*domain.questions(), *domain.variants(), *said_once())
+    questions = {text: [speech] for text in said}
+    plain = {(text, "plain"): speech for text in (*domain.answers(), *all_answers())}
     styled = {(text, s): speech for text in domain.answers() for s in ("slow", "fast")}
     return Sampler(domain, Material(questions, plain | styled), layout, mix, seed=3)
 
@@ -158,7 +164,7 @@ def test_every_sampled_answer_is_legal(sampler: Sampler, layout: Layout) -> None
 def test_a_brief_talk_may_be_a_dialogue_and_ends_with_the_words_of_its_last_answer(
     domain: Domain, layout: Layout
 ) -> None:
-    brief, tokens = sampler_of(domain, layout, Mix(brief=1.0)), layout.tokens
+    brief, tokens = sampler_of(domain, layout, Mix(brief=1.0, tools=0.0)), layout.tokens
 
     answers = Counter()
     for _ in range(200):
@@ -180,6 +186,54 @@ def test_in_a_role_anything_of_it_may_be_asked_at_once(domain: Domain) -> None:
         assert courses(dialogue) == [(role, turn) for turn in asked]
 
     assert {dialogue.name for dialogue in roles} == set(ROLES)
+
+
+def test_calls_and_declarations_are_spelt_in_few_pieces_and_read_again(layout: Layout) -> None:
+    timer = Call("set_timer", (("minutes", 5),))
+    assert len(layout.pieces.encode(timer.spelt())) == 6
+    assert len(layout.pieces.encode(shown(list(TOOLS.values())))) < 70
+    for text in (timer.spelt(), shown(STRANGERS), '{"temperature":-3,"sky":"rain"}', "16:10 °C"):
+        assert layout.pieces.model.decode(layout.pieces.encode(text)) == text
+
+
+def test_with_tools_a_call_is_made_of_what_is_declared_and_then_its_result_is_spoken(
+    domain: Domain, layout: Layout
+) -> None:
+    household = sampler_of(domain, layout, Mix(brief=0.0, tools=1.0, command=1.0, another_turn=0.0))
+    markers = [layout.pieces.control(marker) for marker in CALL_MARKERS]
+    tool_turn = [layout.tokens.bot, *layout.pieces.encode("tool\n")]
+    called = refused = 0
+    for _ in range(300):
+        talk = household.talk()
+        declared = layout.pieces.model.decode(talk.ids[: talk.ids.index(layout.tokens.eot)])
+        if markers[0] not in talk.ids:
+            refused += 1
+            continue
+        called += 1
+        first, last = (talk.ids.index(marker) for marker in markers)
+        call = json.loads(layout.pieces.model.decode(talk.ids[first + 1 : last]))
+        signature = declared.split(call["name"])[1].split(")")[0]
+        names = [name.rstrip("?") for name in signature.strip("(").split(",")]
+        assert set(call["arguments"]) <= set(names)
+        assert talk.ids[last + 1] == layout.tokens.eot
+        assert talk.ids[last + 2 : last + 2 + len(tool_turn)] == tool_turn
+        assert all(weight > 0 for weight in talk.weights[first : last + 2])
+        assert layout.tokens.audio_start in talk.ids[last:]
+    assert called > 200
+    assert refused > 15
+
+
+def test_a_command_without_its_tool_is_refused_and_a_missing_word_is_asked_for() -> None:
+    rng = random.Random(2)
+    given = [(command, scene(command, rng)) for command in commands()]
+    for command, found in given:
+        if found.call is None:
+            assert found.missing is None
+            assert command.call.name not in found.text
+        if found.missing is not None and not found.missing.always:
+            assert f"{found.missing.parameter}?" not in found.text
+    asked_back = [found for _, found in given if found.missing is not None]
+    assert 0.03 < len(asked_back) / len(given) < 0.12
 
 
 def test_an_answer_out_of_phase_or_without_an_end_is_not_legal(layout: Layout) -> None:
