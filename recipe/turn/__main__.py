@@ -39,7 +39,7 @@ def training_clips(domain: Domain, count: int) -> list[Utterance]:
     random.Random(3).shuffle(spoken)
     spoken.sort(key=lambda u: VOICES[u.voice].engine != "kokoro")
     said: Counter[str] = Counter()
-    chosen = []
+    chosen: list[Utterance] = []
     for utterance in spoken:
         if said[utterance.voice] < max(1, count // 10) and len(chosen) < count:
             chosen.append(utterance)
