@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import tomllib
@@ -117,6 +118,39 @@ def test_the_readme_names_every_command() -> None:
     """Each sub-command stands in the README or in another page that it leads to."""
     text = "\n".join(file.read_text(encoding="utf-8") for file in DOCUMENTS)
     assert [name for name in COMMANDS if f"aqaa {name}" not in text] == []
+
+
+def said_codes() -> set[str]:
+    """Every error code that stands in a call which tells a client of an error."""
+    place = {"ProtocolError": 0, "Goodbye": 1, "AnswerEnd": 1}
+    calls = [
+        (place[node.func.id], node.args)
+        for file in (ROOT / "server").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in place
+    ]
+    constants = [args[n] for n, args in calls if len(args) > n]
+    return {str(a.value) for a in constants if isinstance(a, ast.Constant)}
+
+
+def test_the_protocol_page_names_every_error_code_and_no_other() -> None:
+    page = (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_]+)`", page.split("## Error codes")[1]))
+    assert said_codes() - named == set(), "docs/protocol.md must name these"
+    source = "\n".join(f.read_text(encoding="utf-8") for f in (ROOT / "server").rglob("*.py"))
+    assert {code for code in named if f'"{code}"' not in source} == set()
+
+
+def test_the_protocol_page_names_every_client_event() -> None:
+    page = (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
+    part = page.split("## From the client")[1].strip().split("\n\n")[0]
+    named: set[str] = set()
+    family = ""  # `.commit` after `input_audio_buffer.append` is of the same
+    for written in re.findall(r"`([a-z_.]+)`", part):
+        family = written if not written.startswith(".") else family.rpartition(".")[0] + written
+        named.add(family)
+    source = (ROOT / "server/protocol/client_events.py").read_text(encoding="utf-8")
+    assert named == set(re.findall(r'type: Literal\["([a-z_.]+)"\]', source))
 
 
 @pytest.mark.parametrize(
