@@ -92,7 +92,8 @@ class Progress:
     ids: list[int] = field(default_factory=list)
     reused: int = 0  # ids of the prompt that the engine had computed before
     timeline: Timeline = field(default_factory=Timeline)
-    playback: Playback = field(default_factory=Playback)
+    playback: Playback = field(default_factory=Playback)  # of what was handed to the socket
+    left: Playback = field(default_factory=Playback)  # of what the socket has taken
     made: float = 0.0  # seconds of sound
 
 

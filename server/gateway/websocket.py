@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_core import to_json
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from aqaa.models.errors import CapacityError, UnauthorizedError
@@ -21,6 +20,7 @@ from aqaa.server.gateway.admission import bearer, offered
 from aqaa.server.gateway.json_input import off_the_loop, parse_json
 from aqaa.server.gateway.origins import origin_is_ours, refusal
 from aqaa.server.gateway.outbox import Outbox
+from aqaa.server.gateway.outlet import OutboxOutlet
 from aqaa.server.gateway.state import ServerState
 from aqaa.server.gateway.wire import close_or_abort
 from aqaa.server.observe.logs import session_id
@@ -29,7 +29,7 @@ from aqaa.server.protocol.client_events import ClientEvent, parse_client_event
 from aqaa.server.protocol.close_codes import FAULT, REFUSED, RESTART, TRY_LATER
 from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
-from aqaa.server.protocol.server_events import ErrorEvent, ServerEvent
+from aqaa.server.protocol.server_events import ErrorEvent
 from aqaa.server.protocol.types import Error, Json
 from aqaa.server.session.live_session import LiveSession
 
@@ -91,13 +91,8 @@ async def _serve(socket: WebSocket, server: ServerState, wanted: Json) -> Goodby
     session = server.parts.configured(session, wanted)
     outbox = Outbox(settings.send_buffer_bytes)
 
-    def send(event: ServerEvent) -> None:
-        if not speaks_beta:
-            outbox.put(event.model_dump_json())
-        elif (old := beta.from_ga(event.model_dump())) is not None:
-            outbox.put(to_json(old, inf_nan_mode="null").decode())
-
-    conversation = LiveSession(server.parts, session, send)
+    outlet = OutboxOutlet(outbox, speaks_beta=speaks_beta)
+    conversation = LiveSession(server.parts, session, outlet)
     metrics = server.parts.services.metrics
     log.info("session opened")
     metrics.sessions.inc()
@@ -162,7 +157,7 @@ async def _write(socket: WebSocket, outbox: Outbox) -> Goodbye:
     while True:
         message = await outbox.get()
         try:
-            await socket.send_text(message)
+            await socket.send_text(message.text)
         except (WebSocketDisconnect, RuntimeError, OSError):
             return Goodbye(None)
         outbox.sent(message)

@@ -65,6 +65,7 @@ from aqaa.server.protocol.items import Output
 from aqaa.server.protocol.machine import SessionMachine
 from aqaa.server.protocol.types import Session, bytes_per_ms
 from aqaa.server.session.memory import Memory
+from aqaa.server.session.outlet import Outlet
 from aqaa.server.session.user_words import UserWords
 
 log = logging.getLogger(__name__)
@@ -73,10 +74,8 @@ log = logging.getLogger(__name__)
 class LiveSession:
     """One session, from `open` to `close`. It listens only while `run` runs."""
 
-    def __init__(
-        self, parts: ModelParts, session: Session, send: Callable[[server.ServerEvent], None]
-    ) -> None:
-        """A new session that sends its events through `send`, which must not wait.
+    def __init__(self, parts: ModelParts, session: Session, outlet: Outlet) -> None:
+        """A new session that sends its events through `outlet`.
 
         Raises:
             ProtocolError: the session's settings name an unknown voice.
@@ -84,7 +83,7 @@ class LiveSession:
         self._parts = parts
         self._services = parts.services
         self._clock = parts.services.clock
-        self._send = send
+        self._outlet = outlet
         self._key = session.id
         self._machine = SessionMachine(
             session,
@@ -170,10 +169,12 @@ class LiveSession:
 
     # --- what the machine wants -------------------------------------------------------------------
 
-    def _apply(self, outputs: list[Output]) -> None:
+    def _apply(self, outputs: list[Output], sound_left: Callable[[], None] | None = None) -> None:
         for output in outputs:
-            if isinstance(output, server.FromServer):
-                self._send(output)
+            if isinstance(output, server.ResponseOutputAudioDelta):
+                self._outlet.send(output, sound_left)
+            elif isinstance(output, server.FromServer):
+                self._outlet.send(output)
             else:
                 self._carry_out(output)
 
@@ -199,6 +200,7 @@ class LiveSession:
             case fx.CutItem():
                 self._services.metrics.interruptions.inc(effect.interrupted)
                 self._memory.cut(effect.item_id, effect.audio_end_ms)
+                self._outlet.drop(effect.item_id)
             case fx.ForgetItem():
                 self._memory.forget(effect.item_id)
                 self._answers.pop(effect.item_id, None)
@@ -244,10 +246,11 @@ class LiveSession:
         answer = self._answers.get(item_id)
         if answer is None:
             return None
-        now, playback = self._clock(), answer.progress.playback
-        if answer.over and playback.ahead(now) <= 0:
+        now, progress = self._clock(), answer.progress
+        all_left = progress.left.sent >= progress.playback.sent
+        if answer.over and all_left and progress.left.ahead(now) <= 0:
             return None
-        return int(playback.heard(now) * 1000)
+        return int(progress.left.heard(now) * 1000)
 
     # --- what the speech input reports ------------------------------------------------------------
 
@@ -450,7 +453,11 @@ class LiveSession:
                 self._apply(self._machine.on_input(given))
             case AnswerSound():
                 given = fx.RunSound(run.response_id, event.data, event.tokens)
-                self._apply(self._machine.on_input(given))
+
+                def sound_left() -> None:
+                    answer.progress.left.send(event.seconds, self._clock())
+
+                self._apply(self._machine.on_input(given), sound_left)
                 self._count_sound(run, answer, event)
 
     def _count_sound(self, run: fx.StartRun, answer: Answer, sound: AnswerSound) -> None:
@@ -473,7 +480,7 @@ class LiveSession:
                 metrics.stage.labels(stage).observe(stages[stage] / 1000)
             if "latency" in self._machine.session.aqaa.extensions:
                 event_id = random_id("event")
-                self._send(
+                self._outlet.send(
                     server.LatencyReported(
                         event_id=event_id, response_id=run.response_id, stages=stages
                     )

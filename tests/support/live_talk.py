@@ -33,6 +33,23 @@ class FakeClock:
         await asyncio.sleep(0)
 
 
+class Outlet:
+    """A socket that takes everything at once, or, while it is blocked, no sound."""
+
+    def __init__(self, take: Callable[[server.ServerEvent], None]) -> None:
+        self.blocked = False
+        self.dropped: list[str] = []
+        self._take = take
+
+    def send(self, event: server.ServerEvent, left: Callable[[], None] | None = None) -> None:
+        self._take(event)
+        if left is not None and not self.blocked:
+            left()
+
+    def drop(self, item_id: str) -> None:
+        self.dropped.append(item_id)
+
+
 class Talk:
     """A conversation and its client."""
 
@@ -46,8 +63,9 @@ class Talk:
         self.clock = clock
         self.events: list[server.ServerEvent] = []
         self._arrived = asyncio.Event()
+        self.outlet = Outlet(self._take)
         self.conversation = LiveSession(
-            parts, Session(id="sess_1", model="scripted", type=type), self._take
+            parts, Session(id="sess_1", model="scripted", type=type), self.outlet
         )
         self._listening = asyncio.create_task(self.conversation.run())
         self.conversation.open()

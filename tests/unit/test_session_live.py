@@ -248,3 +248,16 @@ async def test_odd_chunks_of_bytes_are_the_same_sound(talk: Talk, engine: Script
     await talk.until("response.done")
     assert "error" not in talk.types()
     assert sum(token >= AUDIO for token in engine.prompts[-1]) == 10 * 5
+
+
+async def test_what_never_left_the_socket_was_not_heard(talk: Talk) -> None:
+    talk.outlet.blocked = True
+    await speak_and_pause(talk)
+    answer = done(await talk.until("response.done")).output[0].id
+    talk.clock.now += 10  # by a clock beside what was queued, the answer is long over
+    await talk.say(0.5, loud=True)
+    await talk.until("input_audio_buffer.speech_started", count=2)
+    assert talk.outlet.dropped == [answer]
+    await talk.send("conversation.item.retrieve", item_id=answer)
+    item = await talk.until("conversation.item.retrieved")
+    assert item.model_dump()["item"]["content"][0]["transcript"] == ""

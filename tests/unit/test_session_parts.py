@@ -12,7 +12,7 @@ from aqaa.models.errors import CapacityError, UnauthorizedError
 from aqaa.server.answering.playback import Playback
 from aqaa.server.compute.workers import Workers
 from aqaa.server.gateway.admission import Gate, Keys, offered
-from aqaa.server.gateway.outbox import Outbox
+from aqaa.server.gateway.outbox import Outbox, Outgoing
 from aqaa.server.observe.latency import STAGES, Timeline
 
 
@@ -147,9 +147,9 @@ def test_a_turn_that_was_not_spoken_has_no_stages() -> None:
 async def test_an_outbox_that_is_not_read_overflows_and_forgets() -> None:
     outbox = Outbox(100)
     for _ in range(3):
-        outbox.put("x" * 40)
+        outbox.put(Outgoing("x" * 40))
     assert outbox.overflowed.is_set()
-    outbox.put("y")
+    outbox.put(Outgoing("y"))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await outbox.get()
@@ -158,7 +158,7 @@ async def test_an_outbox_that_is_not_read_overflows_and_forgets() -> None:
 async def test_what_has_been_sent_makes_room() -> None:
     outbox = Outbox(100)
     for _ in range(10):
-        outbox.put("x" * 90)
+        outbox.put(Outgoing("x" * 90))
         outbox.sent(await outbox.get())
     await outbox.drained()
     assert not outbox.overflowed.is_set()
