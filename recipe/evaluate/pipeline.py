@@ -65,8 +65,8 @@ class Pipeline:
         self.bundle = load_bundle(directory)
         self.tokenizer = DualTokenizer.load(self.bundle)
         text = TextTokenizer.of(self.bundle)
-        self._text = text
-        self._prompts = PromptBuilder.of(self.bundle, text)
+        self.text = text
+        self.prompts = PromptBuilder.of(self.bundle, text)
         self.engine = EmbeddedEngine(
             self.bundle.decoder.path, EmbeddedSettings(), self.bundle.decoder.context
         )
@@ -95,9 +95,9 @@ class Pipeline:
         """The answer to `question` after `history`, which both turns are added to."""
         began = time.process_time()
         history.append(UserTurn((self.hear(question),)))
-        prompt = self._prompts.finished(history)
+        prompt = self.prompts.finished(history)
         params = SamplingParams.of(self.bundle, seed=0)
-        parser = AnswerParser(self.bundle.tokens, self._text)
+        parser = AnswerParser(self.bundle.tokens, self.text)
         answer = Answer([], voice=self.bundle.voices.default)
         sounds: list[Wave] = []
         stream = None
