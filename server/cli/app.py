@@ -5,6 +5,7 @@ Every command imports what it needs when it runs, so that `aqaa --help` and `aqa
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import distribution, version
 
@@ -37,6 +38,8 @@ def _mount() -> None:
 
 def main() -> None:
     """Run the command line; a mistake of the user's is one line on stderr and exit code 2."""
+    # onnxruntime (1.32) reports its use to its makers, from a database in ~/.cache, if not told.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     _mount()
     try:
         app()
