@@ -53,7 +53,11 @@ function sessionConfig(rate) {
     type: "realtime",
     output_modalities: ["audio"],
     audio: {
-      input: { format, turn_detection: pushToTalk() ? null : { type: "server_vad" } },
+      input: {
+        format,
+        turn_detection: pushToTalk() ? null : { type: "server_vad" },
+        transcription: { model: "gpt-realtime-whisper" }, // this name: words while they are spoken
+      },
       output: { format, voice: $("voice").value || undefined, speed: Number($("speed").value) },
     },
     aqaa: { extensions: ["latency"] },
@@ -142,7 +146,20 @@ class Session {
         break;
       case "session.updated":
         this.capturing = !pushToTalk();
+        this.hasWords = event.session.audio.input.transcription !== null;
         if (this.answer === null) show("listening");
+        break;
+      case "input_audio_buffer.committed":
+        if (this.hasWords) this.captions.listen(event.item_id);
+        break;
+      case "conversation.item.input_audio_transcription.delta":
+        this.captions.heard(event.item_id, event.delta);
+        break;
+      case "conversation.item.input_audio_transcription.completed":
+        this.captions.understood(event.item_id, event.transcript);
+        break;
+      case "conversation.item.input_audio_transcription.failed":
+        this.captions.understood(event.item_id, "");
         break;
       case "input_audio_buffer.speech_started":
         if (this.answer !== null) {

@@ -1,9 +1,10 @@
-// Captions timed to the sound. Each transcript delta belongs to the sound that follows it, so it is
+// What was said by both. An answer's text is timed to its sound: each transcript delta belongs to the sound that follows it, so it is
 // shown when playback reaches the sample that had been received when the delta came.
 export class Captions {
   constructor(list) {
     this.list = list;
-    this.items = new Map();
+    this.items = new Map(); // answers that are being heard
+    this.turns = new Map(); // turns of the user whose words are not all known
   }
 
   begin(item) {
@@ -42,11 +43,37 @@ export class Captions {
     this.items.delete(item);
   }
 
+  // What the user typed.
   you(text) {
+    this.line(text);
+  }
+
+  // A turn of the user's has its place before the answer to it, even if its words come later.
+  listen(turn) {
+    if (!this.turns.has(turn)) this.turns.set(turn, this.line(""));
+    return this.turns.get(turn);
+  }
+
+  heard(turn, delta) {
+    const line = this.listen(turn);
+    line.textContent += delta;
+    line.scrollIntoView({ block: "nearest" });
+  }
+
+  // All words of the turn are known; without any it has no line.
+  understood(turn, transcript) {
+    const line = this.listen(turn);
+    line.textContent = transcript;
+    if (!transcript) line.remove();
+    this.turns.delete(turn);
+  }
+
+  line(text) {
     const line = document.createElement("li");
     line.className = "you";
     line.textContent = text;
     this.list.append(line);
     line.scrollIntoView({ block: "nearest" });
+    return line;
   }
 }
