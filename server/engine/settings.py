@@ -49,6 +49,12 @@ class VllmSettings(BaseModel):
     attention_backend: str | None = Field(
         default=None, description="None: TRITON_ATTN on CUDA, the one with sqrt-ALiBi"
     )
+    hang_after: float = Field(
+        default=30.0,
+        gt=0,
+        description="seconds without an id for anybody while requests run, after which vLLM counts "
+        "as hung and is restarted; compiling a kernel may take some of them",
+    )
     cpu_kv_cache_gb: float = Field(
         default=1.0, gt=0, description="on a CPU, memory for keys and values of each rank"
     )

@@ -6,16 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import aclosing
 from pathlib import Path
 
 import psutil
 import pytest
 from tiny_step1 import write_step1, write_step1_bundle
-from vllm_engines import greedy, long_prompt, vllm_settings
+from vllm_engines import greedy, long_prompt, read, vllm_settings
+from vllm_server import engine_core
 
 from aqaa.models.bundle import load_bundle
-from aqaa.models.errors import BundleError
+from aqaa.models.errors import BundleError, EngineDiedError
 from aqaa.server.engine.vllm.inprocess import VllmEngine
 
 pytestmark = pytest.mark.vllm
@@ -35,6 +37,30 @@ async def test_cancelled_streams_leave_no_request_in_vllm(vllm_engine):
             await vllm_engine.cancel("stop")
     assert vllm_engine.stats().running == 0
     assert vllm_engine._llm.get_num_unfinished_requests() == 0
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_decoder_that_hangs_ends_its_answers_and_is_restarted(vllm_engine):
+    stream = vllm_engine.generate("hung", [5, 6, 7], greedy(3000))
+    await anext(stream)
+    alone = [p for p in psutil.Process().children() if "Worker_TP" not in str(p.children())]
+    engine_core(alone).suspend()
+    began = time.monotonic()
+    with pytest.raises(EngineDiedError):
+        await read(stream)
+    assert time.monotonic() - began < 25
+    assert not vllm_engine.alive
+    assert len(await read(vllm_engine.generate("next", [5, 6, 7], greedy(4)))) == 4
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_request_does_not_start_an_engine_that_was_closed(step1_bundle):
+    engine = VllmEngine(step1_bundle, vllm_settings())
+    await engine.close()
+    before = family()
+    with pytest.raises(EngineDiedError, match="start it"):
+        await read(engine.generate("late", [5], greedy(1)))
+    assert family() == before
 
 
 @pytest.mark.asyncio(loop_scope="session")

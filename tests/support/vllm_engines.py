@@ -38,6 +38,7 @@ def vllm_settings(ranks: int = 1) -> VllmSettings:
         max_num_seqs=16,
         cpu_kv_cache_gb=0.25,
         cpu_threads_bind="|".join(str(cpu) for cpu in cpus[-ranks:]),
+        hang_after=15,
     )
 
 

@@ -13,9 +13,11 @@ import json
 import logging
 import multiprocessing
 import os
+import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +69,11 @@ class VllmEngine(RelayEngine):
         self._open = False
         self._starting = asyncio.Lock()
         self._restarting: asyncio.Task[None] | None = None
-        self._sentinels: list[int] = []  # become readable when a process of vLLM ends
+        self._processes: list[BaseProcess] = []  # vLLM's
+        self._sentinels: list[int] = []  # become readable when one of them ends
+        self._hang_watch: asyncio.Task[None] | None = None
+        self._requests = 0
+        self._last_output = 0.0  # of any request, or the beginning of the first one
         self._ending_streams: asyncio.Task[None] | None = None
 
     @property
@@ -128,6 +134,7 @@ class VllmEngine(RelayEngine):
         async with aclosing(self._request("", [0], PREFILL_ONLY)) as first:
             async for _ in first:
                 pass
+        self._hang_watch = asyncio.create_task(self._kill_when_hung())
 
     def _load(self) -> AsyncLLM:
         """Import and start vLLM, which takes half a minute or more."""
@@ -142,6 +149,7 @@ class VllmEngine(RelayEngine):
             former = multiprocessing.active_children()
             llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments, disable_log_stats=True))
             added = [child for child in multiprocessing.active_children() if child not in former]
+        self._processes = added
         self._sentinels = [os.dup(child.sentinel) for child in added]
         return llm
 
@@ -157,6 +165,17 @@ class VllmEngine(RelayEngine):
             loop.remove_reader(sentinel)
             os.close(sentinel)
         self._sentinels = []
+        if self._hang_watch is not None:
+            self._hang_watch.cancel()
+
+    async def _kill_when_hung(self) -> None:
+        """End a decoder that gives no id to anybody while requests run; its end is then noticed."""
+        limit = self._settings.hang_after
+        while not self._requests or time.monotonic() - self._last_output < limit:  # noqa: ASYNC110
+            await asyncio.sleep(limit / 10)
+        log.error("vLLM has given no id for %.0f s: its processes are killed", limit)
+        for process in self._processes:
+            process.kill()
 
     def _on_process_end(self) -> None:
         self._unwatch_processes()
@@ -188,12 +207,16 @@ class VllmEngine(RelayEngine):
         if llm is None:
             raise EngineDiedError("the engine was closed")
         told = False
+        if not self._requests:
+            self._last_output = time.monotonic()
+        self._requests += 1
         stream = llm.generate(
             tokens_input(list(prompt)), _vllm_params(params), uuid.uuid4().hex, session_id=session
         )
         try:
             async with aclosing(stream) as outputs:
                 async for output in outputs:
+                    self._last_output = time.monotonic()
                     yield TokenDelta(
                         tuple(output.outputs[0].token_ids),
                         finished=output.finished,
@@ -208,6 +231,8 @@ class VllmEngine(RelayEngine):
             raise EngineBusyError(f"vLLM refuses for now: {error}") from error
         except EngineGenerateError as error:
             raise EngineError(f"vLLM failed: {error.__cause__ or error}") from error
+        finally:
+            self._requests -= 1
 
 
 def _log_failure(start: asyncio.Task[None]) -> None:
