@@ -96,7 +96,7 @@ class Connection:
         return []
 
     async def _watched(self, coming: Coroutine[Any, Any, T]) -> T:
-        """Await `coming`, until the watchdog barks."""
+        """Await `coming`, unless the watchdog finds the connection lost first."""
         try:
             async with asyncio.timeout(None) as self._limit:
                 if self._lost is not None:
@@ -119,10 +119,8 @@ class Connection:
             elif self._clock.server_is_silent:
                 if await self._is_healthy():
                     self._clock.life()
-                else:
-                    self._lost = LostError(
-                        "silent, and its health route does not say that it lives"
-                    )
+                elif self._clock.server_is_silent:  # it was not only slow to answer
+                    self._lost = LostError("silent, and its health route fails")
         if self._limit is not None:
             self._limit.reschedule(0)
 
