@@ -101,6 +101,7 @@ async def connect(
             additional_headers=headers,
             max_size=MAX_MESSAGE,
             compression=None,
+            proxy=None if _is_loopback(url) else True,
         )
     except InvalidStatus as refused:
         status = refused.response.status_code
@@ -122,6 +123,12 @@ def realtime_url(url: str, model: str) -> str:
     path = parts.path.rstrip("/").removesuffix("/realtime").removesuffix("/v1")
     query = f"model={quote(model, safe='')}"
     return urlunsplit((scheme, parts.netloc, f"{path}/v1/realtime", query, ""))
+
+
+def _is_loopback(url: str) -> bool:
+    """Whether the server is on this machine, where no proxy of the environment can reach it."""
+    host = urlsplit(realtime_url(url, "")).hostname or ""
+    return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 def _lost(closed: ConnectionClosed) -> CapacityError | ConnectionLostError:

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from aqaa.clients.client import WIRE_RATE, Connection, decode
 from aqaa.clients.sound import speech_end
-from aqaa.models.errors import ConnectionLostError
+from aqaa.models.errors import ConnectionLostError, NoSpeechError
 from aqaa.server.protocol.server_events import (
     ErrorEvent,
+    InputAudioBufferSpeechStarted,
     LatencyReported,
+    ResponseCreated,
     ResponseDone,
     ResponseOutputAudioDelta,
     ResponseOutputAudioTranscriptDelta,
@@ -25,6 +27,7 @@ from aqaa.server.protocol.server_events import (
 )
 
 BLOCK_SECONDS = 0.02
+NO_SPEECH_SECONDS = 5.0  # after a recording, until it is said that nobody spoke in it
 BENIGN = ("response_cancel_not_active", "conversation_already_has_active_response")
 OnSound = Callable[[NDArray[np.float32]], None]
 
@@ -108,11 +111,15 @@ async def speak(
 
     Raises:
         ConnectionLostError: the server closed, or answered with an error.
+        NoSpeechError: some seconds after the recording the server had heard nobody speak.
     """
     microphone = Microphone(server, wave)
     sending = asyncio.create_task(microphone.run())
     try:
-        return await hear(server, lambda: microphone.speech_ended_at, on_sound=on_sound)
+        patience = wave.size / WIRE_RATE + NO_SPEECH_SECONDS
+        return await hear(
+            server, lambda: microphone.speech_ended_at, patience=patience, on_sound=on_sound
+        )
     finally:
         sending.cancel()
         with suppress(asyncio.CancelledError, ConnectionLostError):
@@ -123,15 +130,38 @@ async def hear(
     server: Connection,
     speech_ended_at: Callable[[], float | None],
     *,
+    patience: float,
     on_sound: OnSound | None = None,
 ) -> SpokenAnswer:
-    """Collect one whole answer; see `speak` for what is raised."""
+    """Collect one whole answer; see `speak` for what is raised.
+
+    `patience`: seconds for the server to hear speech, or to begin an answer.
+    """
+    try:
+        async with asyncio.timeout(patience) as waiting:
+            return await _collect(
+                server, speech_ended_at, lambda: waiting.reschedule(None), on_sound
+            )
+    except TimeoutError:
+        raise NoSpeechError(
+            "the server heard nobody speak: is the recording silent, or very quiet?"
+        ) from None
+
+
+async def _collect(
+    server: Connection,
+    speech_ended_at: Callable[[], float | None],
+    on_speech: Callable[[], None],
+    on_sound: OnSound | None,
+) -> SpokenAnswer:
     turn = SpokenAnswer()
     gap_counter = GapCounter()
     pieces: list[NDArray[np.float32]] = []
     async with aclosing(_events(server)) as events:
         async for event in events:
             match event:
+                case InputAudioBufferSpeechStarted() | ResponseCreated():
+                    on_speech()
                 case ResponseOutputAudioTranscriptDelta() | ResponseOutputTextDelta():
                     turn.transcript += event.delta
                 case ResponseOutputAudioDelta() if event.delta:

@@ -26,6 +26,7 @@ from aqaa.server.protocol.limits import Limits
 from aqaa.server.protocol.types import Json, PcmaFormat, PcmFormat, PcmuFormat, Session
 from aqaa.tokenizers.transcriber import Transcriber
 
+ITEM_SECONDS = 60.0  # of sound inside one item, whatever the context holds
 WireFormat = PcmFormat | PcmuFormat | PcmaFormat
 
 # OpenAI's own voices. Clients send one by default; here each means the bundle's default voice.
@@ -134,7 +135,9 @@ class ModelParts:
         context = self.bundle.decoder.context
         budget = context - min(self.bundle.sampling.max_tokens, context // 2)
         return Limits.of_context(
-            budget, self.max_turn_seconds, lambda text: len(self.text.encode(text))
+            budget,
+            max(ITEM_SECONDS, self.max_turn_seconds),
+            lambda text: len(self.text.encode(text)),
         )
 
     def sampling(self, max_tokens: int | None = None) -> SamplingParams:

@@ -43,6 +43,19 @@ class Limits:
         """Characters of all items: what is older than this can be in no prompt."""
         return 2 * self.text
 
+    def check_append(self, audio: bytes) -> None:
+        """Refuse more audio than one append may bring.
+
+        Raises:
+            ProtocolError: says how much may be.
+        """
+        if len(audio) > APPEND_BYTES:
+            raise ProtocolError(
+                "invalid_value",
+                f"an append may have {APPEND_BYTES} bytes of audio; this has {len(audio)}",
+                "audio",
+            )
+
     def check_text(self, text: str, param: str) -> None:
         """Refuse what is too long for any prompt, without counting its tokens.
 

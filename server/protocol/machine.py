@@ -25,7 +25,7 @@ from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.item_list import ROOT
 from aqaa.server.protocol.items import Items, MakeId, Output
-from aqaa.server.protocol.limits import APPEND_BYTES, Limits
+from aqaa.server.protocol.limits import Limits
 from aqaa.server.protocol.response import (
     CancelReason,
     OpenResponse,
@@ -91,6 +91,7 @@ class SessionMachine:
         self._answers: dict[str, OpenResponse] = {}  # by item id, past ones too: for truncation
         self._default: OpenResponse | None = None
         self._answer_is_due = False  # a turn ended while an answer that it may not interrupt ran
+        self._has_answered = False
         self._speaking = False
         self._buffered = 0  # bytes appended since the last commit or clear
         self._buffer_item = make_id("item")
@@ -186,12 +187,7 @@ class SessionMachine:
                 return self._cancel(event)
 
     def _append(self, event: client.InputAudioBufferAppend) -> list[Output]:
-        if len(event.audio) > APPEND_BYTES:
-            raise ProtocolError(
-                "invalid_value",
-                f"an append may have {APPEND_BYTES} bytes of audio; this has {len(event.audio)}",
-                "audio",
-            )
+        self._limits.check_append(event.audio)
         self._buffered += len(event.audio)
         return [fx.Append(event.audio)] if event.audio else []
 
@@ -378,6 +374,8 @@ class SessionMachine:
         detection = self.session.audio.input.turn_detection
         if not isinstance(detection, ServerVad) or self._speaking or self._default is not None:
             return []
+        if not self._has_answered:
+            return []  # the time counts from the end of the last answer
         fired = server.InputAudioBufferTimeoutTriggered(
             event_id=self._event_id(),
             audio_start_ms=given.start_ms,
@@ -423,6 +421,7 @@ class SessionMachine:
         run = response.run
         if not run.default:
             return [*response.open(None)]
+        self._has_answered = True
         conversation = self._items.conversation
         place = response.question or ROOT  # behind what it answers, whatever came since
         known = place == ROOT or place in conversation

@@ -383,9 +383,6 @@ class LiveSession:
         try:
             await self._memory.ready(run.items)
             turns = self._memory.turns(run.items, run.instructions)
-            if not turns:
-                self._end_run(run, None, AnswerEnd("failed", "conversation_empty"))
-                return
             prompt = tuple(self._parts.prompts.finished(turns))
             request = self._request(run, prompt)
             answer = self._adopted(run, request) or self._start_answer(key, request, run)

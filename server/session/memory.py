@@ -19,6 +19,8 @@ from aqaa.server.dialogue.text_codec import TextCodec
 from aqaa.server.protocol.effects import ConversationItem
 from aqaa.server.protocol.types import Content, InputSound, Message, OutputSound
 
+GREETED = UserTurn(("Hello!",))
+
 
 @dataclass
 class _KeptAnswer:
@@ -84,6 +86,8 @@ class Memory:
     ) -> list[Turn]:
         """The conversation for the prompt; `speaking`: what the user is saying just now.
 
+        Before anybody has said anything it is a greeting, for the assistant to greet back.
+
         Function calls and their outputs are left out: this model was never taught them.
         """
         turns: list[Turn] = [SystemTurn(instructions)] if instructions else []
@@ -92,7 +96,7 @@ class Memory:
                 turns += self._message(item.id, item)
         if speaking:
             turns.append(UserTurn((tuple(speaking),)))
-        return turns
+        return turns or [GREETED]
 
     def _message(self, item_id: str, item: Message) -> list[Turn]:
         answer = self._answers.get(item_id)

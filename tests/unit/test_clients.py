@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from websockets.asyncio.server import Server, ServerConnection, serve
 
+from aqaa.clients import turn as turn_module
 from aqaa.clients.client import WIRE_RATE, connect, realtime_url
 from aqaa.clients.load_test import LoadPlan, Report, run
 from aqaa.clients.microphone import Player
 from aqaa.clients.sound import speech_end, write_sound
 from aqaa.clients.turn import GapCounter, SpokenAnswer, speak
-from aqaa.models.errors import AudioError, CapacityError, ConnectionLostError
+from aqaa.models.errors import AudioError, CapacityError, ConnectionLostError, NoSpeechError
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
 BEEP = np.sin(np.arange(2400) / 10).astype(np.float32)  # 0.1 s
@@ -252,3 +253,45 @@ async def test_a_microphone_speaks_in_real_time_and_goes_on_in_silence() -> None
     async with listening(handler) as url, connect(url) as server:
         await speak(server, BEEP)
     assert set(sizes) == {960}
+
+
+async def test_a_recording_in_which_nobody_speaks_ends_with_that_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def handler(socket: ServerConnection) -> None:
+        await socket.wait_closed()
+
+    monkeypatch.setattr(turn_module, "NO_SPEECH_SECONDS", 0.2)
+    async with listening(handler) as url, connect(url) as server:
+        with pytest.raises(NoSpeechError, match="nobody speak"):
+            await speak(server, BEEP)
+
+
+async def test_an_answer_may_take_its_time_once_speech_was_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def handler(socket: ServerConnection) -> None:
+        started = {"audio_start_ms": 0, "item_id": "item"}
+        await socket.send(event("input_audio_buffer.speech_started", **started))
+        await asyncio.sleep(0.5)
+        await answer(socket)
+        await socket.wait_closed()
+
+    monkeypatch.setattr(turn_module, "NO_SPEECH_SECONDS", 0.1)
+    async with listening(handler) as url, connect(url) as server:
+        assert (await speak(server, BEEP)).transcript == "Paris"
+
+
+async def test_a_proxy_of_the_environment_is_not_asked_for_the_loopback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def handler(socket: ServerConnection) -> None:
+        await after_speech(socket)
+        await answer(socket)
+        await socket.wait_closed()
+
+    for name in ("http_proxy", "https_proxy", "ws_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+        monkeypatch.setenv(name.upper(), "http://127.0.0.1:9")
+    async with listening(handler) as url, connect(url) as server:
+        assert (await speak(server, BEEP)).transcript == "Paris"

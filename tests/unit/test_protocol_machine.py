@@ -202,8 +202,15 @@ def test_usage_counts_what_was_given_and_what_was_made() -> None:
     assert usage.output_token_details.audio_tokens == 10
 
 
+def test_nothing_is_said_after_silence_before_the_first_answer() -> None:
+    assert Driven().happen(fx.IdleTimedOut(0, 6000, (7,))) == []
+
+
 def test_silence_longer_than_the_idle_timeout_prompts_an_answer() -> None:
     driven = Driven()
+    run = spoken_turn(driven)
+    say(driven, run)
+    driven.happen(fx.RunEnded(run.response_id, "completed"))
     seen = driven.happen(fx.IdleTimedOut(0, 6000, (7,)))
     assert types(seen)[:2] == [
         "input_audio_buffer.timeout_triggered",

@@ -261,3 +261,11 @@ async def test_what_never_left_the_socket_was_not_heard(talk: Talk) -> None:
     await talk.send("conversation.item.retrieve", item_id=answer)
     item = await talk.until("conversation.item.retrieved")
     assert item.model_dump()["item"]["content"][0]["transcript"] == ""
+
+
+async def test_asked_before_anybody_has_said_anything_the_assistant_greets(
+    talk: Talk, engine: ScriptedEngine
+) -> None:
+    await talk.send("response.create")
+    assert done(await talk.until("response.done")).status == "completed"
+    assert "Hello!" in "".join(map(chr, engine.prompts[-1]))
