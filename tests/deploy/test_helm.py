@@ -331,7 +331,17 @@ def test_the_router_in_the_cluster_is_the_one_that_was_tested() -> None:
     added = ["resolvers cluster", "parse-resolv-conf", "hold valid 5s"]
     assert [line for line in ours if line not in added] == tested
     servers = re.findall(r"^\s*server (\S+) (\S+):8000 check", router_config("130b"), re.M)
-    assert servers == [(f"d{i}", f"aqaa-decoder-{i}.aqaa-decoder.voice.svc") for i in range(2)]
+    assert servers == [
+        (f"d{i}", f"aqaa-decoder-{i}.aqaa-decoder.voice.svc.cluster.local") for i in range(2)
+    ]
+
+
+def test_another_configuration_starts_new_routers() -> None:
+    sums = {
+        case: pod(one(case, "Deployment", "router"))["metadata"]["annotations"]["checksum/config"]
+        for case in ("130b", "filled")  # two decoders, and one
+    }
+    assert sums["130b"] != sums["filled"]
 
 
 @pytest.mark.programs

@@ -61,3 +61,41 @@ initContainers:
 {{- $found := lookup "v1" "Secret" (index . 0).Release.Namespace (index . 1) -}}
 {{- if $found }}{{ index $found.data (index . 2) }}{{ else }}{{ randAlphaNum 40 | b64enc }}{{ end }}
 {{- end }}
+
+{{- define "aqaa.routerConfig" -}}
+{{- $decoder := printf "%s-decoder" (include "aqaa.name" .) -}}
+global
+  maxconn 4096
+  hard-stop-after 40s
+defaults
+  mode http
+  timeout connect 1s
+  timeout client 1h
+  timeout server 1h
+  timeout check 500ms
+  option http-no-delay
+  option abortonclose
+resolvers cluster
+  parse-resolv-conf
+  hold valid 5s
+frontend gateways
+  bind :8000
+  monitor-uri /health
+  monitor fail if { nbsrv(vllm) lt 1 }
+  default_backend vllm
+backend vllm
+  balance hdr(X-Session-ID)
+  hash-type consistent
+  option httpchk GET /health
+  http-check expect status 200
+  option redispatch 1
+  retries 2
+  retry-on conn-failure empty-response
+  default-server inter 300ms fall 2 rise 1 on-marked-down shutdown-sessions
+  {{- range $i := until (int $.Values.decoder.replicas) }}
+  server d{{ $i }} {{ $decoder }}-{{ $i }}.{{ $decoder }}.{{ $.Release.Namespace }}.svc.{{ $.Values.router.clusterDomain }}:8000 check resolvers cluster init-addr none
+  {{- end }}
+frontend stats
+  bind :8404
+  http-request use-service prometheus-exporter if { path /metrics }
+{{- end }}
