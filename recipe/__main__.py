@@ -33,6 +33,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "tokens": ("aqaa.recipe.decoder", "tokens"),
     "decoder": ("aqaa.recipe.decoder", "train"),
     "closing": ("aqaa.recipe.decoder", "close"),
+    "preference": ("aqaa.recipe.decoder", "prefer"),
     "pack": (),
     "evaluate": (),
 }

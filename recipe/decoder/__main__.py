@@ -1,7 +1,8 @@
-"""`python -m aqaa.recipe.decoder {tokens,train,close}`: hear the corpus; train; close.
+"""`python -m aqaa.recipe.decoder {tokens,train,close,prefer}`: hear the corpus, train, and after.
 
 `close` goes on from the bundle's weights for a while at lower rates, and keeps the middle between
-what it began with and what it came to.
+what it began with and what it came to. `prefer` draws pairs from the decoder's own samples, learns
+from them, and keeps the merge of before and after that answers best in training.
 """
 
 from __future__ import annotations
@@ -9,20 +10,29 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
+from pathlib import Path
 
 import torch
 
 from aqaa.models.bundle import nano_path
-from aqaa.recipe.decoder.model import NANO
+from aqaa.recipe.decoder.clips import load_material
+from aqaa.recipe.decoder.layout import Layout
+from aqaa.recipe.decoder.model import NANO, load_decoder, save_decoder
+from aqaa.recipe.decoder.preference import draw_pairs, merge, prefer
 from aqaa.recipe.decoder.prepare import codebooks, folder, pieces_path, prepare
-from aqaa.recipe.decoder.sampler import CLOSING_MIX, Mix
+from aqaa.recipe.decoder.sampler import CLOSING_MIX, Mix, Sampler
+from aqaa.recipe.decoder.text import Pieces
 from aqaa.recipe.decoder.train import CLOSING, Training, train
+from aqaa.recipe.domain.load import load_domain
+
+PROMPTS, STEPS, JUDGED = 3000, 400, 300  # of the preference
+PREFERENCE_MIX = Mix(brief=1.0, written=0.0, brief_written=0.0, command_written=0.0)
 
 
 def main() -> None:
     """Parse the command line and run one stage."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=["tokens", "train", "close"])
+    parser.add_argument("stage", choices=["tokens", "train", "close", "prefer"])
     parser.add_argument("--processes", type=int, default=2, help="that tokenise")
     parser.add_argument(
         "--minutes", type=float, default=Training.minutes, help="of training, earlier runs included"
@@ -37,6 +47,9 @@ def main() -> None:
         return
     torch.set_num_threads(1)  # two one-thread jobs beat one two-thread job
     bundled = nano_path() / "decoder"
+    if arguments.stage == "prefer":
+        prefer_words(bundled)
+        return
     if arguments.stage == "train":
         settings, mix, name = Training(minutes=arguments.minutes), Mix(), "decoder"
         begin = bundled if arguments.from_bundle else None
@@ -56,6 +69,26 @@ def main() -> None:
         begin=begin,
         name=name,
     )
+
+
+def prefer_words(bundled: Path) -> None:
+    """Pairs of the decoder in `bundled`, preference, and the best merge in its place."""
+    layout = Layout(Pieces.load(pieces_path()))
+    tokens = layout.tokens
+    before = folder() / "before_preference"
+    if not before.exists():
+        shutil.copytree(bundled, before)
+    model = load_decoder(before)
+    material = load_material(folder())
+    sampler = Sampler(load_domain(), material, layout, PREFERENCE_MIX, seed=21)
+    torch.manual_seed(21)
+    pairs = draw_pairs(model, sampler, PROMPTS)
+    logging.info("%d pairs of %d prompts", len(pairs), PROMPTS)
+    after = prefer(model, pairs, tokens.audio_offset, STEPS, folder() / "preferred.pt")
+    judges = Sampler(load_domain(), material, layout, PREFERENCE_MIX, seed=22)
+    talks = [judges.talk() for _ in range(JUDGED)]
+    merged = merge(model, after, talks, tokens.audio_offset)
+    save_decoder(merged, bundled, bos=tokens.bos, eos=tokens.eot, pad=tokens.pad)
 
 
 if __name__ == "__main__":
