@@ -19,12 +19,13 @@ from aqaa.server.runtime import Runtime
 
 @pytest.fixture
 async def runtime(tmp_path: Path, fixtures_dir: Path) -> AsyncIterator[Runtime]:
-    runtime = await Runtime.load(Settings(model=tiny_bundle(tmp_path, fixtures_dir)))
+    bundle = tiny_bundle(tmp_path, fixtures_dir, transcriber="paraformer")
+    runtime = await Runtime.load(Settings(model=bundle))
     yield runtime
     await runtime.close()
 
 
-async def test_a_recording_is_answered_by_the_real_parts(
+async def test_a_recording_is_answered_and_written_down_by_the_real_parts(
     runtime: Runtime, fixtures_dir: Path
 ) -> None:
     question = sorted((fixtures_dir / "wavs").glob("*.wav"))[1].read_bytes()
@@ -38,11 +39,14 @@ async def test_a_recording_is_answered_by_the_real_parts(
         async with httpx.AsyncClient(base_url=base, timeout=120) as http:
             health = await http.get("/health/ready")
             answer = await http.post("/v1/answer", content=question)
+            words = await http.post("/v1/audio/transcriptions", files={"file": ("q", question)})
         server.should_exit = True
         await task
     assert set(health.json()["parts"].values()) == {"up"}
     assert answer.status_code == 200
     assert answer.content.startswith(b"RIFF")
+    assert words.status_code == 200
+    assert words.json()["text"]
 
 
 async def test_a_bundle_that_lacks_a_part_is_named(tmp_path: Path, fixtures_dir: Path) -> None:

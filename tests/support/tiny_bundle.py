@@ -11,8 +11,11 @@ from tiny_vocoder import checkpoint, write_voices
 from aqaa.models.groups import AUDIO_CODES
 
 
-def tiny_bundle(directory: Path, fixtures: Path) -> Path:
-    """Write a bundle `tiny` that every part of the server can load; its answers mean nothing."""
+def tiny_bundle(directory: Path, fixtures: Path, *, transcriber: str = "") -> Path:
+    """Write a bundle `tiny` that every part of the server can load; its answers mean nothing.
+
+    `transcriber`: the kind of a transcriber, whose words mean nothing either.
+    """
     text, tokens = tiny_text()
     decoder = write_step1(directory / "decoder", vocab_size=tokens.audio_offset + AUDIO_CODES)
     (decoder / "tokenizer.model").write_bytes(text._processor.serialized_model_proto())
@@ -30,6 +33,8 @@ eot = {tokens.eot}
 bot = {tokens.bot}
 audio_start = {tokens.audio_start}
 audio_end = {tokens.audio_end}
+
+{f'[transcriber]{chr(10)}kind = "{transcriber}"' if transcriber else ""}
 
 [decoder]
 context = 4096
