@@ -58,15 +58,14 @@ class Guide:
 
 
 def measure_guide(clips: Sequence[Clip], path: Path, processes: int = 2) -> Guide:
-    """The targets of all `clips`, from `path` (an .npz file) if they were measured before."""
+    """The targets of all `clips`, from `path` (an .npz file) if they were measured before.
+
+    What the components are is found once: a grown corpus is measured in those of the first, so that
+    a network that has begun to give them goes on.
+    """
     unique = list({clip.key: clip for clip in clips}.values())
     if _lengths(path) != [-(-len(clip.pcm) // FRAME) for clip in unique]:
-        sample = unique[:: max(1, len(unique) // SAMPLE)]
-        states = np.concatenate([_states(clip.wave) for clip in sample])
-        mean = states.mean(0)
-        _, _, axes = np.linalg.svd(states - mean, full_matrices=False)
-        spread = ((states - mean) @ axes[:WIDTH].T).std(0)
-        basis = axes[:WIDTH].T / np.sqrt(spread * spread.mean())  # the main ones count, not alone
+        mean, basis = _components(unique, path)
         measure = functools.partial(_measure, mean=mean, basis=basis)
         waves = [clip.pcm for clip in unique]
         with multiprocessing.get_context("spawn").Pool(processes) as pool:
@@ -79,11 +78,26 @@ def measure_guide(clips: Sequence[Clip], path: Path, processes: int = 2) -> Guid
             partial,
             frames=np.concatenate(found),
             lengths=np.array([len(one) for one in found]),
+            mean=mean,
+            basis=basis,
         )
         partial.replace(path)
     with np.load(path) as file:
         tracks = np.split(file["frames"], np.cumsum(file["lengths"])[:-1])
     return Guide({clip.key: track_ for clip, track_ in zip(unique, tracks, strict=True)})
+
+
+def _components(clips: Sequence[Clip], path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The mean state, [384], and the components, [384, 96]: those of `path`, or found anew."""
+    if path.exists():
+        with np.load(path) as file:
+            return file["mean"], file["basis"]
+    sample = clips[:: max(1, len(clips) // SAMPLE)]
+    states = np.concatenate([_states(clip.wave) for clip in sample])
+    mean = states.mean(0)
+    _, _, axes = np.linalg.svd(states - mean, full_matrices=False)
+    spread = ((states - mean) @ axes[:WIDTH].T).std(0)
+    return mean, axes[:WIDTH].T / np.sqrt(spread * spread.mean())  # the main count, not alone
 
 
 def _lengths(path: Path) -> list[int]:

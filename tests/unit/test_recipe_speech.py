@@ -199,3 +199,5 @@ def test_a_kept_guide_is_measured_anew_for_other_clips(tmp_path: Path) -> None:
 
     assert [len(track) for track in measured] == [125, 125, 100]
     assert np.array_equal(measured[0], measured[1])
+    same = np.corrcoef(measured[2][:90].ravel(), measured[0][:90].ravel())[0, 1]
+    assert same > 0.9  # the components are those of the first corpus
