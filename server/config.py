@@ -26,6 +26,7 @@ from pydantic_settings import (
 
 from aqaa.models.bundle import nano_path
 from aqaa.models.errors import ConfigError
+from aqaa.server.compute.settings import ComputeSettings
 from aqaa.server.engine.settings import EngineSettings
 
 Positive = Annotated[int, Field(gt=0)]
@@ -112,7 +113,7 @@ class Settings(BaseSettings):
         default=20, description="for running answers to end after SIGTERM; Kubernetes kills at 30"
     )
     speculation: bool = Field(default=True, description="start answering at a short pause")
-    workers: Positive = Field(default=2, description="threads for tokenizers and vocoder")
+    compute: ComputeSettings = ComputeSettings()
     engine: EngineSettings = EngineSettings()
 
     @field_validator("api_keys", "allowed_origins", "trusted_proxies", mode="before")

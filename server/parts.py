@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from aqaa.models.bundle import Bundle
 from aqaa.server.audio.wire import AudioFormat, InputConverter, OutputConverter
 from aqaa.server.clock import Clock
-from aqaa.server.compute.workers import Workers
+from aqaa.server.compute.executor import Executor
+from aqaa.server.compute.model import Model
 from aqaa.server.dialogue.answer_parser import AnswerParser
 from aqaa.server.dialogue.prompt import PromptBuilder
 from aqaa.server.dialogue.text_codec import TextCodec
 from aqaa.server.engine.contract import Engine, SamplingParams
-from aqaa.server.hearing.speech_input import AudioTokenizer, SpeechProbability
+from aqaa.server.hearing.speech_input import SpeechProbability
+from aqaa.server.hearing.tokenising import AudioTokenizer, Tokenising
 from aqaa.server.observe.metrics import Metrics
 from aqaa.server.protocol.configure import Voices, updated
 from aqaa.server.protocol.errors import ProtocolError
@@ -47,6 +49,10 @@ OPENAI_VOICES = [
 ]
 
 
+# Chunks in one call: nano's four take 2.2 times as long as one on a CPU, eight 3.5 to 6 times.
+MAX_VOCODER_BATCH = 4
+
+
 class Vad(Protocol):
     """Makes VAD streams (`vad.VadModel`)."""
 
@@ -57,18 +63,27 @@ class Vad(Protocol):
 class VoiceStream(Protocol):
     """A streaming vocoder's state (`aqaa.vocoder.vocoder.VocoderStream`)."""
 
-    def push(self, tokens: Sequence[int], /) -> NDArray[np.float32]:
-        """Sound at 22.05 kHz, float32 [n], that these audio tokens (whole groups) complete."""
+    def feed(self, tokens: Sequence[int], /) -> None:
+        """Add audio tokens, in whole groups."""
 
-    def flush(self) -> NDArray[np.float32]:
-        """The rest of the sound."""
+    def due(self, *, final: bool = False) -> Any | None:
+        """The next chunk whose groups are there; with `final`, the rest, as the last one."""
+
+    def take(self, synthesised: Any, /) -> NDArray[np.float32]:
+        """The sound of the chunk that was due: 22.05 kHz, float32 [n]."""
 
 
 class Vocoder(Protocol):
     """Makes voice streams (`aqaa.vocoder.vocoder.Vocoder`)."""
 
     def stream(self, voice: str, speed: float = 1.0) -> VoiceStream:
-        """A new stream."""
+        """A new stream. Computes nothing."""
+
+    def synthesise(self, chunks: Sequence[Any], /) -> Sequence[Any]:
+        """What `VoiceStream.take` wants for each chunk."""
+
+    def shape_of(self, chunk: Any, /) -> Hashable:
+        """Chunks of equal shape are computed faster in one call than one by one."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +92,8 @@ class Services:
 
     engine: Engine
     vocoder: Vocoder
-    workers: Workers
+    synthesis: Model[Any, Any]  # the vocoder's chunks
+    executor: Executor
     metrics: Metrics
     clock: Clock
     ahead_seconds: float
@@ -89,6 +105,7 @@ class ModelParts:
 
     bundle: Bundle
     tokenizer: AudioTokenizer
+    tokenising: Tokenising
     transcriber: Transcriber | None  # None: the bundle has none, and nobody's words are known
     vad: Vad
     text: TextCodec
@@ -143,6 +160,17 @@ class ModelParts:
     def sampling(self, max_tokens: int | None = None) -> SamplingParams:
         """The bundle's sampling defaults, for an answer of at most so many ids."""
         return SamplingParams.of(self.bundle, max_tokens=max_tokens)
+
+
+def synthesis_of(vocoder: Vocoder) -> Model[Any, Any]:
+    """The vocoder as a model of the executor."""
+    return Model(
+        "vocoder",
+        vocoder.synthesise,
+        shape_of=vocoder.shape_of,
+        max_batch=MAX_VOCODER_BATCH,
+        heavy=True,
+    )
 
 
 def voices_of(names: tuple[str, ...], default: str) -> Voices:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -18,13 +18,16 @@ from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.server.answering.answer import AnswerEnd
 from aqaa.server.answering.single_answer import single_answer
 from aqaa.server.clock import MonotonicClock
-from aqaa.server.compute.workers import Workers
+from aqaa.server.compute.cores import available_cores
+from aqaa.server.compute.executor import Executor
+from aqaa.server.compute.model import compute_alone
 from aqaa.server.config import Settings
 from aqaa.server.dialogue.prompt import PromptBuilder, SystemTurn, Turn, UserTurn
 from aqaa.server.engine.contract import Engine
+from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.hearing.vad import FRAME_SAMPLES, VadModel
 from aqaa.server.observe.metrics import Metrics
-from aqaa.server.parts import ModelParts, Services, voices_of
+from aqaa.server.parts import ModelParts, Services, synthesis_of, voices_of
 from aqaa.tokenizers.dual import DualTokenizer
 from aqaa.tokenizers.text import TextTokenizer
 from aqaa.tokenizers.transcriber import Transcriber
@@ -38,6 +41,7 @@ T = TypeVar("T")
 WARM_SECONDS = 1.0  # of noise that is tokenised
 WARM_TOKENS = 100  # ids of the answer to it: several groups, so that the vocoder's chunks grow
 WARM_GROUPS = 12
+MAX_DEFAULT_THREADS = 8  # beyond, more cores serve one call better than more calls
 HEADER_TOKENS = 64  # of a prompt beside its speech, generously; instructions come on top
 
 
@@ -61,7 +65,6 @@ class Runtime:
         """
         began = time.monotonic()
         bundle = load_bundle(settings.model)
-        _bound_threads(settings.workers)
 
         async def part(name: str, loading: Awaitable[T]) -> T:
             result = await loading
@@ -76,11 +79,19 @@ class Runtime:
             part("engine", _start_engine(bundle, settings)),
         )
         metrics = Metrics()
-        workers = Workers(settings.workers)
-        metrics.watch(engine.stats, workers.waiting)
+        clock = MonotonicClock()
+        threads = settings.compute.threads or _default_threads()
+        executor = Executor(
+            threads,
+            clock=clock,
+            meter=metrics.compute,
+            on_thread_start=partial(_bound_torch, max(1, available_cores() // threads)),
+        )
+        metrics.watch(engine.stats, executor.waiting)
         parts = ModelParts(
             bundle=bundle,
             tokenizer=tokenizer,
+            tokenising=Tokenising(tokenizer),
             transcriber=transcriber,
             vad=vad,
             text=text,
@@ -89,9 +100,10 @@ class Runtime:
             services=Services(
                 engine=engine,
                 vocoder=vocoder,
-                workers=workers,
+                synthesis=synthesis_of(vocoder),
+                executor=executor,
                 metrics=metrics,
-                clock=MonotonicClock(),
+                clock=clock,
                 ahead_seconds=settings.ahead_seconds,
             ),
             max_turn_seconds=min(settings.max_turn_seconds, _longest_turn(bundle)),
@@ -104,7 +116,7 @@ class Runtime:
     async def close(self) -> None:
         """Give everything back."""
         await self.parts.services.engine.close()
-        await asyncio.to_thread(self.parts.services.workers.close)
+        await asyncio.to_thread(self.parts.services.executor.close)
 
     async def _warm_up(self) -> None:
         """A whole turn, so that no user pays for first calls: kernels, buffers, thread pools."""
@@ -140,11 +152,13 @@ def _longest_turn(bundle: Bundle) -> float:
 def _hear(parts: ModelParts, samples: np.ndarray[tuple[int], np.dtype[np.float32]]) -> list[int]:
     vad = parts.vad.stream()
     for begin in range(0, samples.size - FRAME_SAMPLES, FRAME_SAMPLES):
-        vad.push(samples[begin : begin + FRAME_SAMPLES])
-    stream = parts.tokenizer.stream()
-    ids = stream.push(samples[: samples.size // 2]) + stream.push(samples[samples.size // 2 :])
+        compute_alone(vad.push(samples[begin : begin + FRAME_SAMPLES]))
+    tokenising = parts.tokenising
+    stream = tokenising.stream()
+    ids = compute_alone(tokenising.push(stream, samples[: samples.size // 2]))
+    ids += compute_alone(tokenising.push(stream, samples[samples.size // 2 :]))
     end = stream.fork()
-    ids += end.flush()
+    ids += compute_alone(tokenising.flush(end))
     if parts.transcriber is not None:
         words = parts.transcriber.stream()
         for step in end.take_steps():
@@ -160,9 +174,10 @@ def _load_ears(bundle: Bundle) -> tuple[DualTokenizer, Transcriber | None]:
 def _speak(parts: ModelParts) -> None:
     """Every chunk size of the vocoder's schedule, whatever the first answer was."""
     stream = parts.services.vocoder.stream(parts.voices.default)
-    for _ in range(WARM_GROUPS):
-        stream.push([0, 0, 1024, 1024, 1024])
-    stream.flush()
+    for count in range(WARM_GROUPS):
+        stream.feed([0, 0, 1024, 1024, 1024])
+        while (chunk := stream.due(final=count == WARM_GROUPS - 1)) is not None:
+            stream.take(compute_alone(parts.services.synthesis.ask(chunk)))
 
 
 async def _start_engine(bundle: Bundle, settings: Settings) -> Engine:
@@ -173,8 +188,16 @@ async def _start_engine(bundle: Bundle, settings: Settings) -> Engine:
     return engine
 
 
-def _bound_threads(workers: int) -> None:
-    """Model calls come from several threads already: each gets its share of the cores."""
+def _default_threads() -> int:
+    """Three at least, so that a vocoder's chunk and a download leave one to the microphones."""
+    return min(MAX_DEFAULT_THREADS, max(3, available_cores()))
+
+
+def _bound_torch(threads: int) -> None:
+    """For the thread that calls this: torch's number is a thread's own once it is set in it.
+
+    What another thread sets later (the embedded engine's: 1) is only the default of new threads.
+    """
     import torch
 
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    torch.set_num_threads(threads)

@@ -16,7 +16,7 @@ class Kind(Enum):
     LIVE = "live"  # somebody hears a gap
     FIRST = "first"  # somebody waits: a wanted answer's first sound, what a microphone just sent
     SPECULATIVE = "speculative"  # nothing: nobody has asked for it yet
-    BULK = "bulk"  # a download takes longer: REST answers, whole recordings
+    BULK = "bulk"  # a download takes longer: REST answers, whole recordings, transcripts
 
     @property
     def wanted(self) -> bool:

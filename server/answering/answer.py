@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Literal, ParamSpec
+from typing import Any, Literal
 
 from aqaa.models.errors import AqaaError, EngineBusyError, EngineDiedError, PromptError
 from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.server.answering.playback import Playback
 from aqaa.server.answering.start_gate import StartGate
 from aqaa.server.audio.wire import OutputConverter
+from aqaa.server.compute.executor import Job
+from aqaa.server.compute.model import Model, Work, work_of
 from aqaa.server.dialogue.answer_parser import (
     AnswerParser,
     AudioGroup,
@@ -32,15 +33,11 @@ from aqaa.server.dialogue.answer_parser import (
 from aqaa.server.engine.contract import SamplingParams
 from aqaa.server.observe.latency import Timeline
 from aqaa.server.parts import Services, VoiceStream
+from aqaa.server.urgency import Kind
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-
 SPECULATION_SECONDS = 2.0  # of sound at most for an answer that nobody has asked for yet
-# The first sound of an answer may come so late for the sake of other answers' next sound: silence
-# before an answer is heard less than a gap within one.
-FIRST_SOUND_SECONDS = 0.2
 EVENT_QUEUE_SIZE = 64  # between decoder and vocoder, and between vocoder and reader
 
 
@@ -94,6 +91,7 @@ class Progress:
     timeline: Timeline = field(default_factory=Timeline)
     playback: Playback = field(default_factory=Playback)  # of what was handed to the socket
     left: Playback = field(default_factory=Playback)  # of what the socket has taken
+    groups: int = 0  # of audio, taken by the vocoder's half
     made: float = 0.0  # seconds of sound
 
 
@@ -133,7 +131,9 @@ class Answer:
         self._bytes_per_second = bytes_per_second
         self._paced = paced
         self._kept = b""  # sound that is made, until there is enough to hand on
-        self._kept_tokens = 0
+        self._told_tokens = 0  # audio tokens whose sound was handed on
+        self._fed_groups = 0  # that the vocoder was given since its last chunk
+        self._job: Job[bytes] | None = None  # the latest chunk's
         self._start_gate = StartGate()
         self._wanted = asyncio.Event()
         if not paced:
@@ -150,7 +150,10 @@ class Answer:
 
     def adopt(self) -> None:
         """The answer is wanted now: no longer a speculation."""
-        self._wanted.set()
+        if not self._wanted.is_set():
+            self._wanted.set()
+            if self._job is not None:
+                self._services.executor.change(self._job, *self._urgency())
 
     async def stop(self) -> None:
         """End the work; no event follows. May be called at any time, and twice."""
@@ -183,7 +186,7 @@ class Answer:
                 await self._parse([token])
         progress.reused = self._services.engine.reused(self._key)  # some know it only now
         for event in self._parser.finish():
-            await self._hand_on(event)
+            await self._take_event(event)
         if self._parser.malformed:
             log.warning("%d malformed ids in an answer were dropped", self._parser.malformed)
         ended = bool(progress.ids) and progress.ids[-1] in params.stop_ids
@@ -191,9 +194,9 @@ class Answer:
 
     async def _parse(self, ids: list[int]) -> None:
         for event in self._parser.push(ids):
-            await self._hand_on(event)
+            await self._take_event(event)
 
-    async def _hand_on(self, event: object) -> None:
+    async def _take_event(self, event: object) -> None:
         match event:
             case TextDelta() | VoiceSwitch():
                 await self._parsed.put(event)
@@ -224,55 +227,69 @@ class Answer:
     async def _vocode_all(self) -> AnswerEnd:
         voice: VoiceStream | None = None
         name = self.request.voice
-        groups: list[int] = []
         while True:
             event = await self._parsed.get()
-            if isinstance(event, AudioGroup) and self._output is not None:
-                groups += event.tokens
-                if not self._parsed.empty():
-                    continue  # all groups that are there go to the vocoder at once
-            if groups and self._output is not None:
-                voice = voice or self._services.vocoder.stream(name, self.request.speed)
-                await self._pace()
-                began = self._services.clock()
-                data = await self._compute(_push, voice, self._output, groups)
-                self._start_gate.vocoded(
-                    len(groups) // GROUP_TOKENS, self._services.clock() - began
-                )
-                await self._sound(data, len(groups))
-                groups = []
             match event:
+                case AudioGroup() if self._output is not None:
+                    voice = voice or self._services.vocoder.stream(name, self.request.speed)
+                    voice.feed(event.tokens)
+                    self.progress.groups += 1
+                    self._fed_groups += 1
+                    await self._vocode_due(voice, self._output)
                 case TextDelta():
                     start = event.group * GROUP_SECONDS / self.request.speed
                     await self._events.put(AnswerText(event.text, event.tokens, start))
                 case VoiceSwitch():
                     name = event.voice
                     if voice is not None and self._output is not None:
-                        await self._sound(await self._compute(_flush, voice, self._output), 0)
+                        await self._vocode_due(voice, self._output, final=True)
                         voice = None
                 case AnswerEnd():
                     if self._output is not None:
-                        data = await self._compute(_end, voice, self._output)
-                        await self._sound(data, 0, last=True)
+                        if voice is not None:
+                            await self._vocode_due(voice, self._output, final=True)
+                        rest = await self._compute(work_of(self._output.flush))
+                        await self._hand_on(rest, last=True)
                     return event
 
-    async def _compute(
-        self, function: Callable[P, bytes], *args: P.args, **kwargs: P.kwargs
-    ) -> bytes:
-        deadline = self.progress.playback.needed_at(self._services.clock() + FIRST_SOUND_SECONDS)
-        return await self._services.workers.run_long(deadline, function, *args, **kwargs)
+    async def _vocode_due(
+        self, voice: VoiceStream, output: OutputConverter, *, final: bool = False
+    ) -> None:
+        """Make the sound of the chunks that are due, one job a chunk, and hand it on."""
+        while (chunk := voice.due(final=final)) is not None:
+            await self._pace()
+            work = _sound(self._services.synthesis, chunk, voice, output)
+            await self._hand_on(await self._compute(work))
 
-    async def _sound(self, data: bytes, tokens: int, *, last: bool = False) -> None:
+    async def _compute(self, work: Work[bytes]) -> bytes:
+        """Have a chunk computed, as urgently as its sound is needed."""
+        self._job = self._services.executor.submit(work, *self._urgency())
+        data = await self._job.future
+        if self._fed_groups:
+            self._start_gate.vocoded(self._fed_groups, self._job.seconds)
+            self._fed_groups = 0
+        return data
+
+    def _urgency(self) -> tuple[Kind, float | None]:
+        now = self._services.clock()
+        if not self._paced:
+            return Kind.BULK, None
+        if not self._wanted.is_set():
+            return Kind.SPECULATIVE, now
+        runs_out = self.progress.playback.runs_out
+        return (Kind.FIRST, now) if runs_out is None else (Kind.LIVE, runs_out)
+
+    async def _hand_on(self, data: bytes, *, last: bool = False) -> None:
         """Hand on sound; at the beginning only once there is enough to start with."""
         progress = self.progress
         progress.made += len(data) / self._bytes_per_second
         self._kept += data
-        self._kept_tokens += tokens
+        tokens = progress.groups * GROUP_TOKENS - self._told_tokens
         # Groups may give no sound yet: a client would take an empty piece for the beginning.
         if not last and not (self._kept and self._may_start()):
             return
         data, self._kept = self._kept, b""
-        tokens, self._kept_tokens = self._kept_tokens, 0
+        self._told_tokens += tokens
         if data and progress.timeline.first_sound is None:
             progress.timeline.first_sound = self._services.clock()
         if data or tokens:
@@ -282,7 +299,9 @@ class Answer:
         """Whether what is made lasts until more is; always, once the answer has started."""
         if self.progress.timeline.first_sound is not None:
             return True
-        return self._start_gate.opens(self.progress.made, self._services.workers.busy_for())
+        made = self.progress.made
+        runs_out = self._services.clock() + made
+        return self._start_gate.opens(made, self._services.executor.delay(Kind.LIVE, runs_out))
 
     async def _pace(self) -> None:
         """Wait while enough sound is made: for a speculation, or ahead of the playback."""
@@ -296,16 +315,12 @@ class Answer:
                 await self._services.clock.sleep(ahead)
 
 
-def _push(voice: VoiceStream, output: OutputConverter, groups: list[int]) -> bytes:
-    return output.push(voice.push(groups))
-
-
-def _flush(voice: VoiceStream, output: OutputConverter) -> bytes:
-    return output.push(voice.flush())
-
-
-def _end(voice: VoiceStream | None, output: OutputConverter) -> bytes:
-    return b"" if voice is None else _flush(voice, output) + output.flush()
+def _sound(
+    synthesis: Model[Any, Any], chunk: object, voice: VoiceStream, output: OutputConverter
+) -> Work[bytes]:
+    """The bytes of a chunk that is due."""
+    synthesised = yield from synthesis.ask(chunk)
+    return output.push(voice.take(synthesised))
 
 
 def error_code(error: AqaaError) -> str:

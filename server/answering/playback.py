@@ -14,18 +14,18 @@ class Playback:
     def __init__(self) -> None:
         self.sent = 0.0
         self.gaps = 0
-        self._until: float | None = None
+        self.runs_out: float | None = None  # when all that was sent is played; None: nothing was
 
     def send(self, seconds: float, now: float) -> float:
         """`seconds` of sound leave now; returns how long the client had nothing to play before."""
         gap = 0.0
-        if self._until is None:
-            self._until = now
-        elif now > self._until:
-            gap = now - self._until
+        if self.runs_out is None:
+            self.runs_out = now
+        elif now > self.runs_out:
+            gap = now - self.runs_out
             self.gaps += 1
-            self._until = now
-        self._until += seconds
+            self.runs_out = now
+        self.runs_out += seconds
         self.sent += seconds
         return gap
 
@@ -35,8 +35,4 @@ class Playback:
 
     def ahead(self, now: float) -> float:
         """Seconds of sound that were sent and are not played yet."""
-        return 0.0 if self._until is None else max(0.0, self._until - now)
-
-    def needed_at(self, first: float) -> float:
-        """When the client will have nothing left to play; `first` if it has nothing yet."""
-        return first if self._until is None else self._until
+        return 0.0 if self.runs_out is None else max(0.0, self.runs_out - now)

@@ -14,11 +14,13 @@ from aqaa.models.errors import NoSpeechError
 from aqaa.models.groups import GROUP_SECONDS
 from aqaa.server.answering.answer import Answer, AnswerRequest
 from aqaa.server.audio.files import read_audio
+from aqaa.server.compute.model import Work
 from aqaa.server.dialogue.prompt import Turn
 from aqaa.server.hearing.vad import FRAME_SAMPLES
 from aqaa.server.parts import ModelParts, output_of
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.types import PcmFormat, ServerVad, bytes_per_ms
+from aqaa.server.urgency import Kind
 
 MIN_SECONDS = GROUP_SECONDS  # one group of audio tokens
 SPEECH_PROBABILITY = ServerVad().threshold
@@ -32,26 +34,27 @@ async def tokenise_recording(parts: ModelParts, data: bytes) -> tuple[int, ...]:
         AudioError: it is no such recording, or longer than a turn may be.
         NoSpeechError: nobody speaks in it.
     """
-    return await parts.services.workers.run_long(parts.services.clock(), _hear, parts, data)
+    return await parts.services.executor.run(_tokenise(parts, data), Kind.BULK)
 
 
-def _hear(parts: ModelParts, data: bytes) -> tuple[int, ...]:
+def _tokenise(parts: ModelParts, data: bytes) -> Work[tuple[int, ...]]:
     samples = read_audio(data, max_seconds=parts.max_turn_seconds)
     seconds = samples.size / TOKENIZER_RATE
     if seconds < MIN_SECONDS:
         raise NoSpeechError(f"the recording is {seconds:.2f} s long: too short to hold a word")
-    if not _somebody_speaks(parts, samples):
+    if not (yield from _somebody_speaks(parts, samples)):
         raise NoSpeechError("nobody speaks in the recording: is the microphone muted?")
-    return tuple(parts.tokenizer.encode(samples))
+    encoded = yield from parts.tokenising.encode(samples)
+    return tuple(encoded.ids)
 
 
-def _somebody_speaks(parts: ModelParts, samples: NDArray[np.float32]) -> bool:
+def _somebody_speaks(parts: ModelParts, samples: NDArray[np.float32]) -> Work[bool]:
     vad = parts.vad.stream()
-    frames = (
-        samples[at : at + FRAME_SAMPLES]
-        for at in range(0, samples.size - FRAME_SAMPLES + 1, FRAME_SAMPLES)
-    )
-    return any(vad.push(frame) >= SPEECH_PROBABILITY for frame in frames)
+    for at in range(0, samples.size - FRAME_SAMPLES + 1, FRAME_SAMPLES):
+        probability = yield from vad.push(samples[at : at + FRAME_SAMPLES])
+        if probability >= SPEECH_PROBABILITY:
+            return True
+    return False
 
 
 @asynccontextmanager

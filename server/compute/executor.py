@@ -5,8 +5,9 @@ waits is ordered by `urgency`. A free thread takes the most urgent call, and wit
 its model and shape that wait; nothing is delayed for company. Work that nobody wants yet (a
 speculation, a download) is never in one batch with work that somebody waits for.
 
-A call cannot be stopped for a more urgent one. So one thread is always left: heavy calls never have
-all threads, nor have speculations and downloads.
+A call cannot be stopped for a more urgent one. So heavy calls have all threads but two, and so have
+speculations and downloads: with three threads or more, one is always left to what a microphone just
+sent.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from aqaa.server.compute.model import Call, Model, Steps
+from aqaa.server.compute.model import Call, Model, Work
 from aqaa.server.urgency import Kind, urgency
 
 T = TypeVar("T")
@@ -52,13 +53,13 @@ class Meter(Protocol):
 class Job(Generic[T]):
     """Work that was submitted. Cancel `future` to drop it; what has begun of it runs to its end."""
 
-    def __init__(self, steps: Steps[T], kind: Kind, deadline: float | None) -> None:
+    def __init__(self, work: Work[T], kind: Kind, deadline: float | None) -> None:
         loop = asyncio.get_running_loop()
         self.future: asyncio.Future[T] = loop.create_future()
         self.seconds = 0.0  # that its calls took, their waiting not included
         self.kind = kind
         self.deadline = deadline
-        self._steps = steps
+        self._work = work
         self._loop = loop
         self.context = contextvars.copy_context()  # log lines below tell whose work it is
 
@@ -70,8 +71,8 @@ class Job(Generic[T]):
         """Run its own code up to its next call; None at its end, whose outcome is delivered."""
         try:
             if isinstance(result, BaseException):
-                return self.context.run(self._steps.throw, result)
-            return self.context.run(self._steps.send, result)
+                return self.context.run(self._work.throw, result)
+            return self.context.run(self._work.send, result)
         except StopIteration as end:
             outcome: T = end.value
             self._deliver(lambda: self.future.set_result(outcome))
@@ -138,7 +139,7 @@ class Executor:
         self._clock = clock
         self._meter = meter
         self._on_thread_start = on_thread_start
-        self._most_heavy = self._most_unwanted = max(1, threads - 1)
+        self._most_heavy = self._most_unwanted = max(1, threads - 2)
         self._heavy = self._unwanted = 0  # batches that run
         self._running: dict[int, float] = {}  # by thread: seconds that its heavy batch takes
         self._lanes: dict[_Lane, list[_Entry]] = {}
@@ -154,14 +155,14 @@ class Executor:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, steps: Steps[T], kind: Kind, deadline: float | None = None) -> Job[T]:
-        """Have `steps` done in the threads.
+    def submit(self, work: Work[T], kind: Kind, deadline: float | None = None) -> Job[T]:
+        """Have `work` done in the threads.
 
         Work whose future is cancelled is dropped wherever it waits. A call that has begun runs to
         its end, so whoever cancels must let go of the objects that the work uses.
 
         Args:
-            steps: the work.
+            work: what to do.
             kind: what it is for.
             deadline: when its outcome is needed, in seconds of the clock; None: as soon as nothing
                 else is.
@@ -169,7 +170,7 @@ class Executor:
         Raises:
             RuntimeError: the executor is closed.
         """
-        job = Job(steps, kind, deadline)
+        job = Job(work, kind, deadline)
         with self._wake:
             if self._closed:
                 raise RuntimeError("the executor is closed")
@@ -177,9 +178,9 @@ class Executor:
         job.future.add_done_callback(lambda _: self._leave(job))
         return job
 
-    async def run(self, steps: Steps[T], kind: Kind, deadline: float | None = None) -> T:
+    async def run(self, work: Work[T], kind: Kind, deadline: float | None = None) -> T:
         """As `submit`; returns the outcome. Cancelling it cancels the work."""
-        return await self.submit(steps, kind, deadline).future
+        return await self.submit(work, kind, deadline).future
 
     def change(self, job: Job[Any], kind: Kind, deadline: float | None) -> None:
         """The work is now of another kind, or needed at another time."""

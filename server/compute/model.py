@@ -4,7 +4,7 @@ Work is a generator: it computes what is cheap itself and yields a `Call` for wh
 the call's result is sent back into it. Between two calls it waits in the executor's queue, where
 more urgent work overtakes it and where calls of other sessions join it in one batch.
 
-    def work(vad: Model[Frame, float], frames: list[Frame]) -> Steps[list[float]]:
+    def work(vad: Model[Frame, float], frames: list[Frame]) -> Work[list[float]]:
         probabilities = []
         for frame in frames:
             probabilities.append((yield from vad.ask(frame)))
@@ -37,8 +37,8 @@ class Model(Generic[Value, Result]):
             raised in the work that asked for it; one that `run` raises, in all of the batch.
         shape_of: values of equal shape may be in one batch.
         max_batch: values in one batch at most.
-        heavy: a call takes long enough (tens of milliseconds) to be heard by whoever waits behind
-            it: one thread is always left to the calls of light models.
+        heavy: a call of wanted work takes so long (tens of milliseconds) that it must not have all
+            threads.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Model(Generic[Value, Result]):
     max_batch: int = 1
     heavy: bool = False
 
-    def ask(self, value: Value) -> Steps[Result]:
+    def ask(self, value: Value) -> Work[Result]:
         """The step of some work that asks this model for the result of `value`."""
         result: Result = yield Call(self, value)
         return result
@@ -61,16 +61,16 @@ class Call:
     value: Any
 
 
-Steps = Generator[Call, Any, T]
+Work = Generator[Call, Any, T]
 
 
-def steps_of(function: Callable[[], T]) -> Steps[T]:
+def work_of(function: Callable[[], T]) -> Work[T]:
     """A plain function as work of one step, without a model."""
     yield from ()
     return function()
 
 
-def run_alone(work: Steps[T]) -> T:
+def compute_alone(work: Work[T]) -> T:
     """The outcome of `work`, computed here and now, each call a batch of one."""
     result: Any = None
     while True:

@@ -16,6 +16,7 @@ from starlette.datastructures import UploadFile
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.models.errors import InputError, ModelNotFoundError
 from aqaa.server.audio.files import read_audio
+from aqaa.server.compute.model import work_of
 from aqaa.server.gateway.disconnect import unless_left
 from aqaa.server.gateway.rest import HeldStream, Server, Whoever
 from aqaa.server.gateway.schema import TranscriptionForm
@@ -28,6 +29,7 @@ from aqaa.server.gateway.transcript_formats import (
 )
 from aqaa.server.parts import ModelParts
 from aqaa.server.protocol.types import Json
+from aqaa.server.urgency import Kind
 from aqaa.tokenizers.stream import Samples
 from aqaa.tokenizers.transcriber import Piece, Transcriber, text_of, words_of
 
@@ -70,9 +72,8 @@ class Recording:
             AudioError: it is no recording that can be read, or it is too long.
         """
         services = parts.services
-        samples = await services.workers.run_long(
-            services.clock(), lambda: read_audio(data, max_seconds=MAX_SECONDS)
-        )
+        reading = work_of(lambda: read_audio(data, max_seconds=MAX_SECONDS))
+        samples = await services.executor.run(reading, Kind.BULK)
         return cls(parts, samples)
 
     async def pieces(self) -> AsyncIterator[list[Piece]]:
@@ -80,7 +81,7 @@ class Recording:
         services = self._parts.services
         slices = self._slices()
         while True:
-            pieces = await services.workers.run_long(services.clock(), next, slices, None)
+            pieces = await services.executor.run(work_of(lambda: next(slices, None)), Kind.BULK)
             if pieces is None:
                 return
             if pieces:

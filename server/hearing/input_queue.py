@@ -10,21 +10,22 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.models.errors import AudioError
 from aqaa.server.audio.wire import InputConverter
 from aqaa.server.clock import Clock
-from aqaa.server.compute.workers import Workers
+from aqaa.server.compute.executor import Executor
+from aqaa.server.compute.model import Work
 from aqaa.server.hearing.speech_input import SpeechEvent, SpeechInput, TurnSound
 from aqaa.server.hearing.transcribing import TurnSteps
 from aqaa.server.hearing.turn_detector import TurnRules
+from aqaa.server.urgency import Kind
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
-JOB_BYTES = 96_000  # of audio in one job, 1 s of pcm16 at 48 kHz: a long upload lets others through
+JOB_BYTES = 96_000  # of audio in one job: 1 s of pcm16 at 48 kHz, 12 s of G.711
 BACKLOG_BYTES = 2_000_000  # of audio that waits (20 s of the same): then the socket is not read
 
 
@@ -58,22 +59,13 @@ class ConfigureInput:
 
 
 @dataclass(frozen=True)
-class TokeniseItem:
-    """Sound that came inside an item: `data` in the format that `converter` reads."""
-
-    item_id: str
-    data: bytes
-    converter: Callable[[], InputConverter]
-
-
-@dataclass(frozen=True)
 class SuppressIdle:
     """The assistant speaks for so many more seconds: that is not idle time."""
 
     seconds: float
 
 
-InputJob = AppendAudio | CommitBuffer | ClearBuffer | ConfigureInput | TokeniseItem | SuppressIdle
+InputJob = AppendAudio | CommitBuffer | ClearBuffer | ConfigureInput | SuppressIdle
 
 
 class InputQueue:
@@ -82,7 +74,7 @@ class InputQueue:
     def __init__(
         self,
         speech: SpeechInput,
-        workers: Workers,
+        executor: Executor,
         clock: Clock,
         *,
         on_speech: Callable[[SpeechEvent, AppendAudio], None],
@@ -93,14 +85,14 @@ class InputQueue:
 
         Args:
             speech: what the jobs are for.
-            workers: where it computes.
+            executor: where it computes.
             clock: tells when jobs are due.
             on_speech: takes what happened in a stream, and the job that brought it.
             on_sound: takes an item's id and its whole sound.
             on_bad_audio: takes the error of audio that is not of the stated format.
         """
         self._speech = speech
-        self._workers = workers
+        self._executor = executor
         self._clock = clock
         self._on_speech = on_speech
         self._on_sound = on_sound
@@ -116,11 +108,11 @@ class InputQueue:
         if isinstance(job, AppendAudio):
             for begin in range(0, len(job.data), JOB_BYTES):
                 self._jobs.append(replace(job, data=job.data[begin : begin + JOB_BYTES]))
+            self._count(len(job.data))
         else:
             self._jobs.append(job)
         if self._jobs:
             self._more.set()
-        self._count(_bytes(job))
 
     def _count(self, more_bytes: int) -> None:
         self._waiting_bytes += more_bytes
@@ -145,7 +137,6 @@ class InputQueue:
         """The next job; appends that follow one another are joined, up to the size of a job."""
         job = self._jobs.popleft()
         if not isinstance(job, AppendAudio):
-            self._count(-_bytes(job))
             return job
         pieces = [job.data]
         size = len(job.data)
@@ -163,14 +154,12 @@ class InputQueue:
         try:
             match job:
                 case AppendAudio():
-                    for event in await self._call(self._speech.push, job.data):
+                    work = self._speech.push(job.data)
+                    for event in await self._compute(work, self._clock()):
                         self._on_speech(event, job)
                 case CommitBuffer():
-                    self._on_sound(job.item_id, await self._call(self._speech.commit))
-                case TokeniseItem():
-                    sound = await self._workers.run_long(
-                        self._clock(), self._speech.tokenise, job.converter, job.data
-                    )
+                    # A minute may be left to tokenise: others take their turns between its slices.
+                    sound = await self._compute(self._speech.commit(), None)
                     self._on_sound(job.item_id, sound)
                 case ClearBuffer():
                     self._speech.clear()
@@ -181,14 +170,9 @@ class InputQueue:
                         self._speech.received + round(job.seconds * TOKENIZER_RATE)
                     )
         except AudioError as error:
-            if isinstance(job, CommitBuffer | TokeniseItem):
+            if isinstance(job, CommitBuffer):
                 self._on_sound(job.item_id, TurnSound((), TurnSteps(None, ())))
             self._on_bad_audio(error)
 
-    async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._workers.run(self._clock(), function, *args, **kwargs)
-
-
-def _bytes(job: InputJob) -> int:
-    """What the job counts for while it waits."""
-    return len(job.data) if isinstance(job, AppendAudio | TokeniseItem) else 0
+    async def _compute(self, work: Work[T], deadline: float | None) -> T:
+        return await self._executor.run(work, Kind.FIRST, deadline)

@@ -8,12 +8,12 @@ rest of the silence that ended it belongs to no turn.
 A client that ends its turns itself is treated in the same way: what it commits begins a little
 before the first speech and ends with the last. Where no speech is found, all is kept.
 
-All methods are plain calls that compute; the session makes them off the event loop, one at a time.
+What computes is work for the executor (`Work`); a session submits one piece of it at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.server.audio.wire import InputConverter
+from aqaa.server.compute.model import Work
+from aqaa.server.hearing.tokenising import AudioTokenStream, Tokenising
 from aqaa.server.hearing.transcribing import TurnSteps
 from aqaa.server.hearing.turn_detector import (
     MANUAL,
@@ -36,60 +38,15 @@ from aqaa.server.hearing.turn_detector import (
 )
 from aqaa.server.hearing.vad import FRAME_SAMPLES
 from aqaa.tokenizers.stream import SampleBuffer
-from aqaa.tokenizers.transcriber import Step
 
 Samples = NDArray[np.float32]
 KEPT_SECONDS = 10  # of sound before any speech, for a client that commits it all the same
 
 
-class AudioTokenStream(Protocol):
-    """A streaming tokenizer's state (`aqaa.tokenizers.dual.DualStream`)."""
-
-    def push(self, pcm: Samples, /) -> list[int]:
-        """New decoder ids, in whole groups, of float32 [n] at 16 kHz."""
-
-    def flush(self) -> list[int]:
-        """The ids that were waiting for more sound; the stream is over."""
-
-    def fork(self) -> AudioTokenStream:
-        """A copy that goes its own way."""
-
-    def take_steps(self) -> Sequence[Step]:
-        """The encoder's steps since the last call, for a transcriber; none if they are not kept."""
-
-
-class EncodedRecording(Protocol):
-    """A whole recording (`aqaa.tokenizers.dual.Encoded`)."""
-
-    @property
-    def ids(self) -> list[int]:
-        """Its decoder ids."""
-
-    @property
-    def steps(self) -> Sequence[Step]:
-        """The encoder's steps; none if they are not kept."""
-
-
-class AudioTokenizer(Protocol):
-    """Makes token streams (`aqaa.tokenizers.dual.DualTokenizer`)."""
-
-    def stream(self) -> AudioTokenStream:
-        """A new stream."""
-
-    def encode(self, wav: Samples, /) -> list[int]:
-        """Decoder ids of a whole recording, float32 [n] at 16 kHz."""
-
-    def encode_fully(self, wav: Samples, /) -> EncodedRecording:
-        """As `encode`, with the encoder's steps."""
-
-    def steps_of(self, wav: Samples, /) -> Iterator[list[Step]]:
-        """The encoder's steps of a whole recording, a second at a time."""
-
-
 class SpeechProbability(Protocol):
     """A VAD stream (`vad.VadStream`)."""
 
-    def push(self, frame: Samples, /) -> float:
+    def push(self, frame: Samples, /) -> Work[float]:
         """Probability of speech in float32 [512] at 16 kHz."""
 
 
@@ -166,13 +123,13 @@ class SpeechInput:
 
     def __init__(
         self,
-        tokenizer: AudioTokenizer,
+        tokenising: Tokenising,
         vad: SpeechProbability,
         converter: Callable[[], InputConverter],
         rules: TurnRules | None,
         max_seconds: float,
     ) -> None:
-        self._tokenizer = tokenizer
+        self._tokenising = tokenising
         self._vad = vad
         self._new_converter = converter
         self._converter = converter()
@@ -190,7 +147,7 @@ class SpeechInput:
         self._pause: TurnSound | None = None  # the turn, if it ended here
         self._full = False
 
-    def push(self, data: bytes) -> list[SpeechEvent]:
+    def push(self, data: bytes) -> Work[list[SpeechEvent]]:
         """Take the next bytes from the wire; returns what they brought about.
 
         Raises:
@@ -200,10 +157,10 @@ class SpeechInput:
         events: list[SpeechEvent] = []
         for begin in range(0, samples.size, FRAME_SAMPLES):
             self._append(samples[begin : begin + FRAME_SAMPLES])
-            events += self._listen()
+            events += yield from self._listen()
         # The resampler holds back about 20 ms, which count: a silence has grown by them.
-        events += self._react(self._detector.clock(self._heard_until()))
-        events += self._feed()
+        events += yield from self._react(self._detector.clock(self._heard_until()))
+        events += yield from self._feed()
         if self._stream is None:
             keep = self._max_samples if self._manual else KEPT_SECONDS * TOKENIZER_RATE
             self._forget_before(self.received - keep)
@@ -211,26 +168,15 @@ class SpeechInput:
             return [one for one in events if isinstance(one, TurnGrew)] + self._bound()
         return events
 
-    def commit(self) -> TurnSound:
+    def commit(self) -> Work[TurnSound]:
         """End the turn for the client: what is buffered, up to the last pause."""
         self._append(self._converter.flush())
         self._open(self._begin_of_buffer())
         if self._may_feed():
-            self._feed_now()
-        sound = self._pause or self._as_if_ended()
+            yield from self._feed_now()
+        sound = self._pause or (yield from self._as_if_ended())
         self.clear()
         return sound
-
-    def tokenise(self, converter: Callable[[], InputConverter], data: bytes) -> TurnSound:
-        """The sound of a recording that came whole; the stream is not touched.
-
-        Raises:
-            AudioError: `data` is not audio of the converter's format.
-        """
-        whole = converter()
-        samples = np.concatenate((whole.push(data), whole.flush()))
-        recording = self._tokenizer.encode_fully(samples)
-        return TurnSound(tuple(recording.ids), TurnSteps(None, recording.steps))
 
     def clear(self) -> None:
         """Forget what is buffered, and that somebody was speaking."""
@@ -277,17 +223,18 @@ class SpeechInput:
     def _heard_until(self) -> int:
         return self.received + self._converter.pending
 
-    def _listen(self) -> list[SpeechEvent]:
+    def _listen(self) -> Work[list[SpeechEvent]]:
         """Run turn detection on each whole frame that is there."""
         detected: list[DetectorEvent] = []
         while self.received - self._frame_begin >= FRAME_SAMPLES:
             frame = self._since(self._frame_begin)[:FRAME_SAMPLES]
-            detected += self._detector.frame(self._vad.push(frame), float(np.dot(frame, frame)))
+            probability = yield from self._vad.push(frame)
+            detected += self._detector.frame(probability, float(np.dot(frame, frame)))
             self._frame_begin += FRAME_SAMPLES
         detected += self._detector.clock(self.received)
-        return self._react(detected)
+        return (yield from self._react(detected))
 
-    def _react(self, detected: list[DetectorEvent]) -> list[SpeechEvent]:
+    def _react(self, detected: list[DetectorEvent]) -> Work[list[SpeechEvent]]:
         detector = self._detector
         events: list[SpeechEvent] = []
         for event in detected:
@@ -297,8 +244,8 @@ class SpeechInput:
                     self._open(max(begin, self._begin_of_buffer()))
                     events.append(TurnStarted(self._turn_begin))
                 case Pause():
-                    events += self._feed()
-                    self._pause = self._as_if_ended()
+                    events += yield from self._feed()
+                    self._pause = yield from self._as_if_ended()
                     events.append(TurnPaused(self._pause.tokens, event.sample))
                 case Resumed():
                     self._pause = None
@@ -307,11 +254,12 @@ class SpeechInput:
                     sound = self._pause or TurnSound((), TurnSteps(self._turn, ()))
                     events.append(self._ended(sound, event.silence_sample, event.sample))
                 case Idle():
-                    events.append(self._idled(event))
+                    events.append((yield from self._idled(event)))
         too_long = self.received - self._turn_begin >= self._max_samples
         if detector.speaking and too_long and not self._manual:
-            self._feed_now()
-            events.append(self._ended(self._as_if_ended(), self.received, self.received))
+            yield from self._feed_now()
+            sound = yield from self._as_if_ended()
+            events.append(self._ended(sound, self.received, self.received))
             detector.reset(self.received)
         return events
 
@@ -319,25 +267,26 @@ class SpeechInput:
         self._close_turn()
         return TurnEnded(sound.tokens, silence_sample, sample, sound.steps)
 
-    def _idled(self, event: Idle) -> SilenceTimedOut:
-        silence = self._tokenizer.encode(self._since(self.received - TOKENIZER_RATE).copy())
-        return SilenceTimedOut(tuple(silence), event.since, self.received)
+    def _idled(self, event: Idle) -> Work[SilenceTimedOut]:
+        last_second = self._since(self.received - TOKENIZER_RATE).copy()
+        silence = yield from self._tokenising.encode(last_second)
+        return SilenceTimedOut(tuple(silence.ids), event.since, self.received)
 
     # --- the turn's token stream ------------------------------------------------------------------
 
     def _open(self, begin: int) -> None:
         """Begin a turn at this sample, unless one is going on."""
         if self._stream is None:
-            self._stream = self._tokenizer.stream()
+            self._stream = self._tokenising.stream()
             self._turn += 1
             self._turn_begin = self._fed = begin
 
-    def _feed(self) -> list[SpeechEvent]:
+    def _feed(self) -> Work[list[SpeechEvent]]:
         """Feed the token stream what is new, except in a pause, which may be the turn's end."""
         if self._stream is None or not self._may_feed():
             return []
         before = len(self._tokens)
-        self._feed_now()
+        yield from self._feed_now()
         if len(self._tokens) == before:
             return []
         steps = TurnSteps(self._turn, self._stream.take_steps())
@@ -346,16 +295,18 @@ class SpeechInput:
     def _may_feed(self) -> bool:
         return self._pause is None and not self._full
 
-    def _feed_now(self) -> None:
+    def _feed_now(self) -> Work[None]:
         if self._stream is not None and self._fed < self.received:
-            self._tokens += self._stream.push(self._since(self._fed))
+            new = yield from self._tokenising.push(self._stream, self._since(self._fed))
+            self._tokens += new
             self._fed = self.received
             self._forget_before(self._frame_begin)
 
-    def _as_if_ended(self) -> TurnSound:
+    def _as_if_ended(self) -> Work[TurnSound]:
         assert self._stream is not None
         end = self._stream.fork()
-        tokens = (*self._tokens, *end.flush())
+        rest = yield from self._tokenising.flush(end)
+        tokens = (*self._tokens, *rest)
         return TurnSound(tokens, TurnSteps(self._turn, end.take_steps()))
 
     def _close_turn(self) -> None:

@@ -12,8 +12,9 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from aqaa.server.clock import Clock
-from aqaa.server.compute.workers import Workers
+from aqaa.server.compute.executor import Executor
+from aqaa.server.compute.model import Model
+from aqaa.server.urgency import Kind
 from aqaa.tokenizers.transcriber import (
     FRAME_SECONDS,
     Piece,
@@ -25,7 +26,6 @@ from aqaa.tokenizers.transcriber import (
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 2.0  # seconds that a job lets others go first
 JOB_STEPS = 4  # about 1 s of speech: whoever is urgent waits for no more than this
 MOST_WAITING = 500  # steps (2 minutes of speech) that wait; a turn beyond that gets no words
 
@@ -64,8 +64,7 @@ class Transcribing:
     def __init__(
         self,
         transcriber: Transcriber,
-        workers: Workers,
-        clock: Clock,
+        executor: Executor,
         *,
         on_pieces: Callable[[str | None, Sequence[Piece]], None],
         on_end: Callable[[Transcript], None],
@@ -75,16 +74,14 @@ class Transcribing:
 
         Args:
             transcriber: what recognises.
-            workers: where it computes.
-            clock: tells when jobs are due.
+            executor: where it computes.
             on_pieces: takes an item's id and new pieces; while the session is `live`, also those of
                 the turn that goes on, which has no id yet.
             on_end: takes an item's whole transcript; nothing of the item follows.
             on_failure: takes the id of an item that gets no words; nothing of it follows.
         """
         self._transcriber = transcriber
-        self._workers = workers
-        self._clock = clock
+        self._executor = executor
         self.live = False  # whether words are reported while the turn goes on
         self._on_pieces = on_pieces
         self._on_end = on_end
@@ -155,9 +152,9 @@ class Transcribing:
 
     async def _recognise(self, turn: _Turn) -> None:
         steps, turn.steps = turn.steps[:JOB_STEPS], turn.steps[JOB_STEPS:]
-        due = self._clock() + PATIENCE
         try:
-            pieces = await self._workers.run_long(due, _recognise, turn.stream, steps)
+            work = RECOGNISER.ask((turn.stream, steps))
+            pieces = await self._executor.run(work, Kind.BULK)
         except Exception:  # whatever a model does: the conversation goes on without these words
             log.exception("transcription failed")
             turn.failed = True
@@ -179,5 +176,16 @@ class Transcribing:
             self._on_end(turn.transcript)
 
 
-def _recognise(stream: TranscriptStream, steps: Sequence[Step]) -> list[Piece]:
-    return [piece for step in steps for piece in stream.push(step)]
+def _recognise(
+    values: Sequence[tuple[TranscriptStream, Sequence[Step]]],
+) -> list[list[Piece] | Exception]:
+    results: list[list[Piece] | Exception] = []
+    for stream, steps in values:
+        try:
+            results.append([piece for step in steps for piece in stream.push(step)])
+        except Exception as error:  # one session's fault is no other's
+            results.append(error)
+    return results
+
+
+RECOGNISER = Model[tuple[TranscriptStream, Sequence[Step]], list[Piece]]("transcriber", _recognise)

@@ -6,6 +6,8 @@ import torchaudio.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,17 +16,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqaa.models.errors import MissingDependencyError
+from aqaa.server.compute.model import Model, Work
 
 FRAME_SAMPLES = 512  # samples at 16 kHz, the only frame that Silero VAD 5 and 6 take
 CONTEXT_SAMPLES = 64  # of the frame before, which the network sees again (as in Silero's wrapper)
-STATE_SHAPE = (2, 1, 128)  # the recurrent state of the ONNX graph
+STATE_SHAPE = (2, 128)  # the recurrent state of one stream
+SAMPLE_RATE = np.array(16_000, np.int64)
+MAX_BATCH = 64  # frames; the time of a batch grows as its size from about eight on
+
+
+@dataclass(frozen=True, eq=False)
+class VadFrame:
+    """A frame with its context, float32 [64 + 512], and the state [2, 128] before it."""
+
+    samples: NDArray[np.float32]
+    state: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class VadResult:
+    """The probability of speech in a frame, and the state [2, 128] after it."""
+
+    probability: float
+    state: NDArray[np.float32]
 
 
 class VadModel:
-    """The network; shared by all sessions."""
+    """The network; shared by all sessions.
+
+    Attributes:
+        model: its frames, several sessions' in one batch; each gets what it gets alone.
+    """
 
     def __init__(self, session: Any) -> None:
         self._session = session
+        self.model = Model[VadFrame, VadResult]("vad", self._run, max_batch=MAX_BATCH)
 
     @classmethod
     def load(cls) -> VadModel:
@@ -44,32 +70,35 @@ class VadModel:
 
     def stream(self) -> VadStream:
         """A stream with a state of its own."""
-        return VadStream(self)
+        return VadStream(self.model)
 
-    def run(
-        self, frame: NDArray[np.float32], state: NDArray[np.float32]
-    ) -> tuple[float, NDArray[np.float32]]:
-        """Probability of speech in `frame` [1, 64 + 512], and the state [2, 1, 128] after it."""
-        rate = np.array(16_000, dtype=np.int64)
-        inputs = {"input": frame, "state": state, "sr": rate}
-        probability, after = self._session.run(None, inputs)
-        return float(probability[0, 0]), after
+    def _run(self, frames: Sequence[VadFrame]) -> list[VadResult | Exception]:
+        inputs = {
+            "input": np.stack([frame.samples for frame in frames]),
+            "state": np.stack([frame.state for frame in frames], axis=1),
+            "sr": SAMPLE_RATE,
+        }
+        probabilities, states = self._session.run(None, inputs)
+        return [
+            VadResult(float(probabilities[row, 0]), states[:, row]) for row in range(len(frames))
+        ]
 
 
 class VadStream:
     """One session's frames, in order."""
 
-    def __init__(self, model: VadModel) -> None:
+    def __init__(self, model: Model[VadFrame, VadResult]) -> None:
         self._model = model
         self._state = np.zeros(STATE_SHAPE, np.float32)
-        self._window = np.zeros((1, CONTEXT_SAMPLES + FRAME_SAMPLES), np.float32)
+        self._context = np.zeros(CONTEXT_SAMPLES, np.float32)
 
-    def push(self, frame: NDArray[np.float32]) -> float:
+    def push(self, frame: NDArray[np.float32]) -> Work[float]:
         """Probability of speech in the next `frame`, float32 [512] at 16 kHz."""
-        self._window[0, :CONTEXT_SAMPLES] = self._window[0, -CONTEXT_SAMPLES:]
-        self._window[0, CONTEXT_SAMPLES:] = frame
-        probability, self._state = self._model.run(self._window, self._state)
-        return probability
+        samples = np.concatenate((self._context, frame))
+        self._context = samples[-CONTEXT_SAMPLES:]
+        result = yield from self._model.ask(VadFrame(samples, self._state))
+        self._state = result.state
+        return result.probability
 
 
 def _model_path() -> Path:

@@ -17,12 +17,62 @@ BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7, 0.8,
 SPECULATION_OUTCOMES = ("hit", "rolled_back", "abandoned", "mismatched")
 
 
+# Seconds until work was due when it was done; below 0: late.
+SLACK_BUCKETS = (-2.0, -1.0, -0.5, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8)
+BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 16, 32, 64)
+BATCH_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+
+class ComputeMetrics:
+    """How the models other than the decoder keep up (`compute.executor.Meter`)."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._slack = Histogram(
+            "aqaa_compute_slack_seconds",
+            "Time left until work was due when it was done; its deadline is shifted by its kind",
+            ["kind"],
+            buckets=SLACK_BUCKETS,
+            registry=registry,
+        )
+        self._met = Counter(
+            "aqaa_compute_deadlines",
+            "Work with a deadline, by whether it was met",
+            ["kind", "met"],
+            registry=registry,
+        )
+        self._size = Histogram(
+            "aqaa_compute_batch_size",
+            "Calls in one batch",
+            ["model"],
+            buckets=BATCH_BUCKETS,
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "aqaa_compute_batch_seconds",
+            "What a batch took",
+            ["model"],
+            buckets=BATCH_SECONDS,
+            registry=registry,
+        )
+
+    def batch(self, model: str, size: int, seconds: float) -> None:
+        """A batch of `size` calls of this model took `seconds`."""
+        self._size.labels(model).observe(size)
+        self._seconds.labels(model).observe(seconds)
+
+    def done(self, kind: str, slack: float) -> None:
+        """Work of this kind is done, `slack` seconds before it was due (negative: after)."""
+        self._slack.labels(kind).observe(slack)
+        self._met.labels(kind, "yes" if slack >= 0 else "no").inc()
+
+
 class Metrics:
     """One server's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
+        self.compute = ComputeMetrics(r)
         self.heard = Histogram(
             "aqaa_heard_latency_seconds",
             "From the last sample of speech to the first sound of the answer",
@@ -58,7 +108,7 @@ class Metrics:
             self.speculations.labels(outcome)
         self.saved = Counter(
             "aqaa_speculation_saved_seconds",
-            "Work that was done before the turn was over, in answers that were kept",
+            "Time by which answers that were kept had begun before the turn was over",
             registry=r,
         )
         self.interruptions = Counter(
@@ -72,7 +122,7 @@ class Metrics:
         self.spoken = Counter("aqaa_spoken_seconds", "Seconds of sound sent", registry=r)
 
     def watch(self, engine: Callable[[], EngineStats], waiting: Callable[[], int]) -> None:
-        """Also tell what the engine and the workers' queue say when they are asked."""
+        """Also tell what the engine and the executor's queue say when they are asked."""
         self.registry.register(_Live(engine, waiting))
 
     def text(self) -> bytes:

@@ -37,8 +37,8 @@ from aqaa.server.hearing.input_queue import (
     ConfigureInput,
     InputQueue,
     SuppressIdle,
-    TokeniseItem,
 )
+from aqaa.server.hearing.item_sounds import ItemSounds
 from aqaa.server.hearing.speech_input import (
     BufferFull,
     SilenceTimedOut,
@@ -53,7 +53,6 @@ from aqaa.server.hearing.speech_input import (
 )
 from aqaa.server.hearing.transcribing import TurnSteps
 from aqaa.server.hearing.turn_detector import TurnRules
-from aqaa.server.observe.latency import STAGES
 from aqaa.server.observe.logs import response_id
 from aqaa.server.parts import ModelParts, input_of, output_of
 from aqaa.server.protocol import client_events as client
@@ -66,6 +65,7 @@ from aqaa.server.protocol.machine import SessionMachine
 from aqaa.server.protocol.types import Session, bytes_per_ms
 from aqaa.server.session.memory import Memory
 from aqaa.server.session.outlet import Outlet
+from aqaa.server.session.sound_count import count_sound
 from aqaa.server.session.user_words import UserWords
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class LiveSession:
         self._input_format = audio.format
         self._odd_byte = b""  # the first half of a sample that the client cut in two
         speech = SpeechInput(
-            parts.tokenizer,
+            parts.tokenising,
             parts.vad.stream(),
             input_of(audio.format),
             TurnRules.of(audio.turn_detection) if audio.turn_detection else None,
@@ -110,9 +110,15 @@ class LiveSession:
         )
         self._input = InputQueue(
             speech,
-            parts.services.workers,
+            parts.services.executor,
             parts.services.clock,
             on_speech=self._on_speech,
+            on_sound=self._on_sound,
+            on_bad_audio=self._on_bad_audio,
+        )
+        self._item_sounds = ItemSounds(
+            parts.tokenising,
+            parts.services.executor,
             on_sound=self._on_sound,
             on_bad_audio=self._on_bad_audio,
         )
@@ -145,6 +151,7 @@ class LiveSession:
         """Take a client's event. Waits only while too much of the client's audio waits."""
         self._apply(self._machine.on_client(event))
         await self._input.room()
+        await self._item_sounds.room()
 
     def refuse(self, error: ProtocolError) -> None:
         """Tell the client what is wrong with its message."""
@@ -163,6 +170,7 @@ class LiveSession:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._item_sounds.close()
         if self._speculation is not None:
             await self._speculation.stop()
         await self._services.engine.release(self._key)
@@ -191,8 +199,8 @@ class LiveSession:
                 self._configure(effect.session)
             case fx.StoreAudio():
                 self._memory.expect(effect.item_id)
-                job = TokeniseItem(effect.item_id, effect.data, input_of(self._input_format))
-                self._input.put(job)
+                converter = input_of(self._input_format)
+                self._item_sounds.put(effect.item_id, effect.data, converter)
             case fx.StartRun():
                 self._start_run(effect)
             case fx.StopRun():
@@ -202,6 +210,7 @@ class LiveSession:
                 self._memory.cut(effect.item_id, effect.audio_end_ms)
                 self._outlet.drop(effect.item_id)
             case fx.ForgetItem():
+                self._item_sounds.forget(effect.item_id)
                 self._memory.forget(effect.item_id)
                 self._answers.pop(effect.item_id, None)
 
@@ -461,27 +470,13 @@ class LiveSession:
         """Count sound that has just been sent."""
         if not sound.data:
             return
-        metrics, timeline, now = self._services.metrics, answer.progress.timeline, self._clock()
-        gap = answer.progress.playback.send(sound.seconds, now)
-        metrics.spoken.inc(sound.seconds)
-        if gap > 0:
-            metrics.underruns.inc()
-            metrics.gap.inc(gap)
-        if timeline.send is not None:
-            return
-        timeline.send = now
-        stages = timeline.stages()
-        if stages:
-            metrics.heard.observe(stages["total"] / 1000)
-            for stage in STAGES:
-                metrics.stage.labels(stage).observe(stages[stage] / 1000)
-            if "latency" in self._machine.session.aqaa.extensions:
-                event_id = random_id("event")
-                self._outlet.send(
-                    server.LatencyReported(
-                        event_id=event_id, response_id=run.response_id, stages=stages
-                    )
+        stages = count_sound(self._services.metrics, answer.progress, sound, self._clock())
+        if stages and "latency" in self._machine.session.aqaa.extensions:
+            self._outlet.send(
+                server.LatencyReported(
+                    event_id=random_id("event"), response_id=run.response_id, stages=stages
                 )
+            )
 
     def _end_run(self, run: fx.StartRun, answer: Answer | None, over: AnswerEnd) -> None:
         if run.default and self._default_run == run.response_id:

@@ -25,8 +25,7 @@ class UserWords:
         if parts.transcriber is not None:
             self._transcribing = Transcribing(
                 parts.transcriber,
-                parts.services.workers,
-                parts.services.clock,
+                parts.services.executor,
                 on_pieces=self._on_pieces,
                 on_end=self._on_end,
                 on_failure=lambda item_id: tell(fx.UserWordsFailed(item_id)),

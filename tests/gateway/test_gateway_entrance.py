@@ -69,4 +69,4 @@ async def test_once_open_it_serves(loading: tuple[DrainingServer, str]) -> None:
         ready = await http.get("/health/ready")
     assert ready.status_code == 200
     assert set(ready.json()["parts"].values()) == {"up"}
-    parts.services.workers.close()
+    parts.services.executor.close()

@@ -60,6 +60,6 @@ async def test_the_deltas_together_are_the_vocoders_sound(
     served.engine.answer = lambda prompt: woven("some words that are said", GROUPS)
     voice = Voices().stream("joe", speed)
     tokens = [t - 2000 for t in served.engine.answer(()) if t >= 2000]
-    whole = np.concatenate([voice.push(tokens), voice.flush()])
+    whole = np.concatenate([voice.sound(token) for token in tokens[::5]])
     converter = output_of(format)
     assert await spoken(served, format, speed) == converter.push(whole) + converter.flush()

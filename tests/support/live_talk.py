@@ -117,7 +117,7 @@ class Talk:
     async def close(self) -> None:
         self._listening.cancel()
         await self.conversation.close()
-        self.parts.services.workers.close()
+        self.parts.services.executor.close()
 
 
 async def speak_and_pause(talk: Talk, silence: float = 0.6) -> None:

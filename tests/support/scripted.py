@@ -19,13 +19,16 @@ from numpy.typing import NDArray
 from aqaa.models.bundle import Bundle
 from aqaa.models.errors import EngineDiedError, TokenError
 from aqaa.server.clock import Clock, MonotonicClock
-from aqaa.server.compute.workers import Workers
+from aqaa.server.compute.executor import Executor
+from aqaa.server.compute.model import Work
 from aqaa.server.dialogue.prompt import PromptBuilder
 from aqaa.server.engine.contract import EngineStats, SamplingParams, check_prompt
+from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.observe.metrics import Metrics
-from aqaa.server.parts import ModelParts, Services, voices_of
+from aqaa.server.parts import ModelParts, Services, synthesis_of, voices_of
 from aqaa.tokenizers.dual import Encoded
 from aqaa.tokenizers.funasr_encoder import EncoderState
+from aqaa.tokenizers.steps import Steps, run_alone
 from aqaa.tokenizers.transcriber import (
     Piece,
     Step,
@@ -92,21 +95,24 @@ class GroupTokenizer:
     def stream(self) -> GroupStream:
         return GroupStream()
 
-    def encode(self, wav: Samples) -> list[int]:
-        return self.encode_fully(wav).ids
-
-    def encode_fully(self, wav: Samples) -> Encoded:
-        stream = self.stream()
-        ids = stream.push(wav) + stream.flush()
+    def encoding(self, wav: Samples) -> Steps[None, None, Encoded]:
+        stream, ids = self.stream(), list[int]()
+        for begin in range(0, wav.size, 16_000):
+            ids += yield from stream.pushing(wav[begin : begin + 16_000])
+            yield
+        ids += yield from stream.flushing()
         nothing = np.zeros(0, np.int32)
         return Encoded(nothing, nothing, ids, stream.take_steps())
+
+    def run(self, requests: Sequence[None]) -> Sequence[None]:
+        return requests
 
     def steps_of(self, wav: Samples) -> Iterator[list[Step]]:
         stream = self.stream()
         for begin in range(0, wav.size, 16_000):
-            stream.push(wav[begin : begin + 16_000])
+            run_alone(stream.pushing(wav[begin : begin + 16_000]), self.run)
             yield stream.take_steps()
-        stream.flush()
+        run_alone(stream.flushing(), self.run)
         yield stream.take_steps()
 
 
@@ -117,7 +123,8 @@ class GroupStream:
         self._rest = np.zeros(0, np.float32) if rest is None else rest
         self._steps = list(steps)
 
-    def push(self, pcm: Samples) -> list[int]:
+    def pushing(self, pcm: Samples) -> Steps[None, None, list[int]]:
+        yield from ()
         self._rest = np.concatenate((self._rest, pcm))
         ids: list[int] = []
         while self._rest.size >= GROUP_SAMPLES:
@@ -127,7 +134,8 @@ class GroupStream:
             self._steps.append(Window(torch.full((7, 1), float(loud)), new=2))
         return ids
 
-    def flush(self) -> list[int]:
+    def flushing(self) -> Steps[None, None, list[int]]:
+        yield from ()
         self._steps.append(Tail(EncoderState(0, torch.zeros(5, 1), 0, torch.zeros(0))))
         return []
 
@@ -216,33 +224,49 @@ class LoudnessVad:
     def stream(self) -> LoudnessVad:
         return self
 
-    def push(self, frame: Samples) -> float:
+    def push(self, frame: Samples) -> Work[float]:
+        yield from ()
         return 1.0 if np.abs(frame).mean() > 0.05 else 0.0
 
 
 class Voice:
-    """Each group becomes 120 ms of a sawtooth whose pitch tells the group and the voice."""
+    """Each group is a chunk: 120 ms of a sawtooth whose pitch tells the group and the voice."""
 
     def __init__(self, name: str, speed: float) -> None:
         self._name = name
         self._samples = round(GROUP_SOUND / speed)
+        self._waiting: list[int] = []
 
-    def push(self, tokens: Sequence[int]) -> Samples:
-        sounds = [self._sound(tokens[at]) for at in range(0, len(tokens), 5)]
-        return np.concatenate([np.zeros(0, np.float32), *sounds])
+    def feed(self, tokens: Sequence[int]) -> None:
+        self._waiting += tokens
 
-    def flush(self) -> Samples:
-        return np.zeros(0, np.float32)
+    def due(self, *, final: bool = False) -> tuple[Voice, int] | None:
+        return (self, self._waiting[0]) if self._waiting else None
 
-    def _sound(self, token: int) -> Samples:
+    def take(self, sound: Samples) -> Samples:
+        self._waiting = self._waiting[5:]
+        return sound
+
+    def sound(self, token: int) -> Samples:
         period = 40 + token % 100 + len(self._name)
         wave = np.arange(self._samples) % period / period - 0.5
         return wave.astype(np.float32)
 
 
+@dataclass(frozen=True)
 class Voices:
+    """Every stream is a voice of one kind."""
+
+    kind: type[Voice] = Voice
+
     def stream(self, voice: str, speed: float = 1.0) -> Voice:
-        return Voice(voice, speed)
+        return self.kind(voice, speed)
+
+    def synthesise(self, chunks: Sequence[tuple[Voice, int]]) -> list[Samples]:
+        return [voice.sound(token) for voice, token in chunks]
+
+    def shape_of(self, chunk: tuple[Voice, int]) -> None:
+        return None
 
 
 def woven(text: str, groups: int) -> list[int]:
@@ -326,23 +350,28 @@ def scripted_parts(
     engine: ScriptedEngine | None = None,
     *,
     clock: Clock | None = None,
-    workers: Workers | None = None,
+    executor: Executor | None = None,
+    voices: Voices | None = None,
     speculation: bool = True,
     max_turn_seconds: float = 20.0,
     transcriber: Transcriber | None = None,
     context: int = 4096,
     max_tokens: int = 1024,
 ) -> ModelParts:
-    """All parts, scripted; close `parts.services.workers` when done."""
+    """All parts, scripted; close `parts.services.executor` when done."""
     parts = bundle(context, max_tokens)
     letters = Letters()
+    tokenizer = GroupTokenizer()
     engine = engine or ScriptedEngine()
-    workers = workers or Workers(1)
+    clock = clock or MonotonicClock()
     metrics = Metrics()
-    metrics.watch(engine.stats, workers.waiting)
+    executor = executor or Executor(1, clock=clock, meter=metrics.compute)
+    metrics.watch(engine.stats, executor.waiting)
+    voices = voices or Voices()
     return ModelParts(
         bundle=parts,
-        tokenizer=GroupTokenizer(),
+        tokenizer=tokenizer,
+        tokenising=Tokenising(tokenizer),
         transcriber=transcriber,
         vad=LoudnessVad(),
         text=letters,
@@ -350,10 +379,11 @@ def scripted_parts(
         voices=voices_of(("joe", "amy"), "joe"),
         services=Services(
             engine=engine,
-            vocoder=Voices(),
-            workers=workers,
+            vocoder=voices,
+            synthesis=synthesis_of(voices),
+            executor=executor,
             metrics=metrics,
-            clock=clock or MonotonicClock(),
+            clock=clock,
             ahead_seconds=60.0,
         ),
         max_turn_seconds=max_turn_seconds,

@@ -53,4 +53,4 @@ async def serving(
         yield Served(listener.getsockname()[1], state, engine, server)
         server.should_exit = True
         await task
-    parts.services.workers.close()
+    parts.services.executor.close()

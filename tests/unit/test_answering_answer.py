@@ -6,15 +6,14 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from typing import TypeVar
 
-import numpy as np
 import pytest
-from scripted import ScriptedEngine, Voice, scripted_parts, woven
+from scripted import Samples, ScriptedEngine, Voice, Voices, scripted_parts, woven
 
 from aqaa.models.groups import GROUP_SECONDS
 from aqaa.server.answering.answer import (
-    FIRST_SOUND_SECONDS,
     SPECULATION_SECONDS,
     Answer,
     AnswerEnd,
@@ -23,10 +22,16 @@ from aqaa.server.answering.answer import (
     AnswerSound,
     AnswerText,
 )
+from aqaa.server.answering.single_answer import single_answer
 from aqaa.server.answering.start_gate import MIN_START_SECONDS
-from aqaa.server.compute.workers import Workers
+from aqaa.server.compute.executor import Executor, Job
+from aqaa.server.compute.model import Work, work_of
+from aqaa.server.dialogue.prompt import UserTurn
 from aqaa.server.parts import ModelParts, output_of
 from aqaa.server.protocol.types import PcmFormat
+from aqaa.server.urgency import Kind
+
+T = TypeVar("T")
 
 
 class StillClock:
@@ -47,19 +52,42 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class Drops(Voice):
-    """Each group gives 30 ms of sound at once, and the rest at the end."""
+    """Each group gives 30 ms of sound."""
 
-    def push(self, tokens: Sequence[int]) -> np.ndarray:
-        whole = super().push(tokens)
-        return whole[: len(tokens) // 5 * 660]
-
-
-class DroppingVoices:
-    def stream(self, voice: str, speed: float = 1.0) -> Drops:
-        return Drops(voice, speed)
+    def sound(self, token: int) -> Samples:
+        return super().sound(token)[:660]
 
 
-def single_answer(parts: ModelParts, prompt: Sequence[int] = (1, 4, 104)) -> Answer:
+class Late(Voice):
+    """The first group gives no sound."""
+
+    _first = True
+
+    def sound(self, token: int) -> Samples:
+        first, self._first = self._first, False
+        return super().sound(token)[: 0 if first else None]
+
+
+class Slow(Voice):
+    """A chunk takes 100 ms."""
+
+    def sound(self, token: int) -> Samples:
+        time.sleep(0.1)
+        return super().sound(token)
+
+
+def spoken_by(kind: type[Voice], groups: int = 12) -> ModelParts:
+    engine = ScriptedEngine(answer=lambda prompt: woven("x", groups), seconds=0.002)
+    return scripted_parts(engine, voices=Voices(kind))
+
+
+async def first_sound(answer: Answer) -> AnswerSound:
+    while not isinstance(event := await answer.next(), AnswerSound):
+        pass
+    return event
+
+
+def asking(parts: ModelParts, prompt: Sequence[int] = (1, 4, 104)) -> Answer:
     asked = AnswerRequest(tuple(prompt), parts.sampling(), "joe", 1.0, spoken=True)
     wire = PcmFormat()
     return Answer(
@@ -76,174 +104,218 @@ async def said_by(answer: Answer) -> list[AnswerEvent]:
 
 
 async def test_an_answer_starts_with_enough_sound_to_last_until_the_next() -> None:
-    parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 12), seconds=0.002))
-    parts = replace(parts, services=replace(parts.services, vocoder=DroppingVoices()))
-    answer = single_answer(parts)
+    parts = spoken_by(Drops)
+    answer = asking(parts)
     answer.adopt()
-    while not isinstance(first := await answer.next(), AnswerSound):
-        pass
+    first = await first_sound(answer)
     assert first.seconds >= MIN_START_SECONDS
     await answer.stop()
-    parts.services.workers.close()
+    parts.services.executor.close()
 
 
 async def test_an_answer_shorter_than_that_is_still_said() -> None:
-    parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 1)))
-    parts = replace(parts, services=replace(parts.services, vocoder=DroppingVoices()))
-    said = await said_by(single_answer(parts))
+    parts = spoken_by(Drops, groups=1)
+    said = await said_by(asking(parts))
     assert sum(one.seconds for one in said if isinstance(one, AnswerSound)) > 0
-    parts.services.workers.close()
-
-
-class Late(Voice):
-    """What is pushed first gives no sound."""
-
-    _first = True
-
-    def push(self, tokens: Sequence[int]) -> np.ndarray:
-        whole = super().push(tokens)
-        first, self._first = self._first, False
-        return whole[:0] if first else whole
-
-
-@dataclass
-class Voices:
-    """Every stream is a voice of one kind."""
-
-    kind: type[Voice]
-
-    def stream(self, voice: str, speed: float = 1.0) -> Voice:
-        return self.kind(voice, speed)
-
-
-def spoken_by(kind: type[Voice]) -> ModelParts:
-    parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 12), seconds=0.002))
-    return replace(parts, services=replace(parts.services, vocoder=Voices(kind)))
+    parts.services.executor.close()
 
 
 async def test_no_piece_of_sound_is_empty_and_no_token_is_lost() -> None:
     parts = spoken_by(Late)
-    sounds = [one for one in await said_by(single_answer(parts)) if isinstance(one, AnswerSound)]
+    sounds = [one for one in await said_by(asking(parts)) if isinstance(one, AnswerSound)]
     assert all(one.data for one in sounds)
     assert sum(one.tokens for one in sounds) == 12 * 5
-    parts.services.workers.close()
-
-
-class Slow(Voice):
-    """Takes 100 ms, however little it is given."""
-
-    def push(self, tokens: Sequence[int]) -> np.ndarray:
-        time.sleep(0.1)
-        return super().push(tokens)
+    parts.services.executor.close()
 
 
 async def test_a_slow_voice_starts_with_enough_sound_to_last_until_its_next() -> None:
     parts = spoken_by(Slow)
-    answer = single_answer(parts)
-    while not isinstance(first := await answer.next(), AnswerSound):
-        pass
+    answer = asking(parts)
+    first = await first_sound(answer)
     assert first.seconds > 1.5 * GROUP_SECONDS
     await answer.stop()
-    parts.services.workers.close()
+    parts.services.executor.close()
 
 
-async def test_an_answer_starts_with_more_sound_while_others_are_being_spoken() -> None:
-    parts = spoken_by(Voice)
-    workers = parts.services.workers
-    for _ in range(40):
-        await workers.run_long(0, time.sleep, 0.02)  # what a job of this parts takes
-    others = [asyncio.create_task(workers.run_long(1e12, time.sleep, 0.02)) for _ in range(30)]
-    answer = single_answer(parts)
-    while not isinstance(first := await answer.next(), AnswerSound):
-        pass
-    assert first.seconds > 3 * GROUP_SECONDS
+class Busy(Executor):
+    """Always has so much to do that is more urgent."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(1)
+        self.delay_seconds = seconds
+
+    def delay(self, kind: Kind, deadline: float) -> float:
+        return self.delay_seconds
+
+
+async def test_an_answer_starts_with_sound_that_lasts_while_others_go_first() -> None:
+    engine = ScriptedEngine(answer=lambda prompt: woven("x", 12), seconds=0.002)
+    parts = scripted_parts(engine, executor=Busy(0.5))
+    answer = asking(parts)
+    assert (await first_sound(answer)).seconds >= 0.5
     await answer.stop()
-    await asyncio.gather(*others)
-    workers.close()
+    parts.services.executor.close()
 
 
-@dataclass
-class NamedVoices:
+@dataclass(frozen=True)
+class NotedVoices(Voices):
     """Voices that note in `order` whose sound is made."""
 
-    name: str
-    order: list[str]
+    name: str = ""
+    order: list[str] = field(default_factory=list)
 
-    def stream(self, voice: str, speed: float = 1.0) -> Voice:
-        name, order = self.name, self.order
-
-        class Noted(Voice):
-            def push(self, tokens: Sequence[int]) -> np.ndarray:
-                order.append(name)
-                return super().push(tokens)
-
-        return Noted(voice, speed)
+    def synthesise(self, chunks: Sequence[tuple[Voice, int]]) -> list[Samples]:
+        self.order.append(self.name)
+        return super().synthesise(chunks)
 
 
 @pytest.mark.parametrize(
     ("ahead", "expected"),
-    [(FIRST_SOUND_SECONDS / 2, ["running", "new"]), (60.0, ["new", "running"])],
+    [(0.1, ["running", "new"]), (60.0, ["new", "running"])],
     ids=["a gap is near", "enough is sent"],
 )
 async def test_a_first_sound_gives_way_only_to_one_without_which_there_would_be_a_gap(
     ahead: float, expected: list[str]
 ) -> None:
-    workers = Workers(1)
     clock = StillClock()
+    executor = Executor(1, clock=clock)
     order: list[str] = []
 
     def answer_of(name: str, engine: ScriptedEngine) -> Answer:
-        parts = scripted_parts(engine, workers=workers, clock=clock)
-        services = replace(parts.services, vocoder=NamedVoices(name, order))
-        answer = single_answer(replace(parts, services=services))
+        voices = NotedVoices(name=name, order=order)
+        answer = asking(scripted_parts(engine, executor=executor, clock=clock, voices=voices))
         answer.adopt()
         return answer
 
     engine = ScriptedEngine(answer=lambda prompt: woven("x", 60), seconds=0.002)
     running = answer_of("running", engine)
-    while not isinstance(await running.next(), AnswerSound):
-        pass
+    await first_sound(running)
     engine.gate = asyncio.Event()
     await asyncio.sleep(0.01)  # the engine stands at the gate: its pace is 2 ms
     release = threading.Event()
-    held = asyncio.create_task(workers.run_long(-1.0, release.wait))
-    await until(lambda: workers.waiting() == 0)
+    held = executor.submit(work_of(release.wait), Kind.LIVE, -1.0)
+    await until(lambda: executor.waiting() == 0)
     order.clear()
     running.progress.playback.send(ahead, clock())
     new = answer_of("new", ScriptedEngine(answer=lambda prompt: woven("x", 60)))
-    await until(lambda: workers.waiting() == 1)
+    await until(lambda: executor.waiting() == 1)
     engine.gate.set()
-    await until(lambda: workers.waiting() == 2)
+    await until(lambda: executor.waiting() == 2)
     release.set()
     await until(lambda: len(order) >= 2)
     assert order[:2] == expected
-    await held
+    await held.future
     await running.stop()
     await new.stop()
-    workers.close()
+    executor.close()
+
+
+class Orders(Executor):
+    """Keeps what kind of work it was given, and for when."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.orders: list[tuple[Kind, float | None]] = []
+        self.submitted = asyncio.Event()
+
+    def submit(self, steps: Work[T], kind: Kind, deadline: float | None = None) -> Job[T]:
+        self.orders.append((kind, deadline))
+        job = super().submit(steps, kind, deadline)
+        self.submitted.set()
+        return job
+
+
+async def test_a_chunk_is_as_urgent_as_its_sound_is_needed() -> None:
+    executor = Orders()
+    engine = ScriptedEngine(answer=lambda prompt: woven("x", 60), seconds=0.002)
+    parts = scripted_parts(engine, executor=executor)
+    answer = asking(parts)
+    while answer.progress.made < SPECULATION_SECONDS:
+        await answer.next()
+    assert {kind for kind, _ in executor.orders} == {Kind.SPECULATIVE}
+    executor.orders.clear()
+    answer.adopt()
+    await first_sound(answer)
+    assert {kind for kind, _ in executor.orders} <= {Kind.FIRST}
+    answer.progress.playback.send(2.0, now := parts.services.clock())
+    while not isinstance(await answer.next(), AnswerEnd):
+        pass
+    assert (Kind.LIVE, now + 2.0) in executor.orders
+    await answer.stop()
+    executor.close()
+
+
+async def test_a_downloads_chunks_are_bulk() -> None:
+    executor = Orders()
+    parts = scripted_parts(executor=executor)
+    turns = [UserTurn(("hi",))]
+    async with single_answer(parts, turns, voice="joe", spoken=True) as answer:
+        while not isinstance(await answer.next(), AnswerEnd):
+            pass
+    assert {kind for kind, _ in executor.orders} == {Kind.BULK}
+    executor.close()
+
+
+class Counted(Voice):
+    """Counts its chunks."""
+
+    chunks = 0
+
+    def sound(self, token: int) -> Samples:
+        Counted.chunks += 1
+        return super().sound(token)
+
+
+async def test_the_vocoder_is_given_a_chunk_when_one_is_due_and_never_more_than_one_a_job() -> None:
+    executor = Orders()
+    engine = ScriptedEngine(answer=lambda prompt: woven("x", 12))
+    parts = scripted_parts(engine, executor=executor, voices=Voices(Counted))
+    Counted.chunks = 0
+    await said_by(asking(parts))
+    assert Counted.chunks == 12
+    assert len(executor.orders) == 12 + 1  # the last is what the resampler still holds
+    executor.close()
+
+
+async def test_a_cancelled_answers_chunk_is_dropped_where_it_waits() -> None:
+    executor, gate = Orders(), threading.Event()
+    blocking = executor.submit(work_of(gate.wait), Kind.LIVE, 0.0)
+    await until(lambda: executor.waiting() == 0)
+    executor.submitted.clear()
+    parts = scripted_parts(executor=executor, voices=Voices(Counted))
+    Counted.chunks = 0
+    answer = asking(parts)
+    await asyncio.wait_for(executor.submitted.wait(), 30)
+    assert executor.waiting()
+    await answer.stop()
+    assert not executor.waiting()
+    gate.set()
+    await blocking.future
+    executor.close()
+    assert Counted.chunks == 0
 
 
 async def test_text_comes_before_the_sound_that_it_stands_before_in_the_stream() -> None:
     parts = scripted_parts(
         ScriptedEngine(answer=lambda prompt: woven("ten letters", 6), seconds=0.001)
     )
-    said = await said_by(single_answer(parts))
+    said = await said_by(asking(parts))
     kinds = [type(one) for one in said]
     assert kinds.index(AnswerText) < kinds.index(AnswerSound)
     assert kinds[-1] is AnswerEnd
-    parts.services.workers.close()
+    parts.services.executor.close()
 
 
 async def test_an_answer_without_its_end_id_was_cut() -> None:
     parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 3)[:-2]))
-    over = (await said_by(single_answer(parts)))[-1]
+    over = (await said_by(asking(parts)))[-1]
     assert over == AnswerEnd("max_output_tokens")
-    parts.services.workers.close()
+    parts.services.executor.close()
 
 
 async def test_an_answer_that_nobody_asked_for_makes_its_beginning_and_waits() -> None:
     parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 100), seconds=0.0005))
-    answer = single_answer(parts)
+    answer = asking(parts)
     while answer.progress.made < SPECULATION_SECONDS:
         await answer.next()
     await asyncio.sleep(0.3)  # long enough for all of it, at the engine's pace
@@ -253,4 +325,4 @@ async def test_an_answer_that_nobody_asked_for_makes_its_beginning_and_waits() -
     answer.adopt()
     said = await said_by(answer)
     assert sum(one.tokens for one in said if isinstance(one, AnswerSound)) > 250
-    parts.services.workers.close()
+    parts.services.executor.close()

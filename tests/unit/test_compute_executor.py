@@ -10,7 +10,7 @@ from contextvars import ContextVar
 import pytest
 
 from aqaa.server.compute.executor import Executor
-from aqaa.server.compute.model import Model, Steps, run_alone, steps_of
+from aqaa.server.compute.model import Model, Work, compute_alone, work_of
 from aqaa.server.urgency import Kind
 
 WAIT = 30.0  # seconds before a hung test is given up; never reached when all is well
@@ -153,7 +153,7 @@ async def test_work_in_slices_returns_to_the_queue_after_each(executor: Executor
     run = Recorder()
     tested = model(run, max_batch=1)
 
-    def recording() -> Steps[int]:
+    def recording() -> Work[int]:
         total = 0
         for value in (0, 2, 4):
             total += yield from tested.ask(value)
@@ -223,15 +223,15 @@ async def test_the_delay_counts_what_goes_first_and_nothing_else(executor: Execu
 
 async def test_an_exception_comes_back_and_the_thread_goes_on(executor: Executor) -> None:
     with pytest.raises(ZeroDivisionError):
-        await executor.run(steps_of(lambda: 1 // 0), Kind.FIRST, NOW)
-    assert await executor.run(steps_of(lambda: "on"), Kind.FIRST, NOW) == "on"
+        await executor.run(work_of(lambda: 1 // 0), Kind.FIRST, NOW)
+    assert await executor.run(work_of(lambda: "on"), Kind.FIRST, NOW) == "on"
 
 
 async def test_what_runs_in_a_thread_knows_whose_it_is(executor: Executor) -> None:
     session: ContextVar[str] = ContextVar("session", default="-")
     asks = Model[None, str]("asks", lambda values: [session.get() for _ in values])
 
-    def both() -> Steps[tuple[str, str]]:
+    def both() -> Work[tuple[str, str]]:
         return session.get(), (yield from asks.ask(None))
 
     session.set("sess_7")
@@ -278,6 +278,6 @@ async def test_measurements_are_taken() -> None:
 def test_work_can_be_computed_on_the_spot() -> None:
     run = Recorder()
     run.release.set()
-    assert run_alone(model(run).ask(3)) == 30
+    assert compute_alone(model(run).ask(3)) == 30
     with pytest.raises(ValueError, match="bad value"):
-        run_alone(model(run).ask(-2))
+        compute_alone(model(run).ask(-2))

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import GROUP_SAMPLES, GroupTokenizer, LoudnessVad, pcm
 
+from aqaa.server.compute.model import compute_alone
 from aqaa.server.hearing.speech_input import (
     BufferFull,
     SilenceTimedOut,
@@ -19,6 +20,7 @@ from aqaa.server.hearing.speech_input import (
     TurnGrew,
     TurnStarted,
 )
+from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.hearing.turn_detector import TurnRules
 from aqaa.server.parts import WireFormat, input_of, output_of
 from aqaa.server.protocol.types import PcmaFormat, PcmFormat, PcmuFormat, ServerVad
@@ -31,13 +33,13 @@ def ears(
     rules: TurnRules | None = RULES, *, format: WireFormat | None = None, seconds: float = 20.0
 ) -> SpeechInput:
     wire = input_of(format or PcmFormat())
-    return SpeechInput(GroupTokenizer(), LoudnessVad(), wire, rules, seconds)
+    return SpeechInput(Tokenising(GroupTokenizer()), LoudnessVad(), wire, rules, seconds)
 
 
 def hear(listener: SpeechInput, data: bytes, step: int = 960) -> list[SpeechEvent]:
     heard: list[SpeechEvent] = []
     for begin in range(0, len(data), step):
-        heard += listener.push(data[begin : begin + step])
+        heard += compute_alone(listener.push(data[begin : begin + step]))
     return heard
 
 
@@ -73,7 +75,7 @@ def test_any_cutting_of_the_stream_gives_the_same_turn(steps: list[int]) -> None
     at, turn = 0, 0
     while at < len(TURN):
         size = steps[turn % len(steps)] * 2
-        heard += listener.push(TURN[at : at + size])
+        heard += compute_alone(listener.push(TURN[at : at + size]))
         at, turn = at + size, turn + 1
     (end,) = ended(heard)
     assert loud_groups(end.tokens) == loud_groups(ended(hear(ears(), TURN))[0].tokens)
@@ -108,41 +110,41 @@ def test_without_turn_detection_only_a_commit_ends_the_turn() -> None:
     listener = ears(None)
     heard = hear(listener, TURN + TURN)
     assert {type(one) for one in heard} == {TurnGrew}
-    assert loud_groups(listener.commit().tokens) >= 16
-    assert listener.commit().tokens == ()
+    assert loud_groups(compute_alone(listener.commit()).tokens) >= 16
+    assert compute_alone(listener.commit()).tokens == ()
 
 
 def test_a_commit_leaves_out_the_silence_around_the_speech_as_turn_detection_does() -> None:
     listener = ears(None)
     hear(listener, pcm(3.0, loud=False) + TURN + pcm(3.0, loud=False))
     (end,) = ended(hear(ears(), pcm(3.0, loud=False) + TURN))
-    assert listener.commit().tokens == end.tokens
+    assert compute_alone(listener.commit()).tokens == end.tokens
 
 
 def test_a_commit_keeps_the_silence_between_words() -> None:
     listener = ears(None)
     hear(listener, TURN + TURN)  # 0.3 s before, 1 s, 1.2 s between, 1 s, 0.16 s after
-    assert len(listener.commit().tokens) == 30 * 5
+    assert len(compute_alone(listener.commit()).tokens) == 30 * 5
 
 
 def test_a_commit_in_which_nobody_speaks_holds_everything() -> None:
     listener = ears(None)
     hear(listener, pcm(2.2, loud=False))
-    assert len(listener.commit().tokens) == 18 * 5
+    assert len(compute_alone(listener.commit()).tokens) == 18 * 5
 
 
 def test_a_long_silence_before_a_manual_turn_costs_it_nothing() -> None:
     listener = ears(None, seconds=2.0)
     heard = hear(listener, pcm(5.0, loud=False) + pcm(1.0, loud=True))
     assert not any(isinstance(one, BufferFull) for one in heard)
-    assert loud_groups(listener.commit().tokens) >= 7
+    assert loud_groups(compute_alone(listener.commit()).tokens) >= 7
 
 
 def test_without_turn_detection_too_much_is_told_once_and_the_rest_dropped() -> None:
     listener = ears(None, seconds=2.0)
     heard = hear(listener, pcm(5.0, loud=True))
     assert sum(isinstance(one, BufferFull) for one in heard) == 1
-    assert len(listener.commit().tokens) <= 17 * 5
+    assert len(compute_alone(listener.commit()).tokens) <= 17 * 5
 
 
 def test_cleared_sound_is_not_in_the_next_commit() -> None:
@@ -150,20 +152,20 @@ def test_cleared_sound_is_not_in_the_next_commit() -> None:
     hear(listener, pcm(3.0, loud=True))
     listener.clear()
     hear(listener, pcm(1.0, loud=True))
-    assert len(listener.commit().tokens) == 8 * 5
+    assert len(compute_alone(listener.commit()).tokens) == 8 * 5
 
 
 def test_a_commit_in_mid_speech_ends_the_turn_there() -> None:
     listener = ears()
     hear(listener, pcm(0.4, loud=False) + pcm(1.0, loud=True))
-    assert loud_groups(listener.commit().tokens) >= 7
+    assert loud_groups(compute_alone(listener.commit()).tokens) >= 7
     assert ended(hear(listener, pcm(1.0, loud=False))) == []
 
 
 def test_a_commit_before_any_speech_holds_what_was_heard() -> None:
     listener = ears()
     hear(listener, pcm(1.0, loud=False))
-    assert len(listener.commit().tokens) == 8 * 5
+    assert len(compute_alone(listener.commit()).tokens) == 8 * 5
 
 
 def test_nobody_speaking_is_told_when_the_session_wants_to_know() -> None:
@@ -185,4 +187,4 @@ def test_memory_does_not_grow_while_nobody_speaks() -> None:
     finally:
         tracemalloc.stop()
     assert grown < 64_000  # one second of samples
-    assert len(listener.commit().tokens) <= 11 * 16_000 // GROUP_SAMPLES * 5
+    assert len(compute_alone(listener.commit()).tokens) <= 11 * 16_000 // GROUP_SAMPLES * 5

@@ -9,8 +9,7 @@ import pytest
 import torch
 from scripted import CountingTranscriber
 
-from aqaa.server.clock import MonotonicClock
-from aqaa.server.compute.workers import Workers
+from aqaa.server.compute.executor import Executor
 from aqaa.server.hearing import transcribing
 from aqaa.server.hearing.transcribing import Transcribing, Transcript, TurnSteps
 from aqaa.tokenizers.funasr_encoder import EncoderState
@@ -27,11 +26,10 @@ class Listener:
         self._reported = asyncio.Event()
         self.said: list[tuple[str | None, str]] = []
         self.over: list[tuple[str, str]] = []
-        self._workers = Workers(1)
+        self._executor = Executor(1)
         self.transcribing = Transcribing(
             transcriber,
-            self._workers,
-            MonotonicClock(),
+            self._executor,
             on_pieces=self._pieces,
             on_end=self._end,
             on_failure=lambda item: self._over(item, "failed"),
@@ -70,7 +68,7 @@ class Listener:
     async def close(self) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        self._workers.close()
+        self._executor.close()
 
 
 @pytest.fixture

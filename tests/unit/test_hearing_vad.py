@@ -11,7 +11,15 @@ import pytest
 from numpy.typing import NDArray
 
 from aqaa.server.audio.files import read_audio
-from aqaa.server.hearing.vad import FRAME_SAMPLES, VadModel
+from aqaa.server.compute.model import compute_alone
+from aqaa.server.hearing.vad import (
+    CONTEXT_SAMPLES,
+    FRAME_SAMPLES,
+    STATE_SHAPE,
+    VadFrame,
+    VadModel,
+    VadResult,
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +30,13 @@ def model() -> VadModel:
 def probabilities(model: VadModel, wave: NDArray[np.float32]) -> list[float]:
     stream = model.stream()
     return [
-        stream.push(wave[at : at + FRAME_SAMPLES])
+        compute_alone(stream.push(wave[at : at + FRAME_SAMPLES]))
         for at in range(0, wave.size - FRAME_SAMPLES, FRAME_SAMPLES)
     ]
+
+
+def frames_of(wave: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    return [wave[at : at + FRAME_SAMPLES] for at in range(0, 15_000 - FRAME_SAMPLES, FRAME_SAMPLES)]
 
 
 def test_recorded_speech_is_speech(model: VadModel, fixtures_dir: Path) -> None:
@@ -45,11 +57,29 @@ def test_streams_do_not_hear_each_other(model: VadModel, fixtures_dir: Path) -> 
     )
     a, b = model.stream(), model.stream()
     both = [
-        (a.push(first[at : at + FRAME_SAMPLES]), b.push(second[at : at + FRAME_SAMPLES]))
-        for at in range(0, 15_000 - FRAME_SAMPLES, FRAME_SAMPLES)
+        (compute_alone(a.push(one)), compute_alone(b.push(other)))
+        for one, other in zip(frames_of(first), frames_of(second), strict=True)
     ]
     assert [x for x, _ in both] == probabilities(model, first[:15_000])
     assert [y for _, y in both] == probabilities(model, second[:15_000])
+
+
+@pytest.mark.parametrize("size", [2, 3, 8, 64])
+def test_a_frame_in_a_batch_is_judged_as_it_is_alone(model: VadModel, size: int) -> None:
+    rng = np.random.default_rng(size)
+    frames = [
+        VadFrame(
+            rng.normal(0, 0.1, CONTEXT_SAMPLES + FRAME_SAMPLES).astype(np.float32),
+            rng.normal(0, 0.3, STATE_SHAPE).astype(np.float32),
+        )
+        for _ in range(size)
+    ]
+    for frame, together in zip(frames, model.model.run(frames), strict=True):
+        (alone,) = model.model.run([frame])
+        assert isinstance(together, VadResult)
+        assert isinstance(alone, VadResult)
+        assert together.probability == alone.probability
+        assert np.array_equal(together.state, alone.state)
 
 
 def test_the_package_of_the_wheel_is_not_imported() -> None:

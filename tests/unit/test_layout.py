@@ -52,7 +52,7 @@ ALLOWED = {
     "aqaa.server.parts": PARTS,
     "aqaa.server.answering": ANSWERING,
     "aqaa.server.session": SESSION,
-    "aqaa.server.config": {MODELS, "aqaa.server.engine"},
+    "aqaa.server.config": {MODELS, "aqaa.server.engine", "aqaa.server.compute"},
     "aqaa.server.runtime": GATEWAY | {"aqaa.vocoder"},
     "aqaa.server.gateway": GATEWAY,
     "aqaa.server.cli": {MODELS, "aqaa.tokenizers", "aqaa.vocoder", "aqaa.server"},

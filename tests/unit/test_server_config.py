@@ -25,7 +25,7 @@ def test_flags_go_over_the_environment_over_the_file_over_the_defaults(
     monkeypatch.setenv("AQAA_HOST", "environment")
     settings = load_settings(file, port=3)
     assert (settings.port, settings.host, settings.max_sessions) == (3, "environment", 3)
-    assert settings.workers == load_settings().workers
+    assert settings.compute == load_settings().compute
 
 
 def test_sections_are_reached_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

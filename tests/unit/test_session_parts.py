@@ -1,111 +1,16 @@
-"""The small parts of a session: workers, playback clock, latency account, outbox, keys."""
+"""The small parts of a session: playback clock, latency account, outbox, keys."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 
 import pytest
 
 from aqaa.models.errors import CapacityError, UnauthorizedError
 from aqaa.server.answering.playback import Playback
-from aqaa.server.compute.workers import Workers
 from aqaa.server.gateway.admission import Gate, Keys, offered
 from aqaa.server.gateway.outbox import Outbox, Outgoing
 from aqaa.server.observe.latency import STAGES, Timeline
-
-
-class Held:
-    """A job that keeps its thread until it is let go."""
-
-    def __init__(self) -> None:
-        self._taken = threading.Event()
-        self._gate = threading.Event()
-
-    def __call__(self) -> bool:
-        self._taken.set()
-        return self._gate.wait(30)
-
-    async def taken(self) -> None:
-        assert await asyncio.to_thread(self._taken.wait, 30)
-
-    def let_go(self) -> None:
-        self._gate.set()
-
-
-async def test_the_most_urgent_job_is_taken_first() -> None:
-    workers = Workers(1)
-    held = Held()
-    order: list[str] = []
-    blocking = asyncio.create_task(workers.run(0, held))
-    await held.taken()
-    waiting = [
-        asyncio.create_task(workers.run(deadline, order.append, name))
-        for deadline, name in [(30, "late"), (10, "soon"), (20, "later")]
-    ]
-    await asyncio.sleep(0)  # each task puts its job
-    assert workers.waiting() == 3
-    held.let_go()
-    await asyncio.gather(blocking, *waiting)
-    workers.close()
-    assert order == ["soon", "later", "late"]
-
-
-async def test_long_jobs_leave_a_thread_to_short_ones() -> None:
-    workers = Workers(2)
-    held = Held()
-    long = [asyncio.create_task(workers.run_long(0, held)) for _ in range(3)]
-    await held.taken()
-    assert await asyncio.wait_for(workers.run(9, lambda: "at once"), 30) == "at once"
-    held.let_go()
-    assert await asyncio.gather(*long) == [True] * 3
-    workers.close()
-
-
-async def test_the_wait_for_a_long_job_grows_with_those_before_it() -> None:
-    workers = Workers(2)
-    for _ in range(30):
-        await workers.run_long(0, time.sleep, 0.02)
-    assert workers.busy_for() == 0
-    held = Held()
-    long = [asyncio.create_task(workers.run_long(0, held)) for _ in range(3)]
-    await held.taken()
-    assert workers.busy_for() > 0.04, "three of about 20 ms each"
-    held.let_go()
-    await asyncio.gather(*long)
-    workers.close()
-
-
-async def test_a_single_thread_does_long_jobs_too() -> None:
-    workers = Workers(1)
-    assert await asyncio.wait_for(workers.run_long(0, lambda: "done"), 30) == "done"
-    workers.close()
-
-
-async def test_a_jobs_exception_comes_back_to_its_caller() -> None:
-    workers = Workers(1)
-    with pytest.raises(ZeroDivisionError):
-        await workers.run(0, lambda: 1 // 0)
-    assert await workers.run(0, lambda: "the thread goes on") == "the thread goes on"
-    workers.close()
-
-
-async def test_a_job_that_nobody_waits_for_is_never_begun() -> None:
-    workers = Workers(1)
-    held, done = Held(), []
-    blocking = asyncio.create_task(workers.run(0, held))
-    await held.taken()
-    unwanted = asyncio.create_task(workers.run(1, done.append, "unwanted"))
-    await asyncio.sleep(0)
-    assert workers.waiting() == 1
-    unwanted.cancel()
-    await asyncio.gather(unwanted, return_exceptions=True)
-    held.let_go()
-    await blocking
-    await workers.run(2, lambda: None)
-    workers.close()
-    assert done == []
 
 
 def test_what_was_sent_is_heard_at_the_pace_of_sound() -> None:

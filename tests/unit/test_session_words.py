@@ -11,7 +11,7 @@ import pytest
 from live_talk import FakeClock, Talk, speak_and_pause
 from scripted import CountingTranscriber, ScriptedEngine, pcm, scripted_parts
 
-from aqaa.server.compute.workers import Workers
+from aqaa.server.compute.executor import Executor
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.types import Json
 
@@ -29,7 +29,7 @@ def transcriber() -> CountingTranscriber:
 async def talk(transcriber: CountingTranscriber) -> AsyncIterator[Talk]:
     clock = FakeClock()
     parts = scripted_parts(
-        ScriptedEngine(), clock=clock, transcriber=transcriber, workers=Workers(3)
+        ScriptedEngine(), clock=clock, transcriber=transcriber, executor=Executor(3, clock=clock)
     )
     talk = Talk(parts, clock)
     await ask_for_words(talk, {"model": "whisper-1"})

@@ -1,0 +1,97 @@
+"""Sounds that come whole, inside items: tokenised beside the session's own input, as bulk work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import numpy as np
+
+from aqaa.models.errors import AudioError
+from aqaa.server.audio.wire import InputConverter
+from aqaa.server.compute.executor import Executor
+from aqaa.server.compute.model import Work
+from aqaa.server.hearing.speech_input import TurnSound
+from aqaa.server.hearing.tokenising import Tokenising
+from aqaa.server.hearing.transcribing import TurnSteps
+from aqaa.server.urgency import Kind
+
+BACKLOG_BYTES = 2_000_000  # of sound that waits (20 s at 48 kHz): then the socket is not read
+
+
+class ItemSounds:
+    """One session's. `put` never waits; `room` does, while too much sound waits."""
+
+    def __init__(
+        self,
+        tokenising: Tokenising,
+        executor: Executor,
+        *,
+        on_sound: Callable[[str, TurnSound], None],
+        on_bad_audio: Callable[[AudioError], None],
+    ) -> None:
+        """Reports go to the callbacks, on the event loop: an item's sound, after its fault if any.
+
+        Args:
+            tokenising: for whole recordings.
+            executor: where it computes.
+            on_sound: takes an item's id and its sound; without tokens if it is unusable.
+            on_bad_audio: takes the error of audio that is not of the stated format.
+        """
+        self._tokenising = tokenising
+        self._executor = executor
+        self._on_sound = on_sound
+        self._on_bad_audio = on_bad_audio
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._waiting_bytes = 0
+        self._less = asyncio.Event()
+
+    def put(self, item_id: str, data: bytes, converter: Callable[[], InputConverter]) -> None:
+        """Tokenise `data`, in the format that `converter` reads."""
+        self._waiting_bytes += len(data)
+        task = asyncio.create_task(self._tokenise(item_id, data, converter))
+        self._tasks[item_id] = task
+
+        def done(_: asyncio.Task[None]) -> None:
+            self._waiting_bytes -= len(data)
+            self._less.set()
+            if self._tasks.get(item_id) is task:
+                del self._tasks[item_id]
+
+        task.add_done_callback(done)
+
+    def forget(self, item_id: str) -> None:
+        """The item is gone: nothing more is computed for it, and nothing reported."""
+        task = self._tasks.pop(item_id, None)
+        if task is not None:
+            task.cancel()
+
+    async def room(self) -> None:
+        """Wait until little enough is waiting."""
+        while self._waiting_bytes > BACKLOG_BYTES:
+            self._less.clear()
+            await self._less.wait()
+
+    async def close(self) -> None:
+        """Stop."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _tokenise(
+        self, item_id: str, data: bytes, converter: Callable[[], InputConverter]
+    ) -> None:
+        try:
+            sound = await self._executor.run(self._encode(data, converter), Kind.BULK)
+        except AudioError as error:
+            self._on_sound(item_id, TurnSound((), TurnSteps(None, ())))
+            self._on_bad_audio(error)
+        else:
+            self._on_sound(item_id, sound)
+
+    def _encode(self, data: bytes, converter: Callable[[], InputConverter]) -> Work[TurnSound]:
+        whole = converter()
+        samples = np.concatenate((whole.push(data), whole.flush()))
+        recording = yield from self._tokenising.encode(samples)
+        return TurnSound(tuple(recording.ids), TurnSteps(None, recording.steps))
