@@ -24,9 +24,9 @@ from vllm_engines import API_KEY, http_settings, long_prompt, read, vllm_setting
 from vllm_server import VllmServer, engine_core
 
 from aqaa.clients.client import WIRE_RATE, connect
-from aqaa.clients.sound import read_sound
 from aqaa.clients.turn import speak
 from aqaa.models.bundle import load_bundle, nano_path
+from aqaa.server.audio.files import read_audio
 from aqaa.server.engine.vllm.http import VllmHttpEngine
 
 pytestmark = [
@@ -211,7 +211,7 @@ async def test_conversations_go_on_when_a_server_is_killed_in_mid_answer(
         "AQAA_ENGINE__VLLM_HTTP__FIRST_ID_WITHIN": "5",
     }
     asked = questions[:2]
-    waves = [read_sound(question.path, WIRE_RATE) for question in asked]
+    waves = [read_audio(question.path, WIRE_RATE) for question in asked]
     with serving(tmp_path / "log", environment=environment) as base:
         async with connect(base) as one, connect(base) as other:
             both = list(zip((one, other), waves, strict=True))

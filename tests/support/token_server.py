@@ -49,6 +49,10 @@ class TokenServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.die()
+
+    async def die(self) -> None:
+        """All its connections break, and nobody listens any more."""
         self._server.close()
         for task in self._tasks:
             task.cancel()

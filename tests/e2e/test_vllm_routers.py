@@ -1,0 +1,160 @@
+"""The HTTP engine through each router that deploy/ names, before two scripted token servers.
+
+Real vLLM behind haproxy is in test_vllm_behind_haproxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from shutil import which
+
+import httpx
+import pytest
+from engine_conformance import eventually
+from serving import free_port
+from tiny_step1 import write_step1, write_step1_bundle
+from token_server import VOCABULARY, TokenServer
+
+from aqaa.models.bundle import load_bundle
+from aqaa.models.errors import EngineBusyError, EngineDiedError
+from aqaa.server.engine.contract import SamplingParams
+from aqaa.server.engine.settings import VllmHttpSettings
+from aqaa.server.engine.vllm.http import VllmHttpEngine
+
+pytestmark = pytest.mark.programs
+
+HAPROXY = Path(__file__).parents[2] / "deploy" / "haproxy" / "vllm.cfg"
+VLLM_ROUTER = (  # as deploy/vllm/gateways-and-router.md has it
+    "--policy consistent_hash --disable-retries --disable-circuit-breaker "
+    "--health-check-interval-secs 1 --health-check-timeout-secs 1 --health-failure-threshold 1 "
+    "--health-success-threshold 1 --worker-startup-check-interval 1"
+)
+HEALTH = {"haproxy": "/health", "vllm-router": "/readiness"}
+
+
+@contextmanager
+def routing(name: str, servers: list[TokenServer]) -> Iterator[str]:
+    """The router's URL."""
+    port, metrics = free_port(), free_port()
+    places = [server.url.removeprefix("http://") for server in servers]
+    environment = {f"VLLM_{n}": place for n, place in enumerate(places, 1)}
+    environment |= {"VLLM_BIND": f"127.0.0.1:{port}", "STATS_BIND": f"127.0.0.1:{metrics}"}
+    if name == "haproxy":
+        command = ["haproxy", "-db", "-f", str(HAPROXY)]
+    else:
+        command = ["vllm-router", "--host", "127.0.0.1", "--port", str(port)]
+        command += ["--prometheus-port", str(metrics), *VLLM_ROUTER.split()]
+        command += ["--worker-urls", *(server.url for server in servers)]
+    process = subprocess.Popen(
+        command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL
+    )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+async def servers() -> AsyncIterator[list[TokenServer]]:
+    async with TokenServer() as one, TokenServer() as other:
+        one.pace = other.pace = 0.01
+        yield [one, other]
+
+
+@pytest.fixture(params=["haproxy", "vllm-router"])
+async def engine(
+    request: pytest.FixtureRequest, servers: list[TokenServer], tmp_path: Path
+) -> AsyncIterator[VllmHttpEngine]:
+    """One before the router."""
+    if which(request.param) is None:
+        pytest.skip(f"needs {request.param}")
+    decoder = write_step1(tmp_path / "decoder", vocab_size=VOCABULARY)
+    bundle = load_bundle(write_step1_bundle(tmp_path, decoder))
+    with routing(request.param, servers) as url:
+        async with asyncio.timeout(60), httpx.AsyncClient() as client:
+            while not await is_well(client, url + HEALTH[request.param]):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        settings = VllmHttpSettings(
+            url=url, health_path=HEALTH[request.param], busy_for=0.5, give_up_after=3.0
+        )
+        engine = VllmHttpEngine(bundle, settings)
+        await engine.start()
+        yield engine
+        await engine.close()
+
+
+async def is_well(client: httpx.AsyncClient, url: str) -> bool:
+    try:
+        return (await client.get(url)).is_success
+    except httpx.TransportError:
+        return False
+
+
+def greedy(count: int) -> SamplingParams:
+    return SamplingParams(temperature=0, max_tokens=count)
+
+
+async def read(stream: AsyncGenerator[int, None]) -> list[int]:
+    async with asyncio.timeout(30), aclosing(stream):
+        return [token async for token in stream]
+
+
+def asked(server: TokenServer) -> set[str]:
+    """The sessions that it was asked for ids by."""
+    return {request.headers["x-session-id"] for request in server.generates}
+
+
+async def test_a_session_stays_with_its_server_and_each_has_some(engine, servers):
+    for _ in range(2):
+        for n in range(12):
+            await read(engine.generate(f"session-{n}", [1], greedy(2)))
+    one, other = (asked(server) for server in servers)
+    assert one
+    assert other
+    assert not one & other
+
+
+async def test_an_answer_goes_on_at_the_other_server_when_its_own_dies(engine, servers):
+    stream = engine.generate("session", [1], greedy(150))
+    ids = [await anext(stream) for _ in range(20)]
+    victim = next(server for server in servers if server.generates)
+    await victim.die()
+    ids += await read(stream)
+    assert ids == list(range(2, 152))
+    assert engine.alive
+
+
+async def test_an_abort_reaches_the_server_that_answers(engine, servers):
+    for n in range(4):
+        stream = engine.generate(f"session-{n}", [1], greedy(1000))
+        await anext(stream)
+        await engine.cancel(f"session-{n}")
+        await stream.aclose()
+
+    def aborted() -> int:
+        return sum("abort" in r.path for server in servers for r in server.requests)
+
+    await eventually(lambda: aborted() == 4)
+    for server in servers:
+        named = {r.body["request_ids"][0] for r in server.requests if "abort" in r.path}
+        assert named == {f"generate-tokens-{r.body['request_id']}" for r in server.generates}
+
+
+async def test_full_servers_are_busy_and_no_servers_are_down(engine, servers):
+    for server in servers:
+        server.full = True
+    with pytest.raises(EngineBusyError):
+        await read(engine.generate("s", [1], greedy(3)))
+    assert engine.alive
+    for server in servers:
+        await server.die()
+    await asyncio.sleep(2.5)  # the router's own checks
+    with pytest.raises(EngineDiedError):
+        await read(engine.generate("s", [1], greedy(3)))
+    assert not engine.alive
