@@ -11,8 +11,30 @@ const SAY = {
   hearing: "Hearing you…",
   thinking: "Thinking…",
   speaking: "Speaking",
+  paused: "Paused",
   refused: "Refused",
   lost: "Connection lost",
+};
+const INSECURE =
+  "browsers give the microphone to https and to localhost only. Open this page by https, or through " +
+  "a tunnel: ssh -L 8000:localhost:8000 the-server, then http://localhost:8000";
+const FAILURES = {
+  context_length_exceeded: "the conversation is too long for the model; press Stop and start anew",
+  engine_busy: "the server is busy; try again in a moment",
+};
+const BENIGN = ["response_cancel_not_active", "input_audio_buffer_commit_empty"];
+const TAP_MS = 250; // a button that is held for less was not meant to record
+const ECHO_SECONDS = 1.5; // an answer that is interrupted this soon, again and again, hears itself
+const ECHOES = 3;
+// What to ask, by the name of the model.
+const HINTS = {
+  nano: [
+    "What is the capital of France?",
+    "What is four times three?",
+    "Which month comes before November?",
+    "What language do they speak in Italy?",
+    "Tell me a story.",
+  ],
 };
 
 let session = null; // everything that lives between Start and Stop
@@ -20,6 +42,12 @@ let session = null; // everything that lives between Start and Stop
 function show(state, detail = "") {
   $("state").dataset.state = state;
   $("state").textContent = detail ? `${SAY[state]}: ${detail}` : SAY[state];
+}
+
+// Something that does not end the session: it stays for a while beside the state.
+function notice(text) {
+  $("notice").textContent = text;
+  $("notice").hidden = !text;
 }
 
 function authorised() {
@@ -38,6 +66,7 @@ async function describeServer() {
     const [models, voices] = await Promise.all([fetchJson("v1/models"), fetchJson("v1/voices")]);
     $("model").textContent = `Model: ${models.data[0].id}`;
     $("model").dataset.id = models.data[0].id;
+    offer(HINTS[models.data[0].id] ?? []);
     $("voice").replaceChildren(...voices.data.map((v) => new Option(v.name ?? v.id, v.id)));
     $("voice").value = (voices.data.find((v) => v.default) ?? voices.data[0]).id;
   } catch {
@@ -45,10 +74,24 @@ async function describeServer() {
   }
 }
 
+function offer(questions) {
+  $("hints").replaceChildren(
+    ...questions.map((question) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = question;
+      button.addEventListener("click", () => ask(question));
+      return button;
+    }),
+  );
+  $("hints").hidden = questions.length === 0;
+}
+
 const pushToTalk = () => document.querySelector("[name=mode]:checked").value === "push-to-talk";
 
-function sessionConfig(rate) {
+function sessionConfig(rate, hasSpoken) {
   const format = { type: "audio/pcm", rate };
+  const voice = hasSpoken ? undefined : $("voice").value || undefined; // cannot change any more
   return {
     type: "realtime",
     output_modalities: ["audio"],
@@ -58,20 +101,21 @@ function sessionConfig(rate) {
         turn_detection: pushToTalk() ? null : { type: "server_vad" },
         transcription: { model: "gpt-realtime-whisper" }, // this name: words while they are spoken
       },
-      output: { format, voice: $("voice").value || undefined, speed: Number($("speed").value) },
+      output: { format, voice, speed: Number($("speed").value) },
     },
     aqaa: { extensions: ["latency"] },
   };
 }
 
 class Session {
-  constructor(context) {
-    this.context = context;
+  constructor() {
     this.captions = new Captions($("captions"));
-    this.speaker = new Speaker(context, (report) => this.onReport(report));
     this.sent = 0; // samples of microphone sound given to the server
-    this.clockOfSent = context.currentTime; // when the newest of them was captured
     this.capturing = false;
+    this.ready = false;
+    this.hasSpoken = false; // the server has: its voice stays from then on
+    this.asked = []; // typed before the session was ready
+    this.echoes = 0; // answers in a row that were interrupted as soon as they began
     this.answer = null; // item id that is being heard
     this.turn = 0;
     this.speechEnd = null; // context time at which the user's turn ended
@@ -79,8 +123,18 @@ class Session {
   }
 
   async start() {
-    this.microphone = await Microphone.open(this.context, (block) => this.onBlock(block));
-    if (this.ended) return this.microphone.close(); // Stop was pressed while the browser asked
+    const context = await openContext();
+    this.context = context;
+    if (this.ended) return context.close(); // Stop was pressed meanwhile
+    context.onstatechange = () => this.onContext();
+    this.clockOfSent = context.currentTime; // when the newest of what was sent was captured
+    this.speaker = new Speaker(context, (report) => this.onReport(report));
+    this.microphone = await Microphone.open(
+      context,
+      (block) => this.onBlock(block),
+      () => this.ended || stop("lost", "the microphone was unplugged; press Start to use another"),
+    );
+    if (this.ended) return this.microphone.close(); // while the browser asked
     const model = $("model").dataset.id ?? "nano";
     this.wire = new Realtime({ model, key: $("key").value });
     this.wire.addEventListener("event", ({ detail }) => this.onEvent(detail));
@@ -91,10 +145,33 @@ class Session {
     this.ended = true;
     this.wire?.close();
     this.microphone?.close();
-    this.context.close();
+    if (this.context && this.context.state !== "closed") this.context.close();
   }
 
-  configure() { this.wire.send("session.update", { session: sessionConfig(this.context.sampleRate) }); }
+  configure() {
+    if (!this.wire?.open) return;
+    const session = sessionConfig(this.context.sampleRate, this.hasSpoken);
+    this.wire.send("session.update", { session });
+  }
+
+  // The browser stops the sound for a phone call, a locked screen, or a tab in the background.
+  onContext() {
+    if (this.ended) return;
+    if (this.context.state === "running") {
+      if ($("state").dataset.state === "paused") show("listening");
+    } else {
+      show("paused", "the browser has stopped the sound; come back to this page or tap it");
+    }
+  }
+
+  resume() {
+    if (!this.ended && this.context && this.context.state !== "running") this.context.resume();
+  }
+
+  // Back to waiting for the user, unless something else is going on.
+  settle() {
+    if ($("state").dataset.state === "thinking") show("listening");
+  }
 
   onBlock({ pcm, peak, at }) {
     $("level-in").value = Math.sqrt(peak);
@@ -105,6 +182,9 @@ class Session {
   }
 
   press() {
+    if (!this.ready) return;
+    notice("");
+    this.pressed = performance.now();
     this.interrupt();
     this.wire.send("input_audio_buffer.clear");
     this.capturing = true;
@@ -114,6 +194,12 @@ class Session {
   release() {
     if (!this.capturing) return;
     this.capturing = false;
+    if (performance.now() - this.pressed < TAP_MS) {
+      this.wire.send("input_audio_buffer.clear");
+      show("listening");
+      notice("Hold the button while you speak.");
+      return;
+    }
     this.endTurn(this.context.currentTime);
     this.wire.send("input_audio_buffer.commit");
     this.wire.send("response.create");
@@ -121,6 +207,11 @@ class Session {
   }
 
   say(text) {
+    if (!this.ready) {
+      this.asked.push(text);
+      return;
+    }
+    notice("");
     this.interrupt();
     this.captions.you(text);
     this.endTurn(this.context.currentTime);
@@ -147,7 +238,11 @@ class Session {
       case "session.updated":
         this.capturing = !pushToTalk();
         this.hasWords = event.session.audio.input.transcription !== null;
-        if (this.answer === null) show("listening");
+        if (!this.ready) {
+          this.ready = true;
+          show("listening");
+          for (const text of this.asked.splice(0)) this.say(text);
+        }
         break;
       case "input_audio_buffer.committed":
         if (this.hasWords) this.captions.listen(event.item_id);
@@ -163,6 +258,7 @@ class Session {
         break;
       case "input_audio_buffer.speech_started":
         if (this.answer !== null) {
+          this.countEcho();
           this.speaker.interrupt(this.answer);
           this.captions.cut(this.answer);
           this.answer = null;
@@ -174,7 +270,12 @@ class Session {
         show("thinking");
         break;
       case "response.output_item.added":
+        this.hasSpoken = true;
+        $("voice").disabled = true;
+        $("voice-help").hidden = false;
         this.answer = event.item.id;
+        this.soundless = true;
+        this.startedAt = null;
         this.speaker.begin(event.item.id);
         this.captions.begin(event.item.id);
         break;
@@ -183,6 +284,7 @@ class Session {
         break;
       case "response.output_audio.delta": {
         const samples = fromBase64(event.delta);
+        if (samples.length > 0) this.soundless = false;
         this.captions.sound(event.item_id, samples.length);
         this.speaker.play(event.item_id, samples);
         break;
@@ -194,9 +296,35 @@ class Session {
         this.silence = event.stages.turn_end / 1000;
         this.showLatency();
         break;
-      case "error":
-        if (event.error.code !== "response_cancel_not_active") show("lost", event.error.message);
+      case "response.done":
+        this.onDone(event.response);
         break;
+      case "error":
+        if (!BENIGN.includes(event.error.code)) notice(event.error.message);
+        this.settle();
+        break;
+    }
+  }
+
+  // However an answer ends, "Thinking" does not stay.
+  onDone({ status, status_details, output }) {
+    if (status === "failed") {
+      const code = status_details?.error?.code ?? "unknown";
+      notice(`There is no answer: ${FAILURES[code] ?? `the server reports ${code}`}`);
+    }
+    const item = output[0]?.id;
+    if (item !== undefined && item === this.answer && this.soundless) {
+      this.captions.finish(item);
+      this.answer = null;
+    }
+    if (this.answer === null) this.settle();
+  }
+
+  countEcho() {
+    const soon = this.startedAt !== null && this.context.currentTime - this.startedAt < ECHO_SECONDS;
+    this.echoes = soon ? this.echoes + 1 : 0;
+    if (this.echoes >= ECHOES) {
+      notice("aqaa seems to hear its own voice: use a headset, or turn the loudspeaker down.");
     }
   }
 
@@ -211,6 +339,7 @@ class Session {
     this.captions.played(item, played);
     if (kind === "started") {
       show("speaking");
+      this.startedAt = at;
       this.row = this.speechEnd === null ? null : this.addTurn();
       this.waited = at - this.speechEnd;
       this.speechEnd = null;
@@ -258,6 +387,8 @@ function setRunning(running) {
   const talk = running && pushToTalk();
   $("talk").hidden = $("talk-help").hidden = !pushToTalk();
   $("talk").disabled = !talk;
+  $("voice").disabled = running && session?.hasSpoken === true;
+  $("voice-help").hidden = !$("voice").disabled;
 }
 
 function stop(state = "idle", detail = "") {
@@ -269,15 +400,30 @@ function stop(state = "idle", detail = "") {
 }
 
 async function start() {
+  if (!isSecureContext) return show("refused", INSECURE);
+  notice("");
   show("connecting");
+  const mine = (session = new Session());
+  setRunning(true);
   try {
-    session = new Session(await openContext());
-    setRunning(true);
-    await session.start();
+    await mine.start();
   } catch (error) {
-    const denied = error.name === "NotAllowedError";
-    stop("refused", denied ? "allow the microphone for this page, then press Start" : error.message);
+    if (session === mine) stop("refused", explain(error));
   }
+}
+
+function explain(error) {
+  switch (error.name) {
+    case "NotAllowedError": return "allow the microphone for this page, then press Start";
+    case "NotFoundError": return "there is no microphone; plug one in, then press Start";
+    case "NotReadableError": return "another program uses the microphone; close it, then press Start";
+    default: return error.message;
+  }
+}
+
+function ask(question) {
+  if (session === null) start();
+  session?.say(question);
 }
 
 function hold(pressed) {
@@ -287,7 +433,14 @@ function hold(pressed) {
   else session.release();
 }
 
-$("start").addEventListener("click", () => (session ? stop() : start()));
+$("start").addEventListener("click", (event) => {
+  if (event.detail > 1) return; // the second half of a double click
+  if (session) stop();
+  else start();
+});
+for (const kind of ["visibilitychange", "pointerdown", "keydown"]) {
+  document.addEventListener(kind, () => document.hidden || session?.resume());
+}
 $("talk").addEventListener("pointerdown", (event) => {
   $("talk").setPointerCapture(event.pointerId);
   hold(true);
@@ -320,3 +473,4 @@ for (const control of ["speed", "voice"]) $(control).addEventListener("change", 
 $("key-form").addEventListener("submit", (event) => event.preventDefault());
 $("key").addEventListener("change", describeServer);
 describeServer();
+if (!isSecureContext) show("refused", INSECURE);

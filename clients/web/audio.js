@@ -1,13 +1,7 @@
-// Microphone and loudspeaker behind two small classes. Both run at the context's own rate; the
-// server converts, so that nothing is resampled here.
-const SERVER_RATES = [8000, 16000, 24000, 48000];
-
+// Microphone and loudspeaker behind two small classes. Both run at the device's own rate (Firefox
+// connects a microphone to no other); the server converts, so that nothing is resampled here.
 export async function openContext() {
-  let context = new AudioContext({ latencyHint: "interactive" });
-  if (!SERVER_RATES.includes(context.sampleRate)) {
-    await context.close();
-    context = new AudioContext({ latencyHint: "interactive", sampleRate: 48000 });
-  }
+  const context = new AudioContext({ latencyHint: "interactive" });
   const at = (name) => new URL(`worklets/${name}.js`, import.meta.url);
   await Promise.all(["capture", "playback"].map((name) => context.audioWorklet.addModule(at(name))));
   await context.resume();
@@ -15,16 +9,17 @@ export async function openContext() {
 }
 
 export class Microphone {
-  // onBlock({pcm: Int16Array, peak: number, at: seconds on the context's clock})
-  static async open(context, onBlock) {
+  // onBlock({pcm: Int16Array, peak: number, at: seconds on the context's clock}); onLost(): unplugged
+  static async open(context, onBlock, onLost) {
     const stream = await navigator.mediaDevices.getUserMedia({
       audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },
     });
-    return new Microphone(context, stream, onBlock);
+    return new Microphone(context, stream, onBlock, onLost);
   }
 
-  constructor(context, stream, onBlock) {
+  constructor(context, stream, onBlock, onLost) {
     this.stream = stream;
+    for (const track of stream.getTracks()) track.onended = onLost;
     this.source = context.createMediaStreamSource(stream);
     this.node = new AudioWorkletNode(context, "capture");
     this.node.port.onmessage = ({ data }) => onBlock(data);

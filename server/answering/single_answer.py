@@ -19,7 +19,7 @@ from aqaa.server.dialogue.prompt import Turn
 from aqaa.server.hearing.vad import FRAME_SAMPLES
 from aqaa.server.parts import ModelParts, output_of
 from aqaa.server.protocol.ids import random_id
-from aqaa.server.protocol.types import PcmFormat, ServerVad, bytes_per_ms
+from aqaa.server.protocol.types import PcmFormat, ServerVad, bytes_per_second
 from aqaa.server.urgency import Kind
 
 MIN_SECONDS = GROUP_SECONDS  # one group of audio tokens
@@ -91,7 +91,7 @@ async def single_answer(
         request,
         parts.parser(),
         output_of(REST_FORMAT) if spoken else None,
-        bytes_per_second=bytes_per_ms(REST_FORMAT) * 1000,
+        bytes_per_second=bytes_per_second(REST_FORMAT),
         paced=False,
     )
     try:

@@ -19,7 +19,7 @@ from aqaa.server.protocol.types import (
     Message,
     OutputSound,
     WireFormat,
-    bytes_per_ms,
+    bytes_per_second,
 )
 
 Output = server.ServerEvent | fx.Effect
@@ -140,7 +140,7 @@ class Items:
         sound = b"".join(
             part.audio for part in item.content if isinstance(part, InputSound) and part.audio
         )
-        seconds = len(sound) / bytes_per_ms(format) / 1000
+        seconds = len(sound) / bytes_per_second(format)
         if seconds > self._limits.audio_seconds:
             raise ProtocolError(
                 "invalid_value",

@@ -45,7 +45,7 @@ from aqaa.server.protocol.types import (
     Session,
     Status,
     StatusDetails,
-    bytes_per_ms,
+    bytes_per_second,
 )
 
 COMMIT_MIN_MS = 100  # OpenAI refuses to commit less than this
@@ -192,7 +192,7 @@ class SessionMachine:
         return [fx.Append(event.audio)] if event.audio else []
 
     def _commit(self) -> list[Output]:
-        have = self._buffered / bytes_per_ms(self.session.audio.input.format)
+        have = 1000 * self._buffered / bytes_per_second(self.session.audio.input.format)
         if have < COMMIT_MIN_MS:
             raise ProtocolError(
                 "input_audio_buffer_commit_empty",

@@ -30,7 +30,7 @@ from aqaa.server.protocol.types import (
     Status,
     StatusDetails,
     StatusError,
-    bytes_per_ms,
+    bytes_per_second,
 )
 
 EventIds = Callable[[], str]
@@ -92,7 +92,7 @@ class OpenResponse:
     @property
     def audio_ms(self) -> int:
         """Milliseconds of sound sent so far."""
-        return self.sound_bytes // bytes_per_ms(self.run.format)
+        return self.sound_bytes * 1000 // bytes_per_second(self.run.format)
 
     @property
     def text(self) -> str:

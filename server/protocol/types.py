@@ -49,10 +49,10 @@ class Wire(BaseModel):
 
 
 class PcmFormat(Wire):
-    """Little-endian 16-bit mono. 24 kHz is OpenAI's only rate; the others are accepted here."""
+    """Little-endian 16-bit mono. 24 kHz is OpenAI's only rate; here it is any that devices have."""
 
     type: Literal["audio/pcm"] = "audio/pcm"
-    rate: Literal[8000, 16000, 24000, 48000] = 24000
+    rate: int = Field(default=24_000, ge=8_000, le=192_000)
 
 
 class PcmuFormat(Wire):
@@ -73,9 +73,9 @@ AudioFormat = Annotated[PcmFormat | PcmuFormat | PcmaFormat, Field(discriminator
 WireFormat = PcmFormat | PcmuFormat | PcmaFormat
 
 
-def bytes_per_ms(format: WireFormat) -> int:
-    """Bytes of one millisecond of mono audio in this format."""
-    return format.rate * 2 // 1000 if isinstance(format, PcmFormat) else 8
+def bytes_per_second(format: WireFormat) -> int:
+    """Bytes of one second of mono audio in this format."""
+    return format.rate * 2 if isinstance(format, PcmFormat) else 8_000
 
 
 class ServerVad(Wire):

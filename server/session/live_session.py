@@ -62,7 +62,7 @@ from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.items import Output
 from aqaa.server.protocol.machine import SessionMachine
-from aqaa.server.protocol.types import Session, bytes_per_ms
+from aqaa.server.protocol.types import Session, bytes_per_second
 from aqaa.server.session.memory import Memory
 from aqaa.server.session.outlet import Outlet
 from aqaa.server.session.sound_count import count_sound
@@ -350,7 +350,7 @@ class LiveSession:
             request,
             self._parts.parser(),
             output_of(run.format) if request.spoken else None,
-            bytes_per_second=bytes_per_ms(run.format) * 1000,
+            bytes_per_second=bytes_per_second(run.format),
         )
 
     def _roll_back(self, outcome: str) -> None:

@@ -202,6 +202,22 @@ def test_usage_counts_what_was_given_and_what_was_made() -> None:
     assert usage.output_token_details.audio_tokens == 10
 
 
+def test_sound_of_a_device_at_44100_hz_is_counted_exactly() -> None:
+    driven = Driven()
+    format = {"type": "audio/pcm", "rate": 44_100}
+    audio = {"input": {"format": format, "turn_detection": None}, "output": {"format": format}}
+    driven.send({"type": "session.update", "session": {"audio": audio}})
+    driven.send({"type": "response.create"})
+    run = driven.runs[-1]
+    minute = 60 * 44_100 * 2
+    driven.happen(fx.RunSound(run.response_id, bytes(minute), 2500))
+    driven.happen(fx.RunEnded(run.response_id, "completed"))
+    cut = {"type": "conversation.item.truncate", "item_id": run.item_id, "audio_end_ms": 60_000}
+    assert error_codes(driven.send(cut)) == []
+    too_far = driven.send(cut | {"audio_end_ms": 62_001})
+    assert error_codes(too_far) == ["invalid_value"]
+
+
 def test_nothing_is_said_after_silence_before_the_first_answer() -> None:
     assert Driven().happen(fx.IdleTimedOut(0, 6000, (7,))) == []
 

@@ -1,0 +1,195 @@
+"""The demo page when things go wrong: it says what it is, and goes on. A real Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from chromium import chromium
+from page_server import PageServer, page_server
+from playwright.sync_api import Browser, Page, expect
+
+pytestmark = pytest.mark.browser
+SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
+SOON = 20_000  # ms
+STATE = "#state"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    silence = tmp_path_factory.mktemp("microphone") / "silence.wav"
+    soundfile.write(silence, np.zeros(48_000 * 60), 48_000, subtype="PCM_16")
+    with chromium(silence) as browser:
+        yield browser
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> Iterator[PageServer]:
+    with page_server(getattr(request, "param", "well")) as server:
+        yield server
+
+
+@pytest.fixture
+def page(browser: Browser, server: PageServer) -> Iterator[Page]:
+    context = browser.new_context(permissions=["microphone"])
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(server.url)
+    expect(page.locator("#voice option").first).to_be_attached()
+    yield page
+    context.close()
+    assert errors == []
+
+
+def start(page: Page, mode: str = "Hands-free") -> None:
+    page.get_by_label(mode).check()
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator(STATE)).to_have_attribute("data-state", "listening", timeout=SOON)
+
+
+def ask(page: Page, text: str) -> None:
+    page.get_by_placeholder("or type a question").fill(text)
+    page.get_by_role("button", name="Send").click()
+
+
+def keep_screenshot(page: Page, name: str) -> None:
+    folder = Path(os.environ.get("AQAA_SCREENSHOTS", SCREENSHOTS))
+    folder.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=folder / f"{name}.png", full_page=True)
+
+
+def test_a_double_click_opens_one_session(page: Page, server: PageServer) -> None:
+    page.get_by_role("button", name="Start").dblclick()
+    expect(page.locator(STATE)).to_have_attribute("data-state", "listening", timeout=SOON)
+    assert server.sessions() == 1
+    page.get_by_role("button", name="Stop").click()
+    deadline = time.monotonic() + 10
+    while server.sessions() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert server.sessions() == 0
+
+
+@pytest.mark.parametrize("server", ["broken"], indirect=True)
+def test_an_answer_that_fails_says_so_and_the_session_goes_on(page: Page) -> None:
+    start(page)
+    ask(page, "hello")
+    expect(page.locator("#notice")).to_contain_text("There is no answer", timeout=SOON)
+    expect(page.locator(STATE)).to_have_attribute("data-state", "listening")
+    keep_screenshot(page, "no-answer")
+    ask(page, "hello again")
+    expect(page.locator("#captions li.you")).to_have_count(2)
+
+
+@pytest.mark.parametrize("server", ["soundless"], indirect=True)
+def test_an_answer_without_sound_is_shown_and_leaves_thinking(page: Page) -> None:
+    start(page)
+    ask(page, "hello")
+    expect(page.locator("#captions li").last).to_have_text("hello there", timeout=SOON)
+    expect(page.locator(STATE)).to_have_attribute("data-state", "listening", timeout=SOON)
+
+
+def test_an_error_is_shown_as_what_it_is_and_the_session_goes_on(page: Page) -> None:
+    start(page)
+    ask(page, "x" * 40_000)
+    expect(page.locator("#notice")).to_contain_text("characters", timeout=SOON)
+    assert "lost" not in page.locator(STATE).inner_text().lower()
+    ask(page, "hello")
+    expect(page.locator("#captions li").last).to_have_text("hello there", timeout=SOON)
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+def test_after_an_answer_speed_and_mode_still_change_and_the_voice_says_when(page: Page) -> None:
+    start(page)
+    ask(page, "hello")
+    expect(page.locator("#captions li").last).to_have_text("hello there", timeout=SOON)
+    expect(page.locator(STATE)).to_have_attribute("data-state", "listening", timeout=SOON)
+    expect(page.locator("#voice")).to_be_disabled()
+    expect(page.locator("#voice-help")).to_contain_text("Stop")
+    page.get_by_label("Push to talk").check()
+    page.locator("#speed").fill("1.5")
+    ask(page, "hello")
+    expect(page.locator("#captions li:not(.you)")).to_have_count(2, timeout=SOON)
+    expect(page.locator("#notice")).to_be_hidden()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("#voice")).to_be_enabled()
+
+
+def test_a_tap_on_push_to_talk_asks_nothing(page: Page) -> None:
+    start(page, "Push to talk")
+    page.get_by_role("button", name="Hold to talk").click(delay=60)
+    expect(page.locator("#notice")).to_contain_text("Hold the button")
+    expect(page.locator(STATE)).to_have_attribute("data-state", "listening")
+    page.wait_for_timeout(1000)
+    assert page.locator("#captions li").count() == 0
+
+
+@pytest.mark.parametrize("rate", [44_100, 22_050, 96_000])
+def test_the_page_runs_at_the_rate_of_the_device(page: Page, rate: int) -> None:
+    page.evaluate(
+        """rate => {
+          const Native = window.AudioContext;
+          window.rates = [];
+          window.AudioContext = class extends Native {
+            constructor(options) {
+              super({ sampleRate: rate, ...options });
+              window.rates.push(this.sampleRate);
+            }
+          };
+        }""",
+        rate,
+    )
+    start(page)
+    ask(page, "hello")
+    expect(page.locator(STATE)).to_have_attribute("data-state", "speaking", timeout=SOON)
+    expect(page.locator(STATE)).to_have_attribute("data-state", "listening", timeout=SOON)
+    expect(page.locator("#notice")).to_be_hidden()
+    assert page.evaluate("window.rates") == [rate]
+
+
+def test_a_page_that_is_not_secure_says_what_it_needs(browser: Browser, server: PageServer) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.add_init_script("Object.defineProperty(window, 'isSecureContext', { value: false })")
+    page.goto(server.url)
+    expect(page.locator(STATE)).to_contain_text(re.compile("https.*localhost"))
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator(STATE)).to_have_attribute("data-state", "refused")
+    keep_screenshot(page, "needs-https")
+    context.close()
+
+
+def test_an_unplugged_microphone_is_told(page: Page) -> None:
+    page.evaluate(
+        """() => {
+          const devices = navigator.mediaDevices;
+          const native = devices.getUserMedia.bind(devices);
+          devices.getUserMedia = async (...args) => (window.stream = await native(...args));
+        }"""
+    )
+    start(page)
+    page.evaluate("window.stream.getTracks()[0].dispatchEvent(new Event('ended'))")
+    expect(page.locator(STATE)).to_contain_text("unplugged")
+    expect(page.get_by_role("button", name="Start")).to_be_enabled()
+
+
+def test_sound_that_the_browser_stops_comes_back_with_a_tap(page: Page) -> None:
+    page.evaluate(
+        """() => {
+          const Native = window.AudioContext;
+          window.AudioContext = class extends Native {
+            constructor(options) { super(options); window.context = this; }
+          };
+        }"""
+    )
+    start(page)
+    page.evaluate("window.context.suspend()")
+    expect(page.locator(STATE)).to_have_attribute("data-state", "paused")
+    page.locator("h1").click()
+    expect(page.locator(STATE)).to_have_attribute("data-state", "listening", timeout=SOON)
