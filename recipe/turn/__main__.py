@@ -22,6 +22,7 @@ from aqaa.recipe.turn.held_out import held_out_moments
 from aqaa.recipe.turn.tokens import (
     SHARD,
     Asked,
+    answer_plan,
     backchannel_plan,
     complete,
     load,
@@ -74,7 +75,7 @@ def main() -> None:
         [*domain.questions(), *domain.variants(), *(command.said for command in commands())]
     )
     hums = backchannel_plan()
-    say_all(hums, processes=1)
+    say_all([*hums, *answer_plan()], processes=1)
     clips = [*training_clips(domain, arguments.clips), *hums]
     random.Random(4).shuffle(clips)
     rows = rows_from(work_dir() / "turn", clips, wholes)

@@ -15,8 +15,7 @@ from aqaa.recipe.decoder.clips import as_answer
 from aqaa.recipe.decoder.prepare import encode, encode_all
 from aqaa.recipe.domain.load import load_domain
 from aqaa.recipe.domain.numbers import normalise
-from aqaa.recipe.speech.augment import RATE
-from aqaa.recipe.speech.cache import Utterance, cached_path
+from aqaa.recipe.speech.cache import Utterance
 from aqaa.recipe.speech.store import hear
 from aqaa.recipe.speech.voices import SPOKEN, TEACHER, VOICES, Wave
 from aqaa.recipe.turn.moments import BACKCHANNELS, Moment, backchannel, disturbance, moments
@@ -25,7 +24,9 @@ GROUP = 1920  # samples
 SHARD = 100  # clips
 UNKNOWN = 2  # of an end that is not asked for
 DISTURBANCES = 0.35  # of them for each clip
-CHEAP = 0.1  # cpu-seconds for a second of speech of the voices that say backchannels
+ANSWERS = 100
+CHEAP = 0.1  # cpu-seconds for a second of speech
+NATURAL = 12  # one in so many human voices says a backchannel
 
 
 @dataclass(frozen=True)
@@ -68,23 +69,27 @@ def make_shard(utterances: Sequence[Utterance], path: Path, wholes: frozenset[st
 
 
 def _answers(rng: np.random.Generator) -> Iterator[Wave]:
-    """The teacher's answers that have been spoken; a low tone's worth of silence if none has."""
-    texts = [t for t in load_domain().answers() if cached_path(Utterance(t, TEACHER)).exists()]
+    """The teacher's answers in a random order, of those that were spoken for this."""
+    said = answer_plan()
     while True:
-        if not texts:
-            yield np.zeros(RATE, np.float32) + np.float32(1e-4)
-            continue
-        yield as_answer(Utterance(str(rng.choice(texts)), TEACHER))
+        yield as_answer(said[int(rng.integers(len(said)))])
+
+
+def answer_plan() -> list[Utterance]:
+    """`ANSWERS` answers, spread over the domain, in the teacher's voice."""
+    texts = load_domain().answers()
+    return [Utterance(text, TEACHER) for text in texts[:: max(1, len(texts) // ANSWERS)]]
 
 
 def backchannel_plan() -> list[Utterance]:
-    """Half of the voices that cost little say each backchannel."""
-    voices = [name for name in SPOKEN if VOICES[name].cost <= CHEAP]
-    return [
-        Utterance(text, voice, (0.95, 1.1)[place % 3 == 0])
-        for number, text in enumerate(BACKCHANNELS)
-        for place, voice in enumerate(voices[number % 2 :: 2])
-    ]
+    """Half of the voices that cost little say each backchannel, and some of the human ones."""
+    cheap = [name for name in SPOKEN if VOICES[name].cost <= CHEAP]
+    natural = [name for name in SPOKEN if VOICES[name].engine == "kokoro"]
+    plan = []
+    for number, text in enumerate(BACKCHANNELS):
+        voices = cheap[number % 2 :: 2] + natural[number % NATURAL :: NATURAL]
+        plan += [Utterance(text, v, (0.95, 1.1)[place % 3 == 0]) for place, v in enumerate(voices)]
+    return plan
 
 
 def complete(texts: Sequence[str]) -> frozenset[str]:

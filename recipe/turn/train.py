@@ -26,6 +26,7 @@ DROPOUT = 0.25
 ROUGH = 0.04  # share of tokens replaced by others of their book
 EARLY = 2  # groups from which on the kind is asked for: 240 ms
 KIND_WEIGHT = 0.3
+RARE = (1.0, 3.0, 3.0)  # weights of the kinds: most moments are speech
 
 
 def batch_of(rows: Sequence[Asked]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -54,7 +55,7 @@ def losses(head: TurnHead, rows: Sequence[Asked]) -> Tensor:
     place = torch.arange(groups.shape[1])[None]
     heard = (place < lengths[:, None]) & ((place >= EARLY - 1) | (place == lengths[:, None] - 1))
     wanted = kinds[:, None].expand_as(heard)[heard]
-    return loss + KIND_WEIGHT * F.cross_entropy(kind[heard], wanted)
+    return loss + KIND_WEIGHT * F.cross_entropy(kind[heard], wanted, torch.tensor(RARE))
 
 
 def _roughen(groups: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.recipe.decoder.clips import ANSWER_KEEP, ANSWER_TAIL, Encode, as_answer, ends
 from aqaa.recipe.decoder.renderings import choose
 from aqaa.recipe.domain.load import load_domain
+from aqaa.recipe.domain.replies import all_answers
 from aqaa.recipe.speech.cache import Utterance, say
 from aqaa.recipe.speech.pitch import f0_track
 from aqaa.recipe.speech.voices import TEACHER, Wave
@@ -29,6 +30,7 @@ from aqaa.vocoder.mel import log_mel
 
 Measured = dict[str, tuple[NDArray[np.float32], ...]]  # by voice: what a `Rendition` has
 QUESTIONS, JUDGED = 180, 60  # sentences beside the answers: to train on, and to judge by
+HOUSEHOLD, NEW = 600, 40  # of what is said to commands: to train on, and to judge by
 
 # Sentences beside the domain's, so that every sound of English is heard in many neighbourhoods.
 RICH = (
@@ -75,17 +77,23 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Corpus:
-    """`training` has every answer of the domain, which is what nano will say; `judged` others."""
+    """`training` has every answer of the domain and some to commands; `judged` has others."""
 
     training: list[Sentence]
     judged: list[Sentence]
 
 
 def script(seed: int = 0) -> tuple[list[str], list[str]]:
-    """The texts to train on, and those to judge by, in a fixed order."""
+    """The texts to train on, and those to judge by, in a fixed order.
+
+    Of what is said to commands (times, durations, places, degrees) a sample: the rest must be said
+    by a model that never heard it whole, and some of it judges whether that is so.
+    """
     domain = load_domain()
     questions = random.Random(seed).sample(domain.questions(), QUESTIONS + JUDGED)
-    return [*RICH, *domain.answers(), *questions[:QUESTIONS]], questions[QUESTIONS:]
+    said = random.Random(seed).sample(sorted(set(all_answers())), HOUSEHOLD + NEW)
+    training = [*RICH, *domain.answers(), *said[:HOUSEHOLD], *questions[:QUESTIONS]]
+    return training, [*questions[QUESTIONS:], *said[HOUSEHOLD:]]
 
 
 def record(utterance: Utterance) -> Measured:
@@ -114,7 +122,9 @@ def _measure(wave: Wave) -> tuple[NDArray[np.float32], ...]:
 def load_corpus(cache: Path, encode: Encode, processes: int = 2) -> Corpus:
     """All sentences, made once for these renderings and voices, and kept in the file `cache`."""
     training, judged = script()
-    texts, clear = training + judged, choose(load_domain().answers())
+    household = set(all_answers())
+    texts = training + judged
+    clear = choose([*load_domain().answers(), *(text for text in texts if text in household)])
     said = [clear.get(text, Utterance(text, TEACHER)) for text in texts]
     wanted = {
         "texts": texts,
