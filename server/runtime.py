@@ -161,8 +161,8 @@ def _hear(parts: ModelParts, samples: np.ndarray[tuple[int], np.dtype[np.float32
     ids += compute_alone(tokenising.flush(end))
     if parts.transcriber is not None:
         words = parts.transcriber.stream()
-        for step in end.take_steps():
-            words.push(step)
+        for window in end.take_windows():
+            words.push(window)
     return ids
 
 

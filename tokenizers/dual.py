@@ -24,7 +24,7 @@ from aqaa.tokenizers.semantic import SemanticStream, SemanticTokenizer
 from aqaa.tokenizers.semantic_network import MelWindow
 from aqaa.tokenizers.steps import Steps, run_alone
 from aqaa.tokenizers.stream import Codes, Samples, check_samples, join_codes
-from aqaa.tokenizers.transcriber import Step
+from aqaa.tokenizers.transcriber import WindowOrTail
 
 Request = EncoderChunk | MelWindow
 Reply = LinguisticReply | Codes
@@ -33,12 +33,12 @@ Reply = LinguisticReply | Codes
 @dataclass(frozen=True)
 class Encoded:
     """What an utterance became: raw codes of both tokenizers, the decoder's ids, and the linguistic
-    encoder's steps, if they are kept."""
+    encoder's windows, if they are kept."""
 
     linguistic: Codes
     semantic: Codes
     ids: list[int]
-    steps: list[Step]
+    windows: list[WindowOrTail]
 
 
 class DualTokenizer:
@@ -52,15 +52,15 @@ class DualTokenizer:
         audio_offset: int,
         normalise: bool = True,
         stream_peak: float = 0.0,
-        keep_steps: bool = False,
+        keep_windows: bool = False,
     ) -> None:
-        """`keep_steps`: the linguistic encoder's steps are kept for a transcriber to take."""
+        """`keep_windows`: the linguistic encoder's windows are kept for a transcriber to take."""
         self.linguistic = linguistic
         self.semantic = semantic
         self.audio_offset = audio_offset
         self._normalise = normalise
         self._stream_peak = stream_peak
-        self._keep_steps = keep_steps
+        self._keep_windows = keep_windows
 
     @classmethod
     def load(cls, bundle: Bundle, device: str = "cpu") -> DualTokenizer:
@@ -75,7 +75,7 @@ class DualTokenizer:
             audio_offset=bundle.tokens.audio_offset,
             normalise=bundle.tokenizer.normalise,
             stream_peak=bundle.tokenizer.stream_peak,
-            keep_steps=bundle.transcriber is not None,
+            keep_windows=bundle.transcriber is not None,
         )
 
     def encode(self, wav: NDArray[np.generic]) -> list[int]:
@@ -89,7 +89,7 @@ class DualTokenizer:
         return self.encode_fully(wav).ids
 
     def encode_fully(self, wav: NDArray[np.generic]) -> Encoded:
-        """As `encode`, with the raw codes of both tokenizers, and the steps if they are kept.
+        """As `encode`, with the raw codes of both tokenizers, and the windows if they are kept.
 
         Raises:
             AudioError: empty or unusable audio.
@@ -99,16 +99,16 @@ class DualTokenizer:
     def encoding(self, wav: NDArray[np.generic]) -> Steps[Request, Reply, Encoded]:
         """`encode_fully`, step by step."""
         samples = prepare(wav, normalise=self._normalise)
-        stream = self.linguistic.stream(keep_steps=self._keep_steps)
+        stream = self.linguistic.stream(keep_windows=self._keep_windows)
         parts = [(yield from _linguistic(stream.pushing(samples)))]
         parts.append((yield from _linguistic(stream.flushing())))
         linguistic = join_codes(parts)
         semantic = yield from _semantic(self.semantic.encoding(samples))
         ids = interleave(linguistic.tolist(), semantic.tolist(), self.audio_offset)
-        return Encoded(linguistic, semantic, ids, stream.take_steps())
+        return Encoded(linguistic, semantic, ids, stream.take_windows())
 
-    def steps_of(self, wav: NDArray[np.generic]) -> Iterator[list[Step]]:
-        """The linguistic encoder's steps of a whole utterance, for who wants its words alone.
+    def windows_of(self, wav: NDArray[np.generic]) -> Iterator[list[WindowOrTail]]:
+        """The linguistic encoder's windows of a whole utterance, for who wants its words alone.
 
         A second of sound at a time: each is computed when it is asked for.
 
@@ -116,12 +116,12 @@ class DualTokenizer:
             AudioError: empty or unusable audio.
         """
         samples = prepare(wav, normalise=self._normalise)
-        stream = self.linguistic.stream(keep_steps=True)
+        stream = self.linguistic.stream(keep_windows=True)
         for begin in range(0, samples.size, TOKENIZER_RATE):
             stream.push(samples[begin : begin + TOKENIZER_RATE])
-            yield stream.take_steps()
+            yield stream.take_windows()
         stream.flush()
-        yield stream.take_steps()
+        yield stream.take_windows()
 
     def run(self, requests: Sequence[Request]) -> list[Reply]:
         """The reply to each request, in one call of either network, each as it would be alone."""
@@ -137,7 +137,7 @@ class DualTokenizer:
         """A new stream; cheap. It is scaled by a running peak if the bundle says so."""
         return DualStream(
             self,
-            self.linguistic.stream(keep_steps=self._keep_steps),
+            self.linguistic.stream(keep_windows=self._keep_windows),
             self.semantic.stream(),
             Interleaver(self.audio_offset),
             RunningGain(self._stream_peak) if self._stream_peak else None,
@@ -196,9 +196,9 @@ class DualStream:
         semantic = yield from _semantic(self._semantic.flushing())
         return ids + self._join(linguistic, semantic)
 
-    def take_steps(self) -> list[Step]:
-        """The linguistic encoder's steps since the last call, if they are kept."""
-        return self._linguistic.take_steps()
+    def take_windows(self) -> list[WindowOrTail]:
+        """The linguistic encoder's windows since the last call, if they are kept."""
+        return self._linguistic.take_windows()
 
     def fork(self) -> DualStream:
         """An independent stream in the same state: flush it at a pause, go on with the original."""

@@ -33,7 +33,7 @@ from aqaa.tokenizers.stream import (
     TokenStream,
     join_codes,
 )
-from aqaa.tokenizers.transcriber import Step, Tail, Window
+from aqaa.tokenizers.transcriber import Tail, Window, WindowOrTail
 
 # Low frame rate: stack 7 filterbank frames every 6 (`lfr_m`, `lfr_n` of the published config.yaml).
 _STACK = 7
@@ -101,9 +101,9 @@ class LinguisticTokenizer:
         stream = self.stream()
         return join_codes([stream.push(samples), stream.flush()])
 
-    def stream(self, *, keep_steps: bool = False) -> LinguisticStream:
-        """A new stream; cheap. `keep_steps`: for a transcriber, who must take them."""
-        return LinguisticStream(self, keep_steps=keep_steps)
+    def stream(self, *, keep_windows: bool = False) -> LinguisticStream:
+        """A new stream; cheap. `keep_windows`: for a transcriber, who must take them."""
+        return LinguisticStream(self, keep_windows=keep_windows)
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[EncoderChunk]) -> list[LinguisticReply]:
@@ -136,30 +136,30 @@ class LinguisticStream(TokenStream[EncoderChunk, LinguisticReply]):
     (The reference waits for a whole chunk of 240 ms; its features need 80 samples less.)
     """
 
-    def __init__(self, tokenizer: LinguisticTokenizer, *, keep_steps: bool = False) -> None:
+    def __init__(self, tokenizer: LinguisticTokenizer, *, keep_windows: bool = False) -> None:
         super().__init__(tokenizer.run)
         self._tokenizer = tokenizer
-        self._steps: list[Step] | None = [] if keep_steps else None
+        self._windows: list[WindowOrTail] | None = [] if keep_windows else None
         self._state = tokenizer.encoder.initial_state()
         self._samples = SampleBuffer()  # from the start of the next filterbank frame on
         self._fbank = np.empty((0, FBANK_BINS), np.float32)  # frames that the next chunk sees again
 
     def _copy_state(self, original: Self) -> None:
         self._tokenizer = original._tokenizer
-        self._steps = None if original._steps is None else list(original._steps)
+        self._windows = None if original._windows is None else list(original._windows)
         self._state = original._state
         self._samples = original._samples.copy()
         self._fbank = original._fbank
 
-    def take_steps(self) -> list[Step]:
-        """The encoder's steps since the last call, for a transcriber; the last one after a flush.
+    def take_windows(self) -> list[WindowOrTail]:
+        """The encoder's windows since the last call, for a transcriber; the last one after a flush.
 
         Empty where they are not kept.
         """
-        steps = self._steps or []
-        if self._steps is not None:
-            self._steps = []
-        return steps
+        windows = self._windows or []
+        if self._windows is not None:
+            self._windows = []
+        return windows
 
     def _consume(self, pcm: Samples) -> Steps[EncoderChunk, LinguisticReply, Codes]:
         self._samples.append(pcm)
@@ -174,8 +174,8 @@ class LinguisticStream(TokenStream[EncoderChunk, LinguisticReply]):
         self._take_fbank(len(self._samples))
         count = len(self._fbank)
         if count < _STACK:
-            if self._steps is not None:
-                self._steps.append(Tail(self._state))
+            if self._windows is not None:
+                self._windows.append(Tail(self._state))
             return np.empty(0, np.int32)
         # The reference stacks as long as a stack's centre is there, and repeats the last frame.
         stacks = -(-(count - _PAD) // _STRIDE)
@@ -201,8 +201,8 @@ class LinguisticStream(TokenStream[EncoderChunk, LinguisticReply]):
         frames = (stacks.reshape(-1, _INPUT) + cmvn.shift) * cmvn.scale
         reply = yield EncoderChunk(torch.from_numpy(frames), self._state)
         self._state = reply.encoded.after
-        if self._steps is not None:
-            self._steps.append(Window(reply.encoded.states, len(frames), last))
+        if self._windows is not None:
+            self._windows.append(Window(reply.encoded.states, len(frames), last))
         return reply.codes
 
 

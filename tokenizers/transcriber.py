@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from aqaa.models.errors import BundleError, StreamClosedError
 from aqaa.models.weights import require_file
 
-if TYPE_CHECKING:  # sessions handle steps without torch
+if TYPE_CHECKING:  # sessions handle windows without torch
     from torch import Tensor
 
     from aqaa.tokenizers.funasr_encoder import EncoderState
@@ -50,7 +50,7 @@ class Tail:
     state: EncoderState
 
 
-Step = Window | Tail
+WindowOrTail = Window | Tail
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Piece:
 
 
 class TranscriptStream(ABC):
-    """One utterance's recogniser: `push` the encoder's steps, the last one closes it.
+    """One utterance's recogniser: `push` the encoder's windows, the last one closes it.
 
     Belongs to one session, shares its weights, is not thread-safe.
     """
@@ -77,23 +77,23 @@ class TranscriptStream(ABC):
         self._closed = False
 
     @abstractmethod
-    def _recognise(self, step: Step) -> list[Piece]: ...
+    def _recognise(self, window: WindowOrTail) -> list[Piece]: ...
 
     @abstractmethod
     def _copy_state(self, original: Self) -> None:
         """Take `original`'s state; nothing that changes later may be shared."""
 
-    def push(self, step: Step) -> list[Piece]:
-        """The pieces that `step` completes; often none.
+    def push(self, window: WindowOrTail) -> list[Piece]:
+        """The pieces that `window` completes; often none.
 
         Raises:
-            StreamClosedError: the last step has been pushed, or a fault closed the stream.
+            StreamClosedError: the last window has been pushed, or a fault closed the stream.
         """
         if self._closed:
             raise StreamClosedError("this transcript has ended: open a new one")
         self._closed = True
-        pieces = self._recognise(step)
-        self._closed = isinstance(step, Tail) or step.last
+        pieces = self._recognise(window)
+        self._closed = isinstance(window, Tail) or window.last
         return pieces
 
     def fork(self) -> Self:

@@ -28,9 +28,9 @@ from aqaa.models.weights import load_state_dict
 from aqaa.tokenizers.transcriber import (
     FRAME_SECONDS,
     Piece,
-    Step,
     TranscriptStream,
     Window,
+    WindowOrTail,
     read_pieces,
 )
 
@@ -142,11 +142,11 @@ class CtcStream(TranscriptStream):
     def _copy_state(self, original: Self) -> None:
         self.__dict__.update(original.__dict__)  # every value is replaced, never written to
 
-    def _recognise(self, step: Step) -> list[Piece]:
-        if not isinstance(step, Window):
+    def _recognise(self, window: WindowOrTail) -> list[Piece]:
+        if not isinstance(window, Window):
             return self._spell(self._silence()) if self._rows else []
-        frames = step.states[-step.new :].to(self._transcriber.device)
-        return self._spell(torch.cat([frames, self._silence()]) if step.last else frames)
+        frames = window.states[-window.new :].to(self._transcriber.device)
+        return self._spell(torch.cat([frames, self._silence()]) if window.last else frames)
 
     def _silence(self) -> Tensor:
         return torch.zeros(

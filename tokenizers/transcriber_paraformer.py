@@ -33,9 +33,9 @@ from aqaa.tokenizers.funasr_encoder import (
 from aqaa.tokenizers.transcriber import (
     FRAME_SECONDS,
     Piece,
-    Step,
     TranscriptStream,
     Window,
+    WindowOrTail,
     is_han,
     read_pieces,
 )
@@ -128,13 +128,13 @@ class ParaformerStream(TranscriptStream):
         self._spelling = original._spelling.copy()
 
     @torch.inference_mode()
-    def _recognise(self, step: Step) -> list[Piece]:
-        if isinstance(step, Window):
-            last, states = step.last, step.states
+    def _recognise(self, window: WindowOrTail) -> list[Piece]:
+        if isinstance(window, Window):
+            last, states = window.last, window.states
         elif self._frame == -WINDOW_BACK:
             return []  # nothing was heard
         else:
-            last, states = True, self._transcriber.encoder.tail(step.state)
+            last, states = True, self._transcriber.encoder.tail(window.state)
         pieces = self._decode(states, last)
         self._frame += CHUNK_FRAMES
         return pieces + self._spelling.end() if last else pieces

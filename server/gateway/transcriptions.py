@@ -93,8 +93,8 @@ class Recording:
 
     def _slices(self) -> Iterator[list[Piece]]:
         words = _transcriber(self._parts).stream()
-        for steps in self._parts.tokenizer.steps_of(self._samples):
-            yield [piece for step in steps for piece in words.push(step)]
+        for windows in self._parts.tokenizer.windows_of(self._samples):
+            yield [piece for window in windows for piece in words.push(window)]
 
 
 @router.post(

@@ -19,7 +19,7 @@ from aqaa.server.clock import Clock
 from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Work
 from aqaa.server.hearing.speech_input import SpeechEvent, SpeechInput, TurnSound
-from aqaa.server.hearing.transcribing import TurnSteps
+from aqaa.server.hearing.transcribing import TurnWindows
 from aqaa.server.hearing.turn_detector import TurnRules
 from aqaa.server.urgency import Kind
 
@@ -171,7 +171,7 @@ class InputQueue:
                     )
         except AudioError as error:
             if isinstance(job, CommitBuffer):
-                self._on_sound(job.item_id, TurnSound((), TurnSteps(None, ())))
+                self._on_sound(job.item_id, TurnSound((), TurnWindows(None, ())))
             self._on_bad_audio(error)
 
     async def _compute(self, work: Work[T], deadline: float | None) -> T:

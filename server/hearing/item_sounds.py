@@ -13,7 +13,7 @@ from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Work
 from aqaa.server.hearing.speech_input import TurnSound
 from aqaa.server.hearing.tokenising import Tokenising
-from aqaa.server.hearing.transcribing import TurnSteps
+from aqaa.server.hearing.transcribing import TurnWindows
 from aqaa.server.urgency import Kind
 
 BACKLOG_BYTES = 2_000_000  # of sound that waits (20 s at 48 kHz): then the socket is not read
@@ -85,7 +85,7 @@ class ItemSounds:
         try:
             sound = await self._executor.run(self._encode(data, converter), Kind.BULK)
         except AudioError as error:
-            self._on_sound(item_id, TurnSound((), TurnSteps(None, ())))
+            self._on_sound(item_id, TurnSound((), TurnWindows(None, ())))
             self._on_bad_audio(error)
         else:
             self._on_sound(item_id, sound)
@@ -94,4 +94,4 @@ class ItemSounds:
         whole = converter()
         samples = np.concatenate((whole.push(data), whole.flush()))
         recording = yield from self._tokenising.encode(samples)
-        return TurnSound(tuple(recording.ids), TurnSteps(None, recording.steps))
+        return TurnSound(tuple(recording.ids), TurnWindows(None, recording.windows))

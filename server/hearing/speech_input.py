@@ -24,7 +24,7 @@ from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.server.audio.wire import InputConverter
 from aqaa.server.compute.model import Work
 from aqaa.server.hearing.tokenising import AudioTokenStream, Tokenising
-from aqaa.server.hearing.transcribing import TurnSteps
+from aqaa.server.hearing.transcribing import TurnWindows
 from aqaa.server.hearing.turn_detector import (
     MANUAL,
     DetectorEvent,
@@ -65,7 +65,7 @@ class TurnGrew:
     """The turn so far, in audio tokens; more will come."""
 
     tokens: tuple[int, ...]
-    steps: TurnSteps
+    windows: TurnWindows
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class TurnEnded:
     tokens: tuple[int, ...]
     silence_sample: int
     sample: int
-    steps: TurnSteps
+    windows: TurnWindows
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,10 @@ SpeechEvent = (
 
 @dataclass(frozen=True)
 class TurnSound:
-    """A turn's sound: its audio tokens, and the last of its steps."""
+    """A turn's sound: its audio tokens, and the last of its windows."""
 
     tokens: tuple[int, ...]
-    steps: TurnSteps
+    windows: TurnWindows
 
 
 class SpeechInput:
@@ -251,7 +251,7 @@ class SpeechInput:
                     self._pause = None
                     events.append(TurnResumed())
                 case EndOfTurn():
-                    sound = self._pause or TurnSound((), TurnSteps(self._turn, ()))
+                    sound = self._pause or TurnSound((), TurnWindows(self._turn, ()))
                     events.append(self._ended(sound, event.silence_sample, event.sample))
                 case Idle():
                     events.append((yield from self._idled(event)))
@@ -265,7 +265,7 @@ class SpeechInput:
 
     def _ended(self, sound: TurnSound, silence_sample: int, sample: int) -> TurnEnded:
         self._close_turn()
-        return TurnEnded(sound.tokens, silence_sample, sample, sound.steps)
+        return TurnEnded(sound.tokens, silence_sample, sample, sound.windows)
 
     def _idled(self, event: Idle) -> Work[SilenceTimedOut]:
         last_second = self._since(self.received - TOKENIZER_RATE).copy()
@@ -289,8 +289,8 @@ class SpeechInput:
         yield from self._feed_now()
         if len(self._tokens) == before:
             return []
-        steps = TurnSteps(self._turn, self._stream.take_steps())
-        return [TurnGrew(tuple(self._tokens), steps)]
+        windows = TurnWindows(self._turn, self._stream.take_windows())
+        return [TurnGrew(tuple(self._tokens), windows)]
 
     def _may_feed(self) -> bool:
         return self._pause is None and not self._full
@@ -307,7 +307,7 @@ class SpeechInput:
         end = self._stream.fork()
         rest = yield from self._tokenising.flush(end)
         tokens = (*self._tokens, *rest)
-        return TurnSound(tokens, TurnSteps(self._turn, end.take_steps()))
+        return TurnSound(tokens, TurnWindows(self._turn, end.take_windows()))
 
     def _close_turn(self) -> None:
         self._stream, self._tokens, self._pause, self._full = None, [], None, False

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from aqaa.server.compute.model import Model, Work
 from aqaa.tokenizers.semantic_network import MelWindow
 from aqaa.tokenizers.steps import Steps
-from aqaa.tokenizers.transcriber import Step
+from aqaa.tokenizers.transcriber import WindowOrTail
 
 Samples = NDArray[np.float32]
 T = TypeVar("T")
@@ -32,8 +32,8 @@ class AudioTokenStream(Protocol):
     def fork(self) -> AudioTokenStream:
         """A copy that goes its own way."""
 
-    def take_steps(self) -> Sequence[Step]:
-        """The encoder's steps since the last call, for a transcriber; none if they are not kept."""
+    def take_windows(self) -> Sequence[WindowOrTail]:
+        """The encoder's windows since the last call; none if they are not kept."""
 
 
 class EncodedRecording(Protocol):
@@ -44,8 +44,8 @@ class EncodedRecording(Protocol):
         """Its decoder ids."""
 
     @property
-    def steps(self) -> Sequence[Step]:
-        """The encoder's steps; none if they are not kept."""
+    def windows(self) -> Sequence[WindowOrTail]:
+        """The encoder's windows; none if they are not kept."""
 
 
 class AudioTokenizer(Protocol):
@@ -57,8 +57,8 @@ class AudioTokenizer(Protocol):
     def encoding(self, wav: Samples, /) -> Steps[Any, Any, EncodedRecording]:
         """A whole recording, float32 [n] at 16 kHz."""
 
-    def steps_of(self, wav: Samples, /) -> Iterator[list[Step]]:
-        """The encoder's steps of a whole recording, a second at a time."""
+    def windows_of(self, wav: Samples, /) -> Iterator[list[WindowOrTail]]:
+        """The encoder's windows of a whole recording, a second at a time."""
 
     def run(self, requests: Sequence[Any], /) -> Sequence[Any]:
         """The replies to what streams and recordings ask for."""

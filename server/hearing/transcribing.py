@@ -1,8 +1,8 @@
-"""One session's transcription: the tokenizer's steps in, the words of each turn out.
+"""One session's transcription: the encoder's windows in, the words of each turn out.
 
 Runs beside the conversation and holds up nothing: its jobs come after everything that a listener
-waits for. A turn's steps arrive while the user speaks; once the turn is an item of the conversation
-its words so far are reported, then the rest as they are recognised, and then its end.
+waits for. A turn's windows arrive while the user speaks; once the turn is an item of the
+conversation its words so far are reported, then the rest as they are recognised, and then its end.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from aqaa.server.urgency import Kind
 from aqaa.tokenizers.transcriber import (
     FRAME_SECONDS,
     Piece,
-    Step,
     Transcriber,
     TranscriptStream,
     Window,
+    WindowOrTail,
 )
 
 log = logging.getLogger(__name__)
 
-JOB_STEPS = 4  # about 1 s of speech: whoever is urgent waits for no more than this
-MOST_WAITING = 500  # steps (2 minutes of speech) that wait; a turn beyond that gets no words
+JOB_WINDOWS = 4  # about 1 s of speech: whoever is urgent waits for no more than this
+MOST_WAITING = 500  # windows (2 minutes of speech) that wait; a turn beyond that gets no words
 
 
 @dataclass(frozen=True)
-class TurnSteps:
-    """New steps of the turn with this number; None: of a recording that came whole."""
+class TurnWindows:
+    """New windows of the turn with this number; None: of a recording that came whole."""
 
     turn: int | None
-    steps: Sequence[Step]
+    windows: Sequence[WindowOrTail]
 
 
 @dataclass
@@ -52,7 +52,7 @@ class _Turn:
     number: int | None
     transcript: Transcript
     stream: TranscriptStream
-    steps: list[Step] = field(default_factory=list)  # that wait
+    windows: list[WindowOrTail] = field(default_factory=list)  # that wait
     unreported: list[Piece] = field(default_factory=list)
     ended: bool = False
     failed: bool = False
@@ -91,28 +91,28 @@ class Transcribing:
         ] = []  # oldest first; of those without an item only the last goes on
         self._more = asyncio.Event()
 
-    def hear(self, given: TurnSteps) -> None:
+    def hear(self, given: TurnWindows) -> None:
         """Steps of the turn that goes on; a new number begins a new turn."""
-        self._add(self._turn(given.turn), given.steps)
+        self._add(self._turn(given.turn), given.windows)
 
-    def end(self, item_id: str, given: TurnSteps) -> None:
-        """The sound that ends with these steps is this item's."""
+    def end(self, item_id: str, given: TurnWindows) -> None:
+        """The sound that ends with these windows is this item's."""
         turn = self._turn(given.turn)
         turn.transcript.item_id = item_id
-        self._end(turn, given.steps)
+        self._end(turn, given.windows)
 
     async def run(self) -> None:
         """Work, until cancelled."""
         while True:
-            turn = next((one for one in self._turns if one.steps or one.ended), None)
+            turn = next((one for one in self._turns if one.windows or one.ended), None)
             if turn is None:
                 self._more.clear()
                 await self._more.wait()
                 continue
             self._report(turn, [])
-            if turn.steps:
+            if turn.windows:
                 await self._recognise(turn)
-            if turn.ended and not turn.steps:
+            if turn.ended and not turn.windows:
                 self._turns.remove(turn)
                 self._report_end(turn)
 
@@ -131,34 +131,34 @@ class Transcribing:
         self._turns.append(turn)
         return turn
 
-    def _add(self, turn: _Turn, steps: Sequence[Step]) -> None:
-        frames = sum(step.new for step in steps if isinstance(step, Window))
+    def _add(self, turn: _Turn, windows: Sequence[WindowOrTail]) -> None:
+        frames = sum(window.new for window in windows if isinstance(window, Window))
         turn.transcript.seconds += frames * FRAME_SECONDS
-        if sum(len(one.steps) for one in self._turns) + len(steps) > MOST_WAITING:
+        if sum(len(one.windows) for one in self._turns) + len(windows) > MOST_WAITING:
             log.warning("transcription lags too far behind: a turn gets no words")
             turn.failed = True
         if turn.failed:
-            turn.steps.clear()
+            turn.windows.clear()
             return
-        turn.steps += steps
+        turn.windows += windows
         self._more.set()
 
-    def _end(self, turn: _Turn, steps: Sequence[Step]) -> None:
-        self._add(turn, steps)
+    def _end(self, turn: _Turn, windows: Sequence[WindowOrTail]) -> None:
+        self._add(turn, windows)
         turn.ended = True
         self._more.set()
 
     # --- recognition ------------------------------------------------------------------------------
 
     async def _recognise(self, turn: _Turn) -> None:
-        steps, turn.steps = turn.steps[:JOB_STEPS], turn.steps[JOB_STEPS:]
+        windows, turn.windows = turn.windows[:JOB_WINDOWS], turn.windows[JOB_WINDOWS:]
         try:
-            work = RECOGNISER.ask((turn.stream, steps))
+            work = RECOGNISER.ask((turn.stream, windows))
             pieces = await self._executor.run(work, Kind.BULK)
         except Exception:  # whatever a model does: the conversation goes on without these words
             log.exception("transcription failed")
             turn.failed = True
-            turn.steps.clear()
+            turn.windows.clear()
             return
         self._report(turn, pieces)
 
@@ -177,15 +177,17 @@ class Transcribing:
 
 
 def _recognise(
-    values: Sequence[tuple[TranscriptStream, Sequence[Step]]],
+    values: Sequence[tuple[TranscriptStream, Sequence[WindowOrTail]]],
 ) -> list[list[Piece] | Exception]:
     results: list[list[Piece] | Exception] = []
-    for stream, steps in values:
+    for stream, windows in values:
         try:
-            results.append([piece for step in steps for piece in stream.push(step)])
+            results.append([piece for window in windows for piece in stream.push(window)])
         except Exception as error:  # one session's fault is no other's
             results.append(error)
     return results
 
 
-RECOGNISER = Model[tuple[TranscriptStream, Sequence[Step]], list[Piece]]("transcriber", _recognise)
+RECOGNISER = Model[tuple[TranscriptStream, Sequence[WindowOrTail]], list[Piece]](
+    "transcriber", _recognise
+)

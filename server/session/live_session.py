@@ -51,7 +51,7 @@ from aqaa.server.hearing.speech_input import (
     TurnSound,
     TurnStarted,
 )
-from aqaa.server.hearing.transcribing import TurnSteps
+from aqaa.server.hearing.transcribing import TurnWindows
 from aqaa.server.hearing.turn_detector import TurnRules
 from aqaa.server.observe.logs import response_id
 from aqaa.server.parts import ModelParts, input_of, output_of
@@ -97,7 +97,7 @@ class LiveSession:
             parts, self._memory, lambda given: self._apply(self._machine.on_input(given))
         )
         self._words.configure(self._machine.session)
-        self._turn_steps = TurnSteps(None, ())  # of the turn that ends just now
+        self._turn_windows = TurnWindows(None, ())  # of the turn that ends just now
         audio = self._machine.session.audio.input
         self._input_format = audio.format
         self._odd_byte = b""  # the first half of a sample that the client cut in two
@@ -223,7 +223,7 @@ class LiveSession:
     def _commit(self, commit: fx.Commit) -> None:
         self._memory.expect(commit.item_id)
         if commit.tokens is not None:
-            self._on_sound(commit.item_id, TurnSound(commit.tokens, self._turn_steps))
+            self._on_sound(commit.item_id, TurnSound(commit.tokens, self._turn_windows))
             return
         self._new_epoch()
         self._speech_end = self._clock()
@@ -231,7 +231,7 @@ class LiveSession:
 
     def _on_sound(self, item_id: str, sound: TurnSound) -> None:
         self._memory.store(item_id, sound.tokens)
-        self._words.end(item_id, sound.steps)
+        self._words.end(item_id, sound.windows)
 
     def _new_epoch(self) -> None:
         """The client committed or cleared its buffer: later reports about it are out of date."""
@@ -265,7 +265,7 @@ class LiveSession:
 
     def _on_speech(self, event: SpeechEvent, job: AppendAudio) -> None:
         if isinstance(event, TurnGrew):
-            self._words.hear(event.steps)  # a commit that came since wants these words too
+            self._words.hear(event.windows)  # a commit that came since wants these words too
         if job.epoch != self._epoch:
             return
         match event:
@@ -282,18 +282,18 @@ class LiveSession:
                 silent = (event.sample - event.silence_sample) / TOKENIZER_RATE
                 self._speech_end = job.arrived - silent
                 stopped = fx.SpeechStopped(_ms(event.sample), event.tokens)
-                self._end_turn(stopped, event.steps)
+                self._end_turn(stopped, event.windows)
             case SilenceTimedOut():
                 since, until = _ms(event.since), _ms(event.sample)
                 idled = fx.IdleTimedOut(since, until, event.tokens)
-                self._end_turn(idled, TurnSteps(None, ()))
+                self._end_turn(idled, TurnWindows(None, ()))
             case BufferFull():
                 seconds = self._parts.max_turn_seconds
                 message = f"the buffer holds {seconds:g} s of audio, its most: commit or clear it"
                 self.refuse(ProtocolError("input_audio_buffer_full", message))
 
-    def _end_turn(self, given: fx.Input, steps: TurnSteps) -> None:
-        self._turn_end, self._turn_steps = self._clock(), steps
+    def _end_turn(self, given: fx.Input, windows: TurnWindows) -> None:
+        self._turn_end, self._turn_windows = self._clock(), windows
         self._warm_tokens = None
         self._apply(self._machine.on_input(given))
         if not self._machine.answering():

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from aqaa.server.hearing.transcribing import Transcribing, Transcript, TurnSteps
+from aqaa.server.hearing.transcribing import Transcribing, Transcript, TurnWindows
 from aqaa.server.parts import ModelParts
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol.types import Session
@@ -37,15 +37,15 @@ class UserWords:
             wanted = session.audio.input.transcription
             self._transcribing.live = wanted is not None and wanted.is_live
 
-    def hear(self, steps: TurnSteps) -> None:
+    def hear(self, windows: TurnWindows) -> None:
         """More of the turn that goes on."""
         if self._transcribing is not None:
-            self._transcribing.hear(steps)
+            self._transcribing.hear(windows)
 
-    def end(self, item_id: str, steps: TurnSteps) -> None:
-        """The sound that ends with these steps is this item's."""
+    def end(self, item_id: str, windows: TurnWindows) -> None:
+        """The sound that ends with these windows is this item's."""
         if self._transcribing is not None:
-            self._transcribing.end(item_id, steps)
+            self._transcribing.end(item_id, windows)
 
     async def run(self) -> None:
         """Work, until cancelled."""

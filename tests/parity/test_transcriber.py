@@ -55,13 +55,13 @@ def recording(fixtures_dir: Path) -> np.ndarray:
 
 
 def pieces_of(tokenizer: Any, transcriber: Any, wav: np.ndarray, cut: int) -> list[Piece]:
-    stream, words = tokenizer.stream(keep_steps=True), transcriber.stream()
+    stream, words = tokenizer.stream(keep_windows=True), transcriber.stream()
     pieces: list[Piece] = []
     for begin in range(0, wav.size, cut):
         stream.push(wav[begin : begin + cut])
-        pieces += [piece for step in stream.take_steps() for piece in words.push(step)]
+        pieces += [piece for window in stream.take_windows() for piece in words.push(window)]
     stream.flush()
-    return pieces + [piece for step in stream.take_steps() for piece in words.push(step)]
+    return pieces + [piece for window in stream.take_windows() for piece in words.push(window)]
 
 
 @pytest.mark.parametrize(
@@ -99,16 +99,16 @@ def test_a_fork_leaves_the_original(tokenizer, transcriber, recording) -> None:
     """The fork is ended at a pause; what the original says later is as if nobody had forked."""
     wav = recording[: 3840 * 14]
     expected = pieces_of(tokenizer, transcriber, wav, 3840)
-    stream, words = tokenizer.stream(keep_steps=True), transcriber.stream()
+    stream, words = tokenizer.stream(keep_windows=True), transcriber.stream()
     stream.push(wav[: 3840 * 7 + 1200])
-    got = [piece for step in stream.take_steps() for piece in words.push(step)]
+    got = [piece for window in stream.take_windows() for piece in words.push(window)]
     pause, forked = stream.fork(), words.fork()
     pause.flush()
-    for step in pause.take_steps():
-        forked.push(step)
+    for window in pause.take_windows():
+        forked.push(window)
     stream.push(wav[3840 * 7 + 1200 :])
     stream.flush()
-    got += [piece for step in stream.take_steps() for piece in words.push(step)]
+    got += [piece for window in stream.take_windows() for piece in words.push(window)]
     assert got == expected
 
 
@@ -121,16 +121,16 @@ def test_a_bundle_that_names_its_recogniser_hears_words(
     transcriber = load_transcriber(bundle, dual.linguistic)
     assert transcriber is not None
     words, whole = transcriber.stream(), dual.encode_fully(recording)
-    pieces = [piece for step in whole.steps for piece in words.push(step)]
+    pieces = [piece for window in whole.windows for piece in words.push(window)]
     assert len(pieces) > 20
-    parts = [step for steps in dual.steps_of(recording) for step in steps]
+    parts = [window for windows in dual.windows_of(recording) for window in windows]
     words = transcriber.stream()
-    assert [piece for step in parts for piece in words.push(step)] == pieces
+    assert [piece for window in parts for piece in words.push(window)] == pieces
     live = dual.stream()
     live.push(recording)
     live.flush()
-    assert len(live.take_steps()) == len(whole.steps)
-    assert live.take_steps() == []
+    assert len(live.take_windows()) == len(whole.windows)
+    assert live.take_windows() == []
 
 
 def test_a_bundle_without_a_transcriber_keeps_no_steps(
@@ -139,4 +139,4 @@ def test_a_bundle_without_a_transcriber_keeps_no_steps(
     bundle = load_bundle(fixture_bundle(tmp_path / "bundle", fixtures_dir))
     dual = DualTokenizer.load(bundle)
     assert load_transcriber(bundle, dual.linguistic) is None
-    assert dual.encode_fully(recording).steps == []
+    assert dual.encode_fully(recording).windows == []

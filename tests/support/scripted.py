@@ -31,11 +31,11 @@ from aqaa.tokenizers.funasr_encoder import EncoderState
 from aqaa.tokenizers.steps import Steps, run_alone
 from aqaa.tokenizers.transcriber import (
     Piece,
-    Step,
     Tail,
     Transcriber,
     TranscriptStream,
     Window,
+    WindowOrTail,
 )
 
 AUDIO = 2000  # audio_offset: text ids are code points below it
@@ -102,26 +102,26 @@ class GroupTokenizer:
             yield
         ids += yield from stream.flushing()
         nothing = np.zeros(0, np.int32)
-        return Encoded(nothing, nothing, ids, stream.take_steps())
+        return Encoded(nothing, nothing, ids, stream.take_windows())
 
     def run(self, requests: Sequence[None]) -> Sequence[None]:
         return requests
 
-    def steps_of(self, wav: Samples) -> Iterator[list[Step]]:
+    def windows_of(self, wav: Samples) -> Iterator[list[WindowOrTail]]:
         stream = self.stream()
         for begin in range(0, wav.size, 16_000):
             run_alone(stream.pushing(wav[begin : begin + 16_000]), self.run)
-            yield stream.take_steps()
+            yield stream.take_windows()
         run_alone(stream.flushing(), self.run)
-        yield stream.take_steps()
+        yield stream.take_windows()
 
 
 class GroupStream:
-    """Its steps are of two frames, a group's; their states tell how loud it was."""
+    """Its windows are of two frames, a group's; their states tell how loud it was."""
 
-    def __init__(self, rest: Samples | None = None, steps: Sequence[Step] = ()) -> None:
+    def __init__(self, rest: Samples | None = None, windows: Sequence[WindowOrTail] = ()) -> None:
         self._rest = np.zeros(0, np.float32) if rest is None else rest
-        self._steps = list(steps)
+        self._windows = list(windows)
 
     def pushing(self, pcm: Samples) -> Steps[None, None, list[int]]:
         yield from ()
@@ -131,26 +131,26 @@ class GroupStream:
             loud = int(np.abs(self._rest[:GROUP_SAMPLES]).mean() * 1000)
             self._rest = self._rest[GROUP_SAMPLES:]
             ids += group(loud % 1024)
-            self._steps.append(Window(torch.full((7, 1), float(loud)), new=2))
+            self._windows.append(Window(torch.full((7, 1), float(loud)), new=2))
         return ids
 
     def flushing(self) -> Steps[None, None, list[int]]:
         yield from ()
-        self._steps.append(Tail(EncoderState(0, torch.zeros(5, 1), 0, torch.zeros(0))))
+        self._windows.append(Tail(EncoderState(0, torch.zeros(5, 1), 0, torch.zeros(0))))
         return []
 
     def fork(self) -> GroupStream:
-        return GroupStream(self._rest.copy(), self._steps)
+        return GroupStream(self._rest.copy(), self._windows)
 
-    def take_steps(self) -> list[Step]:
-        steps, self._steps = self._steps, []
-        return steps
+    def take_windows(self) -> list[WindowOrTail]:
+        windows, self._windows = self._windows, []
+        return windows
 
 
 class CountingTranscriber:
     """Each loud group is a word, "one", "two", ...; the last comes out with the turn's end.
 
-    With a `fault`, every step raises it.
+    With a `fault`, every window raises it.
     """
 
     def __init__(self, fault: Exception | None = None) -> None:
@@ -179,10 +179,10 @@ class SaidTranscript(TranscriptStream):
     def _copy_state(self, original: Self) -> None:
         self._transcriber, self._loud = original._transcriber, original._loud
 
-    def _recognise(self, step: Step) -> list[Piece]:
-        if isinstance(step, Tail):
+    def _recognise(self, window: WindowOrTail) -> list[Piece]:
+        if isinstance(window, Tail):
             return [Piece(next(self._transcriber.sentences), 0.0, 1.0, -0.5)] if self._loud else []
-        self._loud |= float(step.states[0, 0]) >= 100
+        self._loud |= float(window.states[0, 0]) >= 100
         return []
 
 
@@ -199,13 +199,13 @@ class CountingTranscript(TranscriptStream):
         self._transcriber, self._groups = original._transcriber, original._groups
         self._words = list(original._words)
 
-    def _recognise(self, step: Step) -> list[Piece]:
+    def _recognise(self, window: WindowOrTail) -> list[Piece]:
         if self._transcriber.fault is not None:
             raise self._transcriber.fault
-        if isinstance(step, Tail):
+        if isinstance(window, Tail):
             return self._words[-1:]
         self._groups += 1
-        if float(step.states[0, 0]) < 100:
+        if float(window.states[0, 0]) < 100:
             return []
         blank, name = " " if self._words else "", self.NAMES[len(self._words) % 10]
         start = 0.12 * (self._groups - 1)

@@ -11,9 +11,9 @@ from scripted import CountingTranscriber
 
 from aqaa.server.compute.executor import Executor
 from aqaa.server.hearing import transcribing
-from aqaa.server.hearing.transcribing import Transcribing, Transcript, TurnSteps
+from aqaa.server.hearing.transcribing import Transcribing, Transcript, TurnWindows
 from aqaa.tokenizers.funasr_encoder import EncoderState
-from aqaa.tokenizers.transcriber import Piece, Step, Tail, Window
+from aqaa.tokenizers.transcriber import Piece, Tail, Window, WindowOrTail
 
 LOUD = Window(torch.full((7, 1), 300.0), new=2)
 END = Tail(EncoderState(0, torch.zeros(5, 1), 0, torch.zeros(0)))
@@ -47,11 +47,11 @@ class Listener:
         self.over.append((item, how))
         self._reported.set()
 
-    def hear(self, turn: int, *steps: Step) -> None:
-        self.transcribing.hear(TurnSteps(turn, steps))
+    def hear(self, turn: int, *windows: WindowOrTail) -> None:
+        self.transcribing.hear(TurnWindows(turn, windows))
 
-    def end(self, item: str, turn: int | None, *steps: Step) -> None:
-        self.transcribing.end(item, TurnSteps(turn, steps))
+    def end(self, item: str, turn: int | None, *windows: WindowOrTail) -> None:
+        self.transcribing.end(item, TurnWindows(turn, windows))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from aqaa.models.errors import BundleError, StreamClosedError
 from aqaa.tokenizers.funasr_encoder import EncoderState, import_funasr
-from aqaa.tokenizers.transcriber import Piece, Step, Tail, Window, Word, text_of, words_of
+from aqaa.tokenizers.transcriber import Piece, Tail, Window, WindowOrTail, Word, text_of, words_of
 from aqaa.tokenizers.transcriber_ctc import BLANK, SILENCE, CtcHead, CtcTranscriber
 from aqaa.tokenizers.transcriber_paraformer import Spelling
 
@@ -33,14 +33,14 @@ def transcriber(head: CtcHead) -> CtcTranscriber:
     return CtcTranscriber(head, PIECES)
 
 
-def steps_of(frames: torch.Tensor) -> list[Step]:
+def windows_of(frames: torch.Tensor) -> list[WindowOrTail]:
     """The encoder's windows over `frames` [T, WIDTH], whose 5 older states nobody should read."""
     back = torch.full((5, WIDTH), torch.nan)
     parts = frames.split(4) if len(frames) else ()
-    steps: list[Step] = [Window(torch.cat([back, part]), len(part)) for part in parts]
-    if len(frames) % 4 and isinstance(partial := steps[-1], Window):
-        return [*steps[:-1], Window(partial.states, partial.new, last=True)]
-    return [*steps, Tail(NOWHERE)]
+    windows: list[WindowOrTail] = [Window(torch.cat([back, part]), len(part)) for part in parts]
+    if len(frames) % 4 and isinstance(partial := windows[-1], Window):
+        return [*windows[:-1], Window(partial.states, partial.new, last=True)]
+    return [*windows, Tail(NOWHERE)]
 
 
 @torch.inference_mode()
@@ -55,7 +55,7 @@ def spelled_whole(head: CtcHead, frames: torch.Tensor) -> list[int]:
 def test_a_streamed_ctc_head_says_what_it_says_of_the_whole(head, transcriber, count: int) -> None:
     frames = torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(count)) * 4
     stream = transcriber.stream()
-    pieces = [piece for step in steps_of(frames) for piece in stream.push(step)]
+    pieces = [piece for window in windows_of(frames) for piece in stream.push(window)]
     assert [piece.text for piece in pieces] == [
         PIECES[index].replace("\u2581", " ") for index in spelled_whole(head, frames)
     ]
@@ -68,16 +68,16 @@ def test_a_streamed_ctc_head_says_what_it_says_of_the_whole(head, transcriber, c
 
 def test_a_forked_transcript_goes_its_own_way(transcriber) -> None:
     frames = torch.randn(24, WIDTH, generator=torch.Generator().manual_seed(1)) * 4
-    steps = steps_of(frames)
+    windows = windows_of(frames)
     alone, forked = transcriber.stream(), transcriber.stream()
-    expected = [piece for step in steps for piece in alone.push(step)]
-    got = [piece for step in steps[:3] for piece in forked.push(step)]
+    expected = [piece for window in windows for piece in alone.push(window)]
+    got = [piece for window in windows[:3] for piece in forked.push(window)]
     other = forked.fork()
     other.push(Window(torch.randn(9, WIDTH), 4, last=True))
-    got += [piece for step in steps[3:] for piece in forked.push(step)]
+    got += [piece for window in windows[3:] for piece in forked.push(window)]
     assert got == expected
     with pytest.raises(StreamClosedError):
-        other.push(steps[0])
+        other.push(windows[0])
     with pytest.raises(StreamClosedError):
         forked.fork()
 
