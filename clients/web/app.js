@@ -16,8 +16,8 @@ const SAY = {
   lost: "Connection lost",
 };
 const INSECURE =
-  "browsers give the microphone to https and to localhost only. Open this page by https, or through " +
-  "a tunnel: ssh -L 8000:localhost:8000 the-server, then http://localhost:8000";
+  "Browsers give the microphone to such pages only. Open this one by https, or through a tunnel: " +
+  "ssh -L 8000:localhost:8000 the-server, then http://localhost:8000";
 const FAILURES = {
   context_length_exceeded: "the conversation is too long for the model; press Stop and start anew",
   engine_busy: "the server is busy; try again in a moment",
@@ -400,7 +400,7 @@ function stop(state = "idle", detail = "") {
 }
 
 async function start() {
-  if (!isSecureContext) return show("refused", INSECURE);
+  if (!isSecureContext) return refuseInsecure();
   notice("");
   show("connecting");
   const mine = (session = new Session());
@@ -410,6 +410,11 @@ async function start() {
   } catch (error) {
     if (session === mine) stop("refused", explain(error));
   }
+}
+
+function refuseInsecure() {
+  show("refused", "this page needs https or localhost");
+  notice(INSECURE);
 }
 
 function explain(error) {
@@ -473,4 +478,4 @@ for (const control of ["speed", "voice"]) $(control).addEventListener("change", 
 $("key-form").addEventListener("submit", (event) => event.preventDefault());
 $("key").addEventListener("change", describeServer);
 describeServer();
-if (!isSecureContext) show("refused", INSECURE);
+if (!isSecureContext) refuseInsecure();

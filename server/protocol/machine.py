@@ -92,7 +92,7 @@ class SessionMachine:
         self._default: OpenResponse | None = None
         self._answer_is_due = False  # a turn ended while an answer that it may not interrupt ran
         self._has_answered = False
-        self._speaking = False
+        self.speaking = False  # whether the user is, by turn detection
         self._buffered = 0  # bytes appended since the last commit or clear
         self._buffer_item = make_id("item")
         self._voice_is_fixed = False
@@ -159,7 +159,7 @@ class SessionMachine:
             case client.InputAudioBufferCommit():
                 return self._commit()
             case client.InputAudioBufferClear():
-                self._speaking, self._buffered = False, 0
+                self.speaking, self._buffered = False, 0
                 return [fx.Clear(), server.InputAudioBufferCleared(event_id=self._event_id())]
             case client.OutputAudioBufferClear():
                 raise ProtocolError(
@@ -204,7 +204,7 @@ class SessionMachine:
     def _commit_buffer(self, tokens: tuple[int, ...] | None = None) -> list[Output]:
         """The buffer's item enters the conversation."""
         item_id, previous = self._buffer_item, self._items.conversation.last_id()
-        self._speaking, self._buffered, self._buffer_item = False, 0, self._make_id("item")
+        self.speaking, self._buffered, self._buffer_item = False, 0, self._make_id("item")
         item = Message(id=item_id, role="user", content=[InputSound()])
         if self._writes_only() or self.session.audio.input.transcription is not None:
             self._transcripts.expect(item_id)
@@ -228,7 +228,7 @@ class SessionMachine:
         if new.audio.input.format != self.session.audio.input.format:
             self._buffered = 0  # what was buffered is kept as sound, but counts in other bytes
         if new.audio.input.turn_detection is None:
-            self._speaking = False
+            self.speaking = False
         self.session = new
         told = server.SessionUpdated(event_id=self._event_id(), session=shown(new))
         return [fx.Configure(new), told]
@@ -340,9 +340,9 @@ class SessionMachine:
 
     def _speech_started(self, given: fx.SpeechStarted) -> list[Output]:
         detection = self.session.audio.input.turn_detection
-        if detection is None or self._speaking:
+        if detection is None or self.speaking:
             return []
-        self._speaking = True
+        self.speaking = True
         out: list[Output] = [
             server.InputAudioBufferSpeechStarted(
                 event_id=self._event_id(),
@@ -359,7 +359,7 @@ class SessionMachine:
 
     def _speech_stopped(self, given: fx.SpeechStopped) -> list[Output]:
         detection = self.session.audio.input.turn_detection
-        if detection is None or not self._speaking:
+        if detection is None or not self.speaking:
             return []
         stopped = server.InputAudioBufferSpeechStopped(
             event_id=self._event_id(), audio_end_ms=given.end_ms, item_id=self._buffer_item
@@ -372,7 +372,7 @@ class SessionMachine:
 
     def _idle_timed_out(self, given: fx.IdleTimedOut) -> list[Output]:
         detection = self.session.audio.input.turn_detection
-        if not isinstance(detection, ServerVad) or self._speaking or self._default is not None:
+        if not isinstance(detection, ServerVad) or self.speaking or self._default is not None:
             return []
         if not self._has_answered:
             return []  # the time counts from the end of the last answer

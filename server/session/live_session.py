@@ -66,6 +66,7 @@ from aqaa.server.protocol.types import Session, bytes_per_second
 from aqaa.server.session.memory import Memory
 from aqaa.server.session.outlet import Outlet
 from aqaa.server.session.sound_count import count_sound
+from aqaa.server.session.stall import StallWatch
 from aqaa.server.session.user_words import UserWords
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ class LiveSession:
             transcribes=parts.transcriber is not None,
             limits=parts.limits(),
         )
+        self._stall = StallWatch(self._machine, self._append)
         self._memory = Memory(parts.bundle.tokens, parts.text)
         self._words = UserWords(
             parts, self._memory, lambda given: self._apply(self._machine.on_input(given))
@@ -141,14 +143,17 @@ class LiveSession:
 
     async def run(self) -> None:
         """Work on the session's audio input, until cancelled; ends by itself only in a fault."""
-        words = asyncio.create_task(self._words.run())
+        beside = [asyncio.create_task(one.run()) for one in (self._words, self._stall)]
         try:
             await self._input.run()
         finally:
-            words.cancel()
+            for task in beside:
+                task.cancel()
 
     async def receive(self, event: client.ClientEvent) -> None:
         """Take a client's event. Waits only while too much of the client's audio waits."""
+        if isinstance(event, client.InputAudioBufferAppend):
+            self._stall.sound_came()
         self._apply(self._machine.on_client(event))
         await self._input.room()
         await self._item_sounds.room()

@@ -409,3 +409,17 @@ async def test_a_drain_ends_by_its_deadline(engine: ScriptedEngine) -> None:
         await at_question(client)
         served.server.stop(served.state)
         assert await close_code(client) == 1012
+
+
+@pytest.mark.parametrize("format", ["audio/pcm", "audio/pcmu", "audio/pcma"])
+async def test_a_client_that_stops_sending_in_mid_turn_is_answered(
+    client: ClientConnection, format: str
+) -> None:
+    detection = {"type": "server_vad", "silence_duration_ms": 300}
+    audio = {"input": {"format": {"type": format}, "turn_detection": detection}}
+    await send(client, "session.update", session={"audio": audio})
+    speech = SPEECH if format == "audio/pcm" else base64.b64encode(bytes(8000)).decode()
+    await send(client, "input_audio_buffer.append", audio=speech)
+    await receive(client, "input_audio_buffer.speech_started")
+    done = await receive(client, "response.done")
+    assert done["response"]["status"] == "completed"

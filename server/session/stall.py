@@ -1,0 +1,49 @@
+"""Ends the turn of a client that stops sending: muted, with silence suppressed, at a file's end.
+
+Turn detection counts samples, so without any it waits for ever. Here silence is heard in the place
+of what does not come, from a second after the silence that the session asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from aqaa.server.hearing.turn_detector import TurnRules
+from aqaa.server.protocol.machine import SessionMachine
+from aqaa.server.protocol.types import WireFormat, bytes_per_second
+
+PATIENCE_SECONDS = 1.0  # beyond the silence that ends a turn: more than networks stall
+STEP_SECONDS = 0.25
+SILENCE = {"audio/pcm": b"\x00", "audio/pcmu": b"\xff", "audio/pcma": b"\xd5"}  # one byte of it
+
+
+class StallWatch:
+    """Watches by the wall clock when one session's client last sent sound."""
+
+    def __init__(self, machine: SessionMachine, append: Callable[[bytes], None]) -> None:
+        """`append` takes sound in the session's input format."""
+        self._machine = machine
+        self._append = append
+        self._last_sound = time.monotonic()
+
+    def sound_came(self) -> None:
+        """The client has sent sound."""
+        self._last_sound = time.monotonic()
+
+    async def run(self) -> None:
+        """Watch, until cancelled."""
+        while True:
+            await asyncio.sleep(STEP_SECONDS)
+            audio = self._machine.session.audio.input
+            if audio.turn_detection is None or not self._machine.speaking:
+                continue
+            silence = TurnRules.of(audio.turn_detection).silence_ms / 1000
+            if time.monotonic() - self._last_sound > silence + PATIENCE_SECONDS:
+                self._append(_silence(audio.format))
+
+
+def _silence(format: WireFormat) -> bytes:
+    samples = round(STEP_SECONDS * bytes_per_second(format) / 2) * 2
+    return SILENCE[format.type] * samples
