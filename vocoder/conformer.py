@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aqaa.vocoder.config import EncoderConfig
+from aqaa.vocoder.padding import Mask, keys_of
 
 NORM_EPS = 1e-5  # SPEC 7.1
 
@@ -31,13 +32,14 @@ class ConformerEncoder(nn.Module):
         self.after_norm = nn.LayerNorm(size, NORM_EPS)
         self.dropout = nn.Dropout(config.dropout_rate)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Encode x float32 [B, T, input_size]."""
+    def forward(self, x: Tensor, mask: Mask = None) -> Tensor:
+        """Encode x [B, T, input_size]; `mask` [B, 1, T]: which positions are no padding."""
+        keys = keys_of(mask)
         distances = relative_positions(x.shape[1], self.size).to(x)
         x = self.dropout(self.embed["out"](x) * math.sqrt(self.size))
         distances = self.dropout(distances)
         for layer in self.encoders:
-            x = layer(x, distances)
+            x = layer(x, distances, keys)
         out: Tensor = self.after_norm(x)
         return out
 
@@ -52,8 +54,8 @@ class _Layer(nn.Module):
         self.norm_mha = nn.LayerNorm(size, NORM_EPS)
         self.dropout = nn.Dropout(config.dropout_rate)
 
-    def forward(self, x: Tensor, distances: Tensor) -> Tensor:
-        x = x + self.dropout(self.self_attn(self.norm_mha(x), distances))
+    def forward(self, x: Tensor, distances: Tensor, keys: Tensor | None) -> Tensor:
+        x = x + self.dropout(self.self_attn(self.norm_mha(x), distances, keys))
         out: Tensor = x + self.dropout(self.feed_forward(self.norm_ff(x)))
         return out
 
@@ -86,7 +88,7 @@ class _RelativeAttention(nn.Module):
         nn.init.xavier_uniform_(self.pos_bias_u)
         nn.init.xavier_uniform_(self.pos_bias_v)
 
-    def forward(self, x: Tensor, distances: Tensor) -> Tensor:
+    def forward(self, x: Tensor, distances: Tensor, keys: Tensor | None) -> Tensor:
         batch, length, size = x.shape
         q, k, v = (
             linear(x).view(batch, length, self.heads, -1).transpose(1, 2)
@@ -95,6 +97,8 @@ class _RelativeAttention(nn.Module):
         p = self.linear_pos(distances).view(2 * length - 1, self.heads, -1).permute(1, 2, 0)
         by_distance = (q + self.pos_bias_v[:, None]) @ p  # [B, H, T, 2T-1], column = T-1 - (i-j)
         bias = _align(by_distance) / math.sqrt(q.shape[-1])
+        if keys is not None:
+            bias = bias.masked_fill(~keys, -math.inf)
         mixed = functional.scaled_dot_product_attention(
             q + self.pos_bias_u[:, None], k, v, attn_mask=bias
         )

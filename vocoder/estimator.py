@@ -1,7 +1,7 @@
 """The flow's velocity field: a 1-D U-Net of ResNet and transformer blocks (Matcha-TTS's decoder).
 
-Tensor names are the published ones. As published, attention ignores padding, so a batch must hold
-sequences of one length.
+Tensor names are the published ones. The published attention ignores padding; here it is masked, so
+that a batch may hold sequences of several lengths (`vocoder.padding`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aqaa.vocoder.config import EstimatorConfig
+from aqaa.vocoder.padding import Mask, group_norm, halved, keys_of, masked
 
 GROUPS = 8  # of every GroupNorm in the U-Net (SPEC 7.1)
 TIME_SCALE = 1000.0  # t in [0, 1] is embedded as 1000 t
@@ -53,39 +54,53 @@ class Estimator(nn.Module):
         self.final_block = _ConvBlock(inputs, inputs)
         self.final_proj = nn.Conv1d(inputs, config.out_channels, 1)
 
-    def forward(self, x: Tensor, mu: Tensor, t: Tensor, speaker: Tensor, cond: Tensor) -> Tensor:
-        """The velocity, float32 [B, M, T].
+    def forward(
+        self,
+        x: Tensor,
+        mu: Tensor,
+        t: Tensor,
+        speaker: Tensor,
+        cond: Tensor,
+        mask: Mask = None,
+    ) -> Tensor:
+        """The velocity [B, M, T], in the network's dtype.
 
         Args:
             x: the path's point, [B, M, T].
             mu: the encoder's mel estimate, [B, M, T].
-            t: time of each row in [0, 1], [B].
+            t: time of each row in [0, 1], float32 [B].
             speaker: projected speaker embedding, [B, M].
             cond: mel of the frames that are known, zero elsewhere, [B, M, T].
+            mask: which frames are no padding, [B, 1, T].
         """
         time = self.time_mlp(t)
         x = torch.cat([x, mu, speaker[:, :, None].expand_as(x), cond], dim=1)
         skips = []
-        for down in self.down_blocks:
-            skip, x = down(x, time)
-            skips.append(skip)
+        for i, down in enumerate(self.down_blocks):
+            skip, x = down(x, time, mask)
+            skips.append((skip, mask))
+            if i < len(self.down_blocks) - 1:  # all but the last halve the frames
+                mask = halved(mask)
         for mid in self.mid_blocks:
-            _, x = mid(x, time)
+            _, x = mid(x, time, mask)
         for up in self.up_blocks:
-            skip = skips.pop()
-            _, x = up(torch.cat([x[:, :, : skip.shape[-1]], skip], dim=1), time)
-        out: Tensor = self.final_proj(self.final_block(x))
+            skip, mask = skips.pop()
+            _, x = up(torch.cat([x[:, :, : skip.shape[-1]], skip], dim=1), time, mask)
+        out: Tensor = self.final_proj(self.final_block(x, mask))
         return out
 
 
 class _Stage(nn.ModuleList):
     """[ResNet block, transformer blocks, resampling], in the published order."""
 
-    def forward(self, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, time: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
         """x [B, C, T] before and after the resampling."""
         resnet, blocks, resample = self
-        h = blocks(resnet(x, time).transpose(1, 2)).transpose(1, 2)
-        return h, resample(h)
+        h, keys = resnet(x, time, mask).transpose(1, 2), keys_of(mask)
+        for block in blocks.children():
+            h = block(h, keys)
+        h = h.transpose(1, 2)
+        return h, resample(masked(h, mask))
 
 
 class _TimeEmbedding(nn.Module):
@@ -98,7 +113,7 @@ class _TimeEmbedding(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         rate = torch.exp(torch.arange(self.waves).to(t) * -(math.log(10_000.0) / (self.waves - 1)))
         angle = TIME_SCALE * t[:, None] * rate
-        both = torch.cat([angle.sin(), angle.cos()], dim=-1)
+        both = torch.cat([angle.sin(), angle.cos()], dim=-1).to(self.linear_1.weight)
         out: Tensor = self.linear_2(functional.silu(self.linear_1(both)))
         return out
 
@@ -110,8 +125,10 @@ class _ConvBlock(nn.Module):
             nn.Conv1d(inputs, outputs, 3, padding=1), nn.GroupNorm(GROUPS, outputs), nn.Mish()
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.block(x)
+    def forward(self, x: Tensor, mask: Mask) -> Tensor:
+        conv, norm, activation = self.block
+        assert isinstance(norm, nn.GroupNorm)
+        out: Tensor = activation(group_norm(norm, conv(masked(x, mask)), mask))
         return out
 
 
@@ -123,9 +140,9 @@ class _ResnetBlock(nn.Module):
         self.block2 = _ConvBlock(outputs, outputs)
         self.res_conv = nn.Conv1d(inputs, outputs, 1)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        h = self.block1(x) + self.mlp(time)[:, :, None]
-        out: Tensor = self.block2(h) + self.res_conv(x)
+    def forward(self, x: Tensor, time: Tensor, mask: Mask) -> Tensor:
+        h = self.block1(x, mask) + self.mlp(time)[:, :, None]
+        out: Tensor = self.block2(h, mask) + self.res_conv(x)
         return out
 
 
@@ -159,8 +176,8 @@ class _TransformerBlock(nn.Module):
             {"net": nn.Sequential(_Gelu(size, 4 * size), nn.Identity(), nn.Linear(4 * size, size))}
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn1(self.norm1(x))
+    def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
+        x = x + self.attn1(self.norm1(x), keys)
         out: Tensor = x + self.ff["net"](self.norm3(x))
         return out
 
@@ -184,12 +201,12 @@ class _SelfAttention(nn.Module):
         self.to_v = nn.Linear(size, inner, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(inner, size)])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
         batch, length, _ = x.shape
         q, k, v = (
             linear(x).view(batch, length, self.heads, -1).transpose(1, 2)
             for linear in (self.to_q, self.to_k, self.to_v)
         )
-        mixed = functional.scaled_dot_product_attention(q, k, v)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=keys)
         out: Tensor = self.to_out[0](mixed.transpose(1, 2).reshape(batch, length, -1))
         return out

@@ -19,6 +19,7 @@ from torch.nn import functional
 from aqaa.vocoder.config import CfmParams, DecoderConfig, FlowConfig, RegulatorConfig
 from aqaa.vocoder.conformer import ConformerEncoder
 from aqaa.vocoder.estimator import Estimator
+from aqaa.vocoder.padding import Mask, group_norm, masked
 
 
 class Flow(nn.Module):
@@ -34,20 +35,29 @@ class Flow(nn.Module):
         self.length_regulator = LengthRegulator(config.length_regulator)
         self.decoder = FlowMatching(config.decoder)
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        """Hidden states float32 [B, N, D] of audio tokens int64 [B, N]."""
-        out: Tensor = self.encoder(self.input_embedding(tokens))
+    def encode(self, tokens: Tensor, mask: Mask = None) -> Tensor:
+        """Hidden states [B, N, D] of audio tokens int64 [B, N]; `mask` [B, 1, N]: no padding."""
+        out: Tensor = self.encoder(self.input_embedding(tokens), mask)
         return out
 
-    def estimate(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """The first estimate of the mel, mu float32 [B, M, F].
+    def estimate(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        token_mask: Mask = None,
+        frame_mask: Mask = None,
+    ) -> Tensor:
+        """The first estimate of the mel, mu [B, M, F], in the network's dtype.
 
         Args:
             tokens: audio tokens int64 [B, N], the voice's prompt first.
             positions: for each frame, where among the tokens it lies, float64 [F], or [B, F]
                 (`token_positions` makes them).
+            token_mask: which tokens are no padding, [B, 1, N].
+            frame_mask: which frames are no padding, [B, 1, F].
         """
-        out: Tensor = self.length_regulator(self.encoder_proj(self.encode(tokens)), positions)
+        hidden = self.encoder_proj(self.encode(tokens, token_mask))
+        out: Tensor = self.length_regulator(hidden, positions, frame_mask)
         return out
 
     def speaker(self, embedding: Tensor) -> Tensor:
@@ -56,18 +66,25 @@ class Flow(nn.Module):
         return out
 
     def sample(
-        self, mu: Tensor, noise: Tensor, speaker: Tensor, cond: Tensor, steps: int
+        self,
+        mu: Tensor,
+        noise: Tensor,
+        speaker: Tensor,
+        cond: Tensor,
+        steps: int,
+        mask: Mask = None,
     ) -> Tensor:
         """Mel float32 [B, M, F]: noise carried along the learnt velocity in `steps` Euler steps.
 
         Args:
             mu: the first estimate, [B, M, F].
-            noise: where the path begins, N(0, temperature^2), [B, M, F].
+            noise: where the path begins, N(0, temperature^2), float32 [B, M, F].
             speaker: from `speaker`, [B, M].
             cond: mel of the known (prompt) frames, zero elsewhere, [B, M, F].
             steps: Euler steps.
+            mask: which frames are no padding, [B, 1, F].
         """
-        return self.decoder.solve(mu, noise, speaker, cond, steps)
+        return self.decoder.solve(mu, noise, speaker, cond, steps, mask)
 
 
 class LengthRegulator(nn.Module):
@@ -81,15 +98,20 @@ class LengthRegulator(nn.Module):
             layers += [nn.Conv1d(size, size, 3, padding=1), nn.GroupNorm(1, size), nn.Mish()]
         self.model = nn.Sequential(*layers, nn.Conv1d(size, size, 1))
 
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Features [B, M, F] at `positions`, [F] or [B, F], of x [B, N, M]."""
+    def forward(self, x: Tensor, positions: Tensor, mask: Mask = None) -> Tensor:
+        """Features [B, M, F] at `positions`, [F] or [B, F], of x [B, N, M]; `mask` [B, 1, F]."""
         positions = positions.to(x.device).expand(x.shape[0], -1)
         left = positions.floor().long().clamp(0, x.shape[1] - 1)
         right = (left + 1).clamp(max=x.shape[1] - 1)
         weight = (positions - left).to(x)[..., None]
         row = torch.arange(x.shape[0], device=x.device)[:, None]
-        out: Tensor = self.model(torch.lerp(x[row, left], x[row, right], weight).transpose(1, 2))
-        return out
+        y = torch.lerp(x[row, left], x[row, right], weight).transpose(1, 2)
+        for layer in self.model:
+            if isinstance(layer, nn.GroupNorm):
+                y = group_norm(layer, y, mask)
+            else:
+                y = layer(masked(y, mask) if isinstance(layer, nn.Conv1d) else y)
+        return y
 
 
 def token_positions(
@@ -112,20 +134,31 @@ class FlowMatching(nn.Module):
         self.params: CfmParams = config.cfm_params
         self.estimator = Estimator(config.estimator)
 
-    def solve(self, mu: Tensor, noise: Tensor, speaker: Tensor, cond: Tensor, steps: int) -> Tensor:
-        """See `Flow.sample`."""
+    def solve(
+        self,
+        mu: Tensor,
+        noise: Tensor,
+        speaker: Tensor,
+        cond: Tensor,
+        steps: int,
+        mask: Mask = None,
+    ) -> Tensor:
+        """See `Flow.sample`. The path is followed in the noise's dtype, not in the network's."""
         rate = self.params.inference_cfg_rate
         times = cosine_times(steps).tolist()
         x = noise
         if rate > 0.0:  # the second half of the batch is unconditional
             mu, speaker, cond = (torch.cat([a, torch.zeros_like(a)]) for a in (mu, speaker, cond))
+            mask = None if mask is None else torch.cat([mask, mask])
         for now, then in pairwise(times):
             t = x.new_full((mu.shape[0],), now)
+            at = x.to(mu)
             if rate > 0.0:
-                told, untold = self.estimator(torch.cat([x, x]), mu, t, speaker, cond).chunk(2)
+                both = self.estimator(torch.cat([at, at]), mu, t, speaker, cond, mask)
+                told, untold = both.to(x).chunk(2)
                 velocity = (1.0 + rate) * told - rate * untold
             else:
-                velocity = self.estimator(x, mu, t, speaker, cond)
+                velocity = self.estimator(at, mu, t, speaker, cond, mask).to(x)
             x = x + (then - now) * velocity
         return x
 

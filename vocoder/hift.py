@@ -130,7 +130,7 @@ class Hift(nn.Module):
     def source(
         self, f0: Tensor, phase: Tensor, offsets: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The excitation [B, 1, S], S = F * samples_per_frame, and the phase after it.
+        """The excitation [B, 1, S], S = F * samples_per_frame, and its phases.
 
         Args:
             f0: Hz, [B, F].
@@ -139,7 +139,7 @@ class Hift(nn.Module):
             noise: N(0, 1) for every harmonic and sample, [B, harmonics+1, S].
 
         Returns:
-            The source, and the fundamental's phase after the last sample, float64 [B] in [0, 1).
+            The source, and the fundamental's phase after every frame, float64 [B, F] in [0, 1).
         """
         config = self.config
         pitch = f0.repeat_interleave(config.samples_per_frame, dim=1)  # [B, S]
@@ -151,7 +151,8 @@ class Hift(nn.Module):
         level = torch.where(voiced > 0, config.nsf_sigma, config.nsf_alpha / UNVOICED_NOISE)
         waves = sines * voiced + level * noise
         merged = torch.tanh(self.m_source["l_linear"](waves.transpose(1, 2)))
-        return merged.transpose(1, 2), cycles[:, -1] % 1.0
+        ends = cycles[:, config.samples_per_frame - 1 :: config.samples_per_frame]
+        return merged.transpose(1, 2), ends % 1.0
 
     def decode(self, mel: Tensor, source: Tensor) -> Tensor:
         """The wave float32 [B, S] in +-audio_limit from mel [B, M, F] and source [B, 1, S]."""
@@ -177,11 +178,28 @@ class Hift(nn.Module):
         return log_magnitude.exp(), angle.sin()
 
     def synthesise(self, magnitude: Tensor, phase: Tensor) -> Tensor:
-        """The inverse STFT of `spectrum`'s results, limited."""
-        params, limit = self.config.istft_params, self.config.audio_limit
+        """The inverse STFT of `spectrum`'s results, limited.
+
+        torch.istft checks its window's values in every call, for which a GPU would have to stop.
+        """
+        size, limit = self.config.istft_params.n_fft, self.config.audio_limit
         spectrum = torch.polar(magnitude.clamp(max=MAX_MAGNITUDE), phase)
-        wave = torch.istft(spectrum, params.n_fft, params.hop_len, params.n_fft, self.window)
+        frames = torch.fft.irfft(spectrum, size, dim=1) * self.window[:, None]
+        weight = self.window.square()[:, None].expand(1, -1, frames.shape[2])
+        wave = self._overlap(frames) / self._overlap(weight)
         return wave.clamp(-limit, limit)
+
+    def _overlap(self, frames: Tensor) -> Tensor:
+        """Add up [B, n_fft, T] frames that are `hop_len` apart, [B, (T-1) * hop_len].
+
+        Half a frame is cut off at either end, as it was added by the STFT.
+        """
+        params = self.config.istft_params
+        length = params.n_fft + params.hop_len * (frames.shape[2] - 1)
+        added = functional.fold(frames, (1, length), (1, params.n_fft), stride=(1, params.hop_len))[
+            :, 0, 0
+        ]
+        return added[:, params.n_fft // 2 : length - params.n_fft // 2]
 
     def _stft(self, wave: Tensor) -> Tensor:
         """Real parts, then imaginary parts: [B, n_fft+2, S/hop+1] of wave [B, S]."""

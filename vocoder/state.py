@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,12 +55,21 @@ class Prompt:
     mel: Tensor  # [M, P]
     speaker: Tensor  # [M]
 
+    @property
+    def frames(self) -> int:
+        """P."""
+        return self.mel.shape[1]
+
 
 @dataclass(frozen=True, eq=False)
 class StreamState:
-    """A stream between two chunks. Its size does not grow with what has been said."""
+    """A stream between two chunks. Its size does not grow with what has been said.
+
+    Tensors lie where the networks compute, except `sound`.
+    """
 
     prompt: Prompt
+    prompt_noise: Tensor  # [M, P]: where the path of the prompt's frames begins, in every chunk
     noise: Noise
     grid: Grid
     tokens: NDArray[np.int64]  # of the groups from `first_group` on: context, then unspoken ones
@@ -71,7 +81,8 @@ class StreamState:
     ahead: Tensor  # [M, <= lookahead] of the frames held back, as they were computed so far
     source: Tensor  # [R * hop] of the last spoken frames
     phase: Tensor  # of the source's fundamental after them, in cycles, float64 []
-    sound: Tensor  # [<= SOUND_FADE] the first samples of the frames held back
+    # [<= SOUND_FADE_SAMPLES] the first samples of the frames held back; in the CPU's memory
+    sound: Tensor
 
     @property
     def groups(self) -> int:
@@ -81,12 +92,23 @@ class StreamState:
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """The next piece of a stream's work: groups `context` to `end`, of which some are new."""
+    """The next piece of a stream's work: groups `context` to `end`, of which some are new.
+
+    The flow computes frames [first, last) of the stream, the prompt's before them. How many they
+    are depends on the number of groups alone.
+    """
 
     state: StreamState
     context: int
     end: int
-    last: bool
+    last_of_answer: bool
+    first: int
+    last: int
+
+    @property
+    def frames(self) -> int:
+        """Frames that the flow computes, the prompt's included."""
+        return self.state.prompt.frames + self.last - self.first
 
     @property
     def tokens(self) -> NDArray[np.int64]:
@@ -109,14 +131,25 @@ def feed(state: StreamState, tokens: Sequence[int]) -> StreamState:
 def due(state: StreamState, config: VocoderConfig, *, final: bool = False) -> Chunk | None:
     """The chunk that `state` has the groups for; with `final`, all that is left, as the last one.
 
-    None when more groups must come first, or, with `final`, when none ever came.
+    None when more groups must come first, or, with `final`, when none ever came. A chunk whose
+    frames would all be held back as look-ahead is never due: it grows until it yields sound.
     """
-    context = first_needed(state.frames, state.grid, config)
+    grid = state.grid
+    context = first_needed(state.frames, grid, config)
     if final:
-        return Chunk(state, context, state.groups, last=True) if state.groups else None
+        if not state.groups:
+            return None
+        # It goes on beyond the answer's end, so that the answer's last frame is no edge either.
+        last = ceil(grid.samples(state.groups) / grid.hop) + config.lookahead_frames
+        return Chunk(state, context, state.groups, True, grid.frames(context), last)
     sizes = config.chunk_groups
     end = state.next_group + sizes[min(state.chunk, len(sizes) - 1)]
-    return Chunk(state, context, end, last=False) if end <= state.groups else None
+    while grid.frames(end) - config.lookahead_frames <= state.frames:
+        end += 1
+    if end > state.groups:
+        return None
+    last = grid.frames(end)
+    return Chunk(state, context, end, False, last - grid.frames(end - context), last)
 
 
 def first_needed(spoken: int, grid: Grid, config: VocoderConfig) -> int:

@@ -1,4 +1,4 @@
-"""Speaking an answer chunk by chunk, without a seam.
+"""Speaking an answer chunk by chunk, without a seam, and many answers' chunks in one call.
 
 A chunk of groups is run through the flow in a window
 
@@ -17,19 +17,23 @@ sound that the previous run had already made of the first held-back frames fades
 
 Frame f covers samples [256 f, 256 f + 256) of the answer, group g ends at sample
 2646 (g + 1) / speed. Only an answer's end is cut inside a frame: no sample is lost or added.
+
+Chunks of several voices and at several places of their schedules are computed together. In the flow
+shorter windows are padded at their end and masked. HiFT sees `context` frames to either side and no
+further: shorter pieces get more frames of silence before their context, which changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, log
-from typing import TypeVar
+from math import log
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from aqaa.models.bundle import VocoderConfig
 from aqaa.models.groups import GROUP_TOKENS
@@ -37,38 +41,46 @@ from aqaa.vocoder.flow import Flow, token_positions
 from aqaa.vocoder.hift import Hift
 from aqaa.vocoder.mel import MEL_FLOOR
 from aqaa.vocoder.noise import Noise
+from aqaa.vocoder.padding import mask_of, stack_padded
 from aqaa.vocoder.state import Chunk, Grid, Prompt, StreamState, first_needed
 from aqaa.vocoder.voices import Voice
 
-SOUND_FADE = 256  # samples in which a chunk's sound takes over from what its predecessor foresaw
-EDGE_FADE = 64  # samples (3 ms) in which an answer begins and ends, so that neither edge clicks
+SOUND_FADE_SAMPLES = 256  # in which a chunk's sound takes over from what its predecessor foresaw
+EDGE_FADE_SAMPLES = 64  # 3 ms, in which an answer begins and ends, so that neither edge clicks
+# Chunks whose windows fall into one bucket of so many frames (0.37 s) are computed together: a
+# shorter one is padded by less than that, and the shapes that ever occur are few.
+BUCKET_FRAMES = 32
 
 Sound = NDArray[np.float32]
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+Synthesised = tuple[StreamState, Sound]
 
 
 class ChunkSynthesiser:
     """The networks and the schedule that all streams share. Its methods change nothing."""
 
-    def __init__(self, flow: Flow, hift: Hift, config: VocoderConfig) -> None:
+    def __init__(
+        self, flow: Flow, hift: Hift, config: VocoderConfig, *, bucket_frames: int = BUCKET_FRAMES
+    ) -> None:
         self.flow = flow
         self.hift = hift
         self.config = config
+        self.bucket_frames = bucket_frames
         self.hop = hift.config.samples_per_frame
         self.harmonics = hift.config.nb_harmonics + 1
         self.context = hift.config.receptive_frames
         self.device = hift.window.device
+        self.dtype = flow.encoder_proj.weight.dtype
 
     @torch.inference_mode()
     def prompt(self, voice: Voice) -> Prompt:
         """The part of every window that `voice` determines."""
         count, frames = len(voice.tokens), len(voice.mel)
+        embedding = voice.embedding[None].to(self.device, self.dtype)
         return Prompt(
-            voice.tokens.to(self.device),
+            voice.tokens,
             token_positions(0, frames, count, count / frames),
-            voice.mel.T.contiguous().to(self.device),
-            self.flow.speaker(voice.embedding[None].to(self.device))[0],
+            voice.mel.T.contiguous().to(self.hift.window),
+            self.flow.speaker(embedding)[0],
         )
 
     @torch.inference_mode()
@@ -76,10 +88,14 @@ class ChunkSynthesiser:
         """A stream before its first token, as if silence had just been spoken."""
         mels = prompt.mel.shape[0]
         phase = torch.zeros(1, dtype=torch.float64, device=self.device)
-        f0 = torch.zeros(1, self.context, device=self.device)
-        source, _ = self._source(noise, -self.context, f0, phase)
+        f0 = self.hift.window.new_zeros(1, self.context)
+        drawn = noise.source(-self.context, 0, self.harmonics, self.hop)[None].to(f0)
+        source, phases = self.hift.source(
+            f0, phase, noise.offsets(self.harmonics)[None].to(f0), drawn
+        )
         return StreamState(
             prompt=prompt,
+            prompt_noise=noise.mel(-prompt.frames, 0, mels),
             noise=noise,
             grid=Grid(self.hift.config.sampling_rate, self.hop, speed),
             tokens=np.zeros(0, np.int64),
@@ -87,95 +103,140 @@ class ChunkSynthesiser:
             next_group=0,
             chunk=0,
             frames=0,
-            mel=torch.full((mels, self.context), log(MEL_FLOOR), device=self.device),
-            ahead=torch.zeros(mels, 0, device=self.device),
-            source=source,
-            phase=phase,
-            sound=torch.zeros(0, device=self.device),
+            mel=self._silence(mels, self.context),
+            ahead=self._silence(mels, 0),
+            source=source[0, 0],
+            phase=phases[0, -1].clone(),
+            sound=torch.zeros(0, dtype=f0.dtype),
         )
-
-    @torch.inference_mode()
-    def synthesise(self, chunks: Sequence[Chunk]) -> list[tuple[StreamState, Sound]]:
-        """Each chunk's sound, float32 in [-1, 1], and its stream after it.
-
-        Chunks of one shape, which sessions at the same point of the schedule have, are batched.
-        """
-        windows = [_window(chunk, self.config) for chunk in chunks]
-        mels = _batched(self._mels, windows, lambda window: window.shape)
-        pieces = [self._piece(window, mel) for window, mel in zip(windows, mels, strict=True)]
-        sounds = _batched(self._sounds, pieces, lambda piece: piece.mel.shape[1])
-        return [self._finish(piece, sound) for piece, sound in zip(pieces, sounds, strict=True)]
 
     def shape_of(self, chunk: Chunk) -> Hashable:
-        """Key for batching: chunks of equal shape can share one forward pass."""
-        return _window(chunk, self.config).shape
+        """Key for batching: chunks of equal shape are computed in one call of each network."""
+        return -(-chunk.frames // self.bucket_frames)
 
-    def _mels(self, windows: Sequence[_Window]) -> Sequence[Tensor]:
-        """The flow's mel [M, F] of each window's frames; all windows have one shape."""
-        prompts = [window.chunk.state.prompt for window in windows]
-        known = prompts[0].mel.shape[1]
+    @torch.inference_mode()
+    def synthesise(self, chunks: Sequence[Chunk]) -> list[Synthesised]:
+        """Each chunk's stream after it, and its sound, float32 in [-1, 1].
+
+        Every chunk sounds as it does alone, whatever else is in the call.
+        """
+        shapes: dict[Hashable, list[int]] = {}
+        for i, chunk in enumerate(chunks):
+            shapes.setdefault(self.shape_of(chunk), []).append(i)
+        results: dict[int, Synthesised] = {}
+        for batch in shapes.values():
+            made = self._synthesise([chunks[i] for i in batch])
+            results.update(zip(batch, made, strict=True))
+        return [results[i] for i in range(len(chunks))]
+
+    def _synthesise(self, chunks: Sequence[Chunk]) -> list[Synthesised]:
+        mels = self._mels(chunks)
+        pieces = self._voiced([_piece(c, mel) for c, mel in zip(chunks, mels, strict=True)])
+        sounds = self._sounds(pieces)
+        return [self._finish(piece, sound) for piece, sound in zip(pieces, sounds, strict=True)]
+
+    def _mels(self, chunks: Sequence[Chunk]) -> list[Tensor]:
+        """The flow's mel float32 [M, last - first] of each chunk's frames."""
+        prompts = [chunk.state.prompt for chunk in chunks]
+        tokens = [torch.cat([c.state.prompt.tokens, torch.from_numpy(c.tokens)]) for c in chunks]
+        positions = stack_padded([_positions(chunk) for chunk in chunks])
+        like = prompts[0].speaker
+        token_mask = mask_of([len(row) for row in tokens], like)
+        frame_mask = mask_of([chunk.frames for chunk in chunks], like)
         mu = self.flow.estimate(
-            torch.stack([window.tokens.to(self.device) for window in windows]),
-            torch.stack([window.positions for window in windows]),
+            stack_padded(tokens).to(self.device), positions.to(self.device), token_mask, frame_mask
         )
-        noise = torch.stack([window.noise(mu.shape[1]) for window in windows]).to(self.device)
-        cond = torch.zeros_like(mu)
-        cond[:, :, :known] = torch.stack([prompt.mel for prompt in prompts])
+        size = mu.shape[2]
+        cond = stack_padded([prompt.mel for prompt in prompts], size).to(mu)
         speaker = torch.stack([prompt.speaker for prompt in prompts])
-        noise = noise * self.config.temperature
-        return list(self.flow.sample(mu, noise, speaker, cond, self.config.steps)[:, :, known:])
+        steps = self.config.steps
+        mel = self.flow.sample(mu, self._noise(chunks, size), speaker, cond, steps, frame_mask)
+        return [
+            row[:, chunk.state.prompt.frames : chunk.frames]
+            for row, chunk in zip(mel, chunks, strict=True)
+        ]
 
-    def _piece(self, window: _Window, mel: Tensor) -> _Piece:
-        """What HiFT is to run on: the kept context, then the frames from the first unspoken one."""
-        state = window.chunk.state
-        new = mel[:, state.frames - window.first :].clone()
-        overlap = min(state.ahead.shape[1], new.shape[1])
-        if overlap:
-            gain = _rise(overlap, mel.device)
-            new[:, :overlap] = torch.lerp(state.ahead[:, :overlap], new[:, :overlap], gain)
-        spoken = window.last - self.config.lookahead_frames
-        whole = torch.cat([state.mel, new], dim=1)
-        f0 = self.hift.f0(whole[None])[:, self.context :]
-        fresh = max(0, spoken - state.frames)
-        source, phase = self._source(state.noise, state.frames, f0[:, :fresh], state.phase)
-        ahead, _ = self._source(state.noise, state.frames + fresh, f0[:, fresh:], phase)
-        return _Piece(window.chunk, fresh, whole, torch.cat([state.source, source, ahead]), phase)
+    def _noise(self, chunks: Sequence[Chunk], size: int) -> Tensor:
+        """Where the path begins for the prompt's and the windows' frames, [B, M, size]."""
+        mels = chunks[0].state.mel.shape[0]
+        if self.config.temperature == 0.0:
+            return self.hift.window.new_zeros(len(chunks), mels, size)
+        rows = [
+            torch.cat([c.state.prompt_noise, c.state.noise.mel(c.first, c.last, mels)], dim=1)
+            for c in chunks
+        ]
+        return stack_padded(rows, size).to(self.hift.window) * self.config.temperature
 
-    def _source(self, noise: Noise, first: int, f0: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
-        """Source [F * hop] of frames `first` on, and its phase [1] afterwards; f0 is [1, F]."""
-        if not f0.shape[1]:
-            return f0[0], phase
-        last = first + f0.shape[1]
-        source, phase = self.hift.source(
+    def _voiced(self, pieces: Sequence[_Piece]) -> list[_Piece]:
+        """The pieces with their sources. Rows end at the same place: padding comes first."""
+        size = max(piece.new for piece in pieces)
+        mel = self._padded_mel(pieces)
+        f0 = self.hift.f0(mel)[:, self.context :]
+        for row, piece in zip(f0, pieces, strict=True):
+            row[: size - piece.new] = 0.0  # so that the phase does not move before its frames
+        states = [piece.chunk.state for piece in pieces]
+        drawn = [
+            state.noise.source(state.frames, state.frames + piece.new, self.harmonics, self.hop)
+            for state, piece in zip(states, pieces, strict=True)
+        ]
+        offsets = torch.stack([state.noise.offsets(self.harmonics) for state in states])
+        source, phases = self.hift.source(
             f0,
-            phase,
-            noise.offsets(self.harmonics)[None].to(self.device),
-            noise.source(first, last, self.harmonics, self.hop)[None].to(self.device),
+            torch.stack([state.phase for state in states]),
+            offsets.to(f0),
+            stack_padded(drawn, size * self.hop, left=True).to(f0),
         )
-        return source[0, 0], phase
+        fresh = [self._fresh(piece) for piece in pieces]
+        return [
+            replace(
+                piece,
+                fresh=spoken,
+                source=torch.cat([piece.chunk.state.source, wave[0, -piece.new * self.hop :]]),
+                phase=ends[size - piece.new + spoken - 1] if spoken else piece.chunk.state.phase,
+            )
+            for piece, spoken, wave, ends in zip(pieces, fresh, source, phases, strict=True)
+        ]
 
-    def _sounds(self, pieces: Sequence[_Piece]) -> Sequence[Tensor]:
-        """HiFT's sound of each piece from its first unspoken frame on; all have one length."""
-        mel = torch.stack([piece.mel for piece in pieces])
-        source = torch.stack([piece.source for piece in pieces])[:, None]
-        return list(self.hift.decode(mel, source)[:, self.context * self.hop :])
+    def _fresh(self, piece: _Piece) -> int:
+        """Frames of the piece that are to be spoken now, not held back."""
+        spoken = piece.chunk.last - self.config.lookahead_frames
+        return max(0, spoken - piece.chunk.state.frames)
 
-    def _finish(self, piece: _Piece, sound: Tensor) -> tuple[StreamState, Sound]:
+    def _sounds(self, pieces: Sequence[_Piece]) -> list[Tensor]:
+        """HiFT's sound of each piece from its first unspoken frame on, in the CPU's memory."""
+        source = stack_padded([piece.source for piece in pieces], left=True)[:, None]
+        waves = self.hift.decode(self._padded_mel(pieces), source).cpu()
+        return [wave[-piece.new * self.hop :] for wave, piece in zip(waves, pieces, strict=True)]
+
+    def _padded_mel(self, pieces: Sequence[_Piece]) -> Tensor:
+        """[B, M, context + the most new frames]: silence before the context of shorter pieces."""
+        size = max(piece.mel.shape[1] for piece in pieces)
+        silence = log(MEL_FLOOR)
+        return torch.stack(
+            [
+                functional.pad(piece.mel, (size - piece.mel.shape[1], 0), value=silence)
+                for piece in pieces
+            ]
+        )
+
+    def _silence(self, mels: int, frames: int) -> Tensor:
+        return self.hift.window.new_full((mels, frames), log(MEL_FLOOR))
+
+    def _finish(self, piece: _Piece, sound: Tensor) -> Synthesised:
         """Join the sound to what was foreseen of it, cut it, and keep what the next chunk needs."""
         chunk, state, grid = piece.chunk, piece.chunk.state, piece.chunk.state.grid
         sound = sound.clone()
         overlap = len(state.sound)
         if overlap:
-            gain = _rise(overlap, sound.device)
-            sound[:overlap] = torch.lerp(state.sound, sound[:overlap], gain)
+            sound[:overlap] = torch.lerp(state.sound, sound[:overlap], _rise(overlap, sound))
         if not state.frames:
-            edge = min(EDGE_FADE, len(sound))
-            sound[:edge] *= _rise(edge, sound.device)
+            edge = min(EDGE_FADE_SAMPLES, len(sound))
+            sound[:edge] *= _rise(edge, sound)
         spoken = piece.fresh * self.hop
-        if chunk.last:
+        if chunk.last_of_answer:
             spoken = grid.samples(chunk.end) - state.frames * self.hop
-            edge = min(EDGE_FADE, spoken)
-            sound[spoken - edge : spoken] *= _rise(edge, sound.device).flip(0)
+            edge = min(EDGE_FADE_SAMPLES, spoken)
+            sound[spoken - edge : spoken] *= _rise(edge, sound).flip(0)
         frames = state.frames + piece.fresh
         end = self.context + piece.fresh
         keep = first_needed(frames, grid, self.config)
@@ -189,32 +250,10 @@ class ChunkSynthesiser:
             mel=piece.mel[:, end - self.context : end].clone(),
             ahead=piece.mel[:, end:].clone(),
             source=piece.source[piece.fresh * self.hop : end * self.hop].clone(),
-            phase=piece.phase,
-            sound=sound[spoken : spoken + SOUND_FADE].clone(),
+            phase=piece.phase.clone(),
+            sound=sound[spoken : spoken + SOUND_FADE_SAMPLES].clone(),
         )
-        return after, sound[:spoken].cpu().numpy()
-
-
-@dataclass(frozen=True, eq=False)
-class _Window:
-    """Frames [first, last) of a chunk with its context, as the flow sees them after the prompt."""
-
-    chunk: Chunk
-    first: int
-    last: int
-    tokens: Tensor  # int64 [N], the prompt's first
-    positions: Tensor  # float64 [F], the prompt's first
-
-    @property
-    def shape(self) -> Hashable:
-        return len(self.tokens), len(self.positions), self.chunk.state.prompt.mel.shape[1]
-
-    def noise(self, mels: int) -> Tensor:
-        """N(0, 1) of the prompt's and the window's frames, [M, F]."""
-        state = self.chunk.state
-        prompt = state.prompt.mel.shape[1]
-        before = state.noise.mel(-prompt, 0, mels)
-        return torch.cat([before, state.noise.mel(self.first, self.last, mels)], dim=1)
+        return after, sound[:spoken].numpy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,55 +261,39 @@ class _Piece:
     """Frames that HiFT runs on: `context` spoken ones, `fresh` to be spoken, some to hold back."""
 
     chunk: Chunk
+    new: int  # frames after the context
+    mel: Tensor  # [M, context + new]
     fresh: int
-    mel: Tensor  # [M, F]
-    source: Tensor  # [F * hop]
-    phase: Tensor  # after the fresh frames, [1]
+    source: Tensor  # [(context + new) * hop]
+    phase: Tensor  # after the fresh frames, []
 
 
-def _window(chunk: Chunk, config: VocoderConfig) -> _Window:
-    """The number of frames depends on the number of groups alone, so that equal chunks batch.
+def _piece(chunk: Chunk, mel: Tensor) -> _Piece:
+    """The kept context, then the frames from the first unspoken one on; its source is not made."""
+    state = chunk.state
+    new = mel[:, state.frames - chunk.first :].clone()
+    overlap = min(state.ahead.shape[1], new.shape[1])
+    if overlap:
+        gain = _rise(overlap, mel)
+        new[:, :overlap] = torch.lerp(state.ahead[:, :overlap], new[:, :overlap], gain)
+    whole = torch.cat([state.mel, new], dim=1)
+    return _Piece(chunk, new.shape[1], whole, 0, state.source, state.phase)
 
-    The last window goes on beyond the answer's end, so that its last frame is no edge either.
-    """
-    state, grid = chunk.state, chunk.state.grid
-    groups = chunk.end - chunk.context
-    if chunk.last:
-        last = ceil(grid.samples(chunk.end) / grid.hop) + config.lookahead_frames
-        count = last - grid.frames(chunk.context)
-    else:
-        last, count = grid.frames(chunk.end), grid.frames(groups)
-    first = last - count
-    prompt = state.prompt
-    tokens = torch.from_numpy(chunk.tokens)
-    positions = token_positions(
-        first, count, len(tokens), grid.frame_tokens, chunk.context * GROUP_TOKENS
+
+def _positions(chunk: Chunk) -> Tensor:
+    """Where the prompt's and the window's frames lie among their tokens, float64 [F]."""
+    prompt, count = chunk.state.prompt, len(chunk.tokens)
+    window = token_positions(
+        chunk.first,
+        chunk.last - chunk.first,
+        count,
+        chunk.state.grid.frame_tokens,
+        chunk.context * GROUP_TOKENS,
     )
-    return _Window(
-        chunk,
-        first,
-        last,
-        torch.cat([prompt.tokens, tokens.to(prompt.tokens.device)]),
-        torch.cat([prompt.positions, len(prompt.tokens) + positions]),
-    )
+    return torch.cat([prompt.positions, len(prompt.tokens) + window])
 
 
-def _rise(length: int, device: torch.device) -> Tensor:
-    """A gain that goes smoothly from 0 to 1, both left out, [length]."""
-    steps = torch.arange(1, length + 1, device=device) / (length + 1)
+def _rise(length: int, like: Tensor) -> Tensor:
+    """A gain that goes smoothly from 0 to 1, both left out, [length], of the kind of `like`."""
+    steps = torch.arange(1, length + 1, dtype=like.dtype, device=like.device) / (length + 1)
     return torch.sin(steps * (torch.pi / 2)).square()
-
-
-def _batched(
-    run: Callable[[Sequence[Job]], Sequence[Result]],
-    jobs: Sequence[Job],
-    shape: Callable[[Job], Hashable],
-) -> list[Result]:
-    """`run` once for all jobs of a shape; the results in the jobs' order."""
-    batches: dict[Hashable, list[int]] = {}
-    for i, job in enumerate(jobs):
-        batches.setdefault(shape(job), []).append(i)
-    results: dict[int, Result] = {}
-    for batch in batches.values():
-        results.update(zip(batch, run([jobs[i] for i in batch]), strict=True))
-    return [results[i] for i in range(len(jobs))]

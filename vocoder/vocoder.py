@@ -1,4 +1,13 @@
-"""The vocoder as the rest of the house knows it: voices by name, and a stream for each answer."""
+"""The vocoder as the server knows it: voices by name, a stream for each answer, chunks in batches.
+
+    stream = vocoder.stream("tingting")
+    stream.feed(tokens)
+    while chunk := stream.due():
+        sound = stream.take(vocoder.synthesise([chunk])[0])
+
+`feed`, `due` and `take` compute nothing; `synthesise` takes the chunks of many streams at a time.
+`push` and `flush` are the same in one call, in the caller's thread.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +15,16 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from aqaa.models.bundle import VocoderConfig, VoicesConfig
 from aqaa.models.errors import BundleError, InputError, StreamClosedError
+from aqaa.models.groups import GROUP_TOKENS
 from aqaa.vocoder.config import MelConfig, load_config
 from aqaa.vocoder.loading import load_flow, load_hift
-from aqaa.vocoder.noise import KeyedNoise, Noise
+from aqaa.vocoder.noise import KeyedNoise
 from aqaa.vocoder.state import Chunk, Grid, StreamState, due, feed
-from aqaa.vocoder.stream import ChunkSynthesiser, Sound
+from aqaa.vocoder.stream import ChunkSynthesiser, Sound, Synthesised
 from aqaa.vocoder.voices import Voice, find_voice, load_voices
 
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
@@ -28,15 +39,28 @@ class Vocoder:
         self.synthesiser = synthesiser
         self.mel = mel
         self.voices = voices
-        self._prompts = {name: synthesiser.prompt(voice) for name, voice in voices.items()}
-        noise = KeyedNoise()  # drawn by place: what a voice's streams begin with is constant
+        # An answer's beginning is the same for all answers of a voice: computed once.
         self._starts = {
-            name: synthesiser.start(prompt, noise, 1.0) for name, prompt in self._prompts.items()
+            name: synthesiser.start(synthesiser.prompt(voice), KeyedNoise(), 1.0)
+            for name, voice in voices.items()
         }
 
     @classmethod
-    def load(cls, config: VocoderConfig, voices: VoicesConfig, device: str = "cpu") -> Vocoder:
+    def load(
+        cls,
+        config: VocoderConfig,
+        voices: VoicesConfig,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Vocoder:
         """The vocoder and the voices that a bundle's `[vocoder]` and `[voices]` name.
+
+        Args:
+            config: the vocoder's directory and schedule.
+            voices: the voices' directory, and who speaks by default.
+            device: where the networks compute.
+            dtype: what the flow computes in, which is nearly all of the work. HiFT computes in
+                float32: its source adds up a phase over the whole answer.
 
         Raises:
             BundleError: a file is missing, damaged or does not fit, or there is no default voice.
@@ -47,7 +71,7 @@ class Vocoder:
             known = ", ".join(found)
             raise BundleError(f"voices.default is {voices.default!r}, but the voices are: {known}")
         synthesiser = ChunkSynthesiser(
-            load_flow(config.path, described.flow).to(device),
+            load_flow(config.path, described.flow).to(device, dtype),
             load_hift(config.path, described.hift).to(device),
             config,
         )
@@ -62,83 +86,57 @@ class Vocoder:
         """Samples that `groups` groups of audio tokens become: 2,646 each at speed 1."""
         return Grid(self.rate, self.synthesiser.hop, speed).samples(groups)
 
-    def stream(
-        self, voice: str, speed: float = 1.0, *, noise: Noise | None = None
-    ) -> VocoderStream:
+    def stream(self, voice: str, speed: float = 1.0) -> VocoderStream:
         """A new answer in `voice`, `speed` times as fast as the tokens say, at the same pitch.
+
+        Computes nothing.
 
         Raises:
             UnknownVoiceError: the message lists the known ones.
             InputError: `speed` is not within 0.5 to 2.
         """
-        return VocoderStream(self.synthesiser, self._start(voice, speed, noise))
+        return VocoderStream(self, self._begin(voice, speed))
 
-    def synthesise(self, chunks: Sequence[Chunk]) -> list[tuple[StreamState, Sound]]:
-        """What `VocoderStream.take` wants for each of these chunks, which `due` gave."""
+    def synthesise(self, chunks: Sequence[Chunk]) -> list[Synthesised]:
+        """What `VocoderStream.take` wants for each chunk, all chunks of one shape in one call."""
         return self.synthesiser.synthesise(chunks)
 
     def shape_of(self, chunk: Chunk) -> Hashable:
-        """Chunks of equal shape are computed faster in one call than one by one."""
+        """Key for batching: chunks of equal shape are computed in one call of each network."""
         return self.synthesiser.shape_of(chunk)
 
-    def whole(
-        self, tokens: Sequence[int], voice: str, speed: float = 1.0, *, noise: Noise | None = None
-    ) -> Sound:
+    def whole(self, tokens: Sequence[int], voice: str, speed: float = 1.0) -> Sound:
         """The sound of `tokens` computed in one piece: what a stream is measured against.
 
         Time and memory grow with the square of the length; long answers are for `stream`.
 
         Raises:
             UnknownVoiceError, InputError: see `stream`.
-            TokenError: see `VocoderStream.push`.
+            TokenError: see `VocoderStream.feed`.
         """
-        chunk = due(
-            feed(self._start(voice, speed, noise), tokens), self.synthesiser.config, final=True
-        )
+        state = feed(self._begin(voice, speed), tokens)
+        chunk = due(state, self.synthesiser.config, final=True)
         return self.synthesise([chunk])[0][1] if chunk else np.zeros(0, np.float32)
 
-    def _start(self, voice: str, speed: float, noise: Noise | None) -> StreamState:
+    def _begin(self, voice: str, speed: float) -> StreamState:
         if not MIN_SPEED <= speed <= MAX_SPEED:
             raise InputError(f"speed {speed:g} is not within {MIN_SPEED:g} to {MAX_SPEED:g}")
-        name = find_voice(self.voices, voice).name
-        if noise is not None:
-            return self.synthesiser.start(self._prompts[name], noise, speed)
-        start = self._starts[name]
+        start = self._starts[find_voice(self.voices, voice).name]
         return replace(start, grid=replace(start.grid, speed=speed))
 
 
 class VocoderStream:
-    """One answer: push groups of audio tokens as they come, then flush.
+    """One answer: feed groups of audio tokens as they come, and take the sound of what is due.
 
-    The sound does not depend on how the groups are portioned out among pushes: chunks follow the
-    bundle's schedule. A stream belongs to one session and is not for two threads at once.
-
-    `push` and `flush` compute here and now. Where chunks are computed elsewhere, `feed` the groups,
-    have each chunk that is `due` synthesised, and `take` the result before asking for the next.
+    The sound does not depend on how the groups are portioned out: chunks follow the bundle's
+    schedule. A stream belongs to one session and is not for two threads at once.
     """
 
-    def __init__(self, synthesiser: ChunkSynthesiser, state: StreamState) -> None:
-        self._synthesiser = synthesiser
+    def __init__(self, vocoder: Vocoder, state: StreamState) -> None:
+        self._vocoder = vocoder
         self._state = state
+        self._asked: Chunk | None = None  # is being computed
         self._open = True
-
-    def push(self, tokens: Sequence[int]) -> Sound:
-        """Take audio tokens (0 to 5119, whole groups); return the sound that is ready, maybe none.
-
-        Raises:
-            TokenError, StreamClosedError: as `feed`.
-        """
-        self.feed(tokens)
-        return self._run(final=False)
-
-    def flush(self) -> Sound:
-        """The rest of the sound. All in all, the stream has given `Vocoder.samples(groups)`.
-
-        Raises:
-            StreamClosedError: at a second `flush`.
-        """
-        self._check_open()
-        return self._run(final=True)
 
     def feed(self, tokens: Sequence[int]) -> None:
         """Add audio tokens (0 to 5119, whole groups).
@@ -146,37 +144,71 @@ class VocoderStream:
         Raises:
             TokenError: a token outside its codebook, or groups incomplete or out of phase. The
                 stream is as it was.
-            StreamClosedError: the stream has been flushed.
+            StreamClosedError: the answer is over.
         """
         self._check_open()
         self._state = feed(self._state, tokens)
 
     def due(self, *, final: bool = False) -> Chunk | None:
-        """The next chunk whose groups are there; None if more must come first.
+        """The next chunk whose groups are there; with `final`, the rest too, as the last chunk.
 
-        With `final` no more come: the last chunk is all that is left, and closes the stream.
+        None if more groups must come first, or, with `final`, if nothing is left to say.
         """
         if not self._open:
             return None
-        config = self._synthesiser.config
+        config = self._vocoder.synthesiser.config
         chunk = due(self._state, config)
         if chunk is None and final:
-            self._open = False
             chunk = due(self._state, config, final=True)
+        self._asked = chunk
         return chunk
 
-    def take(self, synthesised: tuple[StreamState, Sound]) -> Sound:
-        """Go on after the chunk that was due; its sound, float32 `[n]` at `Vocoder.rate`."""
-        self._state, sound = synthesised
+    def take(self, synthesised: Synthesised) -> Sound:
+        """The sound, float32 [n] in [-1, 1], of the chunk that was due, now that it is computed.
+
+        The answer is over with its last chunk. All in all it gives `Vocoder.samples(groups)`.
+
+        Raises:
+            StreamClosedError: no chunk is being computed.
+        """
+        if self._asked is None:
+            raise StreamClosedError("no chunk of this answer is being computed")
+        state, sound = synthesised
+        fed_since = self._state.groups - state.groups
+        if fed_since:
+            waiting = self._state.tokens[-fed_since * GROUP_TOKENS :]
+            state = replace(state, tokens=np.concatenate([state.tokens, waiting]))
+        self._state = state
+        self._open = not self._asked.last_of_answer
+        self._asked = None
         return sound
 
-    def _run(self, *, final: bool) -> Sound:
-        sounds: list[Sound] = [np.zeros(0, np.float32)]
-        while chunk := self.due(final=final):
-            (synthesised,) = self._synthesiser.synthesise([chunk])
-            sounds.append(self.take(synthesised))
-        return np.concatenate(sounds)
+    def push(self, tokens: Sequence[int]) -> Sound:
+        """Add audio tokens and compute what is due; the sound that is ready, maybe none.
+
+        Raises:
+            TokenError, StreamClosedError: see `feed`.
+        """
+        self.feed(tokens)
+        return self._compute(final=False)
+
+    def flush(self) -> Sound:
+        """The rest of the sound; the answer is over.
+
+        Raises:
+            StreamClosedError: it was over before.
+        """
+        self._check_open()
+        sound = self._compute(final=True)
+        self._open = False
+        return sound
 
     def _check_open(self) -> None:
         if not self._open:
             raise StreamClosedError("this answer is over: ask the vocoder for a new stream")
+
+    def _compute(self, *, final: bool) -> Sound:
+        sounds: list[Sound] = [np.zeros(0, np.float32)]
+        while chunk := self.due(final=final):
+            sounds.append(self.take(self._vocoder.synthesise([chunk])[0]))
+        return np.concatenate(sounds)

@@ -187,6 +187,32 @@ def test_windows_of_any_length_and_place_are_those_of_each_alone(dual) -> None:
         np.testing.assert_array_equal(codes, every[first:last])
 
 
+def test_everything_is_computed_where_the_networks_are(
+    dual, fixtures_dir: Path, tmp_path: Path
+) -> None:
+    """PyTorch's `meta` device computes nothing, but refuses tensors of any other device."""
+    bundle = load_bundle(fixture_bundle(tmp_path, fixtures_dir))
+    away = DualTokenizer.load(bundle, device="meta")
+    encoder = away.linguistic.encoder
+    state = encoder.initial_state()
+    frames = torch.zeros(CHUNK_FRAMES, 560)
+    replies = encoder.run([EncoderChunk(frames, state), EncoderChunk(frames[:3], state)])
+    assert replies[0].states.device.type == "meta"
+    (again,) = encoder.run([EncoderChunk(frames, replies[0].after)])
+    assert torch.cdist(again.states, away.linguistic.centres).shape == (9, 1024)
+    codes = away.semantic.network(
+        *(
+            tensor.to("meta")
+            for tensor in (
+                torch.zeros(2, 101, 128), torch.tensor([101, 24]),
+                torch.tensor([0, 7]), torch.tensor([[0], [3]]),
+            )
+        )
+    )  # fmt: skip
+    assert codes.device.type == "meta"
+    assert codes.shape == (2, 1)
+
+
 def test_a_push_that_is_dropped_half_way_closes_its_stream_and_no_other(dual) -> None:
     wav = np.zeros(16_000, np.float32)
     dropped, other = dual.stream(), dual.stream()

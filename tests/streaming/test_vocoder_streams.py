@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tiny_vocoder import tiny_vocoder, tokens
 
-from aqaa.models.bundle import VocoderConfig
+from aqaa.models.bundle import VocoderConfig, load_bundle, nano_path
 from aqaa.models.errors import InputError, StreamClosedError, TokenError
 from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.vocoder.noise import KeyedNoise
-from aqaa.vocoder.state import StreamState, due, feed
+from aqaa.vocoder.state import Chunk, Grid, StreamState, due, feed
 from aqaa.vocoder.stream import ChunkSynthesiser
 from aqaa.vocoder.vocoder import Vocoder
 
@@ -99,6 +99,30 @@ def test_one_group_is_enough_for_the_first_sound(vocoder: Vocoder) -> None:
     assert len(vocoder.stream("ada").push(tokens(1))) > 0
 
 
+@pytest.mark.parametrize("speed", [0.5, 1.0, 2.0])
+def test_no_chunk_is_computed_that_gives_no_sound(speed: float) -> None:
+    """One that would hold back all of its frames as look-ahead waits for the next group."""
+    config = schedule(1, 2, 1).model_copy(update={"lookahead_frames": 20})
+    patient = tiny_vocoder(config, "ada")
+    stream = patient.stream("ada", speed)
+    lengths = []
+    for group in portions(tokens(12), [1] * 12):
+        stream.feed(group)
+        while chunk := stream.due():
+            lengths.append(len(stream.take(patient.synthesise([chunk])[0])))
+    assert min(lengths) > 0
+    rest = stream.flush()
+    assert sum(lengths) + len(rest) == patient.samples(12, speed)
+
+
+def test_nanos_first_chunk_is_enough_to_start_an_answer_with() -> None:
+    bundle = load_bundle(nano_path())
+    grid = Grid(22_050, 256, 1.0)
+    first = grid.frames(bundle.vocoder.chunk_groups[0]) - bundle.vocoder.lookahead_frames
+    assert first * grid.hop / grid.rate >= 0.12
+    assert bundle.vocoder.chunk_groups[0] * GROUP_TOKENS == bundle.tokens.audio_block
+
+
 def test_a_stream_that_is_over_before_its_first_chunk_is_the_whole() -> None:
     patient = tiny_vocoder(schedule(50), "ada")
     assert np.array_equal(say(patient, [tokens(6)]), patient.whole(tokens(6), "ada"))
@@ -171,11 +195,11 @@ def state_bytes(state: StreamState) -> int:
 class Mute(ChunkSynthesiser):
     """Networks that are left out: they keep nothing, and an hour passes in seconds."""
 
-    def _mels(self, windows: Sequence[Any]) -> Sequence[torch.Tensor]:
-        return [torch.zeros(80, window.last - window.first) for window in windows]
+    def _mels(self, chunks: Sequence[Chunk]) -> list[torch.Tensor]:
+        return [torch.zeros(80, chunk.last - chunk.first) for chunk in chunks]
 
-    def _sounds(self, pieces: Sequence[Any]) -> Sequence[torch.Tensor]:
-        return [torch.zeros((piece.mel.shape[1] - self.context) * self.hop) for piece in pieces]
+    def _sounds(self, pieces: Sequence[Any]) -> list[torch.Tensor]:
+        return [torch.zeros(piece.new * self.hop) for piece in pieces]
 
 
 def test_memory_does_not_grow_over_an_hour_of_speech(vocoder: Vocoder) -> None:

@@ -164,7 +164,9 @@ def _streamed(
         for i, (state, sound) in zip(speaking, synthesiser.synthesise(chunks), strict=True):
             states[i] = state
             pieces[i].append(sound)
-        speaking = [i for i, chunk in zip(speaking, chunks, strict=True) if not chunk.last]
+        speaking = [
+            i for i, chunk in zip(speaking, chunks, strict=True) if not chunk.last_of_answer
+        ]
     return pieces
 
 
