@@ -143,12 +143,9 @@ class LiveSession:
 
     async def run(self) -> None:
         """Work on the session's audio input, until cancelled; ends by itself only in a fault."""
-        beside = [asyncio.create_task(one.run()) for one in (self._words, self._stall)]
-        try:
-            await self._input.run()
-        finally:
-            for task in beside:
-                task.cancel()
+        async with asyncio.TaskGroup() as tasks:
+            for one in (self._input, self._words, self._stall):
+                tasks.create_task(one.run())
 
     async def receive(self, event: client.ClientEvent) -> None:
         """Take a client's event. Waits only while too much of the client's audio waits."""

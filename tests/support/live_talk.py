@@ -67,7 +67,7 @@ class Talk:
         self.conversation = LiveSession(
             parts, Session(id="sess_1", model="scripted", type=type), self.outlet
         )
-        self._listening = asyncio.create_task(self.conversation.run())
+        self.listening = asyncio.create_task(self.conversation.run())
         self.conversation.open()
 
     def _take(self, event: server.ServerEvent) -> None:
@@ -115,7 +115,7 @@ class Talk:
         return value or 0.0
 
     async def close(self) -> None:
-        self._listening.cancel()
+        self.listening.cancel()
         await self.conversation.close()
         self.parts.services.executor.close()
 

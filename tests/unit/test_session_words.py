@@ -14,6 +14,7 @@ from scripted import CountingTranscriber, ScriptedEngine, pcm, scripted_parts
 from aqaa.server.compute.executor import Executor
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.types import Json
+from aqaa.server.session import user_words
 
 WORDS = "conversation.item.input_audio_transcription"
 # 0.1 s of prefix, 1 s of speech: eight of the turn's ten groups are loud throughout.
@@ -130,6 +131,18 @@ async def test_a_failing_recogniser_is_said_to_have_failed(
     assert isinstance(failed, server.InputAudioTranscriptionFailed)
     await talk.until("response.done")
     assert "error" not in talk.types()
+
+
+async def test_a_bug_while_words_are_told_ends_the_session_and_is_not_silent(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(pieces: object) -> str:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(user_words, "text_of", broken)
+    await speak_and_pause(talk)
+    with pytest.RaisesGroup(ZeroDivisionError):
+        await talk.listening
 
 
 async def test_sound_inside_an_item_is_no_turn_and_gets_no_events(talk: Talk) -> None:
