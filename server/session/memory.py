@@ -70,6 +70,7 @@ class Memory:
         future = self._sounds.pop(item_id, None)
         if future is not None and not future.done():
             future.set_result(())  # an answer may wait for it
+        self._words.pop(item_id, None)
         self._answers.pop(item_id, None)
 
     async def ready(self, items: Iterable[ConversationItem]) -> None:

@@ -34,6 +34,7 @@ from pipecat.services.openai.realtime.llm import OpenAIRealtimeLLMService  # noq
 from pipecat.services.openai.stt import OpenAIRealtimeSTTService  # noqa: E402
 from pipecat.workers.runner import WorkerRunner  # noqa: E402
 
+pytestmark = pytest.mark.agents
 SOON = 20.0
 SPEECH = pcm(0.4, loud=False) + pcm(1.2, loud=True)  # then silence, for as long as it takes
 SAID = "one two three four five six seven eight nine"
