@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from aqaa.recipe.domain.numbers import normalise
 from aqaa.recipe.domain.tools import COFFEE, TOOLS, Call, Tool, shown
 from aqaa.recipe.evaluate.pipeline import Pipeline
 from aqaa.recipe.evaluate.questions import HELD_OUT as PHRASINGS
+from aqaa.recipe.evaluate.report import half_width
 from aqaa.recipe.speech.cache import Utterance
 from aqaa.recipe.speech.store import hear
 from aqaa.recipe.speech.voices import HELD_OUT, Wave
@@ -34,7 +34,6 @@ from aqaa.server.engine.contract import SamplingParams
 COMMANDS = PHRASINGS.with_name("commands.yaml")
 PEOPLE = PHRASINGS.with_name("people.yaml")
 LONGEST_CALL = 100  # ids
-CONFIDENCE = 1.96  # of the normal distribution: 95 %
 PEOPLE_SAID = {  # what the recordings of `commands.tsv` ask for, by their transcripts
     "add apples to my Shopping List": Call("add_to_list", (("item", "apples"),)),
     "cancel timer": Call("cancel_timer"),
@@ -159,10 +158,8 @@ async def listen(
 
 def share_right(heard: Sequence[Heard]) -> tuple[float, float]:
     """The share that is right, and half the width of its 95 % confidence interval (Wilson)."""
-    n = len(heard)
     share = float(np.mean([one.right for one in heard]))
-    spread = math.sqrt(share * (1 - share) / n + CONFIDENCE**2 / (4 * n * n))
-    return share, CONFIDENCE * spread / (1 + CONFIDENCE**2 / n)
+    return share, half_width(share, len(heard))
 
 
 def _read(path: Path) -> Wave:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Bound = Literal[">=", "<="]
 _HOLDS = {">=": operator.ge, "<=": operator.le}
+
+
+CONFIDENCE = 1.96  # of the normal distribution: 95 %
 
 
 @dataclass(frozen=True)
@@ -53,3 +57,9 @@ class Report:
         """Everything, for programs."""
         rows = [asdict(row) | {"reached": row.reached} for row in self.rows]
         return {"model": self.model, "rows": rows, "answers": self.answers}
+
+
+def half_width(share: float, n: int) -> float:
+    """Half the width of the 95 % confidence interval of a share of `n` (Wilson)."""
+    spread = math.sqrt(share * (1 - share) / n + CONFIDENCE**2 / (4 * n * n))
+    return CONFIDENCE * spread / (1 + CONFIDENCE**2 / n)
