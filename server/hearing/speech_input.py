@@ -65,6 +65,12 @@ class TurnGrew:
     """The turn so far, in audio tokens; more will come."""
 
     tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TurnEncoded:
+    """New windows of the turn, for a transcriber. They may be ahead of the turn's tokens."""
+
     windows: TurnWindows
 
 
@@ -106,7 +112,14 @@ class BufferFull:
 
 
 SpeechEvent = (
-    TurnStarted | TurnGrew | TurnPaused | TurnResumed | TurnEnded | SilenceTimedOut | BufferFull
+    TurnStarted
+    | TurnGrew
+    | TurnEncoded
+    | TurnPaused
+    | TurnResumed
+    | TurnEnded
+    | SilenceTimedOut
+    | BufferFull
 )
 
 
@@ -165,7 +178,8 @@ class SpeechInput:
             keep = self._max_samples if self._manual else KEPT_SECONDS * TOKENIZER_RATE
             self._forget_before(self.received - keep)
         if self._manual:  # the client alone tells when a turn begins and ends
-            return [one for one in events if isinstance(one, TurnGrew)] + self._bound()
+            told = [one for one in events if isinstance(one, TurnGrew | TurnEncoded)]
+            return [*told, *self._bound()]
         return events
 
     def commit(self) -> Work[TurnSound]:
@@ -287,10 +301,12 @@ class SpeechInput:
             return []
         before = len(self._tokens)
         yield from self._feed_now()
-        if len(self._tokens) == before:
-            return []
-        windows = TurnWindows(self._turn, self._stream.take_windows())
-        return [TurnGrew(tuple(self._tokens), windows)]
+        events: list[SpeechEvent] = []
+        if windows := self._stream.take_windows():
+            events.append(TurnEncoded(TurnWindows(self._turn, windows)))
+        if len(self._tokens) > before:
+            events.append(TurnGrew(tuple(self._tokens)))
+        return events
 
     def _may_feed(self) -> bool:
         return self._pause is None and not self._full

@@ -44,6 +44,7 @@ from aqaa.server.hearing.speech_input import (
     SilenceTimedOut,
     SpeechEvent,
     SpeechInput,
+    TurnEncoded,
     TurnEnded,
     TurnGrew,
     TurnPaused,
@@ -266,7 +267,7 @@ class LiveSession:
     # --- what the speech input reports ------------------------------------------------------------
 
     def _on_speech(self, event: SpeechEvent, job: AppendAudio) -> None:
-        if isinstance(event, TurnGrew):
+        if isinstance(event, TurnEncoded):
             self._words.hear(event.windows)  # a commit that came since wants these words too
         if job.epoch != self._epoch:
             return

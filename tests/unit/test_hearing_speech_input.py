@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import GROUP_SAMPLES, GroupTokenizer, LoudnessVad, pcm
+from scripted import GROUP_SAMPLES, GroupStream, GroupTokenizer, LoudnessVad, pcm
 
 from aqaa.server.compute.model import compute_alone
 from aqaa.server.hearing.speech_input import (
@@ -16,6 +16,7 @@ from aqaa.server.hearing.speech_input import (
     SilenceTimedOut,
     SpeechEvent,
     SpeechInput,
+    TurnEncoded,
     TurnEnded,
     TurnGrew,
     TurnStarted,
@@ -24,6 +25,8 @@ from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.hearing.turn_detector import TurnRules
 from aqaa.server.parts import WireFormat, input_of, output_of
 from aqaa.server.protocol.types import PcmaFormat, PcmFormat, PcmuFormat, ServerVad
+from aqaa.tokenizers.steps import Steps
+from aqaa.tokenizers.transcriber import Tail
 
 RULES = TurnRules.of(ServerVad())
 TURN = pcm(0.4, loud=False) + pcm(1.0, loud=True) + pcm(0.8, loud=False)
@@ -100,6 +103,49 @@ def test_speech_is_heard_in_every_format(format: WireFormat) -> None:
     assert loud_groups(end.tokens) >= 8
 
 
+class LateStream(GroupStream):
+    """Its tokens come half a second after its windows, as with a right context."""
+
+    late: tuple[int, ...] = ()
+
+    def pushing(self, pcm: np.ndarray) -> Steps[None, None, list[int]]:
+        ids = [*self.late, *(yield from super().pushing(pcm))]
+        self.late = tuple(ids[-4 * 5 :])
+        return ids[: -4 * 5]
+
+    def flushing(self) -> Steps[None, None, list[int]]:
+        yield from super().flushing()
+        return list(self.late)
+
+    def fork(self) -> LateStream:
+        other = LateStream(self._rest.copy(), self._windows)
+        other.late = self.late
+        return other
+
+
+class LateTokenizer(GroupTokenizer):
+    def stream(self) -> LateStream:
+        return LateStream()
+
+
+@pytest.mark.parametrize("tokenizer", [GroupTokenizer(), LateTokenizer()], ids=["at once", "late"])
+def test_a_transcriber_gets_each_window_once_and_waits_for_no_token(
+    tokenizer: GroupTokenizer,
+) -> None:
+    wire = input_of(PcmFormat())
+    listener = SpeechInput(Tokenising(tokenizer), LoudnessVad(), wire, RULES, 20.0)
+    speech = hear(listener, TURN[: len(TURN) // 2])
+    early = [one for one in speech if isinstance(one, TurnEncoded)]
+    assert len(early) >= 5, "windows are told while the user speaks"
+    heard = speech + hear(listener, TURN[len(TURN) // 2 :])
+    told = [one.windows for one in heard if isinstance(one, TurnEncoded)]
+    (end,) = ended(heard)
+    windows = [window for part in (*told, end.windows) for window in part.windows]
+    assert len(windows) - 1 == len(end.tokens) // 5
+    assert [isinstance(window, Tail) for window in windows] == [False] * (len(windows) - 1) + [True]
+    assert {part.turn for part in (*told, end.windows)} == {1}
+
+
 def test_a_turn_that_never_ends_is_ended_at_the_longest_that_it_may_be() -> None:
     heard = hear(ears(seconds=2.0), pcm(5.0, loud=True))
     assert len(ended(heard)) == 2
@@ -109,7 +155,7 @@ def test_a_turn_that_never_ends_is_ended_at_the_longest_that_it_may_be() -> None
 def test_without_turn_detection_only_a_commit_ends_the_turn() -> None:
     listener = ears(None)
     heard = hear(listener, TURN + TURN)
-    assert {type(one) for one in heard} == {TurnGrew}
+    assert {type(one) for one in heard} == {TurnGrew, TurnEncoded}
     assert loud_groups(compute_alone(listener.commit()).tokens) >= 16
     assert compute_alone(listener.commit()).tokens == ()
 
