@@ -130,6 +130,24 @@ async def test_an_answer_goes_on_at_the_other_server_when_its_own_dies(engine, s
     assert engine.alive
 
 
+@pytest.mark.parametrize("engine", ["haproxy"], indirect=True)
+async def test_all_sessions_leave_a_decoder_that_hangs_behind_a_healthy_server_at_once(
+    engine, servers, caplog
+):
+    """Their new names lead half of them back to it, which haproxy's header tells."""
+    sessions = [f"session-{n}" for n in range(16)]
+    streams = [engine.generate(session, [1], greedy(150)) for session in sessions]
+    begun = [[await anext(stream)] for stream in streams]
+    victim = max(servers, key=lambda server: len(server.generates))
+    left = len(victim.generates)
+    victim.hang_after = [0] * 1000
+    victim.pace = 3600
+    rest = await asyncio.gather(*(read(stream) for stream in streams))
+    assert [a + b for a, b in zip(begun, rest, strict=True)] == [list(range(2, 152))] * 16
+    assert len(victim.generates) > left, "some were led back"
+    assert caplog.text.count("no id came in time") == left, "and did not wait there"
+
+
 async def test_an_abort_reaches_the_server_that_answers(engine, servers):
     for n in range(4):
         stream = engine.generate(f"session-{n}", [1], greedy(1000))

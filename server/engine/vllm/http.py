@@ -34,6 +34,7 @@ FIRST_PAUSE_SECONDS = 0.05  # before the second try; doubled for each further on
 MAX_PAUSE_SECONDS = 0.5
 PROBE_SECONDS = 0.5  # that the health route may take
 SMALL_REQUEST_SECONDS = 2.0  # that the list of models and an abort may take
+MAX_DETOURS = 8  # connections of one answer that led back to a silent worker and were left at once
 CANARY = "recovery"  # the session of the request that tells whether the decoder is back
 
 log = logging.getLogger(__name__)
@@ -144,6 +145,8 @@ class VllmHttpEngine(RelayEngine):
     ) -> AsyncGenerator[TokenDelta, None]:
         """One answer, over as many connections as it takes."""
         received: list[int] = []
+        silent_workers: set[str] = set()
+        detours = 0
         clock = AnswerClock(self._settings, self._audio_offset)
         client = self._client
         busy_until: float | None = None
@@ -158,6 +161,10 @@ class VllmHttpEngine(RelayEngine):
             try:
                 async with connection:
                     await connection.send(body, self._headers(session, request_id))
+                    if connection.worker in silent_workers and detours < MAX_DETOURS:
+                        detours += 1
+                        self._move(session, request_id)
+                        continue
                     while deltas := await connection.read():
                         self._reachable = True
                         busy_until, pause = None, FIRST_PAUSE_SECONDS
@@ -176,8 +183,8 @@ class VllmHttpEngine(RelayEngine):
             except LostError as error:
                 clock.lost(silent=error.silent)
                 if error.silent:
-                    self._abort(session, request_id)
-                    self._moves[session] = self._moves.get(session, 0) + 1
+                    silent_workers |= {connection.worker} if connection.worker else set()
+                    self._move(session, request_id)
                 if clock.is_hopeless(pause):
                     self._mark_down()
                     raise EngineDiedError(
@@ -194,6 +201,11 @@ class VllmHttpEngine(RelayEngine):
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
             client = self._fresh_client
+
+    def _move(self, session: str, request_id: str) -> None:
+        """Leave the worker that does not answer: another session name leads to another one."""
+        self._abort(session, request_id)
+        self._moves[session] = self._moves.get(session, 0) + 1
 
     def _headers(self, session: str, request_id: str | None = None) -> dict[str, str]:
         """What lets proxies, vLLM and traces know the request.
