@@ -11,7 +11,7 @@ from aqaa.recipe.decoder.clips import rows_of
 from aqaa.recipe.decoder.prepare import folder, pieces_path
 from aqaa.recipe.decoder.text import Pieces
 
-LARGEST = 60_000_000  # bytes; the bundle is kept in git
+LARGEST = 80_000_000  # bytes; the bundle is kept in git
 ANSWERS = 50  # whose tokens go with the bundle, to listen to its vocoder by itself
 
 TEMPLATE = """\
@@ -29,6 +29,10 @@ left_ms = 3120
 right_ms = 0
 mel_peak = 1.2
 exact = true
+
+[transcriber]  # the user's words, from the linguistic tokenizer's states
+kind = "ctc"
+path = "transcriber"
 
 [tokens]
 audio_offset = {audio_offset}
