@@ -24,6 +24,7 @@ from aqaa.recipe.domain.numbers import normalise
 from aqaa.recipe.domain.tools import COFFEE, TOOLS, Call, Tool, shown
 from aqaa.recipe.evaluate.pipeline import Pipeline
 from aqaa.recipe.evaluate.questions import HELD_OUT as PHRASINGS
+from aqaa.recipe.evaluate.questions import PEOPLE
 from aqaa.recipe.evaluate.report import half_width
 from aqaa.recipe.speech.cache import Utterance
 from aqaa.recipe.speech.store import hear
@@ -32,7 +33,6 @@ from aqaa.server.dialogue.prompt import SystemTurn, Turn, UserTurn
 from aqaa.server.engine.contract import SamplingParams
 
 COMMANDS = PHRASINGS.with_name("commands.yaml")
-PEOPLE = PHRASINGS.with_name("people.yaml")
 LONGEST_CALL = 100  # ids
 PEOPLE_SAID = {  # what the recordings of `commands.tsv` ask for, by their transcripts
     "add apples to my Shopping List": Call("add_to_list", (("item", "apples"),)),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 from aqaa.recipe.domain.load import Control, Domain, Fact, Style
 
 HELD_OUT = Path(__file__).with_name("held_out.yaml")
+PEOPLE = HELD_OUT.with_name("people.yaml")
 STYLED = 6  # conversations of each voice control
 
 
@@ -72,6 +74,22 @@ def held_out_questions(domain: Domain, path: Path = HELD_OUT) -> list[Conversati
             talks.append(Conversation((turn(fact), _controlled(control, fact, said))))
     rng.shuffle(talks)
     return talks
+
+
+def as_people_open(talks: Sequence[Conversation], path: Path = PEOPLE) -> list[Conversation]:
+    """`talks`, each first question within an opening of people's; the openings take turns."""
+    openings: list[str] = yaml.safe_load(path.read_text(encoding="utf-8"))["openings"]
+    opened = []
+    for number, talk in enumerate(talks):
+        first, *others = talk.turns
+        asked = first.said if first.said.startswith("I ") else _lower_first(first.said)
+        said = openings[number % len(openings)].format(q=asked)
+        opened.append(Conversation((replace(first, said=said), *others)))
+    return opened
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def may_follow(control: Control, fact: Fact) -> bool:

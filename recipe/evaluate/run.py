@@ -16,7 +16,12 @@ from aqaa.recipe.domain.numbers import is_right
 from aqaa.recipe.evaluate.conditions import NOISE_DB, far, noisy
 from aqaa.recipe.evaluate.judges import Listener, mean_pitch, quality, word_errors
 from aqaa.recipe.evaluate.pipeline import Answer, Pipeline
-from aqaa.recipe.evaluate.questions import Conversation, Turn, held_out_questions
+from aqaa.recipe.evaluate.questions import (
+    Conversation,
+    Turn,
+    as_people_open,
+    held_out_questions,
+)
 from aqaa.recipe.evaluate.report import Report, Row
 from aqaa.recipe.speech.augment import telephone
 from aqaa.recipe.speech.cache import Utterance, say
@@ -24,6 +29,7 @@ from aqaa.recipe.speech.store import hear
 from aqaa.recipe.speech.voices import HELD_OUT, SPOKEN, TEACHER, VOICES, Wave
 from aqaa.server.dialogue.prompt import Turn as PromptTurn
 
+OPENED = "right answers, held-out voices, people's openings"
 Distortion = Callable[[Wave, int], Wave]
 
 
@@ -149,9 +155,9 @@ async def _evaluate(
     await pipeline.start()
     try:
         examiner = Examiner(pipeline, listener)
-        talks = held_out_questions(load_domain())
-        plain = [t for t in talks if all(turn.style == "plain" for turn in t.turns)]
-        moods = [t for t in talks if any(turn.style != "plain" for turn in t.turns)]
+        asked_of_it = held_out_questions(load_domain())
+        plain = [t for t in asked_of_it if all(turn.style == "plain" for turn in t.turns)]
+        moods = [t for t in asked_of_it if any(turn.style != "plain" for turn in t.turns)]
         conditions: list[tuple[str, Sequence[str], Distortion | None, float]] = [
             ("right answers, voices trained on, new phrasings", trained_voices(), None, 0.95),
             ("right answers, held-out voices", HELD_OUT, None, 0.80),
@@ -163,14 +169,17 @@ async def _evaluate(
                 0.65,
             ),
             ("right answers, held-out voices, far: 2 m, RT60 0.4 s, 15 dB", HELD_OUT, far, 0.85),
+            (OPENED, HELD_OUT, None, 0.90),
         ]
         report = Report(pipeline.bundle.name)
         everything: list[Judged] = []
+        opened = as_people_open(plain[:questions])
         for what, voices, change, asked in conditions:
             tick(what)
-            judged = await examiner.hold(plain[:questions], voices, change)
+            talks = opened if what == OPENED else plain[:questions]
+            judged = await examiner.hold(talks, voices, change)
             report.rows.append(right_row(what, judged, asked))
-            kind = "plain" if change is None else what
+            kind = "plain" if change is None and what != OPENED else what
             report.answers += [_as_json(kind, one) for one in judged]
             everything += judged
         tick("slower, faster, happy, sad")
@@ -227,7 +236,7 @@ def evaluate(
 
     Args:
         directory: holds `aqaa.toml`.
-        questions: conversations in each of the five conditions.
+        questions: conversations in each of the six conditions.
         styled: conversations with slower, faster, happy or sad in them.
         tick: told what begins.
 

@@ -17,6 +17,7 @@ from aqaa.recipe.domain.numbers import normalise
 from aqaa.recipe.domain.replies import FAILURE, all_answers, done, draw_reply, time_words
 from aqaa.recipe.domain.tools import COFFEE, COFFEE_SHORT, TOOLS, Call, shown
 from aqaa.recipe.evaluate import questions
+from aqaa.recipe.evaluate.questions import as_people_open, held_out_questions
 
 EVALUATED = Path(questions.__file__).parent
 
@@ -164,6 +165,8 @@ def test_nothing_that_the_evaluation_says_is_trained_on(commands: list[Command])
     asked = yaml.safe_load((EVALUATED / "commands.yaml").read_text())
     held_out = {normalise(text) for text in people["outside"]}
     held_out |= {normalise(row["said"]) for row in asked}
+    opened = as_people_open(held_out_questions(domain))
+    assert {normalise(talk.turns[0].said) for talk in opened} & trained == set()
     assert len(held_out) == len(people["outside"]) + len(asked) >= 160
     assert held_out & trained == set()
 
@@ -171,3 +174,13 @@ def test_nothing_that_the_evaluation_says_is_trained_on(commands: list[Command])
 def test_the_evaluation_calls_only_what_is_declared() -> None:
     for row in yaml.safe_load((EVALUATED / "commands.yaml").read_text()):
         assert row["with"].keys() <= dict(TOOLS[row["call"]].parameters).keys()
+
+
+def test_an_opening_stands_before_the_question_and_changes_nothing_else() -> None:
+    talks = held_out_questions(load_domain())[:16]
+    for before, after in zip(talks, as_people_open(talks), strict=True):
+        said, opened = before.turns[0].said, after.turns[0].said
+        assert opened.lower().endswith(said.lower())
+        assert len(opened) > len(said)
+        assert after.turns[1:] == before.turns[1:]
+        assert after.turns[0].right == before.turns[0].right
