@@ -8,7 +8,7 @@ import shlex
 import tomllib
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from typer import Context, Typer
@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from aqaa.models.step1 import Step1Config
+from aqaa.server.config import Settings
 from aqaa.server.engine.plan import make_plan, parse_gpus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,6 +119,26 @@ def test_the_readme_names_every_command() -> None:
     """Each sub-command stands in the README or in another page that it leads to."""
     text = "\n".join(file.read_text(encoding="utf-8") for file in DOCUMENTS)
     assert [name for name in COMMANDS if f"aqaa {name}" not in text] == []
+
+
+# Variables that are no settings of the server.
+OTHER_VARIABLES = {"AQAA_FIXTURES", "AQAA_NANO_WORK", "AQAA_URL", "AQAA_MODELS", "AQAA_BIND"}
+
+
+def is_setting(variable: str) -> bool:
+    """Whether `Settings` reads it: AQAA_ENGINE__VLLM_HTTP__URL is engine.vllm_http.url."""
+    model: Any = Settings
+    for name in variable.removeprefix("AQAA_").lower().split("__"):
+        if name not in getattr(model, "model_fields", {}):
+            return False
+        model = model.model_fields[name].annotation
+    return True
+
+
+@pytest.mark.parametrize("file", PRESENT, ids=name_of)
+def test_variables_in_the_documents_are_settings(file: Path) -> None:
+    named = set(re.findall(r"\bAQAA_[A-Z0-9_]+\b", file.read_text(encoding="utf-8")))
+    assert {name for name in named - OTHER_VARIABLES if not is_setting(name)} == set()
 
 
 def said_codes() -> set[str]:
