@@ -120,7 +120,6 @@ def test_nanos_first_chunk_is_enough_to_start_an_answer_with() -> None:
     grid = Grid(22_050, 256, 1.0)
     first = grid.frames(bundle.vocoder.chunk_groups[0]) - bundle.vocoder.lookahead_frames
     assert first * grid.hop / grid.rate >= 0.12
-    assert bundle.vocoder.chunk_groups[0] * GROUP_TOKENS == bundle.tokens.audio_block
 
 
 def test_a_stream_that_is_over_before_its_first_chunk_is_the_whole() -> None:
