@@ -36,7 +36,7 @@ from aqaa.recipe.training import Losses
 from aqaa.recipe.vq import Codebook
 from aqaa.recipe.word_losses import guided_loss, spelling_loss
 
-WIDTH_OUT, HEADS, UNITS, BLOCKS = 192, 4, 768, 6
+WIDTH_OUT, HEADS, UNITS, BLOCKS = 256, 4, 1024, 6
 CODES = 1024
 SPELLED = 2  # CTC steps per emitted frame: at 16.7 Hz speech has nearly a phoneme a frame
 WARPS = tuple(round(0.9 + 0.02 * i, 2) for i in range(12))  # vocal tract lengths, 0.90 to 1.12

@@ -18,7 +18,7 @@ from aqaa.recipe.precision import attend
 from aqaa.recipe.vq import Codebook
 
 MELS = 128
-WIDTH, HEADS, LAYERS = 192, 4, 3
+WIDTH, HEADS, LAYERS = 256, 4, 3
 CODES = 4096
 BLOCK = 6  # tokens of 40 ms
 BLOCKS_BACK = 4
