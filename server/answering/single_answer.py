@@ -14,8 +14,8 @@ from aqaa.models.errors import NoSpeechError
 from aqaa.models.groups import GROUP_SECONDS
 from aqaa.server.answering.answer import Answer, AnswerRequest
 from aqaa.server.audio.files import read_audio
-from aqaa.server.compute.model import Work
-from aqaa.server.dialogue.prompt import Turn
+from aqaa.server.compute.model import Work, work_of
+from aqaa.server.dialogue.prompt import RenderedTurn, Turn
 from aqaa.server.hearing.vad import FRAME_SAMPLES
 from aqaa.server.parts import ModelParts, output_of
 from aqaa.server.protocol.ids import random_id
@@ -57,10 +57,20 @@ def _somebody_speaks(parts: ModelParts, samples: NDArray[np.float32]) -> Work[bo
     return False
 
 
+async def render(parts: ModelParts, turns: Sequence[Turn | RenderedTurn]) -> list[RenderedTurn]:
+    """The turns as ids, computed off the event loop.
+
+    Raises:
+        PromptError: audio is not whole groups of audio ids.
+    """
+    work = work_of(lambda: [parts.prompts.render(turn) for turn in turns])
+    return await parts.services.executor.run(work, Kind.BULK)
+
+
 @asynccontextmanager
 async def single_answer(
     parts: ModelParts,
-    turns: Sequence[Turn],
+    turns: Sequence[Turn | RenderedTurn],
     *,
     voice: str,
     spoken: bool,
@@ -83,7 +93,8 @@ async def single_answer(
         top_p=usual.top_p if top_p is None else top_p,
         seed=seed,
     )
-    request = AnswerRequest(tuple(parts.prompts.finished(turns)), params, voice, speed, spoken)
+    prompt = tuple(parts.prompts.finished(await render(parts, turns)))
+    request = AnswerRequest(prompt, params, voice, speed, spoken)
     key = random_id("rest")
     answer = Answer(
         parts.services,

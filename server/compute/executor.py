@@ -175,6 +175,7 @@ class Executor:
             if self._closed:
                 raise RuntimeError("the executor is closed")
             self._queue(job, Call(START, None), kind)  # a download is not in a speculation's way
+            self._wake.notify()
         job.future.add_done_callback(lambda _: self._leave(job))
         return job
 
@@ -191,6 +192,7 @@ class Executor:
                 call, shape = entry.call, entry.shape
                 entry.void()
                 self._queue(job, call, shape)
+                self._wake.notify()
 
     def waiting(self) -> int:
         """Jobs that wait for a thread."""
@@ -227,7 +229,6 @@ class Executor:
         entry = _Entry(job, call, shape, due, next(self._order))
         self._entries[job] = entry
         heapq.heappush(self._lanes.setdefault(lane, []), entry)
-        self._wake.notify()
 
     def _pick(self) -> tuple[_Lane, list[tuple[Job[Any], Any]]] | None:
         """The most urgent call that may run now, and all that may share its batch."""
@@ -235,10 +236,7 @@ class Executor:
         for lane in [*self._lanes]:
             if not self._clean(lane):
                 continue
-            model, _, wanted = lane
-            if model.heavy and self._heavy >= self._most_heavy:
-                continue
-            if not wanted and self._unwanted >= self._most_unwanted:
+            if not self._may_run(lane):
                 continue
             if best is None or self._lanes[lane][0] < self._lanes[best][0]:
                 best = lane
@@ -253,6 +251,12 @@ class Executor:
             batch.append((entry.job, entry.call.value))
         self._clean(best)
         return best, batch
+
+    def _may_run(self, lane: _Lane) -> bool:
+        model, _, wanted = lane
+        return not (model.heavy and self._heavy >= self._most_heavy) and (
+            wanted or self._unwanted < self._most_unwanted
+        )
 
     def _leave(self, job: Job[Any]) -> None:
         """The job's outcome is known, or nobody waits for it any more. Takes the lock."""
@@ -288,8 +292,8 @@ class Executor:
             (model, _, wanted), batch = picked
             self._heavy += model.heavy
             self._unwanted += not wanted
-            if self._lanes:
-                self._wake.notify()  # what is left may be for another thread
+            if any(self._may_run(lane) for lane in self._lanes):
+                self._wake.notify()  # there is work for another thread
             if model.heavy:
                 self._running[threading.get_ident()] = self._seconds[model] * len(batch)
         jobs, values = [job for job, _ in batch], [value for _, value in batch]
@@ -307,11 +311,12 @@ class Executor:
             self._meter.batch(model.name, len(batch), seconds)
         for job, result in zip(jobs, results, strict=True):
             job.seconds += seconds
-            self._advance(job, result)
+            # The last call is for this thread, which picks next: each waking costs the others.
+            self._advance(job, result, wake=job is not jobs[-1])
         return True
 
-    def _advance(self, job: Job[Any], result: Any) -> None:
-        """Run the job's own code after a call, and queue its next one."""
+    def _advance(self, job: Job[Any], result: Any, *, wake: bool) -> None:
+        """Run the job's own code after a call and queue its next one; `wake` a thread for it."""
         call = None if job.future.done() else job.advance(result)
         if call is not None:
             shape = call.model.shape_of(call.value)
@@ -320,6 +325,8 @@ class Executor:
                     job.drop()
                 elif not job.future.done():
                     self._queue(job, call, shape)
+                    if wake:
+                        self._wake.notify()
         elif self._meter is not None and job.deadline is not None:
             now = self._clock()
             self._meter.done(job.kind.value, job.due(now) - now)

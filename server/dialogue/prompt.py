@@ -57,6 +57,23 @@ class AssistantTurn:
 Turn = SystemTurn | UserTurn | AssistantTurn
 
 
+@dataclass(frozen=True, slots=True)
+class RenderedTurn:
+    """A turn as the decoder's ids, to be rendered once and kept.
+
+    Attributes:
+        ids: `[bot] role content`, without the closing eot.
+        shorter: the same without its audio; None where it has none, or its words are not known.
+        is_system: whether it is the system's turn.
+        is_answer: whether it is the assistant's.
+    """
+
+    ids: tuple[int, ...]
+    shorter: tuple[int, ...] | None
+    is_system: bool
+    is_answer: bool
+
+
 class PromptBuilder:
     """Builds prompts of at most `budget` ids; holds no state of any conversation."""
 
@@ -68,6 +85,10 @@ class PromptBuilder:
         self._budget = budget
         self._start = [tokens.bos] if bos_first else []
         self._newline = text.encode("\n")
+        self._headers = {
+            role: [tokens.bot, *text.encode(f"{role}\n")]
+            for role in ("system", "human", "assistant")
+        }
 
     @classmethod
     def of(cls, bundle: Bundle, text: TextCodec) -> Self:
@@ -76,7 +97,23 @@ class PromptBuilder:
         answer = min(bundle.sampling.max_tokens, context // 2)
         return cls(bundle.tokens, text, budget=context - answer, bos_first=bundle.decoder.bos_first)
 
-    def finished(self, turns: Sequence[Turn]) -> list[int]:
+    def render(self, turn: Turn | RenderedTurn) -> RenderedTurn:
+        """`turn` as ids. Text takes its time (0.2 s a megabyte): not for the event loop.
+
+        Raises:
+            PromptError: audio is not whole groups of audio ids.
+        """
+        if isinstance(turn, RenderedTurn):
+            return turn
+        shorter = self._words(turn)
+        return RenderedTurn(
+            tuple(self._render(turn)),
+            None if shorter is None else tuple(shorter),
+            isinstance(turn, SystemTurn),
+            isinstance(turn, AssistantTurn),
+        )
+
+    def finished(self, turns: Sequence[Turn | RenderedTurn]) -> list[int]:
         """The prompt that asks for an answer to `turns`.
 
         Raises:
@@ -85,7 +122,7 @@ class PromptBuilder:
         """
         return [*self._fitted(turns), self._tokens.eot, *self._header("assistant")]
 
-    def unfinished(self, turns: Sequence[Turn]) -> list[int]:
+    def unfinished(self, turns: Sequence[Turn | RenderedTurn]) -> list[int]:
         """The prompt so far while the last turn, a user's, still grows.
 
         Unless the budget is stepped over meanwhile, it is a prefix of what `finished` gives once
@@ -101,17 +138,18 @@ class PromptBuilder:
         audio = sum(token >= self._tokens.audio_offset for token in prompt)
         return len(prompt) - audio, audio
 
-    def _fitted(self, turns: Sequence[Turn]) -> list[int]:
+    def _fitted(self, turns: Sequence[Turn | RenderedTurn]) -> list[int]:
         """All turns, the last one still open."""
         if not turns:
             raise PromptError("the conversation is empty: give at least one turn")
-        full = [self._render(turn) for turn in turns]
+        rendered = [self.render(turn) for turn in turns]
+        full = [turn.ids for turn in rendered]
         closing = 1 + len(self._header("assistant"))
         excess = len(self._start) + sum(map(len, full)) + len(full) - 1 + closing - self._budget
         kept = full
         if excess > 0:
             step = max(1, int(self._budget * SHRINK_FRACTION))
-            kept = self._shrink(turns, full, need=excess, aim=math.ceil(excess / step) * step)
+            kept = self._shrink(rendered, need=excess, aim=math.ceil(excess / step) * step)
         ids = list(self._start)
         for index, turn in enumerate(kept):
             if index:
@@ -120,22 +158,22 @@ class PromptBuilder:
         return ids
 
     def _shrink(
-        self, turns: Sequence[Turn], full: list[list[int]], *, need: int, aim: int
-    ) -> list[list[int]]:
+        self, turns: Sequence[RenderedTurn], *, need: int, aim: int
+    ) -> list[tuple[int, ...]]:
         """Give up `aim` ids if old turns have so many, and `need` ids in any case."""
-        kept: list[list[int] | None] = list(full)
+        kept: list[tuple[int, ...] | None] = [turn.ids for turn in turns]
         given = 0
         for index in range(max(0, len(turns) - 1 - AUDIO_KEPT_TURNS)):
             if given >= aim:
                 break
-            words = self._words(turns[index])
-            if words is not None:
-                given += len(full[index]) - len(words)
-                kept[index] = words
-        first = next((i for i, turn in enumerate(turns) if not isinstance(turn, SystemTurn)), 0)
+            shorter = turns[index].shorter
+            if shorter is not None:
+                given += len(turns[index].ids) - len(shorter)
+                kept[index] = shorter
+        first = next((i for i, turn in enumerate(turns) if not turn.is_system), 0)
         for index in range(first, len(turns) - 1):
             # An answer does not stay without its question.
-            orphan = index > first and isinstance(turns[index], AssistantTurn)
+            orphan = index > first and turns[index].is_answer
             if given >= aim and not orphan:
                 break
             given += len(kept[index] or ()) + 1
@@ -178,7 +216,7 @@ class PromptBuilder:
                 return None
 
     def _header(self, role: str) -> list[int]:
-        return [self._tokens.bot, *self._text.encode(f"{role}\n")]
+        return list(self._headers[role])
 
     def _encode(self, text: str) -> list[int]:
         """Ids of `text` as it stands after a newline, without sentencepiece's dummy prefix."""
@@ -186,7 +224,7 @@ class PromptBuilder:
 
     def _audio(self, ids: tuple[int, ...]) -> list[int]:
         offset, end = self._tokens.audio_offset, self._tokens.audio_end_id
-        if len(ids) % GROUP_TOKENS or not all(offset <= token < end for token in ids):
+        if len(ids) % GROUP_TOKENS or (ids and not offset <= min(ids) <= max(ids) < end):
             raise PromptError(
                 f"the audio of a turn must be whole groups of {GROUP_TOKENS} ids in "
                 f"[{offset}, {end}): give what the dual tokenizer gave"

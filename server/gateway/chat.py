@@ -13,8 +13,8 @@ from typing import Any
 
 from aqaa.models.errors import AudioError, EngineError, InputError, PromptError
 from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerSound, AnswerText
-from aqaa.server.answering.single_answer import single_answer, tokenise_recording
-from aqaa.server.dialogue.prompt import AssistantTurn, SystemTurn, Turn, UserTurn
+from aqaa.server.answering.single_answer import render, single_answer, tokenise_recording
+from aqaa.server.dialogue.prompt import AssistantTurn, RenderedTurn, SystemTurn, Turn, UserTurn
 from aqaa.server.gateway.encode import RAW, check_container, encode
 from aqaa.server.gateway.json_input import off_the_loop
 from aqaa.server.gateway.schema import ChatMessage, ChatRequest, InputAudioPart, TextPart
@@ -61,7 +61,7 @@ class Remembered:
 class Wanted:
     """A request that was understood."""
 
-    turns: list[Turn]
+    turns: list[RenderedTurn]
     spoken: bool
     voice: str
     container: str
@@ -118,9 +118,10 @@ async def understand(parts: ModelParts, request: ChatRequest, remembered: Rememb
         raise InputError("the messages hold no question: give a user's text or audio")
     if not any(isinstance(turn, SystemTurn) for turn in turns) and _default_system(parts):
         turns.insert(0, SystemTurn(_default_system(parts)))
-    parts.prompts.finished(turns)  # what cannot be asked is refused before a stream begins
+    rendered = await render(parts, turns)
+    parts.prompts.finished(rendered)  # what cannot be asked is refused before a stream begins
     return Wanted(
-        turns=turns,
+        turns=rendered,
         spoken=spoken,
         voice=parts.voices.find(name, "audio.voice"),
         container=container,

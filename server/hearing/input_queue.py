@@ -7,12 +7,12 @@ begins a new epoch, and reports about the sound before it are out of date.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.models.errors import AudioError
 from aqaa.server.audio.wire import InputConverter
 from aqaa.server.clock import Clock
@@ -60,9 +60,12 @@ class ConfigureInput:
 
 @dataclass(frozen=True)
 class SuppressIdle:
-    """The assistant speaks for so many more seconds: that is not idle time."""
+    """The assistant speaks for so many more seconds: that is not idle time.
 
-    seconds: float
+    None: an answer has begun; until it has ended nothing is.
+    """
+
+    seconds: float | None
 
 
 InputJob = AppendAudio | CommitBuffer | ClearBuffer | ConfigureInput | SuppressIdle
@@ -166,9 +169,8 @@ class InputQueue:
                 case ConfigureInput():
                     self._speech.configure(job.converter, job.rules)
                 case SuppressIdle():
-                    self._speech.suppress_idle_until(
-                        self._speech.received + round(job.seconds * TOKENIZER_RATE)
-                    )
+                    seconds = math.inf if job.seconds is None else job.seconds
+                    self._speech.suppress_idle(seconds)
         except AudioError as error:
             if isinstance(job, CommitBuffer):
                 self._on_sound(job.item_id, TurnSound((), TurnWindows(None, ())))

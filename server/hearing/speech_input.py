@@ -217,9 +217,9 @@ class SpeechInput:
         self._detector.start_at(self.received)
         self._frame_begin = self.received
 
-    def suppress_idle_until(self, sample: int) -> None:
-        """The assistant speaks until `sample`: idle time counts from there."""
-        self._detector.suppress_idle_until(sample)
+    def suppress_idle(self, seconds: float) -> None:
+        """The assistant speaks for so many more seconds: idle time counts from there."""
+        self._detector.idle_from(self.received + seconds * TOKENIZER_RATE)
 
     # --- who speaks -------------------------------------------------------------------------------
 

@@ -109,11 +109,12 @@ class TurnDetector:
         self._silence_from: int | None = None  # where the present silence began
         self._peak_power = 0.0  # power of the turn's loudest frame
         self._low_power_from: int | None = None  # where the present run of quiet frames began
-        self._idle_from = 0  # where the idle timeout counts from
+        self._idle_from = 0.0  # where the idle timeout counts from
 
     def start_at(self, sample: int) -> None:
         """The first frame begins at `sample` (detection was switched on in mid-session)."""
-        self._frame_end = self._idle_from = sample
+        self._frame_end = sample
+        self._idle_from = max(self._idle_from, sample)
 
     def frame(self, probability: float, power: float = 1.0) -> list[DetectorEvent]:
         """The next frame's probability of speech, and its power on any scale."""
@@ -155,11 +156,11 @@ class TurnDetector:
         """Nobody is speaking at `sample`, whatever was heard before."""
         self.speaking = self.paused = False
         self._voiced_frames, self._silence_from, self._peak_power = 0, None, 0.0
-        self._idle_from = sample
-
-    def suppress_idle_until(self, sample: int) -> None:
-        """The assistant speaks until `sample`: idle time counts from there."""
         self._idle_from = max(self._idle_from, sample)
+
+    def idle_from(self, sample: float) -> None:
+        """Idle time counts from `sample`: until there (it may be infinite) the assistant speaks."""
+        self._idle_from = sample
 
     def _end_threshold(self) -> float:
         return max(MIN_END_PROBABILITY, self.rules.threshold - HYSTERESIS)
@@ -181,5 +182,5 @@ class TurnDetector:
         idle_ms = self.rules.idle_ms
         if idle_ms is None or (received - self._idle_from) * 1000 < idle_ms * TOKENIZER_RATE:
             return []
-        since, self._idle_from = self._idle_from, received
+        since, self._idle_from = int(self._idle_from), received
         return [Idle(since)]

@@ -13,8 +13,9 @@ from aqaa.server.engine.contract import EngineStats
 # Seconds; dense around the 0.6 s that a heard answer may take.
 BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 1.2, 2, 5)
 
-# kept; the user went on; nobody asked for it after all; another answer was asked for
-SPECULATION_OUTCOMES = ("hit", "rolled_back", "abandoned", "mismatched")
+# kept; the user went on; nobody asked for it after all; another answer was asked for; the machine
+# was too busy to start it
+SPECULATION_OUTCOMES = ("hit", "rolled_back", "abandoned", "mismatched", "no_slack")
 
 
 # Seconds until work was due when it was done; below 0: late.

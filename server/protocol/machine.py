@@ -65,16 +65,14 @@ class SessionMachine:
         limits: Limits | None = None,
         make_id: MakeId = random_id,
     ) -> None:
-        """A new session.
+        """A new session with these settings.
 
         Args:
-            session: its settings.
+            session: the settings.
             voices: the known voices.
-            heard_ms: how many milliseconds of an assistant's item have been heard by now; None if
-                all of it has, or nothing is known of it.
+            heard_ms: milliseconds heard of an assistant's item; None: all of it, or unknown.
             transcribes: whether the user's words can be known.
-            limits: its bounds.
-            make_id: makes ids with a prefix.
+            limits, make_id: its bounds; what makes its ids.
 
         Raises:
             ProtocolError: the settings name an unknown voice.

@@ -25,7 +25,6 @@ from aqaa.server.answering.answer import (
     Answer,
     AnswerEnd,
     AnswerEvent,
-    AnswerRequest,
     AnswerSound,
     AnswerText,
     error_code,
@@ -55,7 +54,7 @@ from aqaa.server.hearing.speech_input import (
 from aqaa.server.hearing.transcribing import TurnWindows
 from aqaa.server.hearing.turn_detector import TurnRules
 from aqaa.server.observe.logs import response_id
-from aqaa.server.parts import ModelParts, input_of, output_of
+from aqaa.server.parts import ModelParts, input_of
 from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol import server_events as server
@@ -63,7 +62,8 @@ from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.items import Output
 from aqaa.server.protocol.machine import SessionMachine
-from aqaa.server.protocol.types import Session, bytes_per_second
+from aqaa.server.protocol.types import Session
+from aqaa.server.session.head_start import HeadStart, request_of, start_answer
 from aqaa.server.session.memory import Memory
 from aqaa.server.session.outlet import Outlet
 from aqaa.server.session.sound_count import count_sound
@@ -95,7 +95,17 @@ class LiveSession:
             limits=parts.limits(),
         )
         self._stall = StallWatch(self._machine, self._append)
-        self._memory = Memory(parts.bundle.tokens, parts.text)
+        self._memory = Memory(
+            parts.bundle.tokens, parts.text, parts.prompts, parts.services.executor
+        )
+        self._head_start = HeadStart(
+            parts,
+            session.id,
+            self._memory,
+            next_run=self._machine.next_run,
+            answering=lambda: self._default_run is not None,
+            dispose=lambda answer: self._clean_up(answer, None),
+        )
         self._words = UserWords(
             parts, self._memory, lambda given: self._apply(self._machine.on_input(given))
         )
@@ -128,12 +138,9 @@ class LiveSession:
         self._epoch = 0  # of the client's buffer: raised by each of its commits and clears
         self._speech_end: float | None = None
         self._turn_end: float | None = None
-        self._speculation: Answer | None = None
         self._answers: dict[str, Answer] = {}  # by item id, while some of it may be unheard
         self._runs: dict[str, asyncio.Task[None]] = {}  # by response id
         self._default_run: str | None = None
-        self._warming: asyncio.Task[None] | None = None
-        self._warm_tokens: tuple[int, ...] | None = None
         self._cleaning: set[asyncio.Task[None]] = set()
 
     # --- the socket's side ------------------------------------------------------------------------
@@ -165,17 +172,20 @@ class LiveSession:
         while self._runs:
             await asyncio.wait(list(self._runs.values()))
 
+    def kept_items(self) -> set[str]:
+        """The items of which tokens are kept."""
+        return self._memory.kept()
+
     async def close(self) -> None:
         """Stop all work and release what the engine holds for the session."""
-        tasks = [*self._runs.values(), *self._cleaning]
-        if self._warming is not None:
-            tasks.append(self._warming)
-        for task in tasks:
+        runs = list(self._runs.values())
+        for task in runs:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*runs, return_exceptions=True)
         await self._item_sounds.close()
-        if self._speculation is not None:
-            await self._speculation.stop()
+        await self._head_start.close()
+        while self._cleaning:
+            await asyncio.wait(list(self._cleaning))
         await self._services.engine.release(self._key)
 
     # --- what the machine wants -------------------------------------------------------------------
@@ -240,8 +250,8 @@ class LiveSession:
         """The client committed or cleared its buffer: later reports about it are out of date."""
         self._epoch += 1
         self._odd_byte = b""
-        self._warm_tokens = None
-        self._roll_back("abandoned")
+        self._head_start.stop_warming()
+        self._head_start.roll_back("abandoned")
 
     def _configure(self, session: Session) -> None:
         audio = session.audio.input
@@ -276,11 +286,11 @@ class LiveSession:
                 self._apply(self._machine.on_input(fx.SpeechStarted(_ms(event.sample))))
             case TurnGrew():
                 if self._machine.session.type == "realtime":
-                    self._warm(event.tokens)
+                    self._head_start.warm(event.tokens)
             case TurnPaused():
                 self._speculate(event.tokens)
             case TurnResumed():
-                self._roll_back("rolled_back")
+                self._head_start.roll_back("rolled_back")
             case TurnEnded():
                 silent = (event.sample - event.silence_sample) / TOKENIZER_RATE
                 self._speech_end = job.arrived - silent
@@ -297,76 +307,35 @@ class LiveSession:
 
     def _end_turn(self, given: fx.Input, windows: TurnWindows) -> None:
         self._turn_end, self._turn_windows = self._clock(), windows
-        self._warm_tokens = None
+        self._head_start.stop_warming()
         self._apply(self._machine.on_input(given))
-        if not self._machine.answering():
-            self._roll_back("abandoned")  # nobody asked for an answer
+        if not self._machine.answering():  # nobody asked for an answer
+            self._head_start.roll_back("abandoned")
+            self._speech_end = self._turn_end = None
+
+    def _speculate(self, tokens: tuple[int, ...]) -> None:
+        """The user pauses: start the answer that the machine asks for if this ends the turn."""
+        wanted = self._machine.answers_turns() and self._parts.speculation
+        if wanted and tokens and self._default_run is None:
+            self._head_start.speculate(tokens)
+
+    def _clean_up(self, answer: Answer | None, key: str | None) -> None:
+        """Stop an answer, and release an engine's session, whatever is cancelled meanwhile."""
+        self._clean(asyncio.create_task(self._put_away(answer, key)))
+
+    def _clean(self, task: asyncio.Task[None]) -> None:
+        """Let it end by itself; `close` waits for it and does not cancel it."""
+        self._cleaning.add(task)
+        task.add_done_callback(self._cleaning.discard)
+
+    async def _put_away(self, answer: Answer | None, key: str | None) -> None:
+        if answer is not None:
+            await answer.stop()
+        if key is not None:
+            await self._services.engine.release(key)
 
     def _on_bad_audio(self, error: AudioError) -> None:
         self.refuse(ProtocolError("invalid_value", str(error), "audio"))
-
-    # --- before the turn ends ---------------------------------------------------------------------
-
-    def _request(self, run: fx.StartRun, prompt: tuple[int, ...]) -> AnswerRequest:
-        spoken = run.modality == "audio"
-        params = self._parts.sampling(run.max_tokens)
-        return AnswerRequest(prompt, params, run.voice, run.speed, spoken)
-
-    def _warm(self, tokens: tuple[int, ...]) -> None:
-        """Have the engine compute the prompt so far, while no answer of this session runs."""
-        self._warm_tokens = tokens
-        if self._warming is None or self._warming.done():
-            self._warming = asyncio.create_task(self._keep_warm())
-
-    async def _keep_warm(self) -> None:
-        try:
-            while (tokens := self._warm_tokens) is not None:
-                self._warm_tokens = None
-                if self._default_run is not None or self._speculation is not None:
-                    return
-                run = self._machine.next_run()
-                turns = self._memory.turns(run.items, run.instructions, tokens)
-                await self._services.engine.warm(self._key, self._parts.prompts.unfinished(turns))
-        except AqaaError as error:  # the answer meets the same fault, and reports it
-            log.info("warming up failed: %s", error)
-
-    def _speculate(self, tokens: tuple[int, ...]) -> None:
-        """Start the answer that the machine asks for if this pause ends the turn."""
-        wanted = self._machine.answers_turns() and self._parts.speculation
-        if not wanted or self._default_run is not None or not tokens:
-            return
-        self._roll_back("rolled_back")
-        self._warm_tokens = None
-        run = self._machine.next_run()
-        turns = self._memory.turns(run.items, run.instructions, tokens)
-        try:
-            request = self._request(run, tuple(self._parts.prompts.finished(turns)))
-        except AqaaError as error:
-            log.info("no speculation: %s", error)
-            return
-        self._speculation = self._start_answer(self._key, request, run)
-
-    def _start_answer(self, key: str, request: AnswerRequest, run: fx.StartRun) -> Answer:
-        return Answer(
-            self._services,
-            key,
-            request,
-            self._parts.parser(),
-            output_of(run.format) if request.spoken else None,
-            bytes_per_second=bytes_per_second(run.format),
-        )
-
-    def _roll_back(self, outcome: str) -> None:
-        if self._speculation is None:
-            return
-        self._services.metrics.speculations.labels(outcome).inc()
-        self._dispose(self._speculation)
-        self._speculation = None
-
-    def _dispose(self, answer: Answer) -> None:
-        task = asyncio.create_task(answer.stop())
-        self._cleaning.add(task)
-        task.add_done_callback(self._cleaning.discard)
 
     # --- answers ----------------------------------------------------------------------------------
 
@@ -374,6 +343,7 @@ class LiveSession:
         if run.default:
             self._default_run = run.response_id
             self._turn_end = self._turn_end or self._clock()
+            self._input.put(SuppressIdle(None))
         task = asyncio.create_task(self._give_answer(run))
         self._runs[run.response_id] = task
         task.add_done_callback(lambda _: self._runs.pop(run.response_id, None))
@@ -382,10 +352,10 @@ class LiveSession:
         task = self._runs.pop(response, None)
         if task is not None:
             task.cancel()
-            self._cleaning.add(task)
-            task.add_done_callback(self._cleaning.discard)
+            self._clean(task)
         if self._default_run == response:
             self._default_run = None
+            self._input.put(SuppressIdle(0.0))  # its sound is no longer played
 
     async def _give_answer(self, run: fx.StartRun) -> None:
         """Give one answer, from the prompt to its end."""
@@ -394,10 +364,10 @@ class LiveSession:
         answer: Answer | None = None
         try:
             await self._memory.ready(run.items)
-            turns = self._memory.turns(run.items, run.instructions)
-            prompt = tuple(self._parts.prompts.finished(turns))
-            request = self._request(run, prompt)
-            answer = self._adopted(run, request) or self._start_answer(key, request, run)
+            turns = await self._memory.turns(run.items, run.instructions)
+            request = request_of(self._parts, run, tuple(self._parts.prompts.finished(turns)))
+            answer = self._head_start.take(request) if run.default else None
+            answer = answer or start_answer(self._parts, key, request, run)
             self._announce(run, answer)
             counted = answer.progress.reused
             while True:
@@ -416,26 +386,7 @@ class LiveSession:
             log.exception("an answer failed for a reason that is a bug")
             self._end_run(run, answer, AnswerEnd("failed", "internal_error"))
         finally:
-            if answer is not None:
-                await answer.stop()
-            if not run.default:
-                await self._services.engine.release(key)
-
-    def _adopted(self, run: fx.StartRun, request: AnswerRequest) -> Answer | None:
-        """The speculation, if it answers this very request."""
-        answer = self._speculation
-        if answer is None or not run.default:
-            return None
-        if answer.request != request:
-            self._roll_back("mismatched")
-            return None
-        self._speculation = None
-        answer.adopt()
-        now = self._clock()
-        first = answer.progress.timeline.first_sound
-        self._services.metrics.speculations.labels("hit").inc()
-        self._services.metrics.saved.inc(min(now, first or now) - answer.started)
-        return answer
+            self._clean_up(answer, None if run.default else key)
 
     def _announce(self, run: fx.StartRun, answer: Answer) -> None:
         answer.adopt()
@@ -484,8 +435,8 @@ class LiveSession:
     def _end_run(self, run: fx.StartRun, answer: Answer | None, over: AnswerEnd) -> None:
         if run.default and self._default_run == run.response_id:
             self._default_run = None
-            if answer is not None:
-                self._input.put(SuppressIdle(answer.progress.playback.ahead(self._clock())))
+            ahead = 0.0 if answer is None else answer.progress.playback.ahead(self._clock())
+            self._input.put(SuppressIdle(ahead))
         self._runs.pop(run.response_id, None)
         self._services.metrics.answers.labels(over.status).inc()
         self._apply(self._machine.on_input(fx.RunEnded(run.response_id, over.status, over.code)))

@@ -13,13 +13,24 @@ from dataclasses import dataclass
 
 from aqaa.models.bundle import TokensConfig
 from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
+from aqaa.server.compute.executor import Executor
+from aqaa.server.compute.model import work_of
 from aqaa.server.dialogue.barge_in import cut_answer
-from aqaa.server.dialogue.prompt import AssistantTurn, SystemTurn, Turn, UserTurn
+from aqaa.server.dialogue.prompt import (
+    AssistantTurn,
+    PromptBuilder,
+    RenderedTurn,
+    SystemTurn,
+    Turn,
+    UserTurn,
+)
 from aqaa.server.dialogue.text_codec import TextCodec
 from aqaa.server.protocol.effects import ConversationItem
 from aqaa.server.protocol.types import Content, InputSound, Message, OutputSound
+from aqaa.server.urgency import Kind
 
 GREETED = UserTurn(("Hello!",))
+INSTRUCTIONS = ""  # the key of the rendered instructions; no item has it
 
 
 @dataclass
@@ -29,12 +40,37 @@ class _KeptAnswer:
     heard: int | None = None  # audio tokens; None: all
 
 
+@dataclass(frozen=True)
+class _CutAnswer:
+    """An answer of which only `heard` audio tokens were heard."""
+
+    ids: tuple[int, ...]
+    heard: int
+
+
+@dataclass
+class _Source:
+    """What a turn is rendered from. Two of one key and version are rendered to the same ids."""
+
+    key: str
+    version: tuple[object, ...]
+    content: Turn | _CutAnswer | None  # None: the item is no turn
+    turn: RenderedTurn | None = None
+    rendered: bool = False
+
+
 class Memory:
     """One session's tokens. What leaves the conversation is forgotten here too."""
 
-    def __init__(self, tokens: TokensConfig, text: TextCodec) -> None:
+    def __init__(
+        self, tokens: TokensConfig, text: TextCodec, prompts: PromptBuilder, executor: Executor
+    ) -> None:
+        """An empty memory; it has `prompts` render turns in `executor`."""
         self._tokens = tokens
         self._text = text
+        self._prompts = prompts
+        self._executor = executor
+        self._rendered: dict[str, _Source] = {}
         self._sounds: dict[str, asyncio.Future[tuple[int, ...]]] = {}
         self._words: dict[str, str] = {}
         self._answers: dict[str, _KeptAnswer] = {}
@@ -70,8 +106,13 @@ class Memory:
         future = self._sounds.pop(item_id, None)
         if future is not None and not future.done():
             future.set_result(())  # an answer may wait for it
-        self._words.pop(item_id, None)
-        self._answers.pop(item_id, None)
+        for kept in (self._words, self._answers, self._rendered):
+            kept.pop(item_id, None)
+
+    def kept(self) -> set[str]:
+        """The items of which something is kept."""
+        known = {*self._sounds, *self._words, *self._answers, *self._rendered}
+        return known - {INSTRUCTIONS}
 
     async def ready(self, items: Iterable[ConversationItem]) -> None:
         """Wait until all sound of these items is tokenised."""
@@ -79,50 +120,80 @@ class Memory:
         if waiting:
             await asyncio.wait(waiting)
 
-    def turns(
+    async def turns(
         self,
         items: Iterable[ConversationItem],
         instructions: str,
         speaking: Sequence[int] = (),
-    ) -> list[Turn]:
+    ) -> list[RenderedTurn]:
         """The conversation for the prompt; `speaking`: what the user is saying just now.
 
-        Before anybody has said anything it is a greeting, for the assistant to greet back.
-
-        Function calls and their outputs are left out: this model was never taught them.
+        Each item is rendered once, in the executor, and kept: where nothing is new, nothing waits.
+        Before anybody has said anything the conversation is a greeting, for the assistant to greet
+        back. Function calls and their outputs are left out: this model was never taught them.
         """
-        turns: list[Turn] = [SystemTurn(instructions)] if instructions else []
+        sources = [self._kept(self._instructions(instructions))]
         for item in items:
             if isinstance(item, Message) and item.id is not None:
-                turns += self._message(item.id, item)
+                sources.append(self._kept(self._source(item.id, item)))
+        new = [source for source in sources if not source.rendered]
+        if new:
+            work = work_of(lambda: [self._render(source.content) for source in new])
+            for source, turn in zip(new, await self._executor.run(work, Kind.FIRST), strict=True):
+                source.turn, source.rendered = turn, True
+        turns = [source.turn for source in sources if source.turn is not None]
         if speaking:
-            turns.append(UserTurn((tuple(speaking),)))
-        return turns or [GREETED]
+            turns.append(self._prompts.render(UserTurn((tuple(speaking),))))
+        return turns or [self._prompts.render(GREETED)]
 
-    def _message(self, item_id: str, item: Message) -> list[Turn]:
+    def _kept(self, source: _Source) -> _Source:
+        """The kept source of the same key and version; this one, which is kept from now on, if
+        there is none."""
+        kept = self._rendered.get(source.key)
+        if kept is None or kept.version != source.version:
+            self._rendered[source.key] = kept = source
+        return kept
+
+    def _instructions(self, text: str) -> _Source:
+        return _Source(INSTRUCTIONS, (text,), SystemTurn(text) if text else None)
+
+    def _render(self, content: Turn | _CutAnswer | None) -> RenderedTurn | None:
+        """Not on the event loop: it encodes, and for a cut answer decodes, text."""
+        if isinstance(content, _CutAnswer):
+            ids = cut_answer(content.ids, content.heard, self._tokens, self._text)
+            content = AssistantTurn(ids) if ids else None
+        return None if content is None else self._prompts.render(content)
+
+    def _source(self, item_id: str, item: Message) -> _Source:
+        """What an item's turn is made of, and a version that tells whether it has changed."""
         answer = self._answers.get(item_id)
         if answer is not None:
+            version = (len(answer.ids), answer.heard)
             ids = tuple(answer.ids)
-            if answer.heard is not None:
-                ids = cut_answer(ids, answer.heard, self._tokens, self._text)
-            return [AssistantTurn(ids)] if ids else []
+            if not ids:
+                return _Source(item_id, version, None)
+            if answer.heard is None:
+                return _Source(item_id, version, AssistantTurn(ids))
+            return _Source(item_id, version, _CutAnswer(ids, answer.heard))
         words = "\n".join(text for part in item.content if (text := _text(part)))
         match item.role:
             case "system":
-                return [SystemTurn(words)] if words else []
+                return _Source(item_id, (words,), SystemTurn(words) if words else None)
             case "assistant":
-                return [AssistantTurn(words)] if words else []
+                return _Source(item_id, (words,), AssistantTurn(words) if words else None)
             case "user":
                 return self._user(item_id, item, words)
 
-    def _user(self, item_id: str, item: Message, words: str) -> list[Turn]:
+    def _user(self, item_id: str, item: Message, words: str) -> _Source:
         sound = self._sounds.get(item_id)
         spoken = sound.result() if sound is not None and sound.done() else ()
         if not spoken:
-            return [UserTurn((words,))] if words else []
+            return _Source(item_id, (words,), UserTurn((words,)) if words else None)
         written = tuple(part.text for part in item.content if not isinstance(part, Sounds))
         said = " ".join(part.transcript or "" for part in item.content if isinstance(part, Sounds))
-        return [UserTurn((*written, spoken), words=said.strip() or self._words.get(item_id, ""))]
+        said = said.strip() or self._words.get(item_id, "")
+        turn = UserTurn((*written, spoken), words=said)
+        return _Source(item_id, (len(spoken), written, said), turn)
 
 
 Sounds = InputSound | OutputSound

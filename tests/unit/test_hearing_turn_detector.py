@@ -112,7 +112,7 @@ def test_a_silence_shorter_than_a_pause_ends_the_turn_at_once(silence: int) -> N
 
 def test_idleness_counts_from_the_end_of_the_assistants_speech() -> None:
     detector = TurnDetector(rules(idle_timeout_ms=1000))
-    detector.suppress_idle_until(16_000)
+    detector.idle_from(16_000)
     assert detector.clock(31_999) == []
     assert detector.clock(32_000) == [Idle(16_000)]
     assert detector.clock(32_001) == []

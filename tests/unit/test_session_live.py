@@ -11,6 +11,7 @@ from scripted import AUDIO, ScriptedEngine, pcm, scripted_parts, woven
 
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.types import Json, Response
+from aqaa.server.session.head_start import NO_SLACK_SECONDS
 
 
 @pytest.fixture
@@ -57,6 +58,40 @@ async def test_the_answer_is_ready_when_the_turn_ends(talk: Talk, engine: Script
     await talk.until("response.done")
     assert len(engine.prompts) == 1
     assert talk.counted("aqaa_speculations_total", outcome="hit") == 1
+
+
+async def test_nothing_is_speculated_on_a_machine_that_has_no_time(
+    talk: Talk, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = talk.parts.services.executor
+    monkeypatch.setattr(executor, "delay", lambda kind, deadline: 2 * NO_SLACK_SECONDS)
+    await speak_and_pause(talk, silence=0.3)
+    await talk.becomes(lambda: talk.counted("aqaa_speculations_total", outcome="no_slack") == 1)
+    assert engine.prompts == []
+    await talk.say(0.3, loud=False)
+    await talk.until("response.done")
+    assert len(engine.prompts) == 1
+
+
+async def test_nobody_is_idle_while_the_assistant_speaks(
+    talk: Talk, engine: ScriptedEngine
+) -> None:
+    detection = {"type": "server_vad", "idle_timeout_ms": 5000}
+    await talk.send("session.update", session={"audio": {"input": {"turn_detection": detection}}})
+    engine.answer = lambda prompt: woven("a long answer", 60)
+    engine.gate = asyncio.Event()
+    await speak_and_pause(talk)
+    await talk.until("response.created")
+    await talk.say(7.0, loud=False)  # the answer goes on
+    engine.gate.set()
+    await talk.until("response.done")
+    assert "input_audio_buffer.timeout_triggered" not in talk.types()
+    spoken = 0.1 + 1.0 + 0.6 + 7.0
+    sound = 60 * 0.12
+    await talk.say(sound + 5.5, loud=False)
+    timeout = await talk.until("input_audio_buffer.timeout_triggered")
+    assert isinstance(timeout, server.InputAudioBufferTimeoutTriggered)
+    assert timeout.audio_start_ms >= (spoken + sound - 0.3) * 1000  # from the end of its playing on
 
 
 async def test_speech_that_goes_on_after_a_pause_is_one_turn(
