@@ -121,8 +121,15 @@ def test_the_readme_names_every_command() -> None:
     assert [name for name in COMMANDS if f"aqaa {name}" not in text] == []
 
 
-# Variables that are no settings of the server.
-OTHER_VARIABLES = {"AQAA_FIXTURES", "AQAA_NANO_WORK", "AQAA_URL", "AQAA_MODELS", "AQAA_BIND"}
+# Variables that are no settings of the server; AQAA_NAME stands for any that is.
+OTHER_VARIABLES = {
+    "AQAA_NAME",
+    "AQAA_FIXTURES",
+    "AQAA_NANO_WORK",
+    "AQAA_URL",
+    "AQAA_MODELS",
+    "AQAA_BIND",
+}
 
 
 def is_setting(variable: str) -> bool:
