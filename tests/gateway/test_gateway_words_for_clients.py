@@ -14,7 +14,9 @@ from wire_sound import PIECE, RATE, in_real_time
 
 livekit = pytest.importorskip("livekit.plugins.openai", reason="needs LiveKit agents")
 pytest.importorskip("pipecat", reason="needs pipecat")
+pytest.importorskip("agents.realtime", reason="needs openai-agents")
 
+from agents.realtime import RealtimeAgent, RealtimeRunner  # noqa: E402
 from livekit import rtc  # noqa: E402 - after the check that it is there
 from livekit.agents import stt as livekit_stt  # noqa: E402
 from livekit.agents.utils import http_context  # noqa: E402
@@ -53,6 +55,37 @@ async def speak(push: Any) -> None:
             result = push(piece)
             if asyncio.iscoroutine(result):
                 await result
+
+
+# --- openai-agents --------------------------------------------------------------------------------
+
+
+async def test_openai_agents_history_has_both_sides_in_words(served: Served) -> None:
+    runner = RealtimeRunner(RealtimeAgent(name="anna", instructions="be brief"))
+    model = {"api_key": "unused", "url": f"{served.ws}?model=scripted"}
+    said: list[tuple[str, str | None]] = []
+    errors: list[object] = []
+    async with await runner.run(model_config=model) as session:  # type: ignore[arg-type]
+        microphone = asyncio.create_task(speak(session.send_audio))
+        async with asyncio.timeout(SOON):
+            async for event in session:
+                if event.type == "error":
+                    errors.append(event.error)
+                if event.type == "history_updated":
+                    said = [
+                        (item.role, getattr(part, "transcript", None))
+                        for item in event.history
+                        if item.type == "message"
+                        for part in item.content
+                    ]
+                    if len(said) == 2 and all(words for _, words in said):
+                        break
+        microphone.cancel()
+    (user, words), (assistant, answer) = said
+    assert (user, assistant) == ("user", "assistant")
+    assert str(words).startswith(SAID)
+    assert "hello there".startswith(str(answer))
+    assert errors == []
 
 
 # --- LiveKit --------------------------------------------------------------------------------------
