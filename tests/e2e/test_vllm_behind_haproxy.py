@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
@@ -16,15 +16,17 @@ from pathlib import Path
 from shutil import which
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 from engine_conformance import eventually, in_pattern
+from numpy.typing import NDArray
 from serving import free_port, serving
 from vllm_engines import API_KEY, http_settings, long_prompt, read, vllm_settings
 from vllm_server import VllmServer, engine_core
 
 from aqaa.clients.client import WIRE_RATE, connect
-from aqaa.clients.turn import speak
+from aqaa.clients.turn import SpokenAnswer, speak
 from aqaa.models.bundle import load_bundle, nano_path
 from aqaa.server.audio.files import read_audio
 from aqaa.server.engine.vllm.http import VllmHttpEngine
@@ -118,7 +120,9 @@ async def busiest(workers: list[VllmServer]) -> VllmServer:
     return workers[running.index(max(running))]
 
 
-async def with_one_gone(proxy: str, workers: list[VllmServer], go: object) -> float:
+async def with_one_gone(
+    proxy: str, workers: list[VllmServer], go: Callable[[VllmServer], None]
+) -> float:
     """All sessions are answered while `go` befalls one server; the longest gap, in seconds."""
     engine = VllmHttpEngine(load_bundle(nano_path()), http_settings(proxy, first_id_within=5.0))
     await engine.start()
@@ -131,7 +135,7 @@ async def with_one_gone(proxy: str, workers: list[VllmServer], go: object) -> fl
     await eventually(lambda: min(len(answer.ids) for answer in answers) >= IDS // 5)
     victim = await busiest(workers)
     went = time.monotonic()
-    go(victim)  # type: ignore[operator]
+    go(victim)
     await asyncio.gather(*tasks)
     await engine.close()
     for answer, whole in zip(answers, expected, strict=True):
@@ -200,43 +204,53 @@ async def test_a_frozen_decoder_behind_a_live_server_changes_no_id(proxy, worker
     await all_back(proxy, workers)
 
 
-async def test_conversations_go_on_when_a_server_is_killed_in_mid_answer(
+async def test_callers_of_a_gateway_hear_nothing_of_a_server_that_freezes_or_is_killed(
     proxy, workers, questions, tmp_path
 ):
-    """A whole gateway: what its callers hear."""
+    """The last test: after it one server is left."""
     environment = {
         "AQAA_ENGINE__ENGINE": "vllm-http",
         "AQAA_ENGINE__VLLM_HTTP__URL": proxy,
         "AQAA_ENGINE__VLLM_HTTP__API_KEY": API_KEY,
         "AQAA_ENGINE__VLLM_HTTP__FIRST_ID_WITHIN": "5",
     }
-    asked = questions[:2]
-    waves = [read_audio(question.path, WIRE_RATE) for question in asked]
-    with serving(tmp_path / "log", environment=environment) as base:
-        async with connect(base) as one, connect(base) as other:
-            both = list(zip((one, other), waves, strict=True))
-            whole = await asyncio.gather(*(speak(*each) for each in both))
-        async with connect(base) as one, connect(base) as other:
-            sounds: list[object] = []
-            both = list(zip((one, other), waves, strict=True))
-            turns = [asyncio.create_task(speak(*each, on_sound=sounds.append)) for each in both]
-            await eventually(lambda: bool(sounds))
-            (await busiest(workers)).kill()
-            cut = await asyncio.gather(*turns)
-            again = await speak(one, waves[1])
-    assert [turn.status for turn in (*cut, again)] == ["completed"] * 3
-    assert [turn.transcript for turn in cut] == [turn.transcript for turn in whole]
-    log.warning(
-        "gaps heard: %s s, undisturbed %s s",
-        [round(turn.gap_seconds, 2) for turn in cut],
-        [round(turn.gap_seconds, 2) for turn in whole],
-    )
-    assert max(turn.gap_seconds for turn in cut) <= 0.5 + max(t.gap_seconds for t in whole)
-    victim = next(worker for worker in workers if not worker.runs)
-    await asyncio.to_thread(victim.start)
-    await all_back(proxy, workers)
+    waves = [read_audio(question.path, WIRE_RATE) for question in questions[:2]]
+    frozen: list[psutil.Process] = []
+
+    def freeze(victim: VllmServer) -> None:
+        frozen.extend(victim.family())
+        for process in frozen:
+            process.suspend()
+
+    with serving(tmp_path / "log", environment=environment) as base, stopped(frozen):
+        whole = await conversations(base, waves, workers, lambda _: None)
+        cold = await conversations(base, waves, workers, freeze)
+        for process in frozen:
+            process.resume()
+        await all_back(proxy, workers)
+        killed = await conversations(base, waves, workers, VllmServer.kill)
+    for name, turns in (("frozen", cold), ("killed", killed)):
+        gaps = [round(turn.gap_seconds, 2) for turn in turns]
+        log.warning("%s: gaps heard %s s", name, gaps)
+        assert [turn.status for turn in turns] == ["completed"] * 4
+        assert [turn.transcript for turn in turns] == [turn.transcript for turn in whole]
+    assert max(turn.gap_seconds for turn in killed) <= 0.5 + max(t.gap_seconds for t in whole)
 
 
-async def test_a_killed_server_changes_no_id(proxy, workers):
-    """The last one: the other serves alone."""
-    assert await with_one_gone(proxy, workers, VllmServer.kill) < 2
+async def conversations(
+    base: str,
+    waves: list[NDArray[np.float32]],
+    workers: list[VllmServer],
+    befalls: Callable[[VllmServer], None],
+) -> list[SpokenAnswer]:
+    """Two conversations of two turns; at the first sound, something befalls a server."""
+    sounds: list[object] = []
+
+    async def talk(mine: list[NDArray[np.float32]]) -> list[SpokenAnswer]:
+        async with connect(base) as server:
+            return [await speak(server, wave, on_sound=sounds.append) for wave in mine]
+
+    talks = [asyncio.create_task(talk(mine)) for mine in (waves, waves[::-1])]
+    await eventually(lambda: bool(sounds))
+    befalls(await busiest(workers))
+    return [turn for turns in await asyncio.gather(*talks) for turn in turns]
