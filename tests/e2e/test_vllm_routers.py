@@ -17,10 +17,8 @@ import httpx
 import pytest
 from engine_conformance import eventually
 from serving import free_port
-from tiny_step1 import write_step1, write_step1_bundle
-from token_server import VOCABULARY, TokenServer
+from token_server import TokenServer, bundle_without_weights
 
-from aqaa.models.bundle import load_bundle
 from aqaa.models.errors import EngineBusyError, EngineDiedError
 from aqaa.server.engine.contract import SamplingParams
 from aqaa.server.engine.settings import VllmHttpSettings
@@ -74,8 +72,7 @@ async def engine(
     """One before the router."""
     if which(request.param) is None:
         pytest.skip(f"needs {request.param}")
-    decoder = write_step1(tmp_path / "decoder", vocab_size=VOCABULARY)
-    bundle = load_bundle(write_step1_bundle(tmp_path, decoder))
+    bundle = bundle_without_weights(tmp_path)
     with routing(request.param, servers) as url:
         async with asyncio.timeout(60), httpx.AsyncClient() as client:
             while not await is_well(client, url + HEALTH[request.param]):  # noqa: ASYNC110

@@ -10,7 +10,12 @@ import asyncio
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from tiny_step1 import CONFIG, write_step1_bundle
+
+from aqaa.models.bundle import Bundle, load_bundle
 
 VOCABULARY = 74752
 
@@ -129,3 +134,11 @@ async def _reply(writer: asyncio.StreamWriter, status: int, body: dict[str, Any]
 async def _event(writer: asyncio.StreamWriter, event: dict[str, Any]) -> None:
     writer.write(f"data: {json.dumps(event)}\n\n".encode())
     await writer.drain()
+
+
+def bundle_without_weights(directory: Path) -> Bundle:
+    """What the HTTP engine needs of a bundle: the decoder's config.json."""
+    decoder = directory / "decoder"
+    decoder.mkdir()
+    (decoder / "config.json").write_text(json.dumps({**CONFIG, "vocab_size": VOCABULARY}))
+    return load_bundle(write_step1_bundle(directory, decoder))

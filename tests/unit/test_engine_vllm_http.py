@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 from engine_conformance import eventually
-from tiny_step1 import write_step1, write_step1_bundle
-from token_server import VOCABULARY, TokenServer
+from token_server import TokenServer, bundle_without_weights
 
 from aqaa.models.bundle import load_bundle
 from aqaa.models.errors import EngineBusyError, EngineDiedError
@@ -21,7 +20,7 @@ from aqaa.server.engine.settings import VllmHttpSettings
 from aqaa.server.engine.vllm.http import VllmHttpEngine
 from aqaa.server.engine.vllm.wire import UPSTREAM_ID
 
-QUICK = {"first_id_within": 0.4, "next_id_within": 0.3, "probe_after": 0.15, "give_up_after": 0.5}
+QUICK = {"first_id_within": 0.8, "next_id_within": 0.6, "probe_after": 0.3, "give_up_after": 1.0}
 NO_SOUND = 100  # ids from here on are text, up to a long way below the first audio id
 
 
@@ -33,9 +32,7 @@ async def server() -> AsyncIterator[TokenServer]:
 
 async def engine_of(directory: Path, server: TokenServer, **settings: Any) -> VllmHttpEngine:
     """A started engine with short patience."""
-    bundle = load_bundle(
-        write_step1_bundle(directory, write_step1(directory / "d", vocab_size=VOCABULARY))
-    )
+    bundle = bundle_without_weights(directory)
     engine = VllmHttpEngine(bundle, VllmHttpSettings(url=server.url, **{**QUICK, **settings}))
     await engine.start()
     server.requests.clear()
@@ -89,9 +86,9 @@ async def test_a_decoder_that_stays_hung_fails_the_answer_whatever_the_health_ro
     began = time.monotonic()
     with pytest.raises(EngineDiedError):
         await read(engine.generate("s", [NO_SOUND], greedy(20)))
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4
     assert not engine.alive
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(1.0)
     assert not engine.alive, "its health route is well, but no id comes"
     server.hang_after = []
     await eventually(lambda: engine.alive)
