@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from shutil import which
 
 import httpx
 import psutil
@@ -19,7 +20,10 @@ from serving import AQAA, READY_WITHIN, free_port
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-pytestmark = pytest.mark.programs
+pytestmark = [
+    pytest.mark.programs,
+    pytest.mark.skipif(which("haproxy") is None, reason="needs haproxy: apt-get install haproxy"),
+]
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy/haproxy"
 WORKER = ROOT / "tests/support/token_worker.py"

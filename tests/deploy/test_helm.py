@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import helm_python
@@ -32,6 +33,7 @@ FILLED: Object = {  # what neither of the others has
     "imagePullSecrets": [{"name": "registry"}],
     "models": {"init": {"image": "copier:1", "command": ["cp", "-r", "/bundles/.", "/models"]}},
     "decoder": {"enabled": True, "path": "b/decoder", "gpus": 4, "quantization": ""},
+    "networkPolicy": {"egress": [{"to": [{"namespaceSelector": {}}], "ports": [{"port": 443}]}]},
     "monitoring": {"serviceMonitor": True, "alerts": True, "labels": {"release": "prometheus"}},
 }
 ELSEWHERE: Object = {  # gateways of a vLLM that others run
@@ -243,6 +245,12 @@ def test_gateways_of_a_vllm_that_others_run_reach_it_with_its_key() -> None:
     assert ELSEWHERE["networkPolicy"]["egress"][0] in egress
 
 
+def test_a_decoder_may_copy_its_model_from_where_the_operator_lets_it() -> None:
+    (way,) = FILLED["networkPolicy"]["egress"]
+    for component in ("gateway", "decoder"):
+        assert way in one("filled", "NetworkPolicy", component)["spec"]["egress"]
+
+
 def test_running_answers_may_end_before_the_pod_is_killed() -> None:
     deployment = one("nano", "Deployment", "gateway")
     environment = {v["name"]: v.get("value") for v in container(deployment)["env"]}
@@ -345,6 +353,7 @@ def test_another_configuration_starts_new_routers() -> None:
 
 
 @pytest.mark.programs
+@pytest.mark.skipif(which("haproxy") is None, reason="needs haproxy: apt-get install haproxy")
 def test_haproxy_accepts_the_routers_configuration(tmp_path: Path) -> None:
     (tmp_path / "haproxy.cfg").write_text(router_config("130b"), encoding="utf-8")
     command = ["haproxy", "-c", "-f", str(tmp_path / "haproxy.cfg")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 from pathlib import Path
+from shutil import which
 
 import pytest
 import yaml
@@ -68,6 +69,7 @@ def test_every_alert_is_explained_to_whoever_it_wakes() -> None:
 
 
 @pytest.mark.programs
+@pytest.mark.skipif(which("promtool") is None, reason="needs promtool: apt-get install prometheus")
 @pytest.mark.parametrize(
     "command",
     [
