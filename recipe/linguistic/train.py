@@ -1,4 +1,4 @@
-"""Training: CTC on phonemes, and whisper's states, from what the tokenizer emits, then its codes.
+"""Training: CTC on phonemes and words, and whisper's states, from what it emits, then its codes.
 
 First the encoder learns alone. Then 1,024 codes are placed on its output by k-means, and both are
 trained on with the codes in the path (straight-through), so that what the decoder will see, the
@@ -33,11 +33,14 @@ from aqaa.recipe.speech.phonemes import CLASSES, collapse, edit_distance
 from aqaa.recipe.speech.store import Clip
 from aqaa.recipe.tokenizer_run import Run, Schedule
 from aqaa.recipe.training import Losses
+from aqaa.recipe.transcriber.head import head_for, spelt, with_silence
+from aqaa.recipe.transcriber.pieces import Spelling, corpus_pieces
 from aqaa.recipe.vq import Codebook
 from aqaa.recipe.word_losses import guided_loss, spelling_loss
 
 WIDTH_OUT, HEADS, UNITS, BLOCKS = 256, 4, 1024, 6
 CODES = 1024
+WORDS = 0.3  # weight of the words beside the phonemes' 1
 SPELLED = 2  # CTC steps per emitted frame: at 16.7 Hz speech has nearly a phoneme a frame
 WARPS = tuple(round(0.9 + 0.02 * i, 2) for i in range(12))  # vocal tract lengths, 0.90 to 1.12
 LENGTHS = tuple(CHUNK_SAMPLES * c for c in (13, 18, 25, 34))  # 3.1 to 8.2 s
@@ -50,16 +53,23 @@ USUAL = Schedule(steps=8500, codes_from=2300)
 class Speller(nn.Module):
     """Encoder, codes, and the heads that teach them; only the first two are kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, spelling: Spelling) -> None:
         super().__init__()
+        self.spelling = spelling
         self.encoder = WindowedEncoder(WIDTH, WIDTH_OUT, HEADS, UNITS, BLOCKS)
         self.codebook = Codebook(CODES, WIDTH_OUT)
         self.head = nn.Linear(WIDTH_OUT, SPELLED * CLASSES)
         self.guided = nn.Linear(WIDTH_OUT, GUIDE)
+        self.words = head_for(WIDTH_OUT, spelling)
         self.register_buffer("shift", torch.zeros(WIDTH))  # am.mvn's AddShift and Rescale
         self.register_buffer("scale", torch.ones(WIDTH))
         self.shift: Tensor
         self.scale: Tensor
+
+    def words_loss(self, emitted: Tensor, rows: Sequence[Row]) -> Tensor:
+        """CTC a piece of the words, from the emitted frames, which the transcriber goes on from."""
+        pieces, _ = self.words(with_silence(emitted))
+        return spelling_loss(pieces, [spelt(row, self.spelling) for row in rows])
 
     def spell(self, emitted: Tensor) -> Tensor:
         """Log-probabilities [B, 2T, classes] from emitted or quantised frames [B, T, width]."""
@@ -107,7 +117,7 @@ def batch_features(model: Speller, rows: Sequence[Row], rng: np.random.Generator
 def train(clips: Sequence[Clip], judge: Sequence[Clip], run: Run) -> Speller:
     """Train, or go on; `judge` (held-out voices) is only measured."""
     torch.manual_seed(0)
-    model = Speller()
+    model = Speller(corpus_pieces())
     measure_normalisation(model, clips)
     guide = measure_guide(clips, work_dir() / "guide.npz")
 
@@ -121,14 +131,20 @@ def train(clips: Sequence[Clip], judge: Sequence[Clip], run: Run) -> Speller:
             emitted = model.encoder(features)
         targets, states = [r.phonemes for r in rows], guide.targets(rows, FRAME, DELAY)
         raw = spelling_loss(model.spell(emitted), targets)
+        words = WORDS * model.words_loss(emitted, rows)
         if step < run.schedule.codes_from:
-            return {"raw": raw, "guide": guided_loss(model.guided(emitted), states)}
+            return {
+                "raw": raw,
+                "guide": guided_loss(model.guided(emitted), states),
+                "words": words,
+            }
         quantised, commitment = model.codebook(emitted)
         return {
             "codes": spelling_loss(model.spell(quantised), targets),
             "raw": 0.3 * raw,
             "guide": guided_loss(model.guided(quantised), states),
             "commitment": 0.1 * commitment,
+            "words": words,
         }
 
     run.train(model, model.encoder, losses, lambda step: phoneme_errors(model, judge))

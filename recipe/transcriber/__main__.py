@@ -12,7 +12,8 @@ from aqaa.models.bundle import nano_path
 from aqaa.recipe.hearing import Hearing
 from aqaa.recipe.speech.cache import work_dir
 from aqaa.recipe.speech.corpus import packed
-from aqaa.recipe.transcriber.train import STEPS, corpus_pieces, export, train_head
+from aqaa.recipe.transcriber.pieces import corpus_pieces
+from aqaa.recipe.transcriber.train import STEPS, export, train_head
 
 
 def main() -> None:
@@ -20,13 +21,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--out", type=Path, default=nano_path() / "transcriber")
+    parser.add_argument("--run", default="linguistic", help="folder of the encoder's checkpoint")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     spelling = corpus_pieces()
     hearing = Hearing(nano_path() / "Step-Audio-Tokenizer")
     checkpoint = work_dir() / "transcriber" / "head.pt"
-    head = train_head(*packed(), hearing, spelling, checkpoint, arguments.steps)
+    beside = work_dir() / arguments.run / f"{arguments.run}.pt"
+    begin = beside if beside.exists() else None
+    head = train_head(*packed(), hearing, spelling, checkpoint, begin, arguments.steps)
     export(head, spelling, arguments.out)
 
 

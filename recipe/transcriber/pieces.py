@@ -1,4 +1,4 @@
-"""What the transcriber spells with: pieces of words, learned from what the corpus says."""
+"""What the transcriber spells with: pieces of words, learned once from what the corpus says."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import sentencepiece
+
+from aqaa.recipe.decoder.corpus import question_plan
+from aqaa.recipe.domain.load import load_domain
+from aqaa.recipe.speech.cache import work_dir
+from aqaa.recipe.speech.texts import sentences
 
 COUNT = 400  # pieces beside the blank: at 33 rows a second short ones are fast enough
 BLANK = "<blank>"
@@ -56,6 +61,17 @@ def learn(texts: Iterable[str]) -> Spelling:
         num_threads=1,
     )
     return Spelling(sentencepiece.SentencePieceProcessor(model_proto=out.getvalue()))
+
+
+def corpus_pieces() -> Spelling:
+    """Pieces for all that is said in the corpus; they stay as they are in the work directory."""
+    file = work_dir() / "transcriber" / "pieces.model"
+    if not file.exists():
+        planned = {utterance.text for utterance in question_plan(load_domain())}
+        learned = learn([*sorted(planned), *sentences(6000)])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(learned.model.serialized_model_proto())
+    return Spelling(sentencepiece.SentencePieceProcessor(model_file=str(file)))
 
 
 def joined(pieces: Iterable[str]) -> str:

@@ -1,7 +1,8 @@
 """Training: CTC on pieces of words, from the states that the finished encoder emits.
 
-The encoder stays as it is: its states also make the linguistic tokens, which must not move. What is
-trained is the server's own module (`aqaa.tokenizers.transcriber_ctc`).
+The encoder stays as it is: its states also make the linguistic tokens, which must not move. The
+head begins with what it learned beside the encoder. What is trained is the server's own module
+(`aqaa.tokenizers.transcriber_ctc`).
 """
 
 from __future__ import annotations
@@ -14,26 +15,22 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional as F
 
-from aqaa.recipe.decoder.corpus import question_plan
-from aqaa.recipe.domain.load import load_domain
 from aqaa.recipe.domain.numbers import normalise
 from aqaa.recipe.evaluate.judges import word_errors
 from aqaa.recipe.hearing import Hearing
 from aqaa.recipe.linguistic.fbank import CHUNK_SAMPLES
 from aqaa.recipe.precision import mixed
-from aqaa.recipe.speech.batches import Row, make_batch
+from aqaa.recipe.speech.batches import make_batch
 from aqaa.recipe.speech.phonemes import collapse
 from aqaa.recipe.speech.store import Clip
-from aqaa.recipe.speech.texts import sentences
 from aqaa.recipe.speech.voices import Wave
 from aqaa.recipe.training import Losses, Rates, train
-from aqaa.recipe.transcriber.pieces import Spelling, joined, learn
+from aqaa.recipe.transcriber.head import head_for, spelt, with_silence
+from aqaa.recipe.transcriber.pieces import Spelling, joined
 from aqaa.recipe.word_losses import spelling_loss
-from aqaa.tokenizers.transcriber_ctc import SILENCE, CtcHead
+from aqaa.tokenizers.transcriber_ctc import CtcHead
 
-INNER, KERNEL, BLOCKS, ROWS = 256, 9, 3, 2  # 27 frames of 60 ms are heard; 33 rows a second
 LENGTHS = tuple(CHUNK_SAMPLES * chunks for chunks in (13, 18, 25, 34))  # 3.1 to 8.2 s
 BATCH_SECONDS = 48.0
 STEPS = 6000
@@ -42,38 +39,23 @@ TAIL = 0.3  # seconds of silence that a turn ends with
 States = Callable[[Sequence[Wave]], Tensor]  # waves of one length -> [B, T, width]
 
 
-def corpus_pieces() -> Spelling:
-    """Pieces for all that is said in the corpus."""
-    planned = [utterance.text for utterance in question_plan(load_domain())]
-    return learn([*sorted(set(planned)), *sentences(6000)])
-
-
-def head_for(width: int, spelling: Spelling) -> CtcHead:
-    """A new head for an encoder of `width`."""
-    return CtcHead(width, INNER, KERNEL, BLOCKS, ROWS, len(spelling.pieces))
-
-
-def with_silence(states: Tensor) -> Tensor:
-    """`states` [B, T, width] and the zero frames that end an utterance."""
-    return F.pad(states, (0, 0, 0, SILENCE))
-
-
-def spelt(row: Row, spelling: Spelling) -> list[int]:
-    """The pieces of all that is said in `row`."""
-    return spelling.encode(" ".join(placed.clip.text for placed in row.placed))
-
-
 def train_head(
     clips: Sequence[Clip],
     judge: Sequence[Clip],
     hearing: Hearing,
     spelling: Spelling,
     checkpoint: Path,
+    begin: Path | None = None,
     steps: int = STEPS,
 ) -> CtcHead:
-    """Train, or go on from `checkpoint`; `judge` (held-out voices) is only measured."""
+    """Train, or go on from `checkpoint`; `judge` (held-out voices) is only measured.
+
+    `begin` is the checkpoint of the encoder's training, with the head that was trained beside it.
+    """
     torch.manual_seed(0)
     head = head_for(hearing.centroids.shape[1], spelling)
+    if begin is not None:
+        head.load_state_dict(learned_beside(begin))
 
     def losses(step: int) -> Losses:
         rng = np.random.default_rng([13, step])
@@ -96,6 +78,13 @@ def train_head(
         errors=errors,
     )
     return head
+
+
+def learned_beside(checkpoint: Path) -> dict[str, Tensor]:
+    """The head's weights in the checkpoint of the encoder's training."""
+    saved = torch.load(checkpoint, weights_only=True)["model"]
+    prefix = "words."
+    return {n.removeprefix(prefix): w for n, w in saved.items() if n.startswith(prefix)}
 
 
 @torch.no_grad()

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from aqaa.recipe.linguistic.train import WIDTH_OUT, Speller
 from aqaa.recipe.speech.batches import Placed, Row
 from aqaa.recipe.speech.store import Clip
-from aqaa.recipe.transcriber.pieces import BLANK, Spelling, joined, learn, written
-from aqaa.recipe.transcriber.train import ROWS, export, spelt, with_silence
+from aqaa.recipe.transcriber.head import ROWS, head_for, spelt, with_silence
+from aqaa.recipe.transcriber.pieces import BLANK, Spelling, corpus_pieces, joined, learn, written
+from aqaa.recipe.transcriber.train import export, learned_beside
 from aqaa.recipe.word_losses import spelling_loss
 from aqaa.tokenizers.transcriber_ctc import SILENCE, CtcHead, CtcTranscriber
 
@@ -77,3 +79,38 @@ def test_the_bundle_reads_what_is_exported_and_it_spells_what_it_was_taught(
     numbers = rows[0].argmax(-1).unique_consecutive().tolist()
 
     assert "".join(served.texts[n] for n in numbers if n).strip() == written(TEXTS[0])
+
+
+def test_the_transcriber_begins_with_what_was_learned_beside_the_encoder(
+    spelling: Spelling, tmp_path: Path
+) -> None:
+    speller = Speller(spelling)
+    torch.save({"model": speller.state_dict()}, tmp_path / "linguistic.pt")
+
+    head = head_for(WIDTH_OUT, spelling)
+    head.load_state_dict(learned_beside(tmp_path / "linguistic.pt"))
+
+    states = torch.randn(1, 8, WIDTH_OUT)
+    assert torch.equal(head(states)[0], speller.words(states)[0])
+
+
+def test_beside_the_encoder_the_words_are_those_of_the_row(spelling: Spelling) -> None:
+    torch.manual_seed(0)
+    speller = Speller(spelling)
+    clip = Clip(np.zeros(10, np.int16), (), "joe", TEXTS[0])
+    row = Row(np.zeros(100, np.float32), np.zeros(100, np.float32), (Placed(clip, 0, 1.0),))
+    emitted = torch.randn(1, 40, WIDTH_OUT, requires_grad=True)
+    loss = speller.words_loss(emitted, [row])
+    loss.backward()
+    assert loss.item() > 0
+    assert emitted.grad is not None
+    assert emitted.grad.abs().sum() > 0
+
+
+def test_pieces_are_learned_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AQAA_NANO_WORK", str(tmp_path))
+    monkeypatch.setattr("aqaa.recipe.transcriber.pieces.sentences", lambda count: TEXTS)
+    monkeypatch.setattr("aqaa.recipe.transcriber.pieces.question_plan", lambda domain: [])
+    first = corpus_pieces().pieces
+    monkeypatch.setattr("aqaa.recipe.transcriber.pieces.sentences", lambda count: TEXTS[:3])
+    assert corpus_pieces().pieces == first
