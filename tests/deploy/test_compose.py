@@ -61,6 +61,20 @@ def test_images_are_built_from_stages_that_the_dockerfile_has(file: Path) -> Non
     assert {s["build"]["target"] for s in services if "build" in s} <= stages
 
 
+def test_the_build_gets_what_it_copies_and_nothing_else() -> None:
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copied = {
+        source
+        for line in lines
+        if line.startswith("COPY ") and "--from" not in line
+        for source in line.split()[1:-1]
+    }
+    ignore = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert ignore[1] == "*"
+    assert {line.removeprefix("!") for line in ignore if line.startswith("!")} == copied
+    assert [source for source in copied if not (ROOT / source).exists()] == []
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_every_mounted_file_is_there(file: Path) -> None:
     sources = [
