@@ -1,19 +1,19 @@
 """A small server of vLLM's token-in/token-out route, for faults that a real one shows rarely.
 
 It continues a prompt by counting up from its last id, so any cut answer has one right continuation.
-A test sets how it behaves; all that it is asked is in `requests`.
+A test sets how it behaves; all that it is asked is in `requests`. For another host:
+`python token_server.py HOST PORT PACE`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from tiny_step1 import CONFIG, write_step1_bundle
 
 from aqaa.models.bundle import Bundle, load_bundle
 
@@ -49,9 +49,13 @@ class TokenServer:
         return [r for r in self.requests if r.path.endswith("/generate")]
 
     async def __aenter__(self) -> TokenServer:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        await self.listen("127.0.0.1", 0)
         return self
+
+    async def listen(self, host: str, port: int) -> None:
+        """Take requests there; port 0 is a free one."""
+        self._server = await asyncio.start_server(self._serve, host, port)
+        self.url = f"http://{host}:{self._server.sockets[0].getsockname()[1]}"
 
     async def __aexit__(self, *_: object) -> None:
         await self.die()
@@ -138,7 +142,20 @@ async def _event(writer: asyncio.StreamWriter, event: dict[str, Any]) -> None:
 
 def bundle_without_weights(directory: Path) -> Bundle:
     """What the HTTP engine needs of a bundle: the decoder's config.json."""
+    from tiny_step1 import CONFIG, write_step1_bundle  # and torch, which the program does without
+
     decoder = directory / "decoder"
     decoder.mkdir()
     (decoder / "config.json").write_text(json.dumps({**CONFIG, "vocab_size": VOCABULARY}))
     return load_bundle(write_step1_bundle(directory, decoder))
+
+
+async def _serve_for_ever(host: str, port: str, pace: str) -> None:
+    server = TokenServer()
+    server.pace = float(pace)
+    await server.listen(host, int(port))
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve_for_ever(*sys.argv[1:]))
