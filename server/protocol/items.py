@@ -47,6 +47,10 @@ class Items:
             raise ProtocolError(code, f"no item {item_id!r} in the conversation", "item_id")
         return item
 
+    def unknown(self, item_ids: Iterable[str | None]) -> tuple[str, ...]:
+        """Of these items, those that are not in the conversation."""
+        return tuple(i for i in item_ids if i is not None and i not in self.conversation)
+
     def create(
         self, event: client.ConversationItemCreate, reserved: str, format: WireFormat
     ) -> list[Output]:

@@ -294,7 +294,7 @@ class SessionMachine:
         response = OpenResponse(
             run,
             question=self._items.conversation.last_id(),
-            inline=tuple(out.item_id for out in sounds if isinstance(out, fx.StoreAudio)),
+            inline=self._items.unknown(item.id for item in run.items),
             conversation_id=self._conversation_id if default else None,
             max_output_tokens="inf" if run.max_tokens is None else run.max_tokens,
             metadata=options.metadata,

@@ -77,7 +77,7 @@ class OpenResponse:
     ) -> None:
         self.run = run
         self.question = question  # id of the conversation's last item when it was asked for
-        self.inline = inline  # ids of the sounds that came with the request
+        self.inline = inline  # ids of the items that came with the request
         self.opened = False
         self._whole = False
         self.previous_item_id: str | None = None
