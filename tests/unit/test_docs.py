@@ -98,6 +98,16 @@ def parse(words: list[str]) -> None:
     command.make_context(words[0], words[1:])
 
 
+def test_the_changelog_says_where_modules_are_now() -> None:
+    rows = re.findall(r"^  \| .* \| (.*) \|$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    now = {name for row in rows for name in re.findall(r"`aqaa\.([a-z_0-9.]+[a-z_0-9])", row)}
+    assert len(now) > 20
+    paths = {name: ROOT.joinpath(*name.split(".")) for name in now}
+    assert {
+        n for n, p in paths.items() if not (p.is_dir() or p.with_suffix(".py").is_file())
+    } == set()
+
+
 @pytest.mark.parametrize("file", PRESENT, ids=name_of)
 def test_commands_in_shell_blocks_parse(file: Path) -> None:
     """`aqaa` knows the sub-command and every option; `make` has the target."""
