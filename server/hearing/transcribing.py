@@ -69,20 +69,21 @@ class Transcribing:
         on_pieces: Callable[[str | None, Sequence[Piece]], None],
         on_end: Callable[[Transcript], None],
         on_failure: Callable[[str], None],
+        is_live: Callable[[int], bool],
     ) -> None:
         """Reports of an item go to the callbacks, on the event loop.
 
         Args:
             transcriber: what recognises.
             executor: where it computes.
-            on_pieces: takes an item's id and new pieces; while the session is `live`, also those of
-                the turn that goes on, which has no id yet.
+            on_pieces: takes an item's id and new pieces; without an id, those of a live turn.
             on_end: takes an item's whole transcript; nothing of the item follows.
             on_failure: takes the id of an item that gets no words; nothing of it follows.
+            is_live: whether words of the turn with this number are reported while it goes on.
         """
         self._transcriber = transcriber
         self._executor = executor
-        self.live = False  # whether words are reported while the turn goes on
+        self._is_live = is_live
         self._on_pieces = on_pieces
         self._on_end = on_end
         self._on_failure = on_failure
@@ -165,7 +166,8 @@ class Transcribing:
     def _report(self, turn: _Turn, pieces: list[Piece]) -> None:
         turn.transcript.pieces += pieces
         turn.unreported += pieces
-        if turn.unreported and (turn.ended or self.live):
+        live = turn.number is not None and not turn.ended and self._is_live(turn.number)
+        if turn.unreported and (turn.ended or live):
             self._on_pieces(turn.transcript.item_id or None, turn.unreported)
             turn.unreported = []
 

@@ -157,7 +157,7 @@ class SessionMachine:
             case client.InputAudioBufferCommit():
                 return self._commit()
             case client.InputAudioBufferClear():
-                self.speaking, self._buffered = False, 0
+                self.speaking, self._buffered, self._buffer_item = False, 0, self._make_id("item")
                 return [fx.Clear(), server.InputAudioBufferCleared(event_id=self._event_id())]
             case client.OutputAudioBufferClear():
                 raise ProtocolError(

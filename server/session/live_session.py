@@ -249,6 +249,7 @@ class LiveSession:
     def _new_epoch(self) -> None:
         """The client committed or cleared its buffer: later reports about it are out of date."""
         self._epoch += 1
+        self._words.empty_buffer()
         self._odd_byte = b""
         self._head_start.stop_warming()
         self._head_start.roll_back("abandoned")
@@ -278,7 +279,7 @@ class LiveSession:
 
     def _on_speech(self, event: SpeechEvent, job: AppendAudio) -> None:
         if isinstance(event, TurnEncoded):
-            self._words.hear(event.windows)  # a commit that came since wants these words too
+            self._words.hear(event.windows, buffered=job.epoch == self._epoch)
         if job.epoch != self._epoch:
             return
         match event:

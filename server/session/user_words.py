@@ -21,6 +21,8 @@ class UserWords:
         """`tell` takes what the machine is to know; it is called by `run` alone."""
         self._memory = memory
         self._tell = tell
+        self._wants_live = False
+        self._live_turn: int | None = None  # that the client's buffer holds, as far as is known
         self._transcribing: Transcribing | None = None
         if parts.transcriber is not None:
             self._transcribing = Transcribing(
@@ -29,18 +31,23 @@ class UserWords:
                 on_pieces=self._on_pieces,
                 on_end=self._on_end,
                 on_failure=lambda item_id: tell(fx.UserWordsFailed(item_id)),
+                is_live=lambda turn: self._wants_live and turn == self._live_turn,
             )
 
     def configure(self, session: Session) -> None:
         """The session's settings changed."""
-        if self._transcribing is not None:
-            wanted = session.audio.input.transcription
-            self._transcribing.live = wanted is not None and wanted.is_live
+        wanted = session.audio.input.transcription
+        self._wants_live = wanted is not None and wanted.is_live
 
-    def hear(self, windows: TurnWindows) -> None:
-        """More of the turn that goes on."""
+    def hear(self, windows: TurnWindows, *, buffered: bool) -> None:
+        """More of a turn; not `buffered`: the client has committed or cleared it meanwhile."""
         if self._transcribing is not None:
+            self._live_turn = windows.turn if buffered else self._live_turn
             self._transcribing.hear(windows)
+
+    def empty_buffer(self) -> None:
+        """The client commits or clears its buffer: the words of its turn have no item for now."""
+        self._live_turn = None
 
     def end(self, item_id: str, windows: TurnWindows) -> None:
         """The sound that ends with these windows is this item's."""

@@ -24,6 +24,7 @@ class Listener:
 
     def __init__(self, transcriber: CountingTranscriber) -> None:
         self._reported = asyncio.Event()
+        self.live_turn: int | None = None
         self.said: list[tuple[str | None, str]] = []
         self.over: list[tuple[str, str]] = []
         self._executor = Executor(1)
@@ -33,6 +34,7 @@ class Listener:
             on_pieces=self._pieces,
             on_end=self._end,
             on_failure=lambda item: self._over(item, "failed"),
+            is_live=lambda turn: turn == self.live_turn,
         )
         self._task = asyncio.create_task(self.transcribing.run())
 
@@ -93,7 +95,7 @@ async def test_a_turns_words_are_held_until_it_is_an_item_and_then_told_whole(
 
 
 async def test_live_words_are_told_at_once_and_only_once(listener: Listener) -> None:
-    listener.transcribing.live = True
+    listener.live_turn = 1
     listener.hear(1, LOUD, LOUD, LOUD)
     await listener.until(lambda: bool(listener.said))
     assert listener.text(None) == "one two"

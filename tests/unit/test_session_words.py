@@ -172,6 +172,31 @@ async def test_live_words_are_sent_while_they_are_spoken(talk: Talk) -> None:
     assert delta.item_id == event.item_id
 
 
+async def test_live_words_of_cleared_sound_are_of_no_later_item(talk: Talk) -> None:
+    await ask_for_words(talk, {"model": "gpt-realtime-whisper"}, turn_detection=None)
+    await talk.say(1.0, loud=True)
+    cleared = await talk.until(f"{WORDS}.delta")
+    await talk.send("input_audio_buffer.clear")
+    await talk.say(0.5, loud=True)
+    await talk.send("input_audio_buffer.commit")
+    event = completed(await talk.until(f"{WORDS}.completed"))
+    assert isinstance(cleared, server.InputAudioTranscriptionDelta)
+    assert cleared.item_id != event.item_id
+    assert words_of(talk, event.item_id) == event.transcript
+    assert event.transcript.startswith("one two")
+
+
+async def test_a_commit_and_a_clear_at_once_keep_the_committed_words(talk: Talk) -> None:
+    """So ends openai-agents' transcriber."""
+    await ask_for_words(talk, {"model": "gpt-realtime-whisper"}, turn_detection=None)
+    await talk.say(1.0, loud=True)
+    await talk.send("input_audio_buffer.commit")
+    await talk.send("input_audio_buffer.clear")
+    event = completed(await talk.until(f"{WORDS}.completed"))
+    assert event.transcript.startswith(SAID)
+    assert words_of(talk, event.item_id) == event.transcript
+
+
 async def test_a_session_closes_in_the_middle_of_its_words(talk: Talk) -> None:
     await talk.say(1.0, loud=True)
     await talk.close()
