@@ -9,6 +9,7 @@ hears across voices. Only the targets are whisper's: no weight of it enters the 
 from __future__ import annotations
 
 import functools
+import json
 import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,33 +59,43 @@ class Guide:
 
 
 def measure_guide(clips: Sequence[Clip], path: Path, processes: int = 2) -> Guide:
-    """The targets of all `clips`, from `path` (an .npz file) if they were measured before.
+    """The targets of all `clips`; of those in `path` (an .npz file) they are read.
 
     What the components are is found once: a grown corpus is measured in those of the first, so that
     a network that has begun to give them goes on.
     """
-    unique = list({clip.key: clip for clip in clips}.values())
-    if _lengths(path) != [-(-len(clip.pcm) // FRAME) for clip in unique]:
-        mean, basis = _components(unique, path)
+    unique = {clip.key: clip for clip in clips}
+    known = _known(path)
+    new = [clip for key, clip in unique.items() if key not in known]
+    if new:
+        mean, basis = _components(list(unique.values()), path)
         measure = functools.partial(_measure, mean=mean, basis=basis)
-        waves = [clip.pcm for clip in unique]
+        waves = [clip.pcm for clip in new]
         with multiprocessing.get_context("spawn").Pool(processes) as pool:
-            found = list(
-                track(pool.imap(measure, waves, 16), "listening with whisper", total=len(waves))
-            )
+            found = track(pool.imap(measure, waves, 16), "listening with whisper", total=len(waves))
+            known |= {clip.key: one for clip, one in zip(new, found, strict=True)}
         partial = path.with_suffix(".part.npz")
         partial.parent.mkdir(parents=True, exist_ok=True)
         np.savez(
             partial,
-            frames=np.concatenate(found),
-            lengths=np.array([len(one) for one in found]),
+            keys=json.dumps(list(known)),
+            frames=np.concatenate(list(known.values())),
+            lengths=np.array([len(one) for one in known.values()]),
             mean=mean,
             basis=basis,
         )
         partial.replace(path)
+    return Guide({key: known[key] for key in unique})
+
+
+def _known(path: Path) -> dict[tuple[str, str, int], Frames]:
+    """What was measured before, by clip."""
+    if not path.exists():
+        return {}
     with np.load(path) as file:
         tracks = np.split(file["frames"], np.cumsum(file["lengths"])[:-1])
-    return Guide({clip.key: track_ for clip, track_ in zip(unique, tracks, strict=True)})
+        keys = [(voice, text, length) for voice, text, length in json.loads(str(file["keys"]))]
+    return dict(zip(keys, tracks, strict=True))
 
 
 def _components(clips: Sequence[Clip], path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -98,15 +109,6 @@ def _components(clips: Sequence[Clip], path: Path) -> tuple[NDArray[Any], NDArra
     _, _, axes = np.linalg.svd(states - mean, full_matrices=False)
     spread = ((states - mean) @ axes[:WIDTH].T).std(0)
     return mean, axes[:WIDTH].T / np.sqrt(spread * spread.mean())  # the main count, not alone
-
-
-def _lengths(path: Path) -> list[int]:
-    """Frames of every clip that `path` has the targets of."""
-    if not path.exists():
-        return []
-    with np.load(path) as file:
-        lengths: list[int] = file["lengths"].tolist()
-    return lengths
 
 
 def _measure(pcm: NDArray[np.int16], mean: NDArray[Any], basis: NDArray[Any]) -> Frames:

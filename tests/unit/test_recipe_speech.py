@@ -190,14 +190,16 @@ def test_the_guide_is_asked_for_where_its_clip_is_played_and_nowhere_else() -> N
     assert np.array_equal(late[14:], asked[13:-1], equal_nan=True)
 
 
-def test_a_kept_guide_is_measured_anew_for_other_clips(tmp_path: Path) -> None:
+def test_only_new_clips_are_measured_and_in_the_components_of_the_first(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(-9000, 9000, 80_000).astype(np.int16)
     clip = Clip(noise, (1,), "joe", "hello")
     other = Clip(noise[:64_000], (1,), "joe", "hello")
 
-    measured = [measure_guide([c], tmp_path / "guide.npz", 1).of(c) for c in (clip, clip, other)]
+    file, asked = tmp_path / "guide.npz", (clip, clip, other, clip)
+    measured = [measure_guide([c], file, 1).of(c) for c in asked]
 
-    assert [len(track) for track in measured] == [125, 125, 100]
+    assert [len(track) for track in measured] == [125, 125, 100, 125]
     assert np.array_equal(measured[0], measured[1])
+    assert np.array_equal(measured[0], measured[3])
     same = np.corrcoef(measured[2][:90].ravel(), measured[0][:90].ravel())[0, 1]
     assert same > 0.9  # the components are those of the first corpus
