@@ -6,9 +6,11 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
 from aqaa.clients.client import WIRE_RATE, Connection, decode
@@ -68,10 +70,32 @@ class Player:
             return self.item, round(1000 * self.played / WIRE_RATE)
 
 
+class DeviceRate:
+    """Converts between the wire's rate and that of a sound card which has no other."""
+
+    def __init__(self, rate: int, player: Player) -> None:
+        self._player = player
+        self._to_wire = soxr.ResampleStream(rate, WIRE_RATE, 1, dtype="float32")
+        self._to_device = soxr.ResampleStream(WIRE_RATE, rate, 1, dtype="float32")
+        self._waiting = np.zeros(0, np.float32)  # at the device's rate
+
+    def heard(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the microphone gave, at the wire's rate."""
+        return np.asarray(self._to_wire.resample_chunk(block), dtype=np.float32)
+
+    def take(self, count: int) -> NDArray[np.float32]:
+        """The next `count` samples for the loudspeaker."""
+        while self._waiting.size < count:
+            more = self._to_device.resample_chunk(self._player.take(BLOCK))
+            self._waiting = np.concatenate((self._waiting, more))
+        out, self._waiting = self._waiting[:count], self._waiting[count:]
+        return out
+
+
 def open_devices(
     player: Player, on_block: Callable[[NDArray[np.float32]], None]
 ) -> Any:  # sounddevice ships no types
-    """A running duplex stream on the default devices.
+    """A running duplex stream on the default devices, at the wire's rate or at one of theirs.
 
     Raises:
         MissingDependencyError: sounddevice is not installed.
@@ -84,22 +108,44 @@ def open_devices(
             f"`aqaa talk` needs sounddevice and PortAudio ({error}): pip install 'aqaa[talk]'"
         ) from error
 
-    def callback(
-        heard: NDArray[np.float32], out: NDArray[np.float32], count: int, *_: object
-    ) -> None:
-        on_block(heard[:, 0].copy())
-        out[:, 0] = player.take(count)
+    def start(rate: int) -> Any:
+        converter = DeviceRate(rate, player)
 
-    try:
+        def callback(
+            heard: NDArray[np.float32], out: NDArray[np.float32], count: int, *_: object
+        ) -> None:
+            if rate == WIRE_RATE:
+                on_block(heard[:, 0].copy())
+                out[:, 0] = player.take(count)
+            else:
+                on_block(converter.heard(heard[:, 0]))
+                out[:, 0] = converter.take(count)
+
         stream = sounddevice.Stream(
-            WIRE_RATE, BLOCK, channels=1, dtype="float32", callback=callback
+            rate, rate // 50, channels=1, dtype="float32", callback=callback
         )
         stream.start()
-    except sounddevice.PortAudioError as error:
-        raise AudioError(
-            f"no usable microphone and loudspeaker here ({error}); try the page or `aqaa ask`"
-        ) from error
-    return stream
+        return stream
+
+    refusals = []
+    for rate in _rates(sounddevice):
+        try:
+            return start(rate)
+        except sounddevice.PortAudioError as error:
+            refusals.append(f"{rate} Hz: {error}")
+    raise AudioError(
+        f"no usable microphone and loudspeaker here ({'; '.join(refusals)}); try the page or "
+        "`aqaa ask`"
+    )
+
+
+def _rates(sounddevice: Any) -> list[int]:
+    """The wire's rate, then those that the default devices name, then the usual ones."""
+    rates = [WIRE_RATE]
+    for kind in ("input", "output"):
+        with suppress(sounddevice.PortAudioError, ValueError):
+            rates.append(round(sounddevice.query_devices(kind=kind)["default_samplerate"]))
+    return list(dict.fromkeys([*rates, 48_000, 44_100]))
 
 
 async def converse(server: Connection, on_text: Callable[[str], None]) -> None:
