@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from aqaa.models.bundle import TOKENIZER_RATE, Bundle, load_bundle
-from aqaa.models.errors import EngineError
+from aqaa.models.errors import BundleError, EngineError
 from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.server.answering.answer import AnswerEnd
 from aqaa.server.answering.single_answer import single_answer
@@ -21,6 +21,7 @@ from aqaa.server.clock import MonotonicClock
 from aqaa.server.compute.cores import available_cores
 from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import compute_alone
+from aqaa.server.compute.torch_threads import set_torch_threads
 from aqaa.server.config import Settings
 from aqaa.server.dialogue.prompt import PromptBuilder, SystemTurn, Turn, UserTurn
 from aqaa.server.engine.contract import Engine
@@ -78,6 +79,7 @@ class Runtime:
             part("vad", asyncio.to_thread(VadModel.load)),
             part("engine", _start_engine(bundle, settings)),
         )
+        check_markers(bundle, vocoder.voices)
         metrics = Metrics()
         clock = MonotonicClock()
         threads = settings.compute.threads or _default_threads()
@@ -85,7 +87,7 @@ class Runtime:
             threads,
             clock=clock,
             meter=metrics.compute,
-            on_thread_start=partial(_bound_torch, max(1, available_cores() // threads)),
+            on_thread_start=partial(set_torch_threads, max(1, available_cores() // threads)),
         )
         metrics.watch(engine.stats, executor.waiting)
         parts = ModelParts(
@@ -188,16 +190,20 @@ async def _start_engine(bundle: Bundle, settings: Settings) -> Engine:
     return engine
 
 
+def check_markers(bundle: Bundle, voices: Collection[str]) -> None:
+    """Every voice that the decoder may change to is there.
+
+    Raises:
+        BundleError: one is not; else the answer that changes to it would fail.
+    """
+    unknown = sorted(set(bundle.tokens.voice_markers) - set(voices))
+    if unknown:
+        known = ", ".join(voices)
+        raise BundleError(
+            f"tokens.voice_markers names {', '.join(unknown)}, but the voices are: {known}"
+        )
+
+
 def _default_threads() -> int:
     """Three at least, so that a vocoder's chunk and a download leave one to the microphones."""
     return min(MAX_DEFAULT_THREADS, max(3, available_cores()))
-
-
-def _bound_torch(threads: int) -> None:
-    """For the thread that calls this: torch's number is a thread's own once it is set in it.
-
-    What another thread sets later (the embedded engine's: 1) is only the default of new threads.
-    """
-    import torch
-
-    torch.set_num_threads(threads)

@@ -8,19 +8,20 @@ from pathlib import Path
 
 import httpx
 import pytest
+from scripted import bundle
 from tiny_bundle import tiny_bundle
 
 from aqaa.models.errors import BundleError
 from aqaa.server.config import Settings
 from aqaa.server.gateway.server import DrainingServer, listen
 from aqaa.server.gateway.state import ServerState
-from aqaa.server.runtime import Runtime
+from aqaa.server.runtime import Runtime, check_markers
 
 
 @pytest.fixture
 async def runtime(tmp_path: Path, fixtures_dir: Path) -> AsyncIterator[Runtime]:
-    bundle = tiny_bundle(tmp_path, fixtures_dir, transcriber="paraformer")
-    runtime = await Runtime.load(Settings(model=bundle))
+    path = tiny_bundle(tmp_path, fixtures_dir, transcriber="paraformer")
+    runtime = await Runtime.load(Settings(model=path))
     yield runtime
     await runtime.close()
 
@@ -50,7 +51,13 @@ async def test_a_recording_is_answered_and_written_down_by_the_real_parts(
 
 
 async def test_a_bundle_that_lacks_a_part_is_named(tmp_path: Path, fixtures_dir: Path) -> None:
-    bundle = tiny_bundle(tmp_path, fixtures_dir)
-    (bundle / "voices" / "joe.safetensors").unlink()
+    path = tiny_bundle(tmp_path, fixtures_dir)
+    (path / "voices" / "joe.safetensors").unlink()
     with pytest.raises(BundleError, match="joe"):
-        await Runtime.load(Settings(model=bundle))
+        await Runtime.load(Settings(model=path))
+
+
+def test_a_marker_of_a_voice_that_the_bundle_lacks_is_named_before_anybody_hears_it() -> None:
+    check_markers(bundle(), ["amy", "joe"])
+    with pytest.raises(BundleError, match=r"voice_markers names amy, but the voices are: joe"):
+        check_markers(bundle(), ["joe"])
