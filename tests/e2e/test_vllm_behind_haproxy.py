@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import which
@@ -134,7 +134,6 @@ async def with_one_gone(
     ]
     await eventually(lambda: min(len(answer.ids) for answer in answers) >= IDS // 5)
     victim = await busiest(workers)
-    went = time.monotonic()
     go(victim)
     await asyncio.gather(*tasks)
     await engine.close()
@@ -143,7 +142,6 @@ async def with_one_gone(
     quiet = max(whole.gap for whole in expected)
     gap = max(answer.gap for answer in answers)
     log.warning("longest gap %.2f s, undisturbed %.2f s", gap, quiet)
-    assert any(answer.times[-1] > went for answer in answers), "nobody was disturbed"
     return gap
 
 
@@ -154,7 +152,8 @@ def stopped(processes: list[psutil.Process]) -> Iterator[None]:
         yield
     finally:
         for process in processes:
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 async def all_back(proxy: str, workers: list[VllmServer]) -> None:
@@ -187,7 +186,7 @@ async def test_a_frozen_server_changes_no_id(proxy, workers):
             process.suspend()
 
     with stopped(frozen):
-        assert await with_one_gone(proxy, workers, freeze) < 4
+        assert 0.8 < await with_one_gone(proxy, workers, freeze) < 4
     await all_back(proxy, workers)
 
 
@@ -200,7 +199,7 @@ async def test_a_frozen_decoder_behind_a_live_server_changes_no_id(proxy, worker
         frozen[0].suspend()
 
     with stopped(frozen):
-        assert await with_one_gone(proxy, workers, freeze) < 8
+        assert 0.8 < await with_one_gone(proxy, workers, freeze) < 4
     await all_back(proxy, workers)
 
 

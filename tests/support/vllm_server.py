@@ -18,7 +18,7 @@ from serving import free_port
 from aqaa.server.engine.settings import VllmSettings
 from aqaa.server.engine.vllm.launch_flags import engine_environment, serve_command
 
-READY_WITHIN = 420  # seconds; half a minute on a quiet machine
+READY_WITHIN = 480  # seconds; half a minute on a quiet machine
 
 
 class VllmServer:
