@@ -15,6 +15,9 @@ def evaluate(
     ] = None,
     questions: Annotated[int, typer.Option(min=1, help="Conversations in each condition.")] = 120,
     styled: Annotated[int, typer.Option(min=1, help="Conversations with voice control.")] = 24,
+    people: Annotated[
+        Path | None, typer.Option(help="Folder of recordings of people giving commands.")
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="Write every answer as JSON.")] = None,
     url: Annotated[str | None, typer.Option(help="Ask this server instead.")] = None,
     questions_from: Annotated[
@@ -50,6 +53,7 @@ def evaluate(
             model,
             questions=questions,
             styled=styled,
+            people=people,
             tick=lambda what: progress.update(task, description=what),
         )
     told = json.dumps(report.as_json(), indent=2, ensure_ascii=False)

@@ -20,12 +20,15 @@ import yaml
 
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.models.errors import AudioError
-from aqaa.recipe.domain.numbers import normalise
+from aqaa.recipe.decoder.text import CALL_MARKERS, Pieces
+from aqaa.recipe.domain.load import load_domain
+from aqaa.recipe.domain.numbers import is_right, normalise
 from aqaa.recipe.domain.tools import COFFEE, TOOLS, Call, Tool, shown
+from aqaa.recipe.evaluate.conditions import KITCHEN_DB, in_kitchen
 from aqaa.recipe.evaluate.pipeline import Pipeline
 from aqaa.recipe.evaluate.questions import HELD_OUT as PHRASINGS
-from aqaa.recipe.evaluate.questions import PEOPLE
-from aqaa.recipe.evaluate.report import half_width
+from aqaa.recipe.evaluate.questions import PEOPLE, held_out_questions
+from aqaa.recipe.evaluate.report import Row, half_width
 from aqaa.recipe.speech.cache import Utterance
 from aqaa.recipe.speech.store import hear
 from aqaa.recipe.speech.voices import HELD_OUT, Wave
@@ -34,6 +37,8 @@ from aqaa.server.engine.contract import SamplingParams
 
 COMMANDS = PHRASINGS.with_name("commands.yaml")
 LONGEST_CALL = 100  # ids
+OTHERS = 190  # questions that no tool is for, beside the set's own
+REFUSAL = (("sorry",), ("small",))
 PEOPLE_SAID = {  # what the recordings of `commands.tsv` ask for, by their transcripts
     "add apples to my Shopping List": Call("add_to_list", (("item", "apples"),)),
     "cancel timer": Call("cancel_timer"),
@@ -58,10 +63,11 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Heard:
-    """What came of a clip: the call's text, "" where there was none."""
+    """What came of a clip: the call's text, "" where there was none, and the answer's words."""
 
     spoken: Spoken
     called: str
+    said: str = ""
 
     @property
     def right(self) -> bool:
@@ -152,8 +158,68 @@ async def listen(
         ids = [token async for token in pipeline.engine.generate(clip.name, prompt, params)]
         await pipeline.engine.release(clip.name)
         inner = between(ids, *markers)
-        found.append(Heard(clip, "" if inner is None else pipeline.text.decode(inner)))
+        words = [token for token in ids if token < pipeline.bundle.tokens.audio_offset]
+        called = "" if inner is None else pipeline.text.decode(inner)
+        found.append(Heard(clip, called, pipeline.text.decode(words)))
     return found
+
+
+def call_markers(pipeline: Pipeline) -> tuple[int, int] | None:
+    """The ids of a call's beginning and end; None where the decoder has no such pieces."""
+    decoder = pipeline.bundle.decoder
+    pieces = Pieces.load(decoder.path / decoder.text_tokenizer)
+    begin, end = (pieces.control(marker) for marker in CALL_MARKERS)
+    return None if pieces.model.is_unknown(begin) else (begin, end)
+
+
+def others(count: int) -> Iterator[Spoken]:
+    """The first `count` held-out questions with every tool declared: none is to be called.
+
+    Those that are refused without tools are left out: some of them are commands.
+    """
+    turns = [talk.turns[0] for talk in held_out_questions(load_domain())]
+    asked = dict.fromkeys(turn.said for turn in turns if turn.intent != "refuse")
+    for number, text in enumerate(list(asked)[:count]):
+        wave = hear(Utterance(text, HELD_OUT[number % len(HELD_OUT)]))
+        yield Spoken(text, wave, tuple(TOOLS.values()), None)
+
+
+async def household_rows(
+    pipeline: Pipeline, people: Path | None, tick: Callable[[str], None]
+) -> list[Row]:
+    """The table's rows about tools; none for a decoder that was never taught to call.
+
+    `people` is the folder of recordings; without it their rows are left out.
+    """
+    markers = call_markers(pipeline)
+    if markers is None:
+        return []
+    tick("commands")
+    obeyed = await listen(pipeline, list(commands()), markers)
+    rows = [_row("commands, held-out voices: tool and all arguments right", obeyed, 0.80)]
+    tick("what no tool is for")
+    strange = await listen(pipeline, list(outside()), markers)
+    refused = float(np.mean([not one.called and is_right(one.said, REFUSAL) for one in strange]))
+    rows.append(
+        Row("what it cannot do: an honest refusal", refused, ">=", 0.90, len(strange), True)
+    )
+    asked = strange + await listen(pipeline, list(others(OTHERS)), markers)
+    called = float(np.mean([bool(one.called) for one in asked]))
+    rows.append(Row("a tool called that was not asked for", called, "<=", 0.01, len(asked), True))
+    if people is not None:
+        tick("recordings of people")
+        orders = list(people_coffee(people))
+        quiet = await listen(pipeline, orders, markers)
+        rows.append(_row("people's orders of coffee: every slot right", quiet, 0.85))
+        noisy = await listen(pipeline, orders, markers, in_kitchen)
+        rows.append(_row(f"the same, {KITCHEN_DB:.0f} dB of kitchen", noisy, 0.75))
+        asked = await listen(pipeline, list(people_commands(people)), markers)
+        rows.append(_row("people's household commands", asked, 0.80))
+    return rows
+
+
+def _row(what: str, heard: Sequence[Heard], asked: float) -> Row:
+    return Row(what, share_right(heard)[0], ">=", asked, len(heard), True)
 
 
 def share_right(heard: Sequence[Heard]) -> tuple[float, float]:

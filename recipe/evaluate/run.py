@@ -14,6 +14,7 @@ from aqaa.recipe.decoder.clips import trim
 from aqaa.recipe.domain.load import load_domain
 from aqaa.recipe.domain.numbers import is_right
 from aqaa.recipe.evaluate.conditions import NOISE_DB, far, noisy
+from aqaa.recipe.evaluate.household import household_rows
 from aqaa.recipe.evaluate.judges import Listener, mean_pitch, quality, word_errors
 from aqaa.recipe.evaluate.pipeline import Answer, Pipeline
 from aqaa.recipe.evaluate.questions import (
@@ -29,6 +30,7 @@ from aqaa.recipe.speech.store import hear
 from aqaa.recipe.speech.voices import HELD_OUT, SPOKEN, TEACHER, VOICES, Wave
 from aqaa.server.dialogue.prompt import Turn as PromptTurn
 
+FAR = "right answers, held-out voices, far: 2 m, RT60 0.4 s, 15 dB"
 OPENED = "right answers, held-out voices, people's openings"
 Distortion = Callable[[Wave, int], Wave]
 
@@ -149,7 +151,11 @@ def style_rows(judged: Sequence[Judged]) -> list[Row]:
 
 
 async def _evaluate(
-    directory: Path, questions: int, styled: int, tick: Callable[[str], None]
+    directory: Path,
+    questions: int,
+    styled: int,
+    people: Path | None,
+    tick: Callable[[str], None],
 ) -> Report:
     pipeline, listener = Pipeline(directory), Listener()
     await pipeline.start()
@@ -168,20 +174,26 @@ async def _evaluate(
                 lambda w, _: telephone(w),
                 0.65,
             ),
-            ("right answers, held-out voices, far: 2 m, RT60 0.4 s, 15 dB", HELD_OUT, far, 0.85),
-            (OPENED, HELD_OUT, None, 0.90),
         ]
         report = Report(pipeline.bundle.name)
         everything: list[Judged] = []
-        opened = as_people_open(plain[:questions])
         for what, voices, change, asked in conditions:
             tick(what)
-            talks = opened if what == OPENED else plain[:questions]
-            judged = await examiner.hold(talks, voices, change)
+            judged = await examiner.hold(plain[:questions], voices, change)
             report.rows.append(right_row(what, judged, asked))
-            kind = "plain" if change is None and what != OPENED else what
+            kind = "plain" if change is None else what
             report.answers += [_as_json(kind, one) for one in judged]
             everything += judged
+        # What follows is of the second edition: no part of the rows that the first was judged by.
+        tick(FAR)
+        judged = await examiner.hold(plain[:questions], HELD_OUT, far)
+        report.rows.append(right_row(FAR, judged, 0.85))
+        report.answers += [_as_json(FAR, one) for one in judged]
+        tick(OPENED)
+        judged = await examiner.hold(as_people_open(plain[:questions]), HELD_OUT, None)
+        report.rows.append(right_row(OPENED, judged, 0.90))
+        report.answers += [_as_json(OPENED, one) for one in judged]
+        report.rows += await household_rows(pipeline, people, tick)
         tick("slower, faster, happy, sad")
         controlled = await examiner.hold(moods[:styled], [TEACHER], None)
         report.answers += [_as_json("style", one) for one in controlled]
@@ -230,6 +242,7 @@ def evaluate(
     *,
     questions: int = 120,
     styled: int = 24,
+    people: Path | None = None,
     tick: Callable[[str], None] = lambda what: None,
 ) -> Report:
     """The table of the bundle in `directory`.
@@ -238,10 +251,11 @@ def evaluate(
         directory: holds `aqaa.toml`.
         questions: conversations in each of the six conditions.
         styled: conversations with slower, faster, happy or sad in them.
+        people: folder of recordings of people (`household.py` says what is in it).
         tick: told what begins.
 
     Raises:
         BundleError: the bundle cannot be used.
         MissingDependencyError: a judge is not installed.
     """
-    return asyncio.run(_evaluate(directory, questions, styled, tick))
+    return asyncio.run(_evaluate(directory, questions, styled, people, tick))

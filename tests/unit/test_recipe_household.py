@@ -15,6 +15,7 @@ from aqaa.recipe.evaluate.household import (
     Heard,
     Spoken,
     between,
+    household_rows,
     listen,
     people_coffee,
     people_commands,
@@ -103,7 +104,9 @@ async def test_a_decoder_that_was_never_taught_calls_calls_nothing() -> None:
     try:
         clip = Spoken("silence", SILENCE, (COFFEE,), LATTE)
         (heard,) = await listen(pipeline, [clip], (1000, 1001))
+        rows = await household_rows(pipeline, None, lambda what: None)
     finally:
         await pipeline.close()
     assert heard.called == ""
     assert not heard.right
+    assert rows == []  # its pieces have no markers of calls
