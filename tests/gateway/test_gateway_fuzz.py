@@ -1,27 +1,43 @@
-"""Whatever a client's events look like: no fault, no session left, each answer ended once."""
+"""Thousands of messages as nobody should send them: each session ends well, the server is whole."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 
 import pytest
-from fuzz import SOON, fuzz
-from scripted_server import Served
+from fuzzing import Mutator, fuzz
+from loop_watch import watched_loop
+from watched_server import watched_server
 
-EVENTS = int(os.environ.get("AQAA_FUZZ_EVENTS", "20000"))
+HELD_MS = 50.0  # of the event loop, at most
+SOON = 30.0
 
 
-async def test_mutated_events_harm_nothing(
-    served: Served, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.ERROR)
-    found = await fuzz(served, EVENTS, seed=1)
-    async with asyncio.timeout(SOON):
-        await served.state.sessions.empty()
-    assert found.faults == []
-    assert found.events > EVENTS / 2
-    assert found.responses > 0
-    assert not served.engine.running
-    assert [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR] == []
+@pytest.mark.deep
+async def test_twenty_thousand_mutated_events_harm_nobody() -> None:
+    async with watched_server() as server:
+        found = await fuzz(server, 20_000)
+        async with asyncio.timeout(SOON):
+            while (health := await server.health()).sessions or health.answers:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+    assert found.wrong == []
+    assert health.faults == []
+    assert found.events >= 15_000
+    assert found.answers > 500
+    assert health.held_ms < HELD_MS
+
+
+def test_a_seed_makes_the_same_messages_again() -> None:
+    one, again, other = Mutator(1), Mutator(1), Mutator(2)
+    messages = [one.message() for _ in range(50)]
+    assert messages == [again.message() for _ in range(50)]
+    assert messages != [other.message() for _ in range(50)]
+
+
+async def test_a_loop_that_is_held_is_seen() -> None:
+    async with watched_loop() as watch:
+        await asyncio.sleep(0.05)
+        calm = watch.longest
+        sum(range(10_000_000))
+        await asyncio.sleep(0.02)
+    assert calm < 0.05 < watch.longest
