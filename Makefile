@@ -9,7 +9,7 @@ WITHOUT_CUDA := $(BIN)/python deploy/without_cuda.py
 # beyond those of development.
 QUICK := --ignore=tests/e2e -m "not (vllm or browser or programs or agents or whisper or deep)"
 
-.PHONY: serve quick test setup check bench nano clean typing
+.PHONY: serve quick test setup check bench fuzz soak nano clean typing
 
 serve: $(VENV)/.serve
 	$(BIN)/aqaa serve
@@ -29,6 +29,12 @@ check: $(VENV)/.dev typing
 
 bench: $(VENV)/.test
 	$(BIN)/python tests/bench/run.py
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python tests/endurance/fuzz.py
+
+soak: $(VENV)/.dev
+	$(BIN)/python tests/endurance/soak.py
 
 nano: $(VENV)/.recipe
 	$(BIN)/python -m aqaa.recipe

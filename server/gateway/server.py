@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import resource
 import signal
@@ -45,6 +46,7 @@ async def run(settings: Settings, announce: Callable[[str], None]) -> None:
 
             runtime = await Runtime.load(settings, server.entrance.loaded)
             try:
+                keep_for_good()
                 server.open(ServerState.of(settings, runtime.parts))
                 host = "localhost" if settings.host in EVERYWHERE else settings.host
                 port = listener.getsockname()[1]
@@ -56,6 +58,15 @@ async def run(settings: Settings, announce: Callable[[str], None]) -> None:
         finally:
             server.should_exit = True
             await serving
+
+
+def keep_for_good() -> None:
+    """What is loaded by now stays: no later collection of garbage walks through it.
+
+    Modules and models are a million objects: each full collection stopped all sessions for 0.15 s.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @contextmanager

@@ -8,9 +8,16 @@ import pytest
 from fuzzing import Mutator, fuzz
 from loop_watch import watched_loop
 from watched_server import watched_server
+from websockets.asyncio.client import connect
 
 HELD_MS = 50.0  # of the event loop, at most
 SOON = 30.0
+BURST = 5000  # messages, in 160 kB
+
+
+def masked(opcode: int, payload: bytes) -> bytes:
+    """A client's frame; the mask is zero, so the payload stays readable."""
+    return bytes([0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0]) + payload
 
 
 @pytest.mark.deep
@@ -41,3 +48,17 @@ async def test_a_loop_that_is_held_is_seen() -> None:
         sum(range(10_000_000))
         await asyncio.sleep(0.02)
     assert calm < 0.05 < watch.longest
+
+
+async def test_a_burst_of_small_messages_holds_nobody_up() -> None:
+    """One write of thousands of messages: others get their turns between them."""
+    async with watched_server() as server, connect(server.ws, max_queue=None) as client:
+        await server.health()
+        text = '{"type":"response.cancel"}'
+        burst = b"".join(masked(1, text.encode()) for _ in range(BURST))
+        client.transport.write(burst)
+        for _ in range(BURST + 1):
+            await client.recv()
+        health = await server.health()
+    assert health.faults == []
+    assert health.held_ms < HELD_MS

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 Json = dict[str, Any]
 
-IN_FLIGHT = 32  # sessions at once
+IN_FLIGHT = 16  # sessions at once
 EVENTS_A_SESSION = 250
 VANISH = 0.1  # the share of sessions that end without a goodbye
 DONE_WITHIN = 60.0  # seconds for the last answers of a session

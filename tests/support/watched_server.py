@@ -21,6 +21,8 @@ from loop_watch import LoopWatch, watched_loop
 from scripted import ScriptedEngine
 from scripted_server import Served, serving
 
+from aqaa.server.gateway.server import keep_for_good
+
 STOP_WITHIN = 30.0  # seconds
 
 
@@ -88,6 +90,7 @@ async def main() -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     engine = ScriptedEngine(seconds=0.001)
     async with serving(engine, max_sessions=256) as served, watched_loop() as watch:
+        keep_for_good()  # as `aqaa serve` does
         sys.stdout.write(f"{served.port}\n")
         sys.stdout.flush()
         while await lines.readline():
