@@ -21,6 +21,7 @@ Json = dict[str, Any]
 IN_FLIGHT = 16  # sessions at once
 EVENTS_A_SESSION = 250
 VANISH = 0.1  # the share of sessions that end without a goodbye
+BETA = 0.2  # the share of sessions that speak the beta
 DONE_WITHIN = 60.0  # seconds for the last answers of a session
 PACE = 16  # events between two looks at what the server says
 
@@ -40,6 +41,7 @@ SEEDS: list[Json] = [
     {"type": "output_audio_buffer.clear"},
     {"type": "conversation.item.create", "item": HELLO},
     {"type": "conversation.item.create", "item": SPOKEN, "previous_item_id": "root"},
+    {"type": "conversation.item.create", "item": {**HELLO, "id": "mine"}},
     {"type": "conversation.item.create", "item": CALL},
     {"type": "conversation.item.create", "item": RESULT},
     {"type": "conversation.item.retrieve", "item_id": "ITEM"},
@@ -142,8 +144,10 @@ class Mutator:
         text = json.dumps(event)
         text = text.replace('"ITEM"', json.dumps(draw.choice(self.items[-8:])))
         text = text.replace('"RESPONSE"', json.dumps(draw.choice(self.responses[-4:])))
-        if draw.random() < 0.01:
-            return text[: draw.randrange(len(text))]
+        if draw.random() < 0.02:
+            cut = draw.randrange(len(text))
+            inserted = draw.choice(("", "\\ud800", "1e999", "NaN", "}"))
+            return text[:cut] + inserted + text[cut + draw.choice((1, 1, len(text))) :]
         return text
 
     def _change(self, event: Json) -> None:
@@ -202,7 +206,10 @@ class Fuzzer:
     async def run(self, url: str, events: int) -> None:
         """Send so many events, wait for the last answers, leave."""
         self._found.sessions += 1
-        async with connect(url, compression=None, max_queue=None, open_timeout=60) as client:
+        headers = {"OpenAI-Beta": "realtime=v1"} if self._draw.random() < BETA else {}
+        async with connect(
+            url, compression=None, max_queue=None, open_timeout=60, additional_headers=headers
+        ) as client:
             reader = asyncio.create_task(self._read(client))
             with suppress(ConnectionClosed):
                 for count in range(events):
@@ -255,7 +262,7 @@ class Fuzzer:
                 self._open.discard(name)
                 self._done.add(name)
                 self._news.set()
-            case "conversation.item.added":
+            case "conversation.item.added" | "conversation.item.created":
                 self._mutator.items.append(event["item"]["id"])
 
     def _complain(self, what: str) -> None:
