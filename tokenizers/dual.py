@@ -152,13 +152,13 @@ class DualStream:
         tokenizer: DualTokenizer,
         linguistic: LinguisticStream,
         semantic: SemanticStream,
-        weave: Interleaver,
+        interleaver: Interleaver,
         gain: RunningGain | None,
     ) -> None:
         self._tokenizer = tokenizer
         self._linguistic = linguistic
         self._semantic = semantic
-        self._weave = weave
+        self._interleaver = interleaver
         self._gain = gain
         self._closed = False
 
@@ -207,7 +207,7 @@ class DualStream:
             self._tokenizer,
             self._linguistic.fork(),
             self._semantic.fork(),
-            self._weave.copy(),
+            self._interleaver.copy(),
             self._gain.copy() if self._gain else None,
         )
 
@@ -225,7 +225,7 @@ class DualStream:
             raise
 
     def _join(self, linguistic: Codes, semantic: Codes) -> list[int]:
-        return self._weave.push(linguistic.tolist(), semantic.tolist())
+        return self._interleaver.push(linguistic.tolist(), semantic.tolist())
 
 
 def _linguistic(

@@ -15,15 +15,15 @@ from torchaudio.functional import melscale_fbanks
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.tokenizers.stream import Samples
 
-FBANK_WINDOW = 400  # samples, 25 ms
-FBANK_HOP = 160  # samples, 10 ms
+FBANK_WINDOW_SAMPLES = 400  # samples, 25 ms
+FBANK_HOP_SAMPLES = 160  # samples, 10 ms
 FBANK_BINS = 80
 
 MEL_BINS = 128  # whisper large-v3's, which CosyVoice-1.0's tokenizer uses
-MEL_HOP = 160  # samples, 10 ms
-MEL_HALF_WINDOW = 200  # samples: frame t sees [160 t - 200, 160 t + 200)
-_MEL_FFT = 2 * MEL_HALF_WINDOW
-_MEL_RANGE = 8.0  # whisper keeps this many decades of power below the loudest bin
+MEL_HOP_SAMPLES = 160  # samples, 10 ms
+MEL_HALF_WINDOW_SAMPLES = 200  # samples: frame t sees [160 t - 200, 160 t + 200)
+_MEL_FFT_SAMPLES = 2 * MEL_HALF_WINDOW_SAMPLES
+_MEL_RANGE_DECADES = 8.0  # whisper keeps this many decades of power below the loudest bin
 
 
 def kaldi_fbank(samples: Samples) -> Samples:
@@ -33,7 +33,7 @@ def kaldi_fbank(samples: Samples) -> Samples:
     on the int16 scale, snip_edges), but without dither: FunASR's default adds noise of one int16
     step, which would make tokens random. Fewer than 400 samples give no frame.
     """
-    if samples.size < FBANK_WINDOW:
+    if samples.size < FBANK_WINDOW_SAMPLES:
         return np.empty((0, FBANK_BINS), np.float32)
     bank = knf.OnlineFbank(_fbank_options())
     # A list crosses the binding twice as fast as an array does.
@@ -63,7 +63,9 @@ def whisper_log_mel(
     clamped below the maximum of `mel_peak` (log10 power) and all frames up to chunk k's end.
     """
     head, tail = reflect_head(samples), reflect_tail(samples)
-    power = log_power_mel(np.concatenate([head, samples, tail])[: _span(samples.size // MEL_HOP)])
+    power = log_power_mel(
+        np.concatenate([head, samples, tail])[: _span(samples.size // MEL_HOP_SAMPLES)]
+    )
     loudest = power.max(axis=1)
     if chunk_frames is None:
         loudest[:] = loudest.max()
@@ -76,7 +78,7 @@ def whisper_log_mel(
 
 def log_power_mel(padded: Samples) -> Samples:
     """Log10 mel power `[frames, 128]`, unclamped; frame t sees `padded[160 t : 160 t + 400]`."""
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _MEL_FFT)[::MEL_HOP]
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _MEL_FFT_SAMPLES)[::MEL_HOP_SAMPLES]
     spectrum = np.fft.rfft(frames * _hann())
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     mel = power.astype(np.float32) @ mel_filters().T
@@ -85,34 +87,36 @@ def log_power_mel(padded: Samples) -> Samples:
 
 def clamp_log_mel(power: Samples, loudest: NDArray[np.float32] | np.float32) -> Samples:
     """Whisper's last step on log10 mel power: clamp 8 decades below `loudest`, then (x + 4) / 4."""
-    return (np.maximum(power, loudest - np.float32(_MEL_RANGE)) + np.float32(4)) / np.float32(4)
+    return (
+        np.maximum(power, loudest - np.float32(_MEL_RANGE_DECADES)) + np.float32(4)
+    ) / np.float32(4)
 
 
 def reflect_head(samples: Samples) -> Samples:
     """The 200 samples that reflect padding puts before the audio; needs 201 samples."""
-    return samples[MEL_HALF_WINDOW:0:-1]
+    return samples[MEL_HALF_WINDOW_SAMPLES:0:-1]
 
 
 def reflect_tail(samples: Samples) -> Samples:
     """The 200 samples that reflect padding puts after the audio; needs its last 201 samples."""
-    return samples[-2 : -2 - MEL_HALF_WINDOW : -1]
+    return samples[-2 : -2 - MEL_HALF_WINDOW_SAMPLES : -1]
 
 
 def _span(frames: int) -> int:
     """Samples of padded audio that `frames` frames see."""
-    return (frames - 1) * MEL_HOP + _MEL_FFT
+    return (frames - 1) * MEL_HOP_SAMPLES + _MEL_FFT_SAMPLES
 
 
 @cache
 def _hann() -> Samples:
-    return np.hanning(_MEL_FFT + 1)[:-1].astype(np.float32)  # periodic
+    return np.hanning(_MEL_FFT_SAMPLES + 1)[:-1].astype(np.float32)  # periodic
 
 
 @cache
 def mel_filters() -> Samples:
     """Slaney's mel filters `[128, 201]` at 16 kHz, each of unit area (librosa's and whisper's)."""
     filters = melscale_fbanks(
-        MEL_HALF_WINDOW + 1, 0.0, TOKENIZER_RATE / 2, MEL_BINS, TOKENIZER_RATE,
+        MEL_HALF_WINDOW_SAMPLES + 1, 0.0, TOKENIZER_RATE / 2, MEL_BINS, TOKENIZER_RATE,
         norm="slaney", mel_scale="slaney",
     )  # fmt: skip
     return np.ascontiguousarray(filters.T.numpy())

@@ -33,7 +33,7 @@ WINDOW_BACK = 5
 LOOK_BACK_CHUNKS = 4
 REMEMBERED_FRAMES = LOOK_BACK_CHUNKS * CHUNK_FRAMES
 
-_LONGEST_REASON = 400  # characters
+_MAX_REASON = 400  # characters
 
 _import_lock = threading.Lock()
 
@@ -214,7 +214,7 @@ def load_part(
         part.load_state_dict(weights, assign=True)
     except RuntimeError as error:  # lists every tensor, of which there are hundreds
         raise BundleError(
-            f"{name} tensors do not fit {name}_conf: {str(error)[:_LONGEST_REASON]}"
+            f"{name} tensors do not fit {name}_conf: {str(error)[:_MAX_REASON]}"
         ) from error
     return part.float().eval()
 

@@ -1,4 +1,4 @@
-"""Weaves linguistic and semantic codes into the decoder's ids, 2 : 3, and takes them apart again.
+"""Linguistic and semantic codes to the decoder's ids, interleaved 2 : 3, and back.
 
 A group is two linguistic and three semantic tokens, 120 ms of sound. Numbering (Step-Audio): raw
 linguistic code a is audio token a, raw semantic code b is audio token 1024 + b, and the decoder's
@@ -28,8 +28,7 @@ def interleave(linguistic: Sequence[int], semantic: Sequence[int], offset: int) 
     Raises:
         TokenError: a code is outside its codebook.
     """
-    weave = Interleaver(offset)
-    return weave.push(linguistic, semantic)
+    return Interleaver(offset).push(linguistic, semantic)
 
 
 def deinterleave(ids: Sequence[int], offset: int) -> tuple[list[int], list[int]]:
@@ -45,7 +44,10 @@ def deinterleave(ids: Sequence[int], offset: int) -> tuple[list[int], list[int]]
 
 
 class Interleaver:
-    """Joins two streams of codes that arrive out of step. State: the codes that wait for others."""
+    """Interleaves two streams of codes that do not arrive together.
+
+    Its state is the codes whose group is not whole yet.
+    """
 
     def __init__(self, offset: int) -> None:
         self._offset = offset

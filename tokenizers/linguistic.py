@@ -22,7 +22,12 @@ from aqaa.models.bundle import TOKENIZER_RATE, TokenizerConfig
 from aqaa.models.errors import BundleError
 from aqaa.models.groups import LINGUISTIC_CODES
 from aqaa.models.weights import load_state_dict, require_file
-from aqaa.tokenizers.features import FBANK_BINS, FBANK_HOP, FBANK_WINDOW, kaldi_fbank
+from aqaa.tokenizers.features import (
+    FBANK_BINS,
+    FBANK_HOP_SAMPLES,
+    FBANK_WINDOW_SAMPLES,
+    kaldi_fbank,
+)
 from aqaa.tokenizers.funasr_encoder import CHUNK_FRAMES, ChunkEncoder, EncodedChunk, EncoderChunk
 from aqaa.tokenizers.normalise import prepare
 from aqaa.tokenizers.steps import Steps
@@ -36,11 +41,13 @@ from aqaa.tokenizers.stream import (
 from aqaa.tokenizers.transcriber import Tail, Window, WindowOrTail
 
 # Low frame rate: stack 7 filterbank frames every 6 (`lfr_m`, `lfr_n` of the published config.yaml).
-_STACK = 7
-_STRIDE = 6
-_PAD = (_STACK - 1) // 2  # the first frame is repeated so often at a stream's start
-_INPUT = _STACK * FBANK_BINS
-_CHUNK_FBANK = _STRIDE * (CHUNK_FRAMES - 1) + _STACK  # filterbank frames that 4 stacked ones see
+_STACKED_FRAMES = 7
+_STRIDE_FRAMES = 6
+# How often the first frame is repeated at a stream's start.
+_START_REPEATS = (_STACKED_FRAMES - 1) // 2
+_INPUT_SIZE = _STACKED_FRAMES * FBANK_BINS
+# Filterbank frames that the 4 stacked frames of a chunk are made of.
+_CHUNK_FBANK_FRAMES = _STRIDE_FRAMES * (CHUNK_FRAMES - 1) + _STACKED_FRAMES
 
 _FRONTEND = {
     "fs": TOKENIZER_RATE,
@@ -48,8 +55,8 @@ _FRONTEND = {
     "n_mels": FBANK_BINS,
     "frame_length": 25,
     "frame_shift": 10,
-    "lfr_m": _STACK,
-    "lfr_n": _STRIDE,
+    "lfr_m": _STACKED_FRAMES,
+    "lfr_n": _STRIDE_FRAMES,
 }
 
 
@@ -82,7 +89,7 @@ class LinguisticTokenizer:
         settings = _read_settings(file)
         state = load_state_dict(folder / "model.pt", "the linguistic tokenizer's encoder")
         try:
-            encoder = ChunkEncoder.load(settings, _INPUT, state, device)
+            encoder = ChunkEncoder.load(settings, _INPUT_SIZE, state, device)
         except BundleError as error:
             raise BundleError(f"{folder}: {error}") from error
         centres = _read_centres(config.path / config.linguistic_codebook, encoder.output_size)
@@ -167,38 +174,40 @@ class LinguisticStream(TokenStream[EncoderChunk, LinguisticReply]):
         while len(self._samples) >= (wanted := self._samples_of_chunk()):
             self._take_fbank(wanted)
             parts.append((yield from self._encode(self._fbank, last=False)))
-            self._fbank = self._fbank[_STRIDE * CHUNK_FRAMES :]
+            self._fbank = self._fbank[_STRIDE_FRAMES * CHUNK_FRAMES :]
         return join_codes(parts)
 
     def _finish(self) -> Steps[EncoderChunk, LinguisticReply, Codes]:
         self._take_fbank(len(self._samples))
         count = len(self._fbank)
-        if count < _STACK:
+        if count < _STACKED_FRAMES:
             if self._windows is not None:
                 self._windows.append(Tail(self._state))
             return np.empty(0, np.int32)
         # The reference stacks as long as a stack's centre is there, and repeats the last frame.
-        stacks = -(-(count - _PAD) // _STRIDE)
-        missing = _STRIDE * (stacks - 1) + _STACK - count
+        stacks = -(-(count - _START_REPEATS) // _STRIDE_FRAMES)
+        missing = _STRIDE_FRAMES * (stacks - 1) + _STACKED_FRAMES - count
         fbank = np.pad(self._fbank, ((0, max(0, missing)), (0, 0)), mode="edge")
         return (yield from self._encode(fbank, last=True))
 
     def _samples_of_chunk(self) -> int:
-        have = len(self._fbank) or _PAD
-        return FBANK_HOP * (_CHUNK_FBANK - have - 1) + FBANK_WINDOW
+        have = len(self._fbank) or _START_REPEATS
+        return FBANK_HOP_SAMPLES * (_CHUNK_FBANK_FRAMES - have - 1) + FBANK_WINDOW_SAMPLES
 
     def _take_fbank(self, count: int) -> None:
         """Move the first `count` samples' frames into `_fbank`, padded at the stream's start."""
         frames = kaldi_fbank(self._samples.peek(count))
-        self._samples.drop(FBANK_HOP * len(frames))
+        self._samples.drop(FBANK_HOP_SAMPLES * len(frames))
         if not len(self._fbank):
-            frames = np.concatenate([frames[:1]] * _PAD + [frames])
+            frames = np.concatenate([frames[:1]] * _START_REPEATS + [frames])
         self._fbank = np.concatenate([self._fbank, frames])
 
     def _encode(self, fbank: Samples, *, last: bool) -> Steps[EncoderChunk, LinguisticReply, Codes]:
-        stacks = np.lib.stride_tricks.sliding_window_view(fbank, (_STACK, FBANK_BINS))[::_STRIDE, 0]
+        stacks = np.lib.stride_tricks.sliding_window_view(fbank, (_STACKED_FRAMES, FBANK_BINS))[
+            ::_STRIDE_FRAMES, 0
+        ]
         cmvn = self._tokenizer.cmvn
-        frames = (stacks.reshape(-1, _INPUT) + cmvn.shift) * cmvn.scale
+        frames = (stacks.reshape(-1, _INPUT_SIZE) + cmvn.shift) * cmvn.scale
         reply = yield EncoderChunk(torch.from_numpy(frames), self._state)
         self._state = reply.encoded.after
         if self._windows is not None:
@@ -223,8 +232,8 @@ def read_cmvn(path: Path) -> Cmvn:
 def _numbers_after(words: list[str], tag: str) -> Samples:
     start = words.index("[", words.index(tag)) + 1
     numbers = np.array(words[start : words.index("]", start)], dtype=np.float32)
-    if numbers.size != _INPUT or not np.isfinite(numbers).all():
-        raise ValueError(f"{tag} has {numbers.size} usable numbers, not {_INPUT}")
+    if numbers.size != _INPUT_SIZE or not np.isfinite(numbers).all():
+        raise ValueError(f"{tag} has {numbers.size} usable numbers, not {_INPUT_SIZE}")
     return numbers
 
 

@@ -24,8 +24,8 @@ from aqaa.models.bundle import (
 )
 from aqaa.tokenizers.features import (
     MEL_BINS,
-    MEL_HALF_WINDOW,
-    MEL_HOP,
+    MEL_HALF_WINDOW_SAMPLES,
+    MEL_HOP_SAMPLES,
     clamp_log_mel,
     log_power_mel,
     reflect_head,
@@ -37,10 +37,10 @@ from aqaa.tokenizers.semantic_network import MelWindow, SemanticNetwork
 from aqaa.tokenizers.steps import Steps, run_alone
 from aqaa.tokenizers.stream import Codes, SampleBuffer, Samples, TokenStream, join_codes
 
-_FRAME_MS = MEL_HOP * 1000 // TOKENIZER_RATE
+_FRAME_MS = MEL_HOP_SAMPLES * 1000 // TOKENIZER_RATE
 _TOKEN_FRAMES = SEMANTIC_TOKEN_MS // _FRAME_MS
 _SEGMENT_SAMPLES = SEMANTIC_SEGMENT_SECONDS * TOKENIZER_RATE  # positions start afresh in each
-_LEAST_SEGMENT_SAMPLES = 480  # 30 ms; the reference skips shorter segments
+_MIN_SEGMENT_SAMPLES = 480  # 30 ms; the reference skips shorter segments
 # A whole recording of an exact checkpoint is computed in pieces of about so many frames (1.9 s),
 # each with its left context, so that no call is long. Others need the whole segment at once.
 _PIECE_FRAMES = 192
@@ -78,7 +78,7 @@ class SemanticTokenizer:
         parts: list[Codes] = []
         for begin in range(0, samples.size, _SEGMENT_SAMPLES):
             segment = samples[begin : begin + _SEGMENT_SAMPLES]
-            if segment.size >= _LEAST_SEGMENT_SAMPLES:
+            if segment.size >= _MIN_SEGMENT_SAMPLES:
                 parts += yield from self._whole(segment)
         return join_codes(parts)
 
@@ -160,18 +160,18 @@ class _Segment:
         self.received += pcm.size
         self._samples.append(pcm)
         parts = []
-        while self.received >= MEL_HOP * (self._window_end() - 1) + MEL_HALF_WINDOW:
+        while self.received >= MEL_HOP_SAMPLES * (self._window_end() - 1) + MEL_HALF_WINDOW_SAMPLES:
             end = self._done + self._chunk
             parts.append((yield from self._commit(end, self._window_end())))
         return parts
 
     def finish(self) -> Steps[MelWindow, Codes, list[Codes]]:
         """The segment has ended: the codes of what is left, with what right context there is."""
-        if self.received < _LEAST_SEGMENT_SAMPLES:
+        if self.received < _MIN_SEGMENT_SAMPLES:
             return []
         self._pad_head()
         self._samples.append(reflect_tail(self._samples.peek(len(self._samples))))
-        frames = self.received // MEL_HOP
+        frames = self.received // MEL_HOP_SAMPLES
         parts = []
         while self._done < frames:
             end = min(self._done + self._chunk, frames)
@@ -205,8 +205,8 @@ class _Segment:
         new = end - self._first - len(self._mel)
         if not new:
             return
-        seen = self._samples.peek((new - 1) * MEL_HOP + 2 * MEL_HALF_WINDOW)
+        seen = self._samples.peek((new - 1) * MEL_HOP_SAMPLES + 2 * MEL_HALF_WINDOW_SAMPLES)
         power = log_power_mel(seen)
-        self._samples.drop(new * MEL_HOP)
+        self._samples.drop(new * MEL_HOP_SAMPLES)
         self._loudest = np.maximum(self._loudest, power.max())
         self._mel = np.concatenate([self._mel, clamp_log_mel(power, self._loudest)])

@@ -27,7 +27,7 @@ from aqaa.tokenizers.stream import Codes, Samples
 
 NORM_EPS = 1e-5  # of every LayerNorm in the published graph
 HIDDEN_SCORE = -1e10  # added to the attention score of what is not seen, as published
-LEAST_LENGTH = 1e-12  # below which a vector is not scaled to length 1, as published
+MIN_NORM = 1e-12  # below which a vector is not scaled to length 1, as published
 _SEGMENT_TOKENS = SEMANTIC_SEGMENT_SECONDS * 1000 // SEMANTIC_TOKEN_MS
 
 
@@ -104,11 +104,16 @@ class SemanticNetwork(nn.Module):
         spans = [window.tokens for window in windows]
         most = max(last - first for first, last in spans)
         wanted = torch.tensor([first for first, _ in spans])[:, None] + torch.arange(most)
-        codes = self(mel.to(device), lengths.to(device), starts.to(device), wanted.to(device))
+        first = min(begin for begin, _ in spans)
+        codes = self(
+            mel.to(device), lengths.to(device), starts.to(device), wanted.to(device), first
+        )
         rows = codes.to(torch.int32).cpu().numpy()
         return [row[: last - first] for row, (first, last) in zip(rows, spans, strict=True)]
 
-    def forward(self, mel: Tensor, lengths: Tensor, starts: Tensor, wanted: Tensor) -> Tensor:
+    def forward(
+        self, mel: Tensor, lengths: Tensor, starts: Tensor, wanted: Tensor, first: int
+    ) -> Tensor:
         """Codes int64 [B, W] of the tokens `wanted` of log-mel float32 [B, T, 128].
 
         Args:
@@ -116,6 +121,7 @@ class SemanticNetwork(nn.Module):
             lengths: frames of each row, int64 [B].
             starts: the position of each row's first token, int64 [B].
             wanted: tokens counted from the row's start, int64 [B, W]; beyond its end, anything.
+            first: the least of them.
         """
         x = mel.transpose(1, 2)
         for conv in (self.conv1, self.conv2):
@@ -129,12 +135,25 @@ class SemanticNetwork(nn.Module):
         hidden = self._mask(place, lengths).expand(len(x), 1, len(place), -1)
         mask = hidden.to(x) * HIDDEN_SCORE
         wanted = wanted.clamp(max=len(place) - 1)
-        last = len(self.blocks) - 1
-        for i, block in enumerate(self.blocks):
-            x = block(x, mask, wanted if i == last else None)
-        unit = x / x.norm(dim=-1, keepdim=True).clamp(min=LEAST_LENGTH)
+        begin = 0
+        for after, block in zip(range(len(self.blocks) - 1, -1, -1), self.blocks, strict=True):
+            if not after:
+                x = block(x, mask, wanted - begin)
+                break
+            needed = self._needed_from(first, after)
+            x = block(x, mask, needed - begin)
+            mask = mask[:, :, needed - begin :, needed - begin :]
+            begin = needed
+        unit = x / x.norm(dim=-1, keepdim=True).clamp(min=MIN_NORM)
         codes: Tensor = (2.0 * unit @ self.codebook - self.code_norms).argmax(-1)
         return codes
+
+    def _needed_from(self, wanted: int, blocks: int) -> int:
+        """The first token that `blocks` more blocks must be given for tokens from `wanted` on."""
+        if self.causal_blocks is None:
+            return 0
+        size, back = self.causal_blocks
+        return max(0, wanted // size - back * blocks) * size
 
     def _mask(self, place: Tensor, lengths: Tensor) -> Tensor:
         """Which keys are not seen, bool [B, 1, N or 1, N]."""
@@ -160,11 +179,15 @@ class _Block(nn.Module):
         )
         self.widen, self.narrow = (_linear(graph, f"{name}/mlp/mlp.{i}") for i in (0, 2))
 
-    def forward(self, x: Tensor, mask: Tensor, wanted: Tensor | None) -> Tensor:
-        """Of x [B, N, D] with the score mask [B, 1, N, N]: all tokens, or those `wanted` [B, W]."""
+    def forward(self, x: Tensor, mask: Tensor, wanted: Tensor | int) -> Tensor:
+        """Of x [B, N, D] with the score mask [B, 1, N, N]: the tokens that are wanted.
+
+        They are given for each row, int64 [B, W], or as the first of all that follow.
+        """
         y = self.attn_ln(x)
-        asking = y
-        if wanted is not None:
+        if isinstance(wanted, int):
+            x, asking, mask = x[:, wanted:], y[:, wanted:], mask[:, :, wanted:]
+        else:
             row = torch.arange(len(x), device=x.device)[:, None]
             x, asking, mask = x[row, wanted], y[row, wanted], mask[row, 0, wanted][:, None]
         q, k, v = (

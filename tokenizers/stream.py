@@ -1,7 +1,7 @@
-"""What every token stream shares: validated input, a sample buffer, and an honest end of life.
+"""What every token stream has: checked input, a sample buffer, `push`, `flush` and `fork`.
 
-A stream belongs to one session, holds only its own small state and refers to weights that all
-streams share. It is not thread-safe: one call at a time, from whichever thread.
+A stream belongs to one session. It holds its own small state and refers to weights that all streams
+share. It is not thread-safe: one call at a time, from any thread.
 """
 
 from __future__ import annotations

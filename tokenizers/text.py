@@ -12,7 +12,7 @@ from aqaa.models.errors import BundleError, TokenError
 from aqaa.models.weights import require_file
 
 _SPACE = "\u2581"  # sentencepiece's mark of a space before a piece
-_BROKEN = "\ufffd"
+_REPLACEMENT = "\ufffd"  # Unicode's mark of what cannot be decoded
 
 
 class TextTokenizer:
@@ -87,7 +87,7 @@ class TextTokenizer:
         if processor.is_byte(token):  # written <0x41>
             return bytes([int(piece[3:-1], 16)])
         if processor.is_unknown(token):
-            return _BROKEN.encode()
+            return _REPLACEMENT.encode()
         return piece.replace(_SPACE, " ").encode()
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from aqaa.vocoder.config import EstimatorConfig
 from aqaa.vocoder.padding import Mask, group_norm, halved, keys_of, masked
 
-GROUPS = 8  # of every GroupNorm in the U-Net (SPEC 7.1)
+NORM_GROUPS = 8  # of every GroupNorm in the U-Net (SPEC 7.1)
 TIME_SCALE = 1000.0  # t in [0, 1] is embedded as 1000 t
 
 
@@ -122,7 +122,7 @@ class _ConvBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.block = nn.Sequential(
-            nn.Conv1d(inputs, outputs, 3, padding=1), nn.GroupNorm(GROUPS, outputs), nn.Mish()
+            nn.Conv1d(inputs, outputs, 3, padding=1), nn.GroupNorm(NORM_GROUPS, outputs), nn.Mish()
         )
 
     def forward(self, x: Tensor, mask: Mask) -> Tensor:

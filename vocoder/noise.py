@@ -1,7 +1,7 @@
-"""Noise that belongs to a place in the stream, not to the moment when it is drawn.
+"""Noise that is determined by the frame it belongs to, not by when it is drawn.
 
-The flow begins at noise and the source has some. A frame that is computed twice, first as
-look-ahead and then for good, must begin at the same noise both times; so each frame has its own.
+The flow starts from noise, and HiFT's source contains noise. A frame may be computed twice: first
+as look-ahead, then to be spoken. Both times it must start from the same noise.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _MEL, _SOURCE, _OFFSETS = range(3)
-_ORIGIN = 2**40  # the counter of block 0: prompt frames lie before it
-_BLOCK = 16  # frames made by one generator; its set-up costs as much as 8 frames of mel noise
+_BLOCK_ZERO = 2**40  # Philox counter of frame 0's block: blocks of the prompt come before it
+_BLOCK_FRAMES = 16  # drawn by one generator, whose set-up costs as much as 8 frames of mel noise
 
 
 class Noise(Protocol):
@@ -60,14 +60,14 @@ class KeyedNoise:
         self, kind: int, first: int, last: int, shape: tuple[int, ...]
     ) -> NDArray[np.float32]:
         """[last-first, *shape], cut from the blocks that cover it."""
-        begin, end = first // _BLOCK, -(-last // _BLOCK)
+        begin, end = first // _BLOCK_FRAMES, -(-last // _BLOCK_FRAMES)
         blocks = [
-            self._generator(kind, block).standard_normal((_BLOCK, *shape), np.float32)
+            self._generator(kind, block).standard_normal((_BLOCK_FRAMES, *shape), np.float32)
             for block in range(begin, max(end, begin + 1))
         ]
-        return np.concatenate(blocks)[first - begin * _BLOCK : last - begin * _BLOCK]
+        return np.concatenate(blocks)[first - begin * _BLOCK_FRAMES : last - begin * _BLOCK_FRAMES]
 
     def _generator(self, kind: int, block: int) -> np.random.Generator:
         return np.random.Generator(
-            np.random.Philox(key=self.seed, counter=[0, 0, kind, _ORIGIN + block])
+            np.random.Philox(key=self.seed, counter=[0, 0, kind, _BLOCK_ZERO + block])
         )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FFT_SAMPLES, HOP_SAMPLES = 1024, 256
 RANGE_DB = 80.0  # below the loudest point is black
 FLOOR_AMPLITUDE = 1e-6  # silence, so that its logarithm is finite
-INCHES_PER_SECOND, LEAST_INCHES, HEIGHT_INCHES = 3.0, 4.0, 4.0
+INCHES_PER_SECOND, MIN_WIDTH_INCHES, HEIGHT_INCHES = 3.0, 4.0, 4.0
 
 
 def spectrogram(sound: NDArray[np.float32], rate: int, joins: Iterable[int]) -> Figure:
@@ -39,7 +39,7 @@ def spectrogram(sound: NDArray[np.float32], rate: int, joins: Iterable[int]) -> 
     spectrum = np.abs(np.fft.rfft(frames * np.hanning(FFT_SAMPLES))).T
     level = 20 * np.log10(spectrum + FLOOR_AMPLITUDE)
     seconds = len(sound) / rate
-    size = (max(LEAST_INCHES, INCHES_PER_SECOND * seconds), HEIGHT_INCHES)
+    size = (max(MIN_WIDTH_INCHES, INCHES_PER_SECOND * seconds), HEIGHT_INCHES)
     figure = Figure(figsize=size, layout="tight")
     axes = figure.subplots()
     axes.imshow(

@@ -75,7 +75,7 @@ class StreamState:
     tokens: NDArray[np.int64]  # of the groups from `first_group` on: context, then unspoken ones
     first_group: int
     next_group: int  # the first group that no chunk has held yet
-    chunk: int  # chunks so far
+    chunk: int  # entries of the schedule that are used up
     frames: int  # frames spoken
     mel: Tensor  # [M, R] of the last spoken frames
     ahead: Tensor  # [M, <= lookahead] of the frames held back, as they were computed so far
@@ -101,6 +101,7 @@ class Chunk:
     state: StreamState
     context: int
     end: int
+    number: int  # entries of the schedule that are used up with it
     last_of_answer: bool
     first: int
     last: int
@@ -132,7 +133,7 @@ def due(state: StreamState, config: VocoderConfig, *, final: bool = False) -> Ch
     """The chunk that `state` has the groups for; with `final`, all that is left, as the last one.
 
     None when more groups must come first, or, with `final`, when none ever came. A chunk whose
-    frames would all be held back as look-ahead is never due: it grows until it yields sound.
+    frames would all be held back as look-ahead is never due: it is one with the next.
     """
     grid = state.grid
     context = first_needed(state.frames, grid, config)
@@ -141,15 +142,15 @@ def due(state: StreamState, config: VocoderConfig, *, final: bool = False) -> Ch
             return None
         # It goes on beyond the answer's end, so that the answer's last frame is no edge either.
         last = ceil(grid.samples(state.groups) / grid.hop) + config.lookahead_frames
-        return Chunk(state, context, state.groups, True, grid.frames(context), last)
-    sizes = config.chunk_groups
-    end = state.next_group + sizes[min(state.chunk, len(sizes) - 1)]
+        return Chunk(state, context, state.groups, state.chunk, True, grid.frames(context), last)
+    sizes, end, number = config.chunk_groups, state.next_group, state.chunk
     while grid.frames(end) - config.lookahead_frames <= state.frames:
-        end += 1
+        end += sizes[min(number, len(sizes) - 1)]
+        number += 1
     if end > state.groups:
         return None
     last = grid.frames(end)
-    return Chunk(state, context, end, False, last - grid.frames(end - context), last)
+    return Chunk(state, context, end, number, False, last - grid.frames(end - context), last)
 
 
 def first_needed(spoken: int, grid: Grid, config: VocoderConfig) -> int:

@@ -245,7 +245,7 @@ class ChunkSynthesiser:
             tokens=state.tokens[(keep - state.first_group) * GROUP_TOKENS :].copy(),
             first_group=keep,
             next_group=chunk.end,
-            chunk=state.chunk + 1,
+            chunk=chunk.number,
             frames=frames,
             mel=piece.mel[:, end - self.context : end].clone(),
             ahead=piece.mel[:, end:].clone(),

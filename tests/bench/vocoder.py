@@ -50,7 +50,7 @@ def _chunk(vocoder: Vocoder, number: int) -> Chunk:
     while True:
         while not (chunk := due(state, synthesiser.config)):
             state = feed(state, tokens(1, seed=state.groups))
-        if state.chunk == number:
+        if state.chunk >= number:
             return chunk
         ((state, _),) = synthesiser.synthesise([chunk])
 

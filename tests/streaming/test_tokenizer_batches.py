@@ -207,7 +207,8 @@ def test_everything_is_computed_where_the_networks_are(
                 torch.zeros(2, 101, 128), torch.tensor([101, 24]),
                 torch.tensor([0, 7]), torch.tensor([[0], [3]]),
             )
-        )
+        ),
+        0,
     )  # fmt: skip
     assert codes.device.type == "meta"
     assert codes.shape == (2, 1)
