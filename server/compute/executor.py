@@ -77,9 +77,12 @@ class Job(Generic[T]):
             outcome: T = end.value
             self._deliver(lambda: self.future.set_result(outcome))
         except BaseException as error:  # whatever it is, whoever submitted the work must know
-            fault = error
-            self._deliver(lambda: self.future.set_exception(fault))
+            self.fail(error)
         return None
+
+    def fail(self, error: BaseException) -> None:
+        """It ends in this error."""
+        self._deliver(lambda: self.future.set_exception(error))
 
     def _deliver(self, settle: Callable[[], None]) -> None:
         def unless_dropped() -> None:
@@ -319,7 +322,11 @@ class Executor:
         """Run the job's own code after a call and queue its next one; `wake` a thread for it."""
         call = None if job.future.done() else job.advance(result)
         if call is not None:
-            shape = call.model.shape_of(call.value)
+            try:
+                shape = call.model.shape_of(call.value)
+            except Exception as error:  # the work's own: this thread goes on
+                job.fail(error)
+                return
             with self._wake:
                 if self._closed:
                     job.drop()

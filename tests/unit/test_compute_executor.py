@@ -227,6 +227,15 @@ async def test_an_exception_comes_back_and_the_thread_goes_on(executor: Executor
     assert await executor.run(work_of(lambda: "on"), Kind.FIRST, NOW) == "on"
 
 
+async def test_a_value_without_a_shape_fails_its_work_and_the_thread_goes_on(
+    executor: Executor,
+) -> None:
+    shapeless = Model[int, int]("shapeless", list, shape_of=lambda value: 1 // value)
+    with pytest.raises(ZeroDivisionError):
+        await executor.run(shapeless.ask(0), Kind.FIRST, NOW)
+    assert await executor.run(shapeless.ask(1), Kind.FIRST, NOW) == 1
+
+
 async def test_what_runs_in_a_thread_knows_whose_it_is(executor: Executor) -> None:
     session: ContextVar[str] = ContextVar("session", default="-")
     asks = Model[None, str]("asks", lambda values: [session.get() for _ in values])
