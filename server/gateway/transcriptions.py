@@ -11,7 +11,6 @@ from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import ValidationError
-from starlette.datastructures import UploadFile
 
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.models.errors import InputError, ModelNotFoundError
@@ -27,6 +26,7 @@ from aqaa.server.gateway.transcript_formats import (
     segments_of,
     subtitles,
 )
+from aqaa.server.gateway.upload import form_of
 from aqaa.server.parts import ModelParts
 from aqaa.server.protocol.types import Json
 from aqaa.server.urgency import Kind
@@ -36,7 +36,6 @@ from aqaa.tokenizers.transcriber import Piece, Transcriber, text_of, words_of
 router = APIRouter()
 
 MAX_SECONDS = 1500.0  # OpenAI's bound for its transcribers
-MAX_FIELDS = 64
 BODY = {
     "requestBody": {
         "required": True,
@@ -142,20 +141,18 @@ async def _form(request: Request) -> tuple[bytes, TranscriptionForm]:
         RequestValidationError: a field has a value that it cannot have.
     """
     fields: dict[str, Any] = {}
-    async with request.form(max_files=1, max_fields=MAX_FIELDS) as form:
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise InputError("send the recording as the multipart field `file`")
-        data = await file.read()
-        for key, value in form.multi_items():
-            if key.endswith("[]"):
-                fields.setdefault(key.removesuffix("[]"), []).append(value)
-            elif key != "file":
-                fields[key] = value
-    if not data:
+    form = await form_of(request)
+    if form.file is None:
+        raise InputError("send the recording as the multipart field `file`")
+    if not form.file:
         raise InputError("the field `file` is empty: send a recording, such as a wav file")
+    for key, values in form.fields.items():
+        if key.endswith("[]"):
+            fields[key.removesuffix("[]")] = values
+        else:
+            fields[key] = values[-1]
     try:
-        return data, TranscriptionForm.model_validate(fields)
+        return form.file, TranscriptionForm.model_validate(fields)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from None
 

@@ -1,6 +1,11 @@
-"""The recording in a request: the body itself, or the part `file` of a multipart form."""
+"""What a request brings: a recording as the body itself, or a multipart form with its fields.
+
+A part is the recording if it is called `file`, with or without a filename.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -9,76 +14,98 @@ from starlette.requests import Request
 from aqaa.models.errors import InputError
 from aqaa.server.gateway.json_input import off_the_loop
 
-FIELD = b"file"
+FIELD = "file"
 MAX_PARTS = 64
+MAX_FIELD_BYTES = 64 * 1024  # of any part but the recording
+
+
+@dataclass
+class Form:
+    """A multipart form: the recording, if there is one, and the text of the other parts."""
+
+    file: bytes | None
+    fields: dict[str, list[str]]
 
 
 async def recording_of(request: Request) -> bytes:
-    """The file that was sent.
+    """The recording that was sent, as a body or in a form.
 
     Raises:
         InputError: there is none, or the form cannot be read.
     """
-    body = await request.body()
-    content_type = request.headers.get("content-type", "")
-    if content_type.lower().startswith("multipart/"):
-        body = await off_the_loop(len(body), _part, body, content_type)
-    if not body:
+    if not request.headers.get("content-type", "").lower().startswith("multipart/"):
+        recording = await request.body()
+    else:
+        form = await form_of(request)
+        if form.file is None:
+            names = ", ".join(sorted(form.fields)[:8]) or "none"
+            raise InputError(f"send the recording as the multipart field `file`; here are {names}")
+        recording = form.file
+    if not recording:
         raise InputError("the body is empty: send a recorded question, such as a wav file")
-    return body
+    return recording
 
 
-def _part(body: bytes, content_type: str) -> bytes:
-    """The content of the form's field `file`, with or without a filename.
+async def form_of(request: Request) -> Form:
+    """The multipart form that was sent.
 
     Raises:
-        InputError: there is no such field, or this is no form.
+        InputError: it cannot be read, or a part is too large.
     """
+    body = await request.body()
+    content_type = request.headers.get("content-type", "")
+    return await off_the_loop(len(body), _parsed, body, content_type)
+
+
+def _parsed(body: bytes, content_type: str) -> Form:
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
-        raise InputError("the multipart form names no boundary")
-    form = _Form()
+        raise InputError("send a multipart form; this names no boundary")
+    parts = _Parts()
     try:
-        parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
+        parser = MultipartParser(boundary, parts.callbacks())  # type: ignore[arg-type]
         parser.write(body)
         parser.finalize()
     except MultipartParseError as error:
         raise InputError(f"the multipart form cannot be read: {error}") from None
-    if form.file is None:
-        names = ", ".join(sorted(form.names)[:8]) or "none"
-        raise InputError(f"send the recording as the multipart field `file`; here are {names}")
-    return bytes(form.file)
+    return parts.form()
 
 
-class _Form:
-    """Keeps the first part that is called `file`."""
+class _Parts:
+    """Collects the parts of a form as the parser finds them."""
 
     def __init__(self) -> None:
-        self.file: bytearray | None = None
-        self.names: set[str] = set()
-        self._parts = 0
+        self._parts: list[tuple[str, bytearray]] = []
         self._header = b""
         self._value = b""
         self._disposition = b""
-        self._wanted = False
 
     def callbacks(self) -> dict[str, object]:
         return {
             "on_part_begin": self._begin,
-            "on_header_field": self._field,
+            "on_header_field": self._add_header,
             "on_header_value": self._add_value,
             "on_header_end": self._end_header,
-            "on_headers_finished": self._choose,
-            "on_part_data": self._data,
+            "on_headers_finished": self._name,
+            "on_part_data": self._add_data,
         }
 
+    def form(self) -> Form:
+        """The recording is the first part of its name."""
+        form = Form(None, {})
+        for name, data in self._parts:
+            if name == FIELD and form.file is None:
+                form.file = bytes(data)
+            else:
+                form.fields.setdefault(name, []).append(data.decode("utf-8", "replace"))
+        return form
+
     def _begin(self) -> None:
-        self._parts += 1
-        if self._parts > MAX_PARTS:
+        if len(self._parts) >= MAX_PARTS:
             raise InputError(f"a form may have {MAX_PARTS} parts")
         self._disposition = b""
 
-    def _field(self, data: bytes, start: int, end: int) -> None:
+    def _add_header(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
 
     def _add_value(self, data: bytes, start: int, end: int) -> None:
@@ -89,13 +116,12 @@ class _Form:
             self._disposition = self._value
         self._header, self._value = b"", b""
 
-    def _choose(self) -> None:
+    def _name(self) -> None:
         name = parse_options_header(self._disposition)[1].get(b"name", b"")
-        self.names.add(name.decode("utf-8", "replace")[:64])
-        self._wanted = name == FIELD and self.file is None
-        if self._wanted:
-            self.file = bytearray()
+        self._parts.append((name.decode("utf-8", "replace")[:64], bytearray()))
 
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        if self._wanted and self.file is not None:
-            self.file += data[start:end]
+    def _add_data(self, data: bytes, start: int, end: int) -> None:
+        name, content = self._parts[-1]
+        content += data[start:end]
+        if name != FIELD and len(content) > MAX_FIELD_BYTES:
+            raise InputError(f"the field {name!r} may have {MAX_FIELD_BYTES} bytes")
