@@ -121,6 +121,8 @@ class Settings(BaseSettings):
     def _commas(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
+        if value.lstrip().startswith("["):  # as other sections are written in the environment
+            return json.loads(value)
         return [part.strip() for part in value.split(",") if part.strip()]
 
     @field_validator("trusted_proxies")

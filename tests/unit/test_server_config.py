@@ -73,6 +73,15 @@ def test_blanks_around_commas_are_not_part_of_a_key(monkeypatch: pytest.MonkeyPa
     assert settings.allowed_origins == ("https://a.example", "https://b.example")
 
 
+def test_a_list_in_the_environment_may_be_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AQAA_API_KEYS", '["first", "sec,ond"]')
+    keys = load_settings().api_keys
+    assert [key.get_secret_value() for key in keys] == ["first", "sec,ond"]
+    monkeypatch.setenv("AQAA_API_KEYS", '["first"')
+    with pytest.raises(ConfigError, match="api_keys"):
+        load_settings()
+
+
 def test_what_kubernetes_sets_for_a_service_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AQAA_PORT", "tcp://10.0.0.7:8000")
     with pytest.raises(ConfigError, match="Kubernetes"):
