@@ -51,6 +51,14 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
+async def still(answer: Answer) -> None:
+    """Wait until nothing more comes of it: for many times the 2 ms that an id takes."""
+    seen = None
+    while seen != (now := (len(answer.progress.ids), answer.progress.made)):
+        seen = now
+        await asyncio.sleep(0.1)
+
+
 class Drops(Voice):
     """Each group gives 30 ms of sound."""
 
@@ -191,7 +199,7 @@ async def test_a_first_sound_gives_way_only_to_one_without_which_there_would_be_
     running = answer_of("running", engine)
     await first_sound(running)
     engine.gate = asyncio.Event()
-    await asyncio.sleep(0.01)  # the engine stands at the gate: its pace is 2 ms
+    await still(running)  # the engine stands at the gate
     release = threading.Event()
     held = executor.submit(work_of(release.wait), Kind.LIVE, -1.0)
     await until(lambda: executor.waiting() == 0)
