@@ -27,7 +27,7 @@ from aqaa.recipe.decoder.clips import (
 )
 from aqaa.recipe.decoder.corpus import said_once
 from aqaa.recipe.decoder.renderings import choose
-from aqaa.recipe.decoder.text import train_pieces
+from aqaa.recipe.decoder.text import has_pieces, train_pieces
 from aqaa.recipe.domain.load import load_domain
 from aqaa.recipe.domain.replies import all_answers
 from aqaa.recipe.hearing import Hearing
@@ -88,10 +88,10 @@ def _shard(job: tuple[Sequence[Utterance], Path, float]) -> None:
 
 
 def prepare(processes: int) -> None:
-    """Makes pieces if they are missing, the answers, and shards of questions spoken since."""
+    """Makes pieces if there are none or the first edition's, answers, and shards of questions."""
     domain = load_domain()
     folder().mkdir(parents=True, exist_ok=True)
-    if not pieces_path().exists():
+    if not has_pieces(pieces_path()):
         train_pieces(domain, pieces_path())
     said = dict.fromkeys((*domain.answers(), *all_answers()))
     tokenise_answers(choose(said), folder() / "answers.npz", encode)

@@ -89,6 +89,14 @@ class Pieces:
         )
 
 
+def has_pieces(path: Path) -> bool:
+    """Whether `path` is a text model that can spell calls, as this recipe's can."""
+    if not path.exists():
+        return False
+    pieces = Pieces.load(path)
+    return not any(pieces.model.is_unknown(pieces.control(marker)) for marker in CALL_MARKERS)
+
+
 def household_texts() -> list[str]:
     """What the household's tools are told, give back, and make nano say."""
     rng = random.Random(17)

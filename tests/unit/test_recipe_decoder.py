@@ -1,5 +1,6 @@
 """The decoder's training: what it is shown is what is served, and its network is the server's."""
 
+import io
 import json
 import random
 from collections import Counter
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 
 from aqaa.models.step1 import Step1Config
@@ -26,7 +28,7 @@ from aqaa.recipe.decoder.layout import Layout, weave
 from aqaa.recipe.decoder.model import NANO, Decoder, save_decoder
 from aqaa.recipe.decoder.renderings import choose, clearest, renderings
 from aqaa.recipe.decoder.sampler import BRIEF, ROLES, Mix, Sampler, courses
-from aqaa.recipe.decoder.text import CALL_MARKERS, PIECES, Pieces, train_pieces
+from aqaa.recipe.decoder.text import CALL_MARKERS, PIECES, Pieces, has_pieces, train_pieces
 from aqaa.recipe.decoder.train import losses, make_batch
 from aqaa.recipe.domain.load import Domain, load_domain
 from aqaa.recipe.domain.replies import all_answers
@@ -186,6 +188,24 @@ def test_in_a_role_anything_of_it_may_be_asked_at_once(domain: Domain) -> None:
         assert courses(dialogue) == [(role, turn) for turn in asked]
 
     assert {dialogue.name for dialogue in roles} == set(ROLES)
+
+
+def test_pieces_that_cannot_spell_a_call_are_those_of_the_first_edition(
+    pieces_path: Path, tmp_path: Path
+) -> None:
+    assert has_pieces(pieces_path)
+    assert not has_pieces(tmp_path / "tokenizer.model")
+    first = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["what is the capital of france"] * 9),
+        model_writer=first,
+        vocab_size=30,
+        model_type="bpe",
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    (tmp_path / "tokenizer.model").write_bytes(first.getvalue())
+    assert not has_pieces(tmp_path / "tokenizer.model")
 
 
 def test_calls_and_declarations_are_spelt_in_few_pieces_and_read_again(layout: Layout) -> None:
