@@ -25,7 +25,7 @@ AT_ONCE = 12  # jobs of a round at a time
 JOBS = 60  # of a round
 SOON = 60.0  # seconds for anything that a client waits for
 WARM = 1 / 6  # the share of the rounds in which a server may still grow
-MEMORY = 4 * 2**20  # bytes by which the resident memory may differ from then to the end
+MEMORY = 4 * 2**20  # bytes by which the resident memory may differ from then to an hour's end
 PIECE = 4800  # bytes: 100 ms of pcm16 at 24 kHz
 
 
@@ -148,18 +148,23 @@ class Soaked:
     rounds: list[Health] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
-    def kept(self) -> list[str]:
-        """What the server kept of its work, by the rounds after it was warm."""
+    def kept(self, memory: int = MEMORY, threads: int = 0) -> list[str]:
+        """What the server kept of its work, by the rounds after it was warm.
+
+        Args:
+            memory: bytes that may be more at the end.
+            threads: threads that may be more at the end.
+        """
         after = self.rounds[round(len(self.rounds) * WARM) :]
         third = max(1, len(after) // 3)
         first, last = after[:third], after[-third:]
         grown = statistics.median(h.rss for h in last) - statistics.median(h.rss for h in first)
         kept = []
-        if grown > MEMORY:
+        if grown > memory:
             kept.append(f"{grown / 2**20:.1f} MiB of memory")
         for name in ("threads", "files", "tasks"):
             more = min(getattr(h, name) for h in last) - min(getattr(h, name) for h in first)
-            if more > 0:
+            if more > (threads if name == "threads" else 0):
                 kept.append(f"{more} {name}")
         return kept
 
