@@ -128,7 +128,8 @@ class Memory:
     ) -> list[RenderedTurn]:
         """The conversation for the prompt; `speaking`: what the user is saying just now.
 
-        Each item is rendered once, in the executor, and kept: where nothing is new, nothing waits.
+        Each item is rendered once and kept, what has text in it in the executor: where no text is
+        new, nothing waits.
         Before anybody has said anything the conversation is a greeting, for the assistant to greet
         back. Function calls and their outputs are left out: this model was never taught them.
         """
@@ -136,6 +137,9 @@ class Memory:
         for item in items:
             if isinstance(item, Message) and item.id is not None:
                 sources.append(self._kept(self._source(item.id, item)))
+        for source in sources:
+            if not source.rendered and _holds_ids_only(source.content):
+                source.turn, source.rendered = self._render(source.content), True
         new = [source for source in sources if not source.rendered]
         if new:
             work = work_of(lambda: [self._render(source.content) for source in new])
@@ -158,7 +162,7 @@ class Memory:
         return _Source(INSTRUCTIONS, (text,), SystemTurn(text) if text else None)
 
     def _render(self, content: Turn | _CutAnswer | None) -> RenderedTurn | None:
-        """Not on the event loop: it encodes, and for a cut answer decodes, text."""
+        """Not for the event loop where it encodes text or, for a cut answer, decodes it."""
         if isinstance(content, _CutAnswer):
             ids = cut_answer(content.ids, content.heard, self._tokens, self._text)
             content = AssistantTurn(ids) if ids else None
@@ -194,6 +198,19 @@ class Memory:
         said = said.strip() or self._words.get(item_id, "")
         turn = UserTurn((*written, spoken), words=said)
         return _Source(item_id, (len(spoken), written, said), turn)
+
+
+def _holds_ids_only(content: Turn | _CutAnswer | None) -> bool:
+    """Whether it is rendered without a look at any text, in microseconds."""
+    match content:
+        case UserTurn(parts, words):
+            return not words and all(isinstance(part, tuple) for part in parts)
+        case AssistantTurn(answer):
+            return isinstance(answer, tuple)
+        case None:
+            return True
+        case _:
+            return False
 
 
 Sounds = InputSound | OutputSound

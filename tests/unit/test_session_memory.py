@@ -68,6 +68,20 @@ async def test_each_item_is_rendered_once_and_never_on_the_event_loop(
     assert threading.get_ident() not in remembering.letters.threads
 
 
+async def test_an_answer_to_speech_does_not_wait_for_a_thread(remembering: Remembering) -> None:
+    memory = remembering.memory
+    memory.expect("a")
+    memory.store("a", [AUDIO] * 5)
+    memory.answer("b", woven("an answer", 3), speed=1.0)
+    await memory.turns([], "be kind")
+    remembering.executor.close()  # from now on it takes no work
+    items = [
+        Message(id="a", role="user", content=[InputSound()]),
+        Message(id="b", role="assistant", content=[]),
+    ]
+    assert len(await memory.turns(items, "be kind", speaking=[AUDIO] * 5)) == 4
+
+
 async def test_what_changes_is_rendered_anew(remembering: Remembering) -> None:
     memory = remembering.memory
     ids = woven("one two three four five six", 20)
