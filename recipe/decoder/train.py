@@ -36,7 +36,7 @@ POOL = 256  # conversations drawn at once and sorted by length, so that batches 
 class Training:
     """What a run is made with."""
 
-    minutes: float = 60.0  # of training in all, runs before a resume included
+    minutes: float = 240.0  # of training in all, runs before a resume included
     batch_tokens: int = 2800
     muon_rate: float = 0.02
     adam_rate: float = 4e-3
