@@ -1,8 +1,8 @@
 """What goes first wherever work waits: a deadline, shifted by the kind of the work.
 
 The shift says how much later than its deadline a kind of work may come before somebody is harmed
-as much as by a gap in an answer's sound. The executor of `server/compute` and the embedded engine's
-scheduler order their work by this rule alone.
+as much as by a gap in an answer's sound. The executor of `server/compute` orders its work by this
+rule alone; an engine may import it too.
 """
 
 from __future__ import annotations
