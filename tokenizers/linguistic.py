@@ -122,7 +122,7 @@ class LinguisticTokenizer:
             return []
         encoded = self.encoder.run(chunks)
         counts = [len(chunk.frames) for chunk in chunks]
-        # Rows of no new frames are cut off whole: [-0:] would be all of them.
+        # Counted from the front: a slice [-0:] would be all frames of a chunk that has no new ones.
         newest = [e.states[len(e.states) - n :] for e, n in zip(encoded, counts, strict=True)]
         codes = torch.cdist(torch.cat(newest), self.centres).argmin(-1).to(torch.int32).cpu()
         parts = np.split(codes.numpy(), np.cumsum(counts)[:-1])
@@ -131,7 +131,7 @@ class LinguisticTokenizer:
 
 @dataclass(frozen=True, eq=False)
 class LinguisticReply:
-    """What a chunk was computed to: codes `[t]` of its new frames, and the encoder's own reply."""
+    """The reply to a chunk: the codes `[t]` of its new frames, and what the encoder replied."""
 
     codes: Codes
     encoded: EncodedChunk

@@ -35,7 +35,7 @@ class ConformerEncoder(nn.Module):
     def forward(self, x: Tensor, mask: Mask = None) -> Tensor:
         """Encode x [B, T, input_size]; `mask` [B, 1, T]: which positions are no padding."""
         keys = keys_of(mask)
-        distances = relative_positions(x.shape[1], self.size).to(x)
+        distances = relative_positions(x.shape[1], self.size, x.device).to(x)
         x = self.dropout(self.embed["out"](x) * math.sqrt(self.size))
         distances = self.dropout(distances)
         for layer in self.encoders:
@@ -118,8 +118,9 @@ def _align(by_distance: Tensor) -> Tensor:
     return rows[..., :length] if length > 1 else by_distance
 
 
-def relative_positions(length: int, size: int) -> Tensor:
+def relative_positions(length: int, size: int, device: torch.device) -> Tensor:
     """Sinusoids float32 [2*length-1, size] of the distances length-1 ... -(length-1)."""
-    distance = torch.arange(length - 1, -length, -1, dtype=torch.float32)[:, None]
-    rate = torch.exp(torch.arange(0, size, 2, dtype=torch.float32) * -(math.log(10_000.0) / size))
+    distance = torch.arange(length - 1, -length, -1, dtype=torch.float32, device=device)[:, None]
+    pairs = torch.arange(0, size, 2, dtype=torch.float32, device=device)
+    rate = torch.exp(pairs * -(math.log(10_000.0) / size))
     return torch.stack([torch.sin(distance * rate), torch.cos(distance * rate)], dim=-1).flatten(1)

@@ -111,7 +111,8 @@ class _TimeEmbedding(nn.Module):
         self.linear_2 = nn.Linear(outputs, outputs)
 
     def forward(self, t: Tensor) -> Tensor:
-        rate = torch.exp(torch.arange(self.waves).to(t) * -(math.log(10_000.0) / (self.waves - 1)))
+        waves = torch.arange(self.waves, dtype=t.dtype, device=t.device)
+        rate = torch.exp(waves * -(math.log(10_000.0) / (self.waves - 1)))
         angle = TIME_SCALE * t[:, None] * rate
         both = torch.cat([angle.sin(), angle.cos()], dim=-1).to(self.linear_1.weight)
         out: Tensor = self.linear_2(functional.silu(self.linear_1(both)))

@@ -74,7 +74,7 @@ class Flow(nn.Module):
         steps: int,
         mask: Mask = None,
     ) -> Tensor:
-        """Mel float32 [B, M, F]: noise carried along the learnt velocity in `steps` Euler steps.
+        """Mel float32 [B, M, F]: from the noise along the learnt velocity, in `steps` Euler steps.
 
         Args:
             mu: the first estimate, [B, M, F].

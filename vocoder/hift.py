@@ -48,7 +48,7 @@ class NormedConv(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weight in force, [outputs, inputs, kernel] ([inputs, outputs, kernel] transposed)."""
+        """Normalised weight [outputs, inputs, kernel]; transposed, [inputs, outputs, kernel]."""
         if self.frozen is not None:
             return self.frozen
         norm: Tensor = self.weight_v.norm(dim=(1, 2), keepdim=True)

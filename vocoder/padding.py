@@ -21,12 +21,13 @@ def mask_of(lengths: Sequence[int], like: Tensor, size: int | None = None) -> Ma
     Args:
         lengths: data of each row.
         like: what the mask will be multiplied with.
-        size: of a padded row; that of the longest if not given.
+        size: of a padded row, whose batch then has a mask in any case. If not given, it is that of
+            the longest row, and rows of one length have none.
     """
-    size = max(lengths) if size is None else size
-    if min(lengths) == size:
+    longest = max(lengths)
+    if size is None and min(lengths) == longest:
         return None
-    place = torch.arange(size)
+    place = torch.arange(longest if size is None else size)
     rows = place < torch.tensor(lengths)[:, None]
     return rows[:, None].to(like)
 

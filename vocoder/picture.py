@@ -1,4 +1,4 @@
-"""A spectrogram of a stream's sound, its joins marked."""
+"""A spectrogram of a stream's sound, with a mark where each piece of the stream begins."""
 
 from __future__ import annotations
 

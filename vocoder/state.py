@@ -57,7 +57,7 @@ class Prompt:
 
     @property
     def frames(self) -> int:
-        """P."""
+        """Mel frames of the prompt, P."""
         return self.mel.shape[1]
 
 
@@ -65,7 +65,7 @@ class Prompt:
 class StreamState:
     """A stream between two chunks. Its size does not grow with what has been said.
 
-    Tensors lie where the networks compute, except `sound`.
+    Its tensors are on the networks' device, except `sound` and the noise.
     """
 
     prompt: Prompt

@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from math import log
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -38,10 +39,11 @@ from torch.nn import functional
 from aqaa.models.bundle import VocoderConfig
 from aqaa.models.groups import GROUP_TOKENS
 from aqaa.vocoder.flow import Flow, token_positions
+from aqaa.vocoder.graphs import GraphRunner
 from aqaa.vocoder.hift import Hift
 from aqaa.vocoder.mel import MEL_FLOOR
 from aqaa.vocoder.noise import Noise
-from aqaa.vocoder.padding import mask_of, stack_padded
+from aqaa.vocoder.padding import Mask, mask_of, stack_padded
 from aqaa.vocoder.state import Chunk, Grid, Prompt, StreamState, first_needed
 from aqaa.vocoder.voices import Voice
 
@@ -51,6 +53,9 @@ EDGE_FADE_SAMPLES = 64  # 3 ms, in which an answer begins and ends, so that neit
 # shorter one is padded by less than that, and the shapes that ever occur are few.
 BUCKET_FRAMES = 32
 
+BUCKET_TOKENS = 16  # the same for their tokens, where shapes are fixed
+
+Row = TypeVar("Row")
 Sound = NDArray[np.float32]
 Synthesised = tuple[StreamState, Sound]
 
@@ -59,8 +64,24 @@ class ChunkSynthesiser:
     """The networks and the schedule that all streams share. Its methods change nothing."""
 
     def __init__(
-        self, flow: Flow, hift: Hift, config: VocoderConfig, *, bucket_frames: int = BUCKET_FRAMES
+        self,
+        flow: Flow,
+        hift: Hift,
+        config: VocoderConfig,
+        *,
+        bucket_frames: int = BUCKET_FRAMES,
+        fixed_shapes: bool | None = None,
     ) -> None:
+        """Take the networks as they are.
+
+        Args:
+            flow: tokens to mel.
+            hift: mel to wave; what passes between the networks has its dtype.
+            config: steps, temperature and schedule.
+            bucket_frames: chunks whose windows differ by less may share a call.
+            fixed_shapes: pad every batch to one of few shapes, for CUDA graphs. By default where
+                the networks are on a GPU.
+        """
         self.flow = flow
         self.hift = hift
         self.config = config
@@ -70,6 +91,10 @@ class ChunkSynthesiser:
         self.context = hift.config.receptive_frames
         self.device = hift.window.device
         self.dtype = flow.encoder_proj.weight.dtype
+        self.fixed_shapes = self.device.type == "cuda" if fixed_shapes is None else fixed_shapes
+        self._run_flow = GraphRunner(self._flow_mel)
+        self._run_f0 = GraphRunner(hift.f0)
+        self._run_decode = GraphRunner(hift.decode)
 
     @torch.inference_mode()
     def prompt(self, voice: Voice) -> Prompt:
@@ -137,24 +162,51 @@ class ChunkSynthesiser:
 
     def _mels(self, chunks: Sequence[Chunk]) -> list[Tensor]:
         """The flow's mel float32 [M, last - first] of each chunk's frames."""
-        prompts = [chunk.state.prompt for chunk in chunks]
-        tokens = [torch.cat([c.state.prompt.tokens, torch.from_numpy(c.tokens)]) for c in chunks]
-        positions = stack_padded([_positions(chunk) for chunk in chunks])
-        like = prompts[0].speaker
-        token_mask = mask_of([len(row) for row in tokens], like)
-        frame_mask = mask_of([chunk.frames for chunk in chunks], like)
-        mu = self.flow.estimate(
-            stack_padded(tokens).to(self.device), positions.to(self.device), token_mask, frame_mask
-        )
-        size = mu.shape[2]
-        cond = stack_padded([prompt.mel for prompt in prompts], size).to(mu)
+        rows = self._filled_up(chunks)
+        prompts = [chunk.state.prompt for chunk in rows]
+        tokens = [torch.cat([c.state.prompt.tokens, torch.from_numpy(c.tokens)]) for c in rows]
+        counts, frames = [len(row) for row in tokens], [chunk.frames for chunk in rows]
+        token_size = self._size(max(counts), BUCKET_TOKENS)
+        size = self._size(max(frames), self.bucket_frames)
         speaker = torch.stack([prompt.speaker for prompt in prompts])
-        steps = self.config.steps
-        mel = self.flow.sample(mu, self._noise(chunks, size), speaker, cond, steps, frame_mask)
+        mel = self._run_flow(
+            stack_padded(tokens, token_size).to(self.device),
+            stack_padded([_positions(chunk) for chunk in rows], size).to(self.device),
+            self._noise(rows, size),
+            stack_padded([prompt.mel for prompt in prompts], size),
+            speaker,
+            mask_of(counts, speaker, token_size if self.fixed_shapes else None),
+            mask_of(frames, speaker, size if self.fixed_shapes else None),
+        )
         return [
             row[:, chunk.state.prompt.frames : chunk.frames]
-            for row, chunk in zip(mel, chunks, strict=True)
+            for row, chunk in zip(mel[: len(chunks)], chunks, strict=True)
         ]
+
+    def _flow_mel(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        noise: Tensor,
+        prompts: Tensor,
+        speaker: Tensor,
+        token_mask: Mask,
+        frame_mask: Mask,
+    ) -> Tensor:
+        """The flow whole: mel [B, M, F] of tokens [B, N], prompts' mels at its beginning."""
+        mu = self.flow.estimate(tokens, positions, token_mask, frame_mask)
+        steps = self.config.steps
+        return self.flow.sample(mu, noise, speaker, prompts.to(mu), steps, frame_mask)
+
+    def _filled_up(self, rows: Sequence[Row]) -> list[Row]:
+        """Rows in a number that graphs are recorded for: a power of two, the last repeated."""
+        if not self.fixed_shapes:
+            return list(rows)
+        return [*rows, *[rows[-1]] * ((1 << (len(rows) - 1).bit_length()) - len(rows))]
+
+    def _size(self, longest: int, step: int) -> int:
+        """The length that rows are padded to."""
+        return -(-longest // step) * step if self.fixed_shapes else longest
 
     def _noise(self, chunks: Sequence[Chunk], size: int) -> Tensor:
         """Where the path begins for the prompt's and the windows' frames, [B, M, size]."""
@@ -169,9 +221,9 @@ class ChunkSynthesiser:
 
     def _voiced(self, pieces: Sequence[_Piece]) -> list[_Piece]:
         """The pieces with their sources. Rows end at the same place: padding comes first."""
-        size = max(piece.new for piece in pieces)
-        mel = self._padded_mel(pieces)
-        f0 = self.hift.f0(mel)[:, self.context :]
+        mel = self._padded_mel(self._filled_up(pieces))
+        size = mel.shape[2] - self.context
+        f0 = self._run_f0(mel)[: len(pieces), self.context :]
         for row, piece in zip(f0, pieces, strict=True):
             row[: size - piece.new] = 0.0  # so that the phase does not move before its frames
         states = [piece.chunk.state for piece in pieces]
@@ -204,13 +256,16 @@ class ChunkSynthesiser:
 
     def _sounds(self, pieces: Sequence[_Piece]) -> list[Tensor]:
         """HiFT's sound of each piece from its first unspoken frame on, in the CPU's memory."""
-        source = stack_padded([piece.source for piece in pieces], left=True)[:, None]
-        waves = self.hift.decode(self._padded_mel(pieces), source).cpu()
+        rows = self._filled_up(pieces)
+        mel = self._padded_mel(rows)
+        length = mel.shape[2] * self.hop
+        source = stack_padded([piece.source for piece in rows], length, left=True)[:, None]
+        waves = self._run_decode(mel, source)[: len(pieces)].cpu()
         return [wave[-piece.new * self.hop :] for wave, piece in zip(waves, pieces, strict=True)]
 
     def _padded_mel(self, pieces: Sequence[_Piece]) -> Tensor:
         """[B, M, context + the most new frames]: silence before the context of shorter pieces."""
-        size = max(piece.mel.shape[1] for piece in pieces)
+        size = self._size(max(piece.mel.shape[1] for piece in pieces), self.bucket_frames)
         silence = log(MEL_FLOOR)
         return torch.stack(
             [

@@ -1,4 +1,4 @@
-"""Voices: a prompt that the flow continues, and where such files come from.
+"""Voices: prompts that the flow continues, their files, and how one is made from a recording.
 
 A voice is one `<name>.safetensors` in the bundle's voices directory:
 
@@ -34,7 +34,7 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Voice:
-    """A prompt: whoever continues it speaks with its voice."""
+    """A prompt: speech that the flow continues in the same voice."""
 
     name: str
     tokens: Tensor  # int64 [N]

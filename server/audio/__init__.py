@@ -1,1 +1,1 @@
-"""Sound as bytes: the wire's formats, and files."""
+"""Sound as bytes: formats of the wire, and sound files."""

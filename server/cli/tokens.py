@@ -1,4 +1,4 @@
-"""`aqaa tokens`: what both tokenizers hear in a recording."""
+"""`aqaa tokens`: the tokens of a recording, by both tokenizers."""
 
 from __future__ import annotations
 

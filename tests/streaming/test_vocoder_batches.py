@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,6 @@ import torch
 from tiny_vocoder import checkpoint, tokens, write_voices
 
 from aqaa.models.bundle import VocoderConfig, VoicesConfig, load_bundle, nano_path
-from aqaa.vocoder.hift import Hift
 from aqaa.vocoder.noise import KeyedNoise
 from aqaa.vocoder.padding import stack_padded
 from aqaa.vocoder.state import due, feed
@@ -99,9 +98,12 @@ def test_any_mixture_sounds_as_each_alone(vocoder: Vocoder, apart: int) -> None:
 
 
 def test_in_double_precision_padding_has_no_part_in_the_sound(vocoder: Vocoder) -> None:
-    given = copy.deepcopy(vocoder.synthesiser)
+    given = vocoder.synthesiser
     networks = ChunkSynthesiser(
-        given.flow.double(), given.hift.double(), given.config, bucket_frames=ANYTHING_TOGETHER
+        copy.deepcopy(given.flow).double(),
+        copy.deepcopy(given.hift).double(),
+        given.config,
+        bucket_frames=ANYTHING_TOGETHER,
     )
     chunks = []
     for i, voice in enumerate([*vocoder.voices] * 2):
@@ -139,10 +141,10 @@ def test_the_mels_of_a_batch_are_those_of_each_alone(vocoder: Vocoder) -> None:
 
 def test_everything_is_computed_where_the_networks_are(published: Vocoder) -> None:
     """PyTorch's `meta` device computes nothing, but refuses tensors of any other device."""
-    networks = copy.deepcopy(published.synthesiser)
+    networks = published.synthesiser
     elsewhere = ChunkSynthesiser(
-        networks.flow.to("meta"),
-        networks.hift.to("meta"),
+        copy.deepcopy(networks.flow).to("meta"),
+        copy.deepcopy(networks.hift).to("meta"),
         networks.config,
         bucket_frames=ANYTHING_TOGETHER,
     )
@@ -164,6 +166,36 @@ def test_everything_is_computed_where_the_networks_are(published: Vocoder) -> No
     assert wave.shape == (2, source.shape[2])
 
 
+def test_batches_of_fixed_shapes_sound_as_each_alone(
+    vocoder: Vocoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU's recorded graphs are given: few shapes, rows and frames filled up."""
+    networks = vocoder.synthesiser
+    fixed = ChunkSynthesiser(networks.flow, networks.hift, networks.config, fixed_shapes=True)
+    shapes: set[torch.Size] = set()
+    flow = fixed._run_flow
+
+    def noted(*inputs: torch.Tensor) -> torch.Tensor:
+        assert all(tensor is not None for tensor in inputs)
+        shapes.add(inputs[2].shape)
+        return flow(*inputs)
+
+    monkeypatch.setattr(fixed, "_run_flow", noted)
+    for count in (1, 3):
+        chunks = []
+        for i, voice in enumerate([*vocoder.voices][:count]):
+            stream = vocoder.stream(voice)
+            stream.push(tokens(2 * i))
+            stream.feed(tokens(6, seed=i))
+            chunk = stream.due()
+            assert chunk is not None
+            chunks.append(chunk)
+        for chunk, (_, sound) in zip(chunks, fixed.synthesise(chunks), strict=True):
+            ((_, one),) = vocoder.synthesise([chunk])
+            assert np.abs(sound - one).max() < ROUNDING
+    assert all(rows in (1, 2, 4) and frames % 32 == 0 for rows, _, frames in shapes)
+
+
 def test_one_call_of_each_network_makes_the_whole_batch(
     published: Vocoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,16 +208,17 @@ def test_one_call_of_each_network_makes_the_whole_batch(
         assert chunk is not None
         chunks.append(chunk)
     sizes: list[int] = []
-    decode = Hift.decode
+    for name in ("_run_flow", "_run_f0", "_run_decode"):
+        run = getattr(published.synthesiser, name)
 
-    def counted(self: Hift, mel: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-        sizes.append(len(mel))
-        return decode(self, mel, source)
+        def counted(*inputs: torch.Tensor, run: Callable[..., torch.Tensor] = run) -> torch.Tensor:
+            sizes.append(len(inputs[0]))
+            return run(*inputs)
 
-    monkeypatch.setattr(Hift, "decode", counted)
+        monkeypatch.setattr(published.synthesiser, name, counted)
     assert len({chunk.frames for chunk in chunks}) == 3
     published.synthesise(chunks)
-    assert sizes == [3]
+    assert sizes == [3, 3, 3]
 
 
 def test_chunks_of_another_shape_are_another_call(published: Vocoder) -> None:
