@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from aqaa.recipe.speech.augment import in_room, laptop, level, mix
-from aqaa.recipe.speech.noises import coloured, kitchen
+from aqaa.recipe.speech.corpus import held_out_plan
+from aqaa.recipe.speech.noises import babble, coloured, kitchen, unit
+from aqaa.recipe.speech.store import hear
 from aqaa.recipe.speech.voices import Wave
 
 NOISE_DB = 15.0
 FAR_METRES, FAR_DECAY, FAR_QUIETER = 2.0, 0.4, 12.0  # metres, seconds to -60 dB, dB
-KITCHEN_DB = 12.0
+BUSY_DB = 12.0  # of kitchens and cafes
+GUESTS = 4  # one in so many clips of the held-out voices is a guest's
 
 
 def noisy(wave: Wave, seed: int) -> Wave:
@@ -29,4 +34,21 @@ def far(wave: Wave, seed: int) -> Wave:
 
 def in_kitchen(wave: Wave, seed: int) -> Wave:
     """`wave` with the noises of a kitchen 12 dB below it."""
-    return mix(wave, kitchen(len(wave), np.random.default_rng(seed)), KITCHEN_DB)
+    return mix(wave, kitchen(len(wave), np.random.default_rng(seed)), BUSY_DB)
+
+
+def in_cafe(wave: Wave, seed: int) -> Wave:
+    """`wave` with people who talk among dishes 12 dB below it; they are the held-out voices."""
+    rng = np.random.default_rng(seed)
+    other = babble(len(wave), _guests(), rng) + 0.5 * kitchen(len(wave), rng)
+    return mix(wave, unit(other), BUSY_DB)
+
+
+def in_kitchen_or_cafe(wave: Wave, seed: int) -> Wave:
+    """A kitchen for even seeds, a cafe for odd ones."""
+    return in_cafe(wave, seed) if seed % 2 else in_kitchen(wave, seed)
+
+
+@functools.cache
+def _guests() -> tuple[Wave, ...]:
+    return tuple(hear(utterance) for utterance in held_out_plan()[::GUESTS])

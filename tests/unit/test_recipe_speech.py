@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aqaa.models.errors import UnknownVoiceError
-from aqaa.recipe.evaluate.conditions import far, in_kitchen
+from aqaa.recipe.evaluate.conditions import far, in_cafe, in_kitchen, in_kitchen_or_cafe
 from aqaa.recipe.speech.augment import (
     add_noise,
     automatic_gain,
@@ -131,13 +131,18 @@ def test_a_recording_is_of_sixteen_bits_and_never_over_full_scale() -> None:
     assert kept[3] == 0
 
 
-def test_the_conditions_of_the_evaluation_are_the_same_for_a_seed() -> None:
+def test_the_conditions_of_the_evaluation_are_the_same_for_a_seed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     wave = tone(300)
     assert np.array_equal(far(wave, 4), far(wave, 4))
     assert not np.array_equal(far(wave, 4), far(wave, 5))
     assert np.abs(far(wave, 4)).max() == pytest.approx(0.3 / 4, rel=0.02)  # 12 dB quieter
-    noise = in_kitchen(wave, 1) - wave
-    assert 10 * np.log10((wave**2).mean() / (noise**2).mean()) == pytest.approx(12, abs=0.2)
+    monkeypatch.setattr("aqaa.recipe.evaluate.conditions._guests", lambda: (tone(180), tone(240)))
+    for busy in (in_kitchen, in_cafe):
+        noise = busy(wave, 1) - wave
+        assert 10 * np.log10((wave**2).mean() / (noise**2).mean()) == pytest.approx(12, abs=0.2)
+    assert np.array_equal(in_kitchen_or_cafe(wave, 1), in_cafe(wave, 1))
     room = in_room(wave, np.random.default_rng(0), 2.0, 0.4)
     assert room.shape == wave.shape
 
