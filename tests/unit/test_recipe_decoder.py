@@ -281,12 +281,14 @@ def test_a_tempo_changes_the_length_and_keeps_the_phase(style: str, longer: floa
     assert (np.diff(other[:, 0].astype(int)) >= 0).all()
 
 
+@pytest.mark.whisper
 def test_a_sentence_that_is_heard_right_is_said_as_it_stands() -> None:
     assert clearest("Ice is cold.", hear=lambda said: "ice is cold") == Utterance(
         "Ice is cold.", TEACHER
     )
 
 
+@pytest.mark.whisper
 def test_a_misheard_sentence_is_said_as_fast_as_it_is_heard_right() -> None:
     def hear(said: Utterance) -> str:
         return "ice is cold" if said.rate <= 0.9 else "ISIS cold"
@@ -294,6 +296,7 @@ def test_a_misheard_sentence_is_said_as_fast_as_it_is_heard_right() -> None:
     assert clearest("Ice is cold.", hear) == Utterance("Ice is cold.", TEACHER, 0.9)
 
 
+@pytest.mark.whisper
 def test_a_sentence_misheard_at_every_speed_gets_a_breath_where_it_helps() -> None:
     def hear(said: Utterance) -> str:
         return "ice is cold" if said.text.startswith("Ice, ") else "ISIS cold"
@@ -301,6 +304,7 @@ def test_a_sentence_misheard_at_every_speed_gets_a_breath_where_it_helps() -> No
     assert clearest("Ice is cold.", hear) == Utterance("Ice, is cold.", TEACHER)
 
 
+@pytest.mark.whisper
 def test_of_renderings_that_are_all_misheard_the_least_wrong_is_taken() -> None:
     def hear(said: Utterance) -> str:
         return "ice was cold" if said.rate == 1.1 else "ISIS cold"
@@ -315,6 +319,7 @@ def test_a_breath_is_never_taken_where_there_is_one_already() -> None:
     assert "Yes, it, is." in texts
 
 
+@pytest.mark.whisper
 def test_a_chosen_rendering_is_kept_and_not_listened_to_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +337,7 @@ def test_a_chosen_rendering_is_kept_and_not_listened_to_again(
     assert again == {"Two.": first["Two."], "Three.": Utterance("Three.", TEACHER)}
 
 
+@pytest.mark.whisper
 def test_what_was_chosen_before_an_interruption_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -195,6 +195,7 @@ def test_the_guide_is_asked_for_where_its_clip_is_played_and_nowhere_else() -> N
     assert np.array_equal(late[14:], asked[13:-1], equal_nan=True)
 
 
+@pytest.mark.whisper
 def test_only_new_clips_are_measured_and_in_the_components_of_the_first(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(-9000, 9000, 80_000).astype(np.int16)
     clip = Clip(noise, (1,), "joe", "hello")

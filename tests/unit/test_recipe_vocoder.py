@@ -151,6 +151,7 @@ def test_a_sentence_under_stress_is_drawn_oftener_than_others_of_its_length_and_
     assert drawn["joe_sad"][0] == pytest.approx(drawn["joe_sad"][1])
 
 
+@pytest.mark.whisper
 def test_each_round_of_drilling_goes_on_from_the_last_and_keeps_a_share_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
