@@ -227,6 +227,7 @@ def test_normalised_and_trimmed_waves_agree(recordings, expected) -> None:
     np.testing.assert_allclose(trim_silence(normalised), reference["norm_trim"], atol=1e-6)
 
 
+@pytest.mark.deep
 def test_trimming_agrees_with_librosa_on_every_recording(recordings) -> None:
     librosa = pytest.importorskip("librosa", reason="librosa is only here to compare with")
     from aqaa.tokenizers.normalise import loud_span

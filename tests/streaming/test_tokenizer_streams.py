@@ -74,6 +74,7 @@ def pieces(wav: np.ndarray, cuts: list[int]) -> Iterator[np.ndarray]:
         yield wav[start:stop]  # empty pieces are pushed too
 
 
+@pytest.mark.deep
 @given(cuts=st.lists(st.integers(0, 10**6), max_size=40))
 @settings(max_examples=3, deadline=None, suppress_health_check=SLOW)
 def test_any_cutting_gives_the_same_tokens(dual, recordings, uncut, cuts: list[int]) -> None:
