@@ -59,6 +59,19 @@ class FlakyProxy:
             await writer.drain()
             return
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream_port)
+        try:
+            await self._carry(first, generates, (reader, writer), (up_reader, up_writer))
+        finally:
+            up_writer.close()
+
+    async def _carry(
+        self,
+        first: bytes,
+        generates: bool,
+        client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    ) -> None:
+        (reader, writer), (up_reader, up_writer) = client, server
         # One request a connection, so that each is seen above.
         up_writer.write(first.replace(b"keep-alive", b"close", 1))
         cut = self.cut_after.pop(0) if generates and self.cut_after else None
@@ -68,7 +81,6 @@ class FlakyProxy:
         finally:
             upward.cancel()
             await asyncio.gather(upward, return_exceptions=True)
-            up_writer.close()
 
     async def _downward(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cut: int | None
