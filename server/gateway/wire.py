@@ -10,6 +10,8 @@ WebSocket:
   comes is read and dropped for a moment.
 - A peer that never reads would keep its connection for ever, for a close waits until all is
   written: the same function in the scope drops it.
+- A client that uploads faster than it is heard has its pong behind its sound: it is not taken for
+  gone while it sends, or while nothing is read of it.
 - The log names no path: its query may hold a key.
 """
 
@@ -98,6 +100,7 @@ class RealtimeProtocol(WebSocketsSansIOProtocol):
     """One WebSocket connection of uvicorn's."""
 
     _dropped = 0
+    _heard_since_ping = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -112,6 +115,7 @@ class RealtimeProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the peer."""
+        self._heard_since_ping = True
         if self.close_sent and self.conn.parser_exc is not None:
             self._dropped += len(data)
             if self._dropped > LINGER_BYTES:
@@ -119,6 +123,20 @@ class RealtimeProtocol(WebSocketsSansIOProtocol):
             self._linger()
             return
         super().data_received(data)
+
+    def send_keepalive_ping(self) -> None:
+        """Ask whether the peer is there."""
+        self._heard_since_ping = False
+        super().send_keepalive_ping()
+
+    def keepalive_timeout(self) -> None:
+        """No pong came; but whoever sends is there: the pong lies behind what is not read yet."""
+        if self._heard_since_ping or self.read_paused:
+            assert self.ping_timeout is not None
+            self._heard_since_ping = False
+            self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
+            return
+        super().keepalive_timeout()
 
     def handle_parser_exception(self) -> None:
         """The peer broke the protocol, or a limit: say so with a close code, then read it out."""

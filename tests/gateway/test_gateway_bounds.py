@@ -87,6 +87,34 @@ async def test_a_live_session_is_not_late(impatient: Served) -> None:
         assert "cleared" in str(await client.recv())
 
 
+def frame(text: bytes) -> bytes:
+    """A client's WebSocket frame of up to 125 bytes, masked with zeros."""
+    return bytes((0x81, 0x80 | len(text))) + bytes(4) + text
+
+
+async def test_who_sends_is_there_though_the_pong_is_late_and_who_is_silent_is_not(
+    engine: ScriptedEngine,
+) -> None:
+    closing = bytes((0x88,))
+    async with serving(engine, ping_seconds=0.2) as served, raw(served) as (reader, writer):
+        key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        writer.write(UPGRADE + key)
+        await reader.readuntil(b"\r\n\r\n")
+        came = bytearray()
+        for _ in range(30):  # never a pong
+            writer.write(frame(b'{"type": "input_audio_buffer.clear"}'))
+            await asyncio.sleep(0.05)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    came += await reader.read(65536)
+        assert came.count(b"input_audio_buffer.cleared") >= 25
+        assert b"keepalive" not in came
+        async with asyncio.timeout(SOON):
+            while b"keepalive" not in came:
+                came += await reader.read(65536)
+        assert closing in came
+
+
 async def test_one_connection_too_many_is_dropped_and_the_others_are_served(
     engine: ScriptedEngine,
 ) -> None:
