@@ -114,7 +114,7 @@ class ParaformerStream(TranscriptStream):
         }
         self._frame = -WINDOW_BACK  # of the next window's first state, in frames of the stream
         self._since = 0  # the frame at which the piece that is being said began
-        self._spelling = Spelling()
+        self._spelling = PieceSpelling()
 
     def _copy_state(self, original: Self) -> None:
         self.__dict__.update(original.__dict__)
@@ -185,7 +185,7 @@ class ParaformerStream(TranscriptStream):
         return spans
 
 
-class Spelling:
+class PieceSpelling:
     """Text of pieces, as FunASR's `sentence_postprocess` writes it, piece by piece.
 
     A piece that ends in `@@` is the beginning of a word. Words of letters have blanks between them,
@@ -199,9 +199,9 @@ class Spelling:
         self._letter: Piece | None = None  # waits
         self._abbreviating = False
 
-    def copy(self) -> Spelling:
+    def copy(self) -> PieceSpelling:
         """An independent copy."""
-        other = Spelling()
+        other = PieceSpelling()
         other.__dict__.update(self.__dict__)  # every value is replaced, never written to
         return other
 

@@ -20,13 +20,13 @@ from aqaa.models.groups import AUDIO_CODES
 from aqaa.models.weights import require_file
 
 
-class Part(BaseModel):
+class CosyVoiceSection(BaseModel):
     """A block of the file. Keys that do not change the sound of inference are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class EncoderConfig(Part):
+class EncoderConfig(CosyVoiceSection):
     """`flow.encoder`: a conformer without convolution or macaron, relative positions."""
 
     input_size: int = Field(gt=0)
@@ -49,14 +49,14 @@ class EncoderConfig(Part):
         return self
 
 
-class RegulatorConfig(Part):
+class RegulatorConfig(CosyVoiceSection):
     """`flow.length_regulator`: one 3-tap convolution block for every sampling ratio."""
 
     channels: int = Field(gt=0)
     sampling_ratios: list[Literal[1]]
 
 
-class CfmParams(Part):
+class CfmParams(CosyVoiceSection):
     """`flow.decoder.cfm_params`: the solver, and the guidance it is trained for and run with."""
 
     sigma_min: float = 1e-6
@@ -66,7 +66,7 @@ class CfmParams(Part):
     inference_cfg_rate: float = Field(default=0.7, ge=0.0)
 
 
-class EstimatorConfig(Part):
+class EstimatorConfig(CosyVoiceSection):
     """`flow.decoder.estimator`: the 1-D U-Net."""
 
     in_channels: int = Field(gt=0)
@@ -79,14 +79,14 @@ class EstimatorConfig(Part):
     act_fn: Literal["gelu"] = "gelu"
 
 
-class DecoderConfig(Part):
+class MatchingConfig(CosyVoiceSection):
     """`flow.decoder`: conditional flow matching around the estimator."""
 
     cfm_params: CfmParams
     estimator: EstimatorConfig
 
 
-class FlowConfig(Part):
+class FlowConfig(CosyVoiceSection):
     """`flow`: audio tokens to mel frames."""
 
     input_size: int = Field(gt=0)
@@ -96,7 +96,7 @@ class FlowConfig(Part):
     input_frame_rate: float = Field(gt=0.0)
     encoder: EncoderConfig
     length_regulator: RegulatorConfig
-    decoder: DecoderConfig
+    decoder: MatchingConfig
 
     @model_validator(mode="after")
     def _parts_fit(self) -> FlowConfig:
@@ -113,14 +113,14 @@ class FlowConfig(Part):
         return self
 
 
-class IstftParams(Part):
+class IstftParams(CosyVoiceSection):
     """`hift.istft_params`, in samples."""
 
     n_fft: int = Field(gt=0)
     hop_len: int = Field(gt=0)
 
 
-class F0Config(Part):
+class F0Config(CosyVoiceSection):
     """`hift.f0_predictor`."""
 
     num_class: Literal[1] = 1
@@ -128,7 +128,7 @@ class F0Config(Part):
     cond_channels: int = Field(gt=0)
 
 
-class HiftConfig(Part):
+class HiftConfig(CosyVoiceSection):
     """`hift`: mel frames to a wave, through a harmonic source and an inverse STFT."""
 
     in_channels: int = Field(gt=0)
@@ -193,7 +193,7 @@ class HiftConfig(Part):
         return ceil(widest + 3.0 / rate + 2 * params.n_fft / 2 / params.hop_len / rate)
 
 
-class MelConfig(Part):
+class MelConfig(CosyVoiceSection):
     """`feat_extractor`: the log-mel that voices are described in."""
 
     n_fft: int = Field(gt=0)
@@ -211,7 +211,7 @@ def _half_width(kernel: int, dilations: list[int]) -> float:
     return sum((kernel - 1) / 2 * (dilation + 1) for dilation in dilations)
 
 
-class CosyVoiceConfig(Part):
+class CosyVoiceConfig(CosyVoiceSection):
     """What this vocoder uses of `cosyvoice.yaml`; the published file's other blocks are ignored."""
 
     flow: FlowConfig

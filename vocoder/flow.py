@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aqaa.vocoder.config import CfmParams, DecoderConfig, FlowConfig, RegulatorConfig
+from aqaa.vocoder.config import CfmParams, FlowConfig, MatchingConfig, RegulatorConfig
 from aqaa.vocoder.conformer import ConformerEncoder
 from aqaa.vocoder.estimator import Estimator
 from aqaa.vocoder.padding import Mask, group_norm, masked
@@ -129,7 +129,7 @@ def token_positions(
 class FlowMatching(nn.Module):
     """`flow.decoder`: the ODE around the estimator."""
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: MatchingConfig) -> None:
         super().__init__()
         self.params: CfmParams = config.cfm_params
         self.estimator = Estimator(config.estimator)

@@ -24,7 +24,7 @@ BFLOAT16 = 2  # bytes; the cache of a published decoder
 
 
 @dataclass(frozen=True)
-class Part:
+class PartReport:
     """One part of a bundle. `problem` says why it does not load; None: it does."""
 
     name: str
@@ -71,7 +71,7 @@ def inspect(
         raise typer.Exit(1)
 
 
-def examine(bundle: Bundle) -> list[Part]:
+def examine(bundle: Bundle) -> list[PartReport]:
     """Load every part of `bundle`, one after the other; a part that fails carries its reason."""
     looks: dict[str, Callable[[Bundle], tuple[str, int, int]]] = {
         "linguistic tokenizer": _linguistic,
@@ -84,9 +84,9 @@ def examine(bundle: Bundle) -> list[Part]:
     parts = []
     for name, look in looks.items():
         try:
-            parts.append(Part(name, *look(bundle)))
+            parts.append(PartReport(name, *look(bundle)))
         except AqaaError as error:
-            parts.append(Part(name, "", 0, 0, str(error)))
+            parts.append(PartReport(name, "", 0, 0, str(error)))
     return parts
 
 
@@ -190,7 +190,7 @@ def _engine(bundle: Bundle) -> tuple[str, str]:
         return "none", str(error)
 
 
-def _table(bundle: Bundle, parts: list[Part]) -> Table:
+def _table(bundle: Bundle, parts: list[PartReport]) -> Table:
     from rich.table import Table
 
     table = Table(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aqaa.models.bundle import TOKENIZER_RATE
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -21,7 +23,7 @@ PUSH_MS = 20  # of audio in one push of a stream, as clients send it
 
 
 @dataclass(frozen=True)
-class Heard:
+class TokenisedRecording:
     """Tokens of a recording. `ready_ms` [groups]: when the audio that a stream needed was there."""
 
     file: str
@@ -68,12 +70,12 @@ def tokens(
     )
 
 
-def _whole(dual: DualTokenizer, samples: Samples, file: str) -> Heard:
+def _whole(dual: DualTokenizer, samples: Samples, file: str) -> TokenisedRecording:
     start = time.perf_counter()
     encoded = dual.encode_fully(samples)
-    return Heard(
+    return TokenisedRecording(
         file,
-        samples.size / 16_000,
+        samples.size / TOKENIZER_RATE,
         encoded.linguistic.tolist(),
         encoded.semantic.tolist(),
         encoded.ids,
@@ -81,7 +83,7 @@ def _whole(dual: DualTokenizer, samples: Samples, file: str) -> Heard:
     )
 
 
-def _streamed(dual: DualTokenizer, samples: Samples, file: str) -> Heard:
+def _streamed(dual: DualTokenizer, samples: Samples, file: str) -> TokenisedRecording:
     from aqaa.tokenizers.interleave import deinterleave
 
     step = PUSH_MS * 16
@@ -98,26 +100,28 @@ def _streamed(dual: DualTokenizer, samples: Samples, file: str) -> Heard:
     ready += [samples.size // 16] * (len(last) // 5)
     compute_ms = 1000 * (time.perf_counter() - start)
     linguistic, semantic = deinterleave(ids, dual.audio_offset)
-    return Heard(file, samples.size / 16_000, linguistic, semantic, ids, compute_ms, ready)
+    return TokenisedRecording(
+        file, samples.size / TOKENIZER_RATE, linguistic, semantic, ids, compute_ms, ready
+    )
 
 
-def _table(heard: Heard) -> Table:
+def _table(recording: TokenisedRecording) -> Table:
     from rich.table import Table
 
-    table = Table(title=heard.file)
+    table = Table(title=recording.file)
     table.add_column("audio (ms)", justify="right")
     for name in ("linguistic", "semantic", "ids"):
         table.add_column(name)
-    if heard.ready_ms is not None:
+    if recording.ready_ms is not None:
         table.add_column("there at (ms)", justify="right")
-    for group in range(len(heard.ids) // 5):
+    for group in range(len(recording.ids) // 5):
         row = [
             f"{GROUP_MS * group}-{GROUP_MS * (group + 1)}",
-            " ".join(map(str, heard.linguistic[2 * group : 2 * group + 2])),
-            " ".join(map(str, heard.semantic[3 * group : 3 * group + 3])),
-            " ".join(map(str, heard.ids[5 * group : 5 * group + 5])),
+            " ".join(map(str, recording.linguistic[2 * group : 2 * group + 2])),
+            " ".join(map(str, recording.semantic[3 * group : 3 * group + 3])),
+            " ".join(map(str, recording.ids[5 * group : 5 * group + 5])),
         ]
-        if heard.ready_ms is not None:
-            row.append(str(heard.ready_ms[group]))
+        if recording.ready_ms is not None:
+            row.append(str(recording.ready_ms[group]))
         table.add_row(*row)
     return table

@@ -20,7 +20,7 @@ from aqaa.models.groups import (
 )
 
 
-class Kind(Flag):
+class IdKind(Flag):
     """What an id of an answer is."""
 
     START = auto()
@@ -56,13 +56,13 @@ class AnswerPattern:
             (tokens.bos, tokens.bot, tokens.pad),
         )
 
-    def kind(self, token: int) -> Kind:
+    def kind(self, token: int) -> IdKind:
         """The kind of `token`."""
         code = token - self.audio_offset
         if 0 <= code < AUDIO_CODES:
-            return Kind.LINGUISTIC if is_linguistic(code) else Kind.SEMANTIC
-        marks = {self.audio_start: Kind.START, self.audio_end: Kind.END, self.eot: Kind.EOT}
-        return marks.get(token, Kind.TEXT)
+            return IdKind.LINGUISTIC if is_linguistic(code) else IdKind.SEMANTIC
+        marks = {self.audio_start: IdKind.START, self.audio_end: IdKind.END, self.eot: IdKind.EOT}
+        return marks.get(token, IdKind.TEXT)
 
 
 class AnswerPlace:
@@ -79,34 +79,34 @@ class AnswerPlace:
     def push(self, token: int) -> None:
         """Move on by the answer's next id, `token`."""
         match self._pattern.kind(token):
-            case Kind.START:
+            case IdKind.START:
                 self._started = True
-            case Kind.TEXT:
+            case IdKind.TEXT:
                 self._text = 1 if self._audio else self._text + 1
                 self._audio = 0
-            case Kind.LINGUISTIC | Kind.SEMANTIC:
+            case IdKind.LINGUISTIC | IdKind.SEMANTIC:
                 full = self._audio == self._pattern.audio_block
                 if full or (self._audio == 0 and self._text < self._pattern.text_block):
                     self._text_over = True
                 self._audio = 1 if full else self._audio + 1
-            case Kind.END:
+            case IdKind.END:
                 self._ended = True
 
-    def allowed(self) -> Kind:
+    def allowed(self) -> IdKind:
         """The kinds that may come next."""
         if not self._started:
-            return Kind.START
+            return IdKind.START
         if self._ended:
-            return Kind.EOT
+            return IdKind.EOT
         within = self._audio % GROUP_TOKENS
         if within:
-            return Kind.LINGUISTIC if takes_linguistic(within) else Kind.SEMANTIC
+            return IdKind.LINGUISTIC if takes_linguistic(within) else IdKind.SEMANTIC
         if self._audio == 0:
             if self._text == 0:
-                return Kind.TEXT
+                return IdKind.TEXT
             full = self._text == self._pattern.text_block
-            return Kind.LINGUISTIC if full else Kind.TEXT | Kind.LINGUISTIC
-        end = Kind.EOT if self._pattern.audio_end is None else Kind.END
+            return IdKind.LINGUISTIC if full else IdKind.TEXT | IdKind.LINGUISTIC
+        end = IdKind.EOT if self._pattern.audio_end is None else IdKind.END
         if self._audio == self._pattern.audio_block and not self._text_over:
-            return Kind.TEXT | Kind.LINGUISTIC | end
-        return Kind.LINGUISTIC | end
+            return IdKind.TEXT | IdKind.LINGUISTIC | end
+        return IdKind.LINGUISTIC | end

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aqaa.models.groups import AUDIO_CODES, LINGUISTIC_CODES
-from aqaa.server.engine.pattern import AnswerPattern, AnswerPlace, Kind
+from aqaa.server.engine.pattern import AnswerPattern, AnswerPlace, IdKind
 
 
 class PatternMask:
@@ -34,22 +34,22 @@ class PatternMask:
 
 @functools.lru_cache(maxsize=64)
 def _forbidden(
-    pattern: AnswerPattern, allowed: Kind, vocabulary: int, device: torch.device
+    pattern: AnswerPattern, allowed: IdKind, vocabulary: int, device: torch.device
 ) -> Tensor:
     """bool `[vocabulary]`, true where an id is forbidden; an answer needs about ten of them."""
     forbidden = torch.ones(vocabulary, dtype=torch.bool)
     marks = (
-        (Kind.START, pattern.audio_start),
-        (Kind.END, pattern.audio_end),
-        (Kind.EOT, pattern.eot),
+        (IdKind.START, pattern.audio_start),
+        (IdKind.END, pattern.audio_end),
+        (IdKind.EOT, pattern.eot),
     )
-    if Kind.TEXT in allowed:
+    if IdKind.TEXT in allowed:
         forbidden[: pattern.audio_offset] = False
         forbidden[[*pattern.never, *(token for _, token in marks if token is not None)]] = True
     semantic = pattern.audio_offset + LINGUISTIC_CODES
-    if Kind.LINGUISTIC in allowed:
+    if IdKind.LINGUISTIC in allowed:
         forbidden[pattern.audio_offset : semantic] = False
-    if Kind.SEMANTIC in allowed:
+    if IdKind.SEMANTIC in allowed:
         forbidden[semantic : pattern.audio_offset + AUDIO_CODES] = False
     for kind, token in marks:
         if kind in allowed and token is not None:

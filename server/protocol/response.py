@@ -16,11 +16,11 @@ from typing import Literal
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.effects import ConversationItem, RunStarted, RunText, StartRun
 from aqaa.server.protocol.types import (
+    ContentPart,
     MaxTokens,
     Message,
     OutputSound,
     OutputText,
-    Part,
     Response,
     ResponseAudio,
     ResponseOptions,
@@ -142,7 +142,11 @@ class OpenResponse:
         self.previous_item_id = previous_item_id
         run, item = self.run, self.item("in_progress")
         spoken = run.modality == "audio"
-        part = Part(type="audio", transcript="") if spoken else Part(type="text", text="")
+        part = (
+            ContentPart(type="audio", transcript="")
+            if spoken
+            else ContentPart(type="text", text="")
+        )
         events: list[server.ServerEvent] = [
             server.ResponseOutputItemAdded(
                 event_id=self._event_id(), response_id=run.response_id, item=item
@@ -222,7 +226,7 @@ class OpenResponse:
         run, item, text = self.run, self.item(status), self.text
         events: list[server.ServerEvent] = []
         if run.modality == "audio":
-            part = Part(type="audio", transcript=text)
+            part = ContentPart(type="audio", transcript=text)
             events += [
                 server.ResponseOutputAudioDone(
                     event_id=self._event_id(), response_id=run.response_id, item_id=run.item_id
@@ -235,7 +239,7 @@ class OpenResponse:
                 ),
             ]
         else:
-            part = Part(type="text", text=text)
+            part = ContentPart(type="text", text=text)
             events.append(
                 server.ResponseOutputTextDone(
                     event_id=self._event_id(),

@@ -17,9 +17,9 @@ from aqaa.server.protocol.transcription_types import (
     TranscriptionSession,
 )
 from aqaa.server.protocol.types import (
+    ContentPart,
     Error,
     Item,
-    Part,
     RateLimit,
     Response,
     Session,
@@ -230,14 +230,14 @@ class ResponseContentPartAdded(OfContent):
     """The part that deltas will fill."""
 
     type: Literal["response.content_part.added"] = "response.content_part.added"
-    part: Part
+    part: ContentPart
 
 
 class ResponseContentPartDone(OfContent):
     """The filled part."""
 
     type: Literal["response.content_part.done"] = "response.content_part.done"
-    part: Part
+    part: ContentPart
 
 
 class ResponseOutputTextDelta(OfContent):

@@ -483,7 +483,7 @@ class RateLimit(Wire):
     reset_seconds: float
 
 
-class Part(Wire):
+class ContentPart(Wire):
     """`part` of `response.content_part.*`: its types are `text` and `audio`, unlike an item's."""
 
     type: Modality

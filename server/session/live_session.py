@@ -68,7 +68,7 @@ from aqaa.server.session.memory import Memory
 from aqaa.server.session.outlet import Outlet
 from aqaa.server.session.sound_count import count_sound
 from aqaa.server.session.stall import StallWatch
-from aqaa.server.session.user_words import UserWords
+from aqaa.server.session.transcript_relay import TranscriptRelay
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class LiveSession:
             answering=lambda: self._default_run is not None,
             dispose=lambda answer: self._clean_up(answer, None),
         )
-        self._words = UserWords(
+        self._words = TranscriptRelay(
             parts, self._memory, lambda given: self._apply(self._machine.on_input(given))
         )
         self._words.configure(self._machine.session)

@@ -1,4 +1,4 @@
-"""The server as the Compose files and the chart confine it: no home, and only /tmp to write to."""
+"""The server as Compose and the chart confine it: no home, one small place to write to."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ may_mount = pytest.mark.skipif(
 )
 
 QUESTION = next((nano_path() / "examples").glob("1-*.flac")).read_bytes()
-CONFINED = """
+# In a container that place is /tmp; here the checkout itself may lie there, so it is another.
+WRITABLE = "/mnt"
+CONFINED = f"""
 mount --make-rprivate /
-mount -t tmpfs tmpfs /tmp
+mount -t tmpfs tmpfs {WRITABLE}
 mount -o remount,ro,bind /
 ! touch /written 2>/dev/null || exit 3
 exec "$@"
@@ -32,7 +34,7 @@ exec "$@"
 def test_it_answers_on_a_read_only_root_without_a_home() -> None:
     port = free_port()
     command = ["unshare", "-m", "sh", "-c", CONFINED, "sh", str(AQAA), "serve", "--port", str(port)]
-    environment = os.environ | {"HOME": "/nonexistent"}
+    environment = os.environ | {"HOME": "/nonexistent", "TMPDIR": WRITABLE}
     with subprocess.Popen(command, env=environment) as process:
         try:
             base = f"http://127.0.0.1:{port}"

@@ -15,7 +15,7 @@ from aqaa.models.errors import BundleError, StreamClosedError
 from aqaa.tokenizers.funasr_encoder import EncoderState, import_funasr
 from aqaa.tokenizers.transcriber import Piece, Tail, Window, WindowOrTail, Word, text_of, words_of
 from aqaa.tokenizers.transcriber_ctc import BLANK, SILENCE, CtcHead, CtcTranscriber
-from aqaa.tokenizers.transcriber_paraformer import Spelling
+from aqaa.tokenizers.transcriber_paraformer import PieceSpelling
 
 WIDTH = 16
 NOWHERE = EncoderState(0, torch.zeros(5, WIDTH), 0, torch.zeros(0))  # that nobody should read
@@ -120,7 +120,7 @@ def test_pieces_that_do_not_fit_are_named(
 
 
 def written(tokens: list[str]) -> str:
-    spelling = Spelling()
+    spelling = PieceSpelling()
     pieces = [p for token in tokens for p in spelling.push(Piece(token, 0, 0, 0))]
     return text_of(pieces + spelling.end())
 
@@ -136,7 +136,7 @@ def test_pieces_are_written_as_funasr_writes_them(words: list[str]) -> None:
 
 
 def test_a_word_is_written_as_soon_as_it_is_known() -> None:
-    spelling = Spelling()
+    spelling = PieceSpelling()
     said = [
         "".join(piece.text for piece in spelling.push(Piece(token, 0, 0, 0)))
         for token in ["the", "a", "hel@@", "lo", "i", "b", "m"]

@@ -14,7 +14,7 @@ from aqaa.server.session.memory import Memory
 from aqaa.tokenizers.transcriber import Piece, text_of
 
 
-class UserWords:
+class TranscriptRelay:
     """Joins a session's transcription to its machine and its memory."""
 
     def __init__(self, parts: ModelParts, memory: Memory, tell: Callable[[fx.Input], None]) -> None:
