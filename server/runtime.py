@@ -1,4 +1,4 @@
-"""From a bundle's directory to a house that answers: load all parts at once, then warm them up."""
+"""From a bundle's directory to parts that answer: load all at once, then warm them up."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
+import torch
 
 from aqaa.models.bundle import TOKENIZER_RATE, Bundle, load_bundle
 from aqaa.models.errors import BundleError, EngineError
@@ -19,6 +20,7 @@ from aqaa.server.answering.answer import AnswerEnd
 from aqaa.server.answering.single_answer import single_answer
 from aqaa.server.clock import MonotonicClock
 from aqaa.server.compute.cores import available_cores
+from aqaa.server.compute.devices import place, visible_gpus
 from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import compute_alone
 from aqaa.server.compute.torch_threads import set_torch_threads
@@ -66,6 +68,13 @@ class Runtime:
         """
         began = time.monotonic()
         bundle = load_bundle(settings.model)
+        compute, gpus = settings.compute, visible_gpus()
+        hearing = place(compute.hearing_device, gpus)
+        speaking = place(compute.speaking_device, gpus)
+        log.info("hearing on %s (%s)", hearing.device, hearing.reason)
+        log.info("speaking on %s (%s)", speaking.device, speaking.reason)
+        dtype = torch.float16 if compute.speaking_dtype == "float16" else torch.float32
+        load_vocoder = partial(Vocoder.load, bundle.vocoder, bundle.voices, speaking.device, dtype)
 
         async def part(name: str, loading: Awaitable[T]) -> T:
             result = await loading
@@ -73,8 +82,8 @@ class Runtime:
             return result
 
         (tokenizer, transcriber), vocoder, text, vad, engine = await asyncio.gather(
-            part("tokenizer", asyncio.to_thread(_load_ears, bundle)),
-            part("vocoder", asyncio.to_thread(Vocoder.load, bundle.vocoder, bundle.voices)),
+            part("tokenizer", asyncio.to_thread(_load_ears, bundle, hearing.device)),
+            part("vocoder", asyncio.to_thread(load_vocoder)),
             asyncio.to_thread(TextTokenizer.of, bundle),
             part("vad", asyncio.to_thread(VadModel.load)),
             part("engine", _start_engine(bundle, settings)),
@@ -82,7 +91,7 @@ class Runtime:
         check_markers(bundle, vocoder.voices)
         metrics = Metrics()
         clock = MonotonicClock()
-        threads = settings.compute.threads or _default_threads()
+        threads = compute.threads or _default_threads()
         executor = Executor(
             threads,
             clock=clock,
@@ -168,9 +177,9 @@ def _hear(parts: ModelParts, samples: np.ndarray[tuple[int], np.dtype[np.float32
     return ids
 
 
-def _load_ears(bundle: Bundle) -> tuple[DualTokenizer, Transcriber | None]:
-    tokenizer = DualTokenizer.load(bundle)
-    return tokenizer, load_transcriber(bundle, tokenizer.linguistic)
+def _load_ears(bundle: Bundle, device: str) -> tuple[DualTokenizer, Transcriber | None]:
+    tokenizer = DualTokenizer.load(bundle, device)
+    return tokenizer, load_transcriber(bundle, tokenizer.linguistic, device)
 
 
 def _speak(parts: ModelParts) -> None:

@@ -42,8 +42,10 @@ def inspect(
     from rich.console import Console
 
     from aqaa.models.bundle import load_bundle
+    from aqaa.server.compute.devices import place, visible_gpus
 
     bundle = load_bundle(directory)
+    placement = place("auto", visible_gpus())
     with Console(stderr=True).status(f"loading the parts of {bundle.name}"):
         parts = examine(bundle)
     engine, reason = _engine(bundle)
@@ -57,6 +59,8 @@ def inspect(
             "memory_bytes": sum(part.memory_bytes for part in parts),
             "engine": engine,
             "engine_reason": reason,
+            "device": placement.device,
+            "device_reason": placement.reason,
             "parts": [asdict(part) for part in parts],
         }
         typer.echo(json.dumps(report, indent=2))
@@ -64,6 +68,7 @@ def inspect(
         console = Console()
         console.print(_table(bundle, parts))
         console.print(f"engine: {engine} ({reason})")
+        console.print(f"hearing and speaking: {placement.device} ({placement.reason})")
         for part in parts:
             if part.problem:
                 console.print(f"{part.name}: {part.problem}", style="red", markup=False)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 
 
 class ComputeSettings(BaseModel):
@@ -14,4 +16,14 @@ class ComputeSettings(BaseModel):
 
     threads: Annotated[int, Field(gt=0)] | None = Field(
         default=None, description="None: one a core of the process's share, at least 3, at most 8"
+    )
+    hearing_device: Device = Field(
+        default="auto",
+        description="of tokenizers and transcriber: cpu, cuda or cuda:N; auto takes the GPU with "
+        "the most free memory, else the CPU. The VAD is always on the CPU",
+    )
+    speaking_device: Device = Field(default="auto", description="of the vocoder")
+    speaking_dtype: Literal["float32", "float16"] = Field(
+        default="float32",
+        description="of the flow; float16 moves its mel by up to 0.008, measured on a CPU",
     )
