@@ -20,6 +20,7 @@ from typing import Literal
 from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol import server_events as server
+from aqaa.server.protocol.answers import Answers
 from aqaa.server.protocol.configure import Voices, as_served, updated
 from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
@@ -39,7 +40,6 @@ from aqaa.server.protocol.types import (
     Error,
     InputSound,
     Message,
-    OutputSound,
     ResponseOptions,
     ServerVad,
     Session,
@@ -49,7 +49,6 @@ from aqaa.server.protocol.types import (
 )
 
 COMMIT_MIN_MS = 100  # OpenAI refuses to commit less than this
-TRUNCATE_SLACK_MS = 2000  # clients count what they played by a clock of their own: clamp, not error
 
 
 class SessionMachine:
@@ -78,7 +77,6 @@ class SessionMachine:
             ProtocolError: the settings name an unknown voice.
         """
         self._voices = voices
-        self._heard_ms = heard_ms
         self._transcribes = transcribes
         self._limits = limits or Limits()
         self._make_id = make_id
@@ -86,7 +84,7 @@ class SessionMachine:
         self._items = Items(self._limits, make_id)
         self._transcripts = Transcripts(self._items, make_id)
         self._responses: dict[str, OpenResponse] = {}
-        self._answers: dict[str, OpenResponse] = {}  # by item id, past ones too: for truncation
+        self._answers = Answers(self._items, heard_ms)
         self._default: OpenResponse | None = None
         self._answer_is_due = False  # a turn ended while an answer that it may not interrupt ran
         self._has_answered = False
@@ -239,31 +237,14 @@ class SessionMachine:
         return [*stopped, *self._items.delete(item_id)]
 
     def _truncate(self, event: client.ConversationItemTruncate) -> list[Output]:
-        self._items.known(event.item_id, "item_truncate_invalid_item_id")
-        answer = self._answers.get(event.item_id)
-        if answer is None or answer.run.modality != "audio":
-            raise ProtocolError(
-                "invalid_value", "only sound that the assistant spoke can be truncated", "item_id"
-            )
-        if event.content_index != 0:
-            raise ProtocolError(
-                "invalid_value", "the item has one content part: 0", "content_index"
-            )
-        if event.audio_end_ms > answer.audio_ms + TRUNCATE_SLACK_MS:
-            raise ProtocolError(
-                "invalid_value",
-                f"Audio content of {answer.audio_ms}ms is already shorter than"
-                f" {event.audio_end_ms}ms",
-                "audio_end_ms",
-            )
-        end = min(event.audio_end_ms, answer.audio_ms)
+        answer, end = self._answers.truncated(event)
         stopped: list[Output] = []
         if answer is self._default:  # cut while it is spoken: there is no more to hear
             stopped = self._close(answer, "cancelled", cancelled("client_cancelled"))
             stopped.insert(0, fx.StopRun(answer.run.response_id))
         return [
             *stopped,
-            *self._cut(event.item_id, end, interrupted=False),
+            *self._answers.cut(event.item_id, end, interrupted=False),
             server.ConversationItemTruncated(
                 event_id=self._event_id(),
                 item_id=event.item_id,
@@ -353,7 +334,7 @@ class SessionMachine:
             if self._default is not None:
                 out += self._stop(self._default, "turn_detected")
             elif (last := self._items.conversation.last_id()) in self._answers and last is not None:
-                out += self._cut_at_playhead(last)  # all sent, perhaps not all played
+                out += self._answers.cut_at_playhead(last)  # all sent, perhaps not all played
         return out
 
     def _speech_stopped(self, given: fx.SpeechStopped) -> list[Output]:
@@ -427,8 +408,7 @@ class SessionMachine:
         dropped = self._items.insert(
             run.item_id, response.item("in_progress"), place if known else None
         )
-        self._answers = {known: a for known, a in self._answers.items() if known in conversation}
-        self._answers[run.item_id] = response
+        self._answers.add(response)
         return [*dropped, *response.open(conversation.previous_id(run.item_id))]
 
     def _run_ended(self, response: OpenResponse, given: fx.RunEnded) -> list[Output]:
@@ -449,27 +429,8 @@ class SessionMachine:
         out: list[Output] = [fx.StopRun(run.response_id)]
         out += self._close(response, "cancelled", cancelled(reason))
         if run.default and response.opened and run.modality == "audio":
-            out += self._cut_at_playhead(run.item_id)
+            out += self._answers.cut_at_playhead(run.item_id)
         return out
-
-    def _cut_at_playhead(self, item_id: str) -> list[Output]:
-        """The assistant falls silent early: its item ends with what was heard."""
-        heard = self._heard_ms(item_id)
-        return [] if heard is None else self._cut(item_id, heard, interrupted=True)
-
-    def _cut(self, item_id: str, audio_end_ms: int, *, interrupted: bool) -> list[Output]:
-        """The assistant's item was heard up to here only; nothing is said to the client."""
-        answer = self._answers.get(item_id)
-        if answer is None or item_id not in self._items.conversation:
-            return []
-        item = Message(
-            id=item_id,
-            role="assistant",
-            status="incomplete",
-            content=[OutputSound(transcript=answer.heard_text(audio_end_ms))],
-        )
-        self._items.conversation.replace(item_id, item)
-        return [fx.CutItem(item_id, audio_end_ms, interrupted)]
 
     def _close(
         self,

@@ -1,0 +1,77 @@
+"""The conversation's answers, past ones too, and where each ends: with what was heard of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aqaa.server.protocol import client_events as client
+from aqaa.server.protocol import effects as fx
+from aqaa.server.protocol.errors import ProtocolError
+from aqaa.server.protocol.items import Items, Output
+from aqaa.server.protocol.response import OpenResponse
+from aqaa.server.protocol.types import Message, OutputSound
+
+TRUNCATE_SLACK_MS = 2000  # clients count what they played by a clock of their own: clamp, not error
+
+
+class Answers:
+    """The responses whose items are in the conversation, by item id."""
+
+    def __init__(self, items: Items, heard_ms: Callable[[str], int | None]) -> None:
+        """None yet; `heard_ms` tells what `SessionMachine` takes it for."""
+        self._items = items
+        self._heard_ms = heard_ms
+        self._responses: dict[str, OpenResponse] = {}
+
+    def __contains__(self, item_id: str | None) -> bool:
+        return item_id in self._responses
+
+    def add(self, response: OpenResponse) -> None:
+        """Its item is in the conversation from now on; those that left it are forgotten."""
+        kept = self._items.conversation
+        self._responses = {known: one for known, one in self._responses.items() if known in kept}
+        self._responses[response.run.item_id] = response
+
+    def truncated(self, event: client.ConversationItemTruncate) -> tuple[OpenResponse, int]:
+        """What a client truncates, and to how many milliseconds.
+
+        Raises:
+            ProtocolError: the item is unknown or is no spoken answer, or it never was so long.
+        """
+        self._items.known(event.item_id, "item_truncate_invalid_item_id")
+        answer = self._responses.get(event.item_id)
+        if answer is None or answer.run.modality != "audio":
+            raise ProtocolError(
+                "invalid_value", "only sound that the assistant spoke can be truncated", "item_id"
+            )
+        if event.content_index != 0:
+            raise ProtocolError(
+                "invalid_value", "the item has one content part: 0", "content_index"
+            )
+        if event.audio_end_ms > answer.audio_ms + TRUNCATE_SLACK_MS:
+            raise ProtocolError(
+                "invalid_value",
+                f"Audio content of {answer.audio_ms}ms is already shorter than"
+                f" {event.audio_end_ms}ms",
+                "audio_end_ms",
+            )
+        return answer, min(event.audio_end_ms, answer.audio_ms)
+
+    def cut_at_playhead(self, item_id: str) -> list[Output]:
+        """The assistant falls silent early: its item ends with what was heard."""
+        heard = self._heard_ms(item_id)
+        return [] if heard is None else self.cut(item_id, heard, interrupted=True)
+
+    def cut(self, item_id: str, audio_end_ms: int, *, interrupted: bool) -> list[Output]:
+        """The assistant's item was heard up to here only; nothing is said to the client."""
+        answer = self._responses.get(item_id)
+        if answer is None or item_id not in self._items.conversation:
+            return []
+        item = Message(
+            id=item_id,
+            role="assistant",
+            status="incomplete",
+            content=[OutputSound(transcript=answer.heard_text(audio_end_ms))],
+        )
+        self._items.conversation.replace(item_id, item)
+        return [fx.CutItem(item_id, audio_end_ms, interrupted)]
