@@ -28,6 +28,7 @@ from aqaa.models.bundle import nano_path
 from aqaa.models.errors import ConfigError
 from aqaa.server.compute.settings import ComputeSettings
 from aqaa.server.engine.settings import EngineSettings
+from aqaa.server.observe.logs import LogFormat
 
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -51,6 +52,7 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="loopback: open to others on purpose only")
     port: int = Field(default=8000, ge=0, le=65535, description="0: any free one")
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+    log_format: LogFormat = Field(default="text", description="json: one object a line")
 
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(), description="none: whoever reaches the port may talk; commas between several"

@@ -56,5 +56,5 @@ def serve(
     from aqaa.server.gateway.server import run
     from aqaa.server.observe.logs import set_up
 
-    set_up(settings.log_level)
+    set_up(settings.log_level, settings.log_format)
     asyncio.run(run(settings, announce=typer.echo))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Literal
 
 session_id: ContextVar[str] = ContextVar("aqaa_session", default="-")
 response_id: ContextVar[str] = ContextVar("aqaa_response", default="-")
 
-FORMAT = "%(asctime)s %(levelname).1s %(session)s %(response)s %(name)s: %(message)s"
+LogFormat = Literal["text", "json"]
+TEXT = "%(asctime)s %(levelname).1s %(session)s %(response)s %(name)s: %(message)s"
 
 
 class _WhoseLine(logging.Filter):
@@ -20,11 +24,28 @@ class _WhoseLine(logging.Filter):
         return True
 
 
-def set_up(level: str) -> None:
+class _JsonLine(logging.Formatter):
+    """One object a line; `exception` is there only with one, line breaks escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "session": getattr(record, "session", "-"),
+            "response": getattr(record, "response", "-"),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def set_up(level: str, format: LogFormat = "text") -> None:
     """Log to stderr. Called once, by the command that serves."""
     handler = logging.StreamHandler()
     handler.addFilter(_WhoseLine())
-    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.setFormatter(_JsonLine() if format == "json" else logging.Formatter(TEXT))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

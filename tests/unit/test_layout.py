@@ -52,7 +52,12 @@ ALLOWED = {
     "aqaa.server.parts": PARTS,
     "aqaa.server.answering": ANSWERING,
     "aqaa.server.session": SESSION,
-    "aqaa.server.config": {MODELS, "aqaa.server.engine", "aqaa.server.compute"},
+    "aqaa.server.config": {
+        MODELS,
+        "aqaa.server.engine",
+        "aqaa.server.compute",
+        "aqaa.server.observe.logs",
+    },
     "aqaa.server.runtime": GATEWAY | {"aqaa.vocoder"},
     "aqaa.server.gateway": GATEWAY,
     "aqaa.server.cli": {MODELS, "aqaa.tokenizers", "aqaa.vocoder", "aqaa.server"},
