@@ -40,7 +40,7 @@ def test_a_json_line_is_one_object_with_all_that_is_known(
 ) -> None:
     set_up("info", "json")
     before = datetime.now(UTC)
-    log.info("%d places taken: \"all\" of them\nno more, adiós", 8)
+    log.info('%d places taken: "all" of them\nno more, adiós', 8)
     said = only_object(capsys)
     time = datetime.fromisoformat(said.pop("time"))
     assert abs((time - before).total_seconds()) < 1
