@@ -126,9 +126,12 @@ def bench(
         typer.echo(json.dumps(report.summary(), indent=2))
     else:
         Console().print(_table(report))
-    if report.failures:
-        for line in sorted(set(report.failures)):
-            typer.secho(line, fg=typer.colors.RED, err=True)
+    troubles = sorted(set(report.failures))
+    if report.refused:
+        troubles.append(f"{len(report.refused)} of {sessions} conversations found no place")
+    for line in troubles:
+        typer.secho(line, fg=typer.colors.RED, err=True)
+    if troubles:
         raise typer.Exit(1)
 
 

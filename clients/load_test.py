@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from aqaa.clients.client import connect
 from aqaa.clients.turn import SpokenAnswer, speak
-from aqaa.models.errors import AqaaError, MissingDependencyError
+from aqaa.models.errors import AqaaError, CapacityError, MissingDependencyError
 
 QUANTILES = (50, 95, 99)
 STAGGER_SECONDS = 0.7  # mean distance between the starts of sessions, so that they do not march
@@ -34,16 +35,30 @@ class LoadPlan:
 
 @dataclass
 class Report:
-    """What came of it. Latencies in milliseconds."""
+    """What came of it. Latencies in milliseconds.
+
+    Attributes:
+        sessions: conversations that were tried.
+        turns: those that ended with an answer, whole or not.
+        failures: what ended each other turn of a conversation that had found a place.
+        refused: for each conversation that found no place, the seconds until it was told.
+    """
 
     sessions: int
     turns: list[SpokenAnswer] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
 
     @property
     def asked(self) -> int:
         """Turns that were tried and ended, one way or the other."""
         return len(self.turns) + len(self.failures)
+
+    @property
+    def broken(self) -> int:
+        """Turns without a whole answer. One with gaps in its sound is whole: see `underruns`."""
+        whole = sum(turn.status == "completed" and turn.audio.size > 0 for turn in self.turns)
+        return self.asked - whole
 
     def heard(self) -> dict[str, list[float]]:
         """Samples of heard latency and of each stage that the server told."""
@@ -60,6 +75,8 @@ class Report:
         return {
             "sessions": self.sessions,
             "turns": self.asked,
+            "broken": self.broken,
+            "refused_sessions": len(self.refused),
             "ok_fraction": sum(t.ok for t in self.turns) / max(1, self.asked),
             "underruns": sum(t.gaps for t in self.turns),
             "underrun_seconds": sum(t.gap_seconds for t in self.turns),
@@ -83,13 +100,14 @@ async def run(
     questions: Sequence[NDArray[np.float32]],
     on_turn: Callable[[], None] = lambda: None,
 ) -> Report:
-    """Speak `questions` (mono float32 at the wire rate) in all sessions; failures are counted."""
+    """Speak `questions` (mono float32 at the wire rate) in all sessions; what fails is counted."""
     report = Report(plan.sessions)
 
     async def session(number: int) -> None:
         choice = random.Random(plan.seed * 100_003 + number)
         await asyncio.sleep(number * STAGGER_SECONDS * choice.uniform(0.5, 1.5))
         done = 0
+        began = time.monotonic()
         try:
             async with connect(plan.url, model=plan.model, api_key=plan.api_key) as server:
                 await server.update_session(aqaa={"extensions": ["latency"]})
@@ -99,6 +117,8 @@ async def run(
                     done += 1
                     on_turn()
                     await asyncio.sleep(turn.seconds)  # hear it out before asking again
+        except CapacityError:
+            report.refused.append(time.monotonic() - began)
         except AqaaError as error:
             report.failures += [f"session {number}: {error}"] * (plan.turns - done)
 

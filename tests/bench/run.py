@@ -2,7 +2,8 @@
 
 A benchmark is a module here with `TITLE` and `main() -> str`, which returns Markdown. Each runs in
 a process of its own, so that one's threads and caches do not speed up or slow down another's.
-Name some to run only those: `python tests/bench/run.py vocoder engines`.
+Name some to run only those: `python tests/bench/run.py vocoder engines`. Each takes a bounded time,
+ten minutes at most; it says how long at its `main`.
 """
 
 from __future__ import annotations

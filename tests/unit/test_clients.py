@@ -173,7 +173,7 @@ async def test_nothing_at_the_address_says_how_to_start_a_server() -> None:
             pass
 
 
-async def test_a_load_counts_every_turn_that_was_answered_or_lost() -> None:
+async def test_a_load_counts_every_turn_that_was_answered_or_lost_and_who_found_no_place() -> None:
     served = 0
 
     async def handler(socket: ServerConnection) -> None:
@@ -182,13 +182,19 @@ async def test_a_load_counts_every_turn_that_was_answered_or_lost() -> None:
         if served == 2:
             await socket.close(1013, "full")
             return
+        if served == 3:
+            await after_speech(socket)
+            await socket.close(1011, "engine died")
+            return
         await after_speech(socket)
         await answer(socket)
         await socket.wait_closed()
 
     async with listening(handler) as url:
-        report = await run(LoadPlan(url, "nano", sessions=2, turns=1), [BEEP])
+        report = await run(LoadPlan(url, "nano", sessions=3, turns=1), [BEEP])
     assert (report.asked, len(report.turns), len(report.failures)) == (2, 1, 1)
+    assert (report.broken, len(report.refused)) == (1, 1)
+    assert report.refused[0] < 0.5
     assert report.summary()["ok_fraction"] == 0.5
 
 
