@@ -21,6 +21,7 @@ from aqaa.server.engine.contract import Engine, SamplingParams
 from aqaa.server.hearing.speech_input import SpeechProbability
 from aqaa.server.hearing.tokenising import AudioTokenizer, Tokenising
 from aqaa.server.observe.metrics import Metrics
+from aqaa.server.observe.traces import TurnTracer
 from aqaa.server.protocol.configure import Voices, updated
 from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
@@ -97,6 +98,7 @@ class Services:
     metrics: Metrics
     clock: Clock
     ahead_seconds: float
+    tracer: TurnTracer | None = None  # None: nobody collects traces
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from aqaa.server.engine.contract import Engine
 from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.hearing.vad import FRAME_SAMPLES, VadModel
 from aqaa.server.observe.metrics import Metrics
+from aqaa.server.observe.traces import tracer_of_environment
 from aqaa.server.parts import ModelParts, Services, synthesis_of, voices_of
 from aqaa.tokenizers.dual import DualTokenizer
 from aqaa.tokenizers.text import TextTokenizer
@@ -67,6 +68,7 @@ class Runtime:
             AqaaError: the bundle cannot be used, or the engine does not come up; says why.
         """
         began = time.monotonic()
+        tracer = tracer_of_environment()
         bundle = load_bundle(settings.model)
         compute, gpus = settings.compute, visible_gpus()
         hearing = place(compute.hearing_device, gpus)
@@ -116,6 +118,7 @@ class Runtime:
                 metrics=metrics,
                 clock=clock,
                 ahead_seconds=settings.ahead_seconds,
+                tracer=tracer,
             ),
             max_turn_seconds=min(settings.max_turn_seconds, _longest_turn(bundle)),
             speculation=settings.speculation,
@@ -128,6 +131,8 @@ class Runtime:
         """Give everything back."""
         await self.parts.services.engine.close()
         await asyncio.to_thread(self.parts.services.executor.close)
+        if self.parts.services.tracer is not None:
+            await asyncio.to_thread(self.parts.services.tracer.close)
 
     async def _warm_up(self) -> None:
         """A whole turn, so that no user pays for first calls: kernels, buffers, thread pools."""

@@ -30,8 +30,10 @@ from aqaa.server.dialogue.answer_parser import (
     TextDelta,
     VoiceSwitch,
 )
-from aqaa.server.engine.contract import SamplingParams
+from aqaa.server.engine.contract import SamplingParams, traceparent
 from aqaa.server.observe.latency import Timeline
+from aqaa.server.observe.logs import response_id, session_id
+from aqaa.server.observe.traces import TurnRecord, traceparent_of
 from aqaa.server.parts import Services, VoiceStream
 from aqaa.server.urgency import Kind
 
@@ -124,6 +126,8 @@ class Answer:
         self.progress = Progress()
         self.started = services.clock()
         self.over = False  # whether `AnswerEnd` has been read
+        self._end: AnswerEnd | None = None
+        self._trace = services.tracer.begin() if services.tracer is not None else None
         self._services = services
         self._key = key
         self._parser = parser
@@ -145,7 +149,8 @@ class Answer:
     async def next(self) -> AnswerEvent:
         """The next event; `AnswerEnd` is the last."""
         event = await self._events.get()
-        self.over = isinstance(event, AnswerEnd)
+        if isinstance(event, AnswerEnd):
+            self.over, self._end = True, event
         return event
 
     def adopt(self) -> None:
@@ -157,13 +162,37 @@ class Answer:
 
     async def stop(self) -> None:
         """End the work; no event follows. May be called at any time, and twice."""
+        self._record()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _record(self) -> None:
+        """Make the spans of an answer that somebody wanted, once."""
+        context, self._trace = self._trace, None
+        tracer = self._services.tracer
+        if tracer is None or context is None or not self._wanted.is_set():
+            return
+        progress, timeline = self.progress, self.progress.timeline
+        ids = {"session.id": session_id.get(), "gen_ai.response.id": response_id.get()}
+        attributes = {
+            **{name: value for name, value in ids.items() if value != "-"},
+            "gen_ai.usage.input_tokens": len(self.request.prompt),
+            "gen_ai.usage.output_tokens": len(progress.ids),
+            "aqaa.reused_tokens": progress.reused,
+            "aqaa.spoken_seconds": progress.made,
+            "aqaa.speculated": timeline.turn_end is not None and self.started < timeline.turn_end,
+            "aqaa.status": "cancelled" if self._end is None else self._end.status,
+        }
+        error = None if self._end is None else self._end.code
+        record = TurnRecord(context, timeline, self.started, attributes, error)
+        tracer.record(record, self._services.clock())
+
     # --- the decoder's half -----------------------------------------------------------------------
 
     async def _decode(self) -> None:
+        if self._trace is not None:
+            traceparent.set(traceparent_of(self._trace))  # for this task: the engine's request
         try:
             over = await self._take_ids()
         except AqaaError as error:

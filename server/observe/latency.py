@@ -14,6 +14,7 @@ that they add up to the whole, and work done while the user still spoke or pause
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 STAGES = ("turn_end", "tokenise", "first_token", "first_group", "first_sound", "send")
@@ -35,12 +36,19 @@ class Timeline:
         """Milliseconds of each stage, and their `total`; empty before the first sound was sent."""
         if self.send is None or self.speech_end is None:
             return {}
-        stages: dict[str, float] = {}
+        stages = dict.fromkeys(STAGES, 0.0)
         reached = self.speech_end
-        for name in STAGES:
-            ended: float | None = getattr(self, name)
-            until = reached if ended is None else max(reached, ended)
-            stages[name] = (until - reached) * 1000
-            reached = until
+        for name, since, reached in self.intervals(self.speech_end):
+            stages[name] = (reached - since) * 1000
         stages["total"] = (reached - self.speech_end) * 1000
         return stages
+
+    def intervals(self, begin: float) -> Iterator[tuple[str, float, float]]:
+        """Each stage that has ended, in order: its name, from when and until when it counts."""
+        reached = begin
+        for name in STAGES:
+            ended: float | None = getattr(self, name)
+            if ended is not None:
+                until = max(reached, ended)
+                yield name, reached, until
+                reached = until

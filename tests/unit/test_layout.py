@@ -152,6 +152,7 @@ BROUGHT_BY = {
     "yaml": "pyyaml",
     "piper": "piper-tts",
     "starlette": "fastapi",
+    "opentelemetry": "opentelemetry-sdk",
     "pydantic_core": "pydantic",
     "google": "onnx",
     "transformers": "vllm",
