@@ -9,7 +9,7 @@ import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import import_module
 
 import uvicorn
@@ -163,13 +163,10 @@ class DrainingServer(uvicorn.Server):
     def stop(self, state: ServerState) -> None:
         """Take nobody in, let running answers end, then stop; called again, stop now."""
         if self._drain is None:
-            state.drain()
             self._drain = asyncio.create_task(self._drained(state))
         else:
             self.should_exit = self.force_exit = True
 
     async def _drained(self, state: ServerState) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(state.settings.drain_seconds):
-                await state.empty()
+        await state.drained()
         self.should_exit = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -75,7 +75,10 @@ class ServerState:
             metrics.refused.labels("server_full").inc()
             raise
 
-    async def empty(self) -> None:
-        """Wait until nobody is inside any more."""
-        await self.sessions.empty()
-        await self.requests.empty()
+    async def drained(self) -> None:
+        """Drain, and wait until nobody is inside any more, for `drain_seconds` at most."""
+        self.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.drain_seconds):
+                await self.sessions.empty()
+                await self.requests.empty()
