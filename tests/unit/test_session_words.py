@@ -14,7 +14,7 @@ from scripted import CountingTranscriber, ScriptedEngine, pcm, scripted_parts
 from aqaa.server.compute.executor import Executor
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.types import Json
-from aqaa.server.session import user_words
+from aqaa.server.session import transcript_relay
 
 WORDS = "conversation.item.input_audio_transcription"
 # 0.1 s of prefix, 1 s of speech: eight of the turn's ten groups are loud throughout.
@@ -139,7 +139,7 @@ async def test_a_bug_while_words_are_told_ends_the_session_and_is_not_silent(
     def broken(pieces: object) -> str:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(user_words, "text_of", broken)
+    monkeypatch.setattr(transcript_relay, "text_of", broken)
     await speak_and_pause(talk)
     with pytest.RaisesGroup(ZeroDivisionError):
         await talk.listening
