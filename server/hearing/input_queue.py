@@ -68,7 +68,12 @@ class SuppressIdle:
     seconds: float | None
 
 
-InputJob = AppendAudio | CommitBuffer | ClearBuffer | ConfigureInput | SuppressIdle
+@dataclass(frozen=True)
+class LetTurnGo:
+    """The turn that ended last does not go on, whoever speaks: its item is gone."""
+
+
+InputJob = AppendAudio | CommitBuffer | ClearBuffer | ConfigureInput | SuppressIdle | LetTurnGo
 
 
 class InputQueue:
@@ -168,6 +173,8 @@ class InputQueue:
                     self._speech.clear()
                 case ConfigureInput():
                     self._speech.configure(job.converter, job.rules)
+                case LetTurnGo():
+                    self._speech.let_go()
                 case SuppressIdle():
                     seconds = math.inf if job.seconds is None else job.seconds
                     self._speech.suppress_idle(seconds)

@@ -5,6 +5,9 @@ pause its stream is forked and the fork is finished: those are the turn's tokens
 to be the end, and nothing is lost if it does not. So a turn's sound ends at its last pause, and the
 rest of the silence that ended it belongs to no turn.
 
+Where the rules say so, a turn that has ended is kept for a moment. If its speaker goes on, it is
+open again as if it had never ended: its token stream goes on, and all its sound is of one turn.
+
 A client that ends its turns itself is treated in the same way: what it commits begins a little
 before the first speech and ends with the last. Where no speech is found, all is kept.
 
@@ -14,7 +17,7 @@ What computes is work for the executor (`Work`); a session submits one piece of 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +30,7 @@ from aqaa.server.hearing.tokenising import AudioTokenStream, Tokenising
 from aqaa.server.hearing.transcribing import TurnWindows
 from aqaa.server.hearing.turn_detector import (
     MANUAL,
+    ONSET_FRAMES,
     DetectorEvent,
     EndOfTurn,
     Idle,
@@ -38,6 +42,7 @@ from aqaa.server.hearing.turn_detector import (
 )
 from aqaa.server.hearing.vad import FRAME_SAMPLES
 from aqaa.tokenizers.stream import SampleBuffer
+from aqaa.tokenizers.transcriber import WindowOrTail
 
 Samples = NDArray[np.float32]
 KEPT_SECONDS = 10  # of sound before any speech, for a client that commits it all the same
@@ -61,6 +66,13 @@ class TurnStarted:
 
 
 @dataclass(frozen=True)
+class TurnReopened:
+    """The turn that ended last goes on. It began at `sample`, as it did before."""
+
+    sample: int
+
+
+@dataclass(frozen=True)
 class TurnGrew:
     """The turn so far, in audio tokens; more will come."""
 
@@ -69,7 +81,10 @@ class TurnGrew:
 
 @dataclass(frozen=True)
 class TurnEncoded:
-    """New windows of the turn, for a transcriber. They may be ahead of the turn's tokens."""
+    """New windows of the turn, for a transcriber. They may be ahead of the turn's tokens.
+
+    A turn that is open again has another number: all its windows are told again.
+    """
 
     windows: TurnWindows
 
@@ -113,6 +128,7 @@ class BufferFull:
 
 SpeechEvent = (
     TurnStarted
+    | TurnReopened
     | TurnGrew
     | TurnEncoded
     | TurnPaused
@@ -129,6 +145,27 @@ class TurnSound:
 
     tokens: tuple[int, ...]
     windows: TurnWindows
+
+
+@dataclass
+class _Turn:
+    """A turn's token stream: what it was given, and what it gave."""
+
+    number: int
+    begin: int
+    fed: int  # it has been given the sound up to this sample
+    stream: AudioTokenStream
+    may_reopen: bool
+    tokens: list[int] = field(default_factory=list)
+    windows: list[WindowOrTail] = field(default_factory=list)  # told; kept if it may re-open
+
+
+@dataclass(frozen=True)
+class _EndedTurn:
+    """It goes on if speech begins at `until` at the latest."""
+
+    turn: _Turn
+    until: int
 
 
 class SpeechInput:
@@ -152,11 +189,9 @@ class SpeechInput:
         self.received = 0
         self._recent = SampleBuffer()  # ends at `received`; holds all that is not yet fed
         self._frame_begin = 0
-        self._turn_begin = 0
-        self._fed = 0  # what of the turn the token stream has been given, up to this sample
-        self._stream: AudioTokenStream | None = None
-        self._tokens: list[int] = []
-        self._turn = 0
+        self._turns = 0  # how many have begun or re-opened: the last one's number
+        self._turn: _Turn | None = None
+        self._ended_turn: _EndedTurn | None = None
         self._pause: TurnSound | None = None  # the turn, if it ended here
         self._full = False
 
@@ -174,7 +209,8 @@ class SpeechInput:
         # The resampler holds back about 20 ms, which count: a silence has grown by them.
         events += yield from self._react(self._detector.clock(self._heard_until()))
         events += yield from self._feed()
-        if self._stream is None:
+        self._let_go_in_time()
+        if self._turn is None:
             keep = self._max_samples if self._manual else KEPT_SECONDS * TOKENIZER_RATE
             self._forget_before(self.received - keep)
         if self._manual:  # the client alone tells when a turn begins and ends
@@ -209,6 +245,8 @@ class SpeechInput:
             self._append(self._converter.flush())
             self._new_converter, self._converter = converter, converter()
         was_manual, self._manual = self._manual, rules is None
+        if rules is None or not rules.reopen_ms:
+            self._ended_turn = None
         if rules is None or not was_manual:
             self._detector.rules = rules or MANUAL
             return
@@ -216,6 +254,10 @@ class SpeechInput:
         self._detector = TurnDetector(rules)
         self._detector.start_at(self.received)
         self._frame_begin = self.received
+
+    def let_go(self) -> None:
+        """The turn that ended last stays as it is, whoever speaks."""
+        self._ended_turn = None
 
     def suppress_idle(self, seconds: float) -> None:
         """The assistant speaks for so many more seconds: idle time counts from there."""
@@ -225,12 +267,12 @@ class SpeechInput:
 
     def _bound(self) -> list[SpeechEvent]:
         """Drop what comes once a turn that only the client can end is full."""
-        if self._stream is None or not (
-            self._full or self.received - self._turn_begin > self._max_samples
+        if self._turn is None or not (
+            self._full or self.received - self._turn.begin > self._max_samples
         ):
             return []
         first, self._full = not self._full, True
-        self._fed = self.received
+        self._turn.fed = self.received
         self._forget_before(self._frame_begin)
         return [BufferFull()] if first else []
 
@@ -254,9 +296,7 @@ class SpeechInput:
         for event in detected:
             match event:
                 case Onset():
-                    begin = event.sample - detector.rules.prefix_ms * TOKENIZER_RATE // 1000
-                    self._open(max(begin, self._begin_of_buffer()))
-                    events.append(TurnStarted(self._turn_begin))
+                    events += self._begin(event.sample)
                 case Pause():
                     events += yield from self._feed()
                     self._pause = yield from self._as_if_ended()
@@ -265,11 +305,14 @@ class SpeechInput:
                     self._pause = None
                     events.append(TurnResumed())
                 case EndOfTurn():
-                    sound = self._pause or TurnSound((), TurnWindows(self._turn, ()))
+                    sound = self._pause or TurnSound((), TurnWindows(self._turns, ()))
+                    ended = self._may_reopen(event)
                     events.append(self._ended(sound, event.silence_sample, event.sample))
+                    self._ended_turn = ended
                 case Idle():
                     events.append((yield from self._idled(event)))
-        too_long = self.received - self._turn_begin >= self._max_samples
+        begin = self.received if self._turn is None else self._turn.begin
+        too_long = self.received - begin >= self._max_samples
         if detector.speaking and too_long and not self._manual:
             yield from self._feed_now()
             sound = yield from self._as_if_ended()
@@ -286,47 +329,80 @@ class SpeechInput:
         silence = yield from self._tokenising.encode(last_second)
         return SilenceTimedOut(tuple(silence.ids), event.since, self.received)
 
+    # --- a turn that has ended and may go on ------------------------------------------------------
+
+    def _begin(self, onset: int) -> list[SpeechEvent]:
+        """Speech begins here: of a new turn, or of the one that ended last."""
+        ended, self._ended_turn = self._ended_turn, None
+        if ended is None or onset > ended.until or self._turn is not None:
+            begin = onset - self._detector.rules.prefix_ms * TOKENIZER_RATE // 1000
+            return [TurnStarted(self._open(max(begin, self._begin_of_buffer())).begin)]
+        self._turns += 1
+        self._turn = replace(ended.turn, number=self._turns)
+        events: list[SpeechEvent] = [TurnReopened(self._turn.begin)]
+        if self._turn.windows:
+            told = tuple(self._turn.windows)
+            events.append(TurnEncoded(TurnWindows(self._turn.number, told)))
+        return events
+
+    def _may_reopen(self, end: EndOfTurn) -> _EndedTurn | None:
+        rules = self._detector.rules
+        if self._turn is None or not (self._turn.may_reopen and rules.reopen_ms):
+            return None
+        wait = round((rules.silence_ms + rules.reopen_ms) * TOKENIZER_RATE / 1000)
+        return _EndedTurn(self._turn, end.silence_sample + wait)
+
+    def _let_go_in_time(self) -> None:
+        earliest_onset = self._frame_begin - ONSET_FRAMES * FRAME_SAMPLES
+        if self._ended_turn is not None and earliest_onset > self._ended_turn.until:
+            self._ended_turn = None
+
     # --- the turn's token stream ------------------------------------------------------------------
 
-    def _open(self, begin: int) -> None:
-        """Begin a turn at this sample, unless one is going on."""
-        if self._stream is None:
-            self._stream = self._tokenising.stream()
-            self._turn += 1
-            self._turn_begin = self._fed = begin
+    def _open(self, begin: int) -> _Turn:
+        """The turn that goes on; if there is none, a new one from this sample."""
+        if self._turn is None:
+            self._turns += 1
+            stream, may_reopen = self._tokenising.stream(), self._detector.rules.reopen_ms > 0
+            self._turn = _Turn(self._turns, begin, begin, stream, may_reopen)
+        return self._turn
 
     def _feed(self) -> Work[list[SpeechEvent]]:
         """Feed the token stream what is new, except in a pause, which may be the turn's end."""
-        if self._stream is None or not self._may_feed():
+        turn = self._turn
+        if turn is None or not self._may_feed():
             return []
-        before = len(self._tokens)
+        before = len(turn.tokens)
         yield from self._feed_now()
         events: list[SpeechEvent] = []
-        if windows := self._stream.take_windows():
-            events.append(TurnEncoded(TurnWindows(self._turn, windows)))
-        if len(self._tokens) > before:
-            events.append(TurnGrew(tuple(self._tokens)))
+        if windows := turn.stream.take_windows():
+            turn.windows += windows if turn.may_reopen else ()
+            events.append(TurnEncoded(TurnWindows(turn.number, windows)))
+        if len(turn.tokens) > before:
+            events.append(TurnGrew(tuple(turn.tokens)))
         return events
 
     def _may_feed(self) -> bool:
         return self._pause is None and not self._full
 
     def _feed_now(self) -> Work[None]:
-        if self._stream is not None and self._fed < self.received:
-            new = yield from self._tokenising.push(self._stream, self._since(self._fed))
-            self._tokens += new
-            self._fed = self.received
+        turn = self._turn
+        if turn is not None and turn.fed < self.received:
+            new = yield from self._tokenising.push(turn.stream, self._since(turn.fed))
+            turn.tokens += new
+            turn.fed = self.received
             self._forget_before(self._frame_begin)
 
     def _as_if_ended(self) -> Work[TurnSound]:
-        assert self._stream is not None
-        end = self._stream.fork()
+        turn = self._turn
+        assert turn is not None
+        end = turn.stream.fork()
         rest = yield from self._tokenising.flush(end)
-        tokens = (*self._tokens, *rest)
-        return TurnSound(tokens, TurnWindows(self._turn, end.take_windows()))
+        tokens = (*turn.tokens, *rest)
+        return TurnSound(tokens, TurnWindows(turn.number, end.take_windows()))
 
     def _close_turn(self) -> None:
-        self._stream, self._tokens, self._pause, self._full = None, [], None, False
+        self._turn, self._ended_turn, self._pause, self._full = None, None, None, False
 
     # --- recent samples ---------------------------------------------------------------------------
 

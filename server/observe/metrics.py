@@ -115,6 +115,9 @@ class Metrics:
         self.interruptions = Counter(
             "aqaa_interruptions", "Answers that the user spoke into", registry=r
         )
+        self.reopened_turns = Counter(
+            "aqaa_reopened_turns", "Turns that had ended and went on", registry=r
+        )
         self.malformed = Counter(
             "aqaa_malformed_groups",
             "Runs of audio ids that were no group; never spoken",

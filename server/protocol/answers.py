@@ -32,6 +32,12 @@ class Answers:
         self._responses = {known: one for known, one in self._responses.items() if known in kept}
         self._responses[response.run.item_id] = response
 
+    def after(self, item_id: str) -> list[str]:
+        """The ids of the answers that stand behind this item; it may have left."""
+        order = [item.id for item in self._items.conversation]
+        place = order.index(item_id) if item_id in order else len(order)
+        return [one for one in order[place:] if one is not None and one in self]
+
     def truncated(self, event: client.ConversationItemTruncate) -> tuple[OpenResponse, int]:
         """What a client truncates, and to how many milliseconds.
 

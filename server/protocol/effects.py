@@ -128,6 +128,16 @@ class SpeechStarted:
 
 
 @dataclass(frozen=True)
+class SpeechResumed:
+    """The user goes on with the turn that ended last; its sound, from `start_ms` on, is open again.
+
+    What ends the turn the next time brings all of its tokens.
+    """
+
+    start_ms: int
+
+
+@dataclass(frozen=True)
 class SpeechStopped:
     """The user's turn ended; `tokens` are its audio tokens, which the machine only hands on."""
 
@@ -216,6 +226,7 @@ class UserWordsFailed:
 
 Input = (
     SpeechStarted
+    | SpeechResumed
     | SpeechStopped
     | IdleTimedOut
     | RunStarted

@@ -15,6 +15,7 @@ dropped: response ids are the generation stamps.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 from aqaa.server.protocol import client_events as client
@@ -91,6 +92,8 @@ class SessionMachine:
         self.speaking = False  # whether the user is, by turn detection
         self._buffered = 0  # bytes appended since the last commit or clear
         self._buffer_item = make_id("item")
+        self._last_turn: str | None = None  # the item of the last turn that turn detection ended
+        self._taken_back: tuple[str, ...] = ()  # leave for the buffer's item, which says it all
         self._voice_is_fixed = False
         self.session = as_served(session, voices, transcribes=transcribes)
 
@@ -124,6 +127,8 @@ class SessionMachine:
         match given:
             case fx.SpeechStarted():
                 return self._speech_started(given)
+            case fx.SpeechResumed():
+                return self._speech_resumed(given)
             case fx.SpeechStopped():
                 return self._speech_stopped(given)
             case fx.IdleTimedOut():
@@ -143,8 +148,10 @@ class SessionMachine:
         return detection is not None and detection.create_response and not self._writes_only()
 
     def next_run(self) -> fx.StartRun:
-        """What an answer would be asked for if the conversation were to be answered now."""
-        return self._plan(ResponseOptions())[0]
+        """What an answer would be asked for if the turn that goes on were over now, without it."""
+        run = self._plan(ResponseOptions())[0]
+        kept = tuple(item for item in run.items if item.id not in self._taken_back)
+        return replace(run, items=kept)
 
     # --- client events ----------------------------------------------------------------------------
 
@@ -155,7 +162,7 @@ class SessionMachine:
             case client.InputAudioBufferCommit():
                 return self._commit()
             case client.InputAudioBufferClear():
-                self.speaking, self._buffered, self._buffer_item = False, 0, self._make_id("item")
+                self._empty_buffer()
                 return [fx.Clear(), server.InputAudioBufferCleared(event_id=self._event_id())]
             case client.OutputAudioBufferClear():
                 raise ProtocolError(
@@ -199,18 +206,26 @@ class SessionMachine:
 
     def _commit_buffer(self, tokens: tuple[int, ...] | None = None) -> list[Output]:
         """The buffer's item enters the conversation."""
-        item_id, previous = self._buffer_item, self._items.conversation.last_id()
-        self.speaking, self._buffered, self._buffer_item = False, 0, self._make_id("item")
+        item_id, conversation = self._buffer_item, self._items.conversation
+        left = [one for one in self._taken_back if one in conversation]
+        deleted = [output for one in left for output in self._delete(one)]
+        self._empty_buffer()
+        self._last_turn = None if tokens is None else item_id
         item = Message(id=item_id, role="user", content=[InputSound()])
         if self._writes_only() or self.session.audio.input.transcription is not None:
             self._transcripts.expect(item_id)
         return [
+            *deleted,
             fx.Commit(item_id, tokens),
             server.InputAudioBufferCommitted(
-                event_id=self._event_id(), previous_item_id=previous, item_id=item_id
+                event_id=self._event_id(), previous_item_id=conversation.last_id(), item_id=item_id
             ),
             *self._items.add(item_id, item),
         ]
+
+    def _empty_buffer(self) -> None:
+        self.speaking, self._buffered, self._buffer_item = False, 0, self._make_id("item")
+        self._taken_back = ()
 
     def _update(self, event: client.SessionUpdate) -> list[Output]:
         new = updated(self.session, event.session, self._voices, transcribes=self._transcribes)
@@ -225,6 +240,8 @@ class SessionMachine:
             self._buffered = 0  # what was buffered is kept as sound, but counts in other bytes
         if new.audio.input.turn_detection is None:
             self.speaking = False
+        elif self.session.audio.input.turn_detection is None:
+            self._taken_back = ()  # turn detection begins with an empty buffer
         self.session = new
         told = server.SessionUpdated(event_id=self._event_id(), session=shown(new))
         return [fx.Configure(new), told]
@@ -335,6 +352,21 @@ class SessionMachine:
                 out += self._stop(self._default, "turn_detected")
             elif (last := self._items.conversation.last_id()) in self._answers and last is not None:
                 out += self._answers.cut_at_playhead(last)  # all sent, perhaps not all played
+        return out
+
+    def _speech_resumed(self, given: fx.SpeechResumed) -> list[Output]:
+        """The last turn goes on: to the client, one more interruption.
+
+        Its item and the answers to it stay until the whole turn takes their place: till then a
+        client may truncate what it played of them.
+        """
+        detection = self.session.audio.input.turn_detection
+        if detection is None or self.speaking:
+            return []
+        self._answer_is_due = False
+        out = self._speech_started(fx.SpeechStarted(given.start_ms))
+        if self._last_turn is not None:
+            self._taken_back = (*self._answers.after(self._last_turn), self._last_turn)
         return out
 
     def _speech_stopped(self, given: fx.SpeechStopped) -> list[Output]:

@@ -91,7 +91,10 @@ class ServerVad(Wire):
 
 
 class SemanticVad(Wire):
-    """End of turn by eagerness: here a silence, longer the less eager (`session.turn`)."""
+    """End of turn by eagerness: here a silence, longer the less eager (`hearing.turn_detector`).
+
+    A turn that ended too early goes on, if `interrupt_response` lets it.
+    """
 
     type: Literal["semantic_vad"] = "semantic_vad"
     eagerness: Literal["low", "medium", "high", "auto"] = "auto"

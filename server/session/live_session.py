@@ -11,6 +11,9 @@ no lock. Models run elsewhere: in `server/compute` and in the engine.
 Speculation: at a pause the answer is started as if the turn were over, and held back. When the turn
 ends and the machine asks for the same answer, it is adopted; when the user goes on speaking, it is
 stopped.
+
+Take-back: a turn that has ended goes on if its speaker does so within a moment. The answer to the
+part is stopped as by any interruption, and leaves the conversation when the whole turn enters it.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.models.errors import AqaaError, AudioError
@@ -35,6 +39,7 @@ from aqaa.server.hearing.input_queue import (
     CommitBuffer,
     ConfigureInput,
     InputQueue,
+    LetTurnGo,
     SuppressIdle,
 )
 from aqaa.server.hearing.item_sounds import ItemSounds
@@ -47,6 +52,7 @@ from aqaa.server.hearing.speech_input import (
     TurnEnded,
     TurnGrew,
     TurnPaused,
+    TurnReopened,
     TurnResumed,
     TurnSound,
     TurnStarted,
@@ -118,7 +124,7 @@ class LiveSession:
             parts.tokenising,
             parts.vad.stream(),
             input_of(audio.format),
-            TurnRules.of(audio.turn_detection) if audio.turn_detection else None,
+            _rules(self._machine.session),
             parts.max_turn_seconds,
         )
         self._input = InputQueue(
@@ -135,6 +141,7 @@ class LiveSession:
             on_sound=self._on_sound,
             on_bad_audio=self._on_bad_audio,
         )
+        self._last_turn: str | None = None  # the item of a turn that may go on
         self._epoch = 0  # of the client's buffer: raised by each of its commits and clears
         self._speech_end: float | None = None
         self._turn_end: float | None = None
@@ -223,6 +230,8 @@ class LiveSession:
                 self._memory.cut(effect.item_id, effect.audio_end_ms)
                 self._outlet.drop(effect.item_id)
             case fx.ForgetItem():
+                if effect.item_id == self._last_turn:
+                    self._input.put(LetTurnGo())
                 self._item_sounds.forget(effect.item_id)
                 self._memory.forget(effect.item_id)
                 self._answers.pop(effect.item_id, None)
@@ -236,6 +245,7 @@ class LiveSession:
     def _commit(self, commit: fx.Commit) -> None:
         self._memory.expect(commit.item_id)
         if commit.tokens is not None:
+            self._last_turn = commit.item_id
             self._on_sound(commit.item_id, TurnSound(commit.tokens, self._turn_windows))
             return
         self._new_epoch()
@@ -261,8 +271,7 @@ class LiveSession:
             converter = input_of(audio.format)
             self._input_format, self._odd_byte = audio.format, b""
         self._words.configure(session)
-        rules = TurnRules.of(audio.turn_detection) if audio.turn_detection else None
-        self._input.put(ConfigureInput(converter, rules))
+        self._input.put(ConfigureInput(converter, _rules(session)))
 
     def _heard_ms(self, item_id: str) -> int | None:
         """How much of an answer has been heard by now; None: all of it, or it is unknown."""
@@ -285,6 +294,10 @@ class LiveSession:
         match event:
             case TurnStarted():
                 self._apply(self._machine.on_input(fx.SpeechStarted(_ms(event.sample))))
+            case TurnReopened():
+                self._services.metrics.reopened_turns.inc()
+                self._last_turn = None  # its sound is the buffer's again
+                self._apply(self._machine.on_input(fx.SpeechResumed(_ms(event.sample))))
             case TurnGrew():
                 if self._machine.session.type == "realtime":
                     self._head_start.warm(event.tokens)
@@ -441,6 +454,16 @@ class LiveSession:
         self._runs.pop(run.response_id, None)
         self._services.metrics.answers.labels(over.status).inc()
         self._apply(self._machine.on_input(fx.RunEnded(run.response_id, over.status, over.code)))
+
+
+def _rules(session: Session) -> TurnRules | None:
+    """How the session's turns are told; None: by its client."""
+    detection = session.audio.input.turn_detection
+    if detection is None:
+        return None
+    rules = TurnRules.of(detection)
+    # Where nothing is answered, nothing is to be taken back: what was written down stays.
+    return rules if session.type == "realtime" else replace(rules, reopen_ms=0)
 
 
 def _ms(sample: int) -> int:

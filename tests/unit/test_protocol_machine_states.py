@@ -101,6 +101,7 @@ CLIENT: dict[str, Callable[[Session], object]] = {
 }
 EARS: dict[str, Callable[[Session], object]] = {
     "speech starts": heard(fx.SpeechStarted(0)),
+    "speech goes on": heard(fx.SpeechResumed(0)),
     "speech stops": heard(fx.SpeechStopped(900, (7,))),
     "nobody speaks": heard(fx.IdleTimedOut(0, 900, (7,))),
 }
