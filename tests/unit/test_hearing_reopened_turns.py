@@ -110,6 +110,16 @@ def test_it_goes_on_within_a_second_of_its_end(silence: float, goes_on: bool, st
     assert starts(heard) == [TurnStarted, TurnReopened if goes_on else TurnStarted]
 
 
+def test_whether_it_goes_on_does_not_depend_on_how_the_client_cuts_its_stream() -> None:
+    found = set()
+    for late_ms in range(-80, 90, 10):
+        data = FIRST + pcm(0.3 + (REOPEN_MS + late_ms) / 1000, loud=False) + pcm(0.2, loud=True)
+        small, large = starts(hear(ears(), data, 320)), starts(hear(ears(), data, 96_000))
+        assert small == large, f"{late_ms} ms late"
+        found.add(small[-1])
+    assert found == {TurnReopened, TurnStarted}
+
+
 def test_it_goes_on_as_often_as_its_speaker_does() -> None:
     heard = hear(ears(), FIRST + GAP + pcm(0.4, loud=True) + GAP + REST)
     (never_ended,) = ended(hear(ears(PATIENT), FIRST + GAP + pcm(0.4, loud=True) + GAP + REST))

@@ -61,6 +61,7 @@ ACTIONS: dict[str, Callable[[Listener], object]] = {
     "words": words_wanted({"model": "whisper-1"}),
     "live words": words_wanted({"model": "gpt-realtime-whisper"}),
     "speech starts": lambda listener: listener.happen(fx.SpeechStarted(0)),
+    "speech goes on": lambda listener: listener.happen(fx.SpeechResumed(0)),
     "speech stops": lambda listener: listener.happen(fx.SpeechStopped(900, (7,))),
     "a live word": lambda listener: listener.machine.on_input(fx.UserWords(None, PIECES)),
     "a word": lambda listener: listener.happen(fx.UserWords(listener.item(-1), PIECES)),

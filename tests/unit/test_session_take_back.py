@@ -115,6 +115,20 @@ async def test_the_answer_to_the_part_stops_and_leaves_with_it(
     await talk.becomes(lambda: talk.conversation.kept_items() == set(conversation(talk)))
 
 
+async def test_a_turn_goes_on_as_often_as_its_speaker_does(
+    talk: Talk, engine: ScriptedEngine
+) -> None:
+    await say_a_part(talk)
+    await talk.say(0.5, loud=True)
+    await talk.say(0.6, loud=False)
+    await talk.until("response.output_audio.delta", 2)
+    await say_the_rest(talk)
+    await talk.until("response.done", 3)
+    assert talk.counted("aqaa_reopened_turns_total") == 2
+    assert len(conversation(talk)) == 2
+    assert loud_groups(engine.prompts[-1]) >= 15  # of 2 s
+
+
 async def test_its_item_has_the_words_of_the_whole_turn(talk: Talk) -> None:
     await say_a_part(talk)
     await say_the_rest(talk)
