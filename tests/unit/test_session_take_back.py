@@ -121,9 +121,10 @@ async def test_a_turn_goes_on_as_often_as_its_speaker_does(
     await say_a_part(talk)
     await talk.say(0.5, loud=True)
     await talk.say(0.6, loud=False)
-    await talk.until("response.output_audio.delta", 2)
+    await talk.until("response.created", 2)
     await say_the_rest(talk)
-    await talk.until("response.done", 3)
+    await talk.until("response.created", 3)
+    await talk.conversation.idle()
     assert talk.counted("aqaa_reopened_turns_total") == 2
     assert len(conversation(talk)) == 2
     assert loud_groups(engine.prompts[-1]) >= 15  # of 2 s
