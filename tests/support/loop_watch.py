@@ -1,45 +1,38 @@
-"""How long an event loop is held: what every other session on it would wait."""
+"""How long one callback holds an event loop: what every other session on it would wait for."""
 
 from __future__ import annotations
 
-import asyncio
+from asyncio.events import Handle
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from own_time import own_time
 
-BEAT = 0.005  # seconds
+_run = Handle._run
 
 
 class LoopWatch:
-    """Beats on the loop, and notes by how much a beat was late.
+    """Times each callback on its own, so that many sessions' short turns are not one long one.
 
     Time in which the loop's thread waited for a CPU does not count: other programs took it.
     """
 
     def __init__(self) -> None:
-        self.longest = 0.0  # seconds that the loop was held, at most
-        self.beats = 0
+        self.longest = 0.0  # seconds of the longest callback
 
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        before = own_time()
-        while True:
-            await asyncio.sleep(BEAT)
-            now = own_time()
-            self.longest = max(self.longest, now - before - BEAT)
-            self.beats += 1
-            before = now
+    def run(self, callback: Handle) -> None:
+        """Run one callback."""
+        began = own_time()
+        _run(callback)
+        self.longest = max(self.longest, own_time() - began)
 
 
 @asynccontextmanager
 async def watched_loop() -> AsyncIterator[LoopWatch]:
-    """Watch the running loop within the block."""
+    """Watch the running loop, the only one of the process, within the block."""
     watch = LoopWatch()
-    task = asyncio.create_task(watch.run())
+    Handle._run = lambda callback: watch.run(callback)  # type: ignore[method-assign]
     try:
         yield watch
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        Handle._run = _run  # type: ignore[method-assign]
