@@ -49,6 +49,12 @@ class Report:
     failures: list[str] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
 
+    def add(self, other: Report) -> None:
+        """Count what came of the same number of conversations at another time, too."""
+        self.turns += other.turns
+        self.failures += other.failures
+        self.refused += other.refused
+
     @property
     def asked(self) -> int:
         """Turns that were tried and ended, one way or the other."""

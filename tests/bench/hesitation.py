@@ -51,7 +51,7 @@ def main(sessions: Sequence[int] = SESSIONS, rounds: int = ROUNDS, turns: int = 
                 for kind, spoken in kinds.items():
                     before = speculations(url)
                     plan = LoadPlan(url, "nano", number, max(1, turns // number), seed=seed)
-                    _add(reports[kind], asyncio.run(run(plan, spoken)))
+                    reports[kind].add(asyncio.run(run(plan, spoken)))
                     outcomes[kind] += speculations(url) - before
             rows += [(f"{number}, {kind}", reports[kind]) for kind in kinds]
             fates += [outcomes[kind] for kind in kinds]
@@ -67,9 +67,3 @@ def speculations(url: str) -> Counter[str]:
     text = httpx.get(f"{url}/metrics", timeout=10).text
     found = re.findall(r'^aqaa_speculations_total\{outcome="(\w+)"\} (\S+)$', text, re.M)
     return Counter({outcome: int(float(count)) for outcome, count in found})
-
-
-def _add(whole: Report, part: Report) -> None:
-    whole.turns += part.turns
-    whole.failures += part.failures
-    whole.refused += part.refused

@@ -12,6 +12,7 @@ import datetime
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -45,6 +46,19 @@ def sections() -> dict[str, str]:
     return {name: body for name, _, body in (part.partition(" -->\n") for part in parts)}
 
 
+def report(found: Mapping[str, str], present: Sequence[str]) -> str:
+    """The whole page: what was found, by benchmark, and which of those present are missing."""
+    body = "".join(f"<!-- bench: {name} -->\n{found[name]}" for name in sorted(found))
+    missing = ", ".join(f"`{name}`" for name in present if name not in found)
+    unmeasured = f" Not measured yet: {missing}." if missing else ""
+    return (
+        "# Performance\n\nThe latest tables of `make bench`. Machine of the latest run: "
+        f"{machine()}, shared and noisy: compare within a table, not across days.\n\n"
+        "One table alone, in ten minutes at most: `python tests/bench/run.py NAME`. Names: "
+        f"{', '.join(f'`{name}`' for name in present)}.{unmeasured}\n\n{body}"
+    )
+
+
 def main() -> int:
     present = sorted(f.stem for f in HERE.glob("*.py") if f.stem != "run")
     wanted = sys.argv[1:] or present
@@ -67,13 +81,8 @@ def main() -> int:
             failed.append(name)
             continue
         found[name] = f"_{datetime.date.today()}_\n\n{done.stdout.strip()}\n\n"
-    body = "".join(f"<!-- bench: {name} -->\n{found[name]}" for name in sorted(found))
     REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(
-        "# Performance\n\nThe latest tables of `make bench`. Machine of the latest run: "
-        f"{machine()}, shared and noisy: compare within a table, not across days.\n\n" + body,
-        encoding="utf-8",
-    )
+    REPORT.write_text(report(found, present), encoding="utf-8")
     print(f"failed: {', '.join(failed)}" if failed else f"written: {REPORT}")
     return 1 if failed else 0
 

@@ -44,6 +44,15 @@ async def serving(
     engine: ScriptedEngine, *, transcriber: Transcriber | None = None, **settings: Any
 ) -> AsyncIterator[Served]:
     parts = scripted_parts(engine, transcriber=transcriber)
+    async with serving_parts(parts, engine, **settings) as served:
+        yield served
+
+
+@asynccontextmanager
+async def serving_parts(
+    parts: ModelParts, engine: ScriptedEngine, **settings: Any
+) -> AsyncIterator[Served]:
+    """As `serving`, with these parts, whose engine is `engine`; their executor is closed after."""
     with listen("127.0.0.1", 0) as listener:
         state = ServerState.of(Settings(model="nowhere", **settings), parts)
         server = DrainingServer(state.settings)

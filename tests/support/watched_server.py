@@ -12,7 +12,7 @@ import logging
 import sys
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -81,15 +81,14 @@ def health(served: Served, watch: LoopWatch, faults: Faults) -> Health:
     )
 
 
-async def main() -> None:
+async def serve_watched(starting: AbstractAsyncContextManager[Served]) -> None:
     """Serve until the input ends."""
     faults = Faults()
     logging.getLogger().addHandler(faults)
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    engine = ScriptedEngine(seconds=0.001)
-    async with serving(engine, max_sessions=256) as served, watched_loop() as watch:
+    async with starting as served, watched_loop() as watch:
         keep_for_good()  # as `aqaa serve` does
         sys.stdout.write(f"{served.port}\n")
         sys.stdout.flush()
@@ -103,6 +102,7 @@ class WatchedServer:
 
     def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
         self._process = process
+        self.pid = process.pid
         self.ws = f"ws://127.0.0.1:{port}/v1/realtime"
         self.http = f"http://127.0.0.1:{port}"
 
@@ -115,11 +115,14 @@ class WatchedServer:
 
 
 @asynccontextmanager
-async def watched_server() -> AsyncIterator[WatchedServer]:
-    """Start one; stop it at the end, which must not take long."""
+async def watched_server(
+    program: Path = Path(__file__), *arguments: str
+) -> AsyncIterator[WatchedServer]:
+    """Start one, or another `program` of its kind; stop it at the end, which must not take long."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        Path(__file__),
+        program,
+        *arguments,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=2**24,
@@ -137,4 +140,4 @@ async def watched_server() -> AsyncIterator[WatchedServer]:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(serve_watched(serving(ScriptedEngine(seconds=0.001), max_sessions=256)))

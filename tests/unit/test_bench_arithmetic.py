@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import random
 
 import numpy as np
 import pytest
 from bench_tables import conversations, markdown
+from paced_clients import Measured, appends, table, verdict
+from paced_parts import (
+    ANSWER,
+    AUDIO,
+    FIRST_CHUNK_SECONDS,
+    LATER_CHUNK_SECONDS,
+    PacedVoice,
+    due,
+    first_sound_due,
+)
 from recorded_questions import LEAST_PAUSE, LONGEST_PAUSE, hesitating
 
 from aqaa.clients.load_test import Report
 from aqaa.clients.turn import SpokenAnswer
+from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
+from aqaa.server.answering.start_gate import StartGate
 
 RATE = 16_000
 
@@ -78,3 +92,77 @@ def test_a_row_tells_what_was_heard_what_broke_and_who_was_refused() -> None:
 
 def test_a_table_is_markdown() -> None:
     assert markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n|---|---|\n| 1 | 2 |"
+
+
+def planned_chunks() -> list[tuple[float, float]]:
+    """Of an answer that only models delay: when each chunk is there, and its seconds."""
+    voice, gate = PacedVoice(), StartGate()
+    audio = [(due(n), token) for n, token in enumerate(ANSWER) if token >= AUDIO]
+    groups = [audio[n : n + GROUP_TOKENS] for n in range(0, len(audio), GROUP_TOKENS)]
+    chunks, free = [], 0.0
+    for number, group in enumerate(groups, start=1):
+        gate.decoded(group[-1][0])
+        voice.feed([token for _, token in group])
+        while (chunk := voice.due(final=number == len(groups))) is not None:
+            count, first = chunk
+            took = FIRST_CHUNK_SECONDS if first else LATER_CHUNK_SECONDS
+            free = max(free, group[-1][0]) + took
+            gate.vocoded(count, took)
+            chunks.append((free, count * GROUP_SECONDS))
+            voice.take(count)
+            if len(chunks) == 1:
+                assert gate.opens(count * GROUP_SECONDS, 0.03), "or the first sound comes later"
+    return chunks
+
+
+def test_a_paced_answer_starts_with_its_first_chunk_and_is_planned_without_a_gap() -> None:
+    chunks = planned_chunks()
+    assert first_sound_due() == pytest.approx(chunks[0][0])
+    until = chunks[0][0]
+    for there, seconds in chunks:
+        assert there <= until - 0.1 or there == chunks[0][0]
+        until += seconds
+    assert until - chunks[0][0] == pytest.approx(3.0)
+
+
+def test_ids_are_due_at_the_pace_of_an_opening() -> None:
+    assert due(69) - due(0) == pytest.approx(1.0)
+
+
+def test_sound_goes_out_in_appends_of_100_ms_the_last_filled_up() -> None:
+    messages = [json.loads(message) for message in appends(np.full(6000, 0.5, np.float32))]
+    sounds = [np.frombuffer(base64.b64decode(m["audio"]), "<i2") for m in messages]
+    assert [sound.size for sound in sounds] == [2400, 2400, 2400]
+    assert np.count_nonzero(np.concatenate(sounds)) == 6000
+
+
+def test_the_goal_is_met_up_to_the_last_row_before_a_bad_one() -> None:
+    good = [Measured(n, added=[5.0] * 100) for n in (1, 50)]
+    late = Measured(100, added=[5.0] * 90 + [50.0] * 10)
+    better_by_chance = Measured(200, added=[5.0])
+    assert "met up to 50 sessions" in verdict([*good, late, better_by_chance])
+    assert "met up to 1 sessions" in verdict([good[0], Measured(50, added=[5.0], broken=1)])
+    assert "met up to 1 sessions" in verdict([good[0], Measured(50, added=[5.0], lost=1)])
+    assert "met by none" in verdict([Measured(1)])
+
+
+def test_a_row_of_many_sessions_tells_each_number_under_its_head() -> None:
+    row = Measured(
+        200, added=[1.0, 3.0], turns=7, broken=1, lost=2, underruns=3, stall_ms=4.4,
+        client_stall_ms=5.6, session_bytes=123_456, cores=0.5, client_cores=0.25,
+    )  # fmt: skip
+    head, _, cells = table([row]).split("\n")
+    told = dict(zip(head.strip("| ").split(" | "), cells.strip("| ").split(" | "), strict=True))
+    assert told == {
+        "sessions": "200",
+        "turns": "7",
+        "broken": "1",
+        "connections lost": "2",
+        "underruns": "3",
+        "added, ms p50 / p99": "2 / 3",
+        "loop stall, ms": "4",
+        "clients' stall, ms": "6",
+        "memory a session, kB": "123",
+        "cores, server": "0.50",
+        "cores, clients": "0.25",
+    }
