@@ -2,23 +2,27 @@
 
 A benchmark is a module here with `TITLE` and `main() -> str`, which returns Markdown. Each runs in
 a process of its own, so that one's threads and caches do not speed up or slow down another's.
-Name some to run only those: `python tests/bench/run.py vocoder engines`. Each takes a bounded time,
-ten minutes at most; it says how long at its `main`.
+Name some to run only those: `python tests/bench/run.py vocoder engines`. Each is stopped after
+`LIMIT` seconds, with all the processes that it started.
 """
 
 from __future__ import annotations
 
 import datetime
+import os
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 HERE = Path(__file__).resolve().parent
 REPORT = HERE.parents[1] / "docs" / "performance.md"
+LIMIT = 1200  # seconds; the longest take about eight minutes on two idle cores
 RUN = """
 import importlib, sys
 bench = importlib.import_module(sys.argv[1])
@@ -46,6 +50,27 @@ def sections() -> dict[str, str]:
     return {name: body for name, _, body in (part.partition(" -->\n") for part in parts)}
 
 
+def run(name: str) -> str | None:
+    """What a benchmark printed; None if it failed or took longer than `LIMIT`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, name],
+        cwd=HERE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # so that its servers end with it
+    )
+    try:
+        printed, _ = process.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        print(f"stopped after {LIMIT} s", flush=True)
+        return None
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return printed if process.returncode == 0 else None
+
+
 def report(found: Mapping[str, str], present: Sequence[str]) -> str:
     """The whole page: what was found, by benchmark, and which of those present are missing."""
     body = "".join(f"<!-- bench: {name} -->\n{found[name]}" for name in sorted(found))
@@ -54,7 +79,7 @@ def report(found: Mapping[str, str], present: Sequence[str]) -> str:
     return (
         "# Performance\n\nThe latest tables of `make bench`. Machine of the latest run: "
         f"{machine()}, shared and noisy: compare within a table, not across days.\n\n"
-        "One table alone, in ten minutes at most: `python tests/bench/run.py NAME`. Names: "
+        "One table alone: `python tests/bench/run.py NAME`. Names: "
         f"{', '.join(f'`{name}`' for name in present)}.{unmeasured}\n\n{body}"
     )
 
@@ -69,18 +94,12 @@ def main() -> int:
     failed = []
     for name in wanted:
         print(f"== {name}", flush=True)
-        done = subprocess.run(
-            [sys.executable, "-c", RUN, name],
-            cwd=HERE,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        print(done.stdout, flush=True)
-        if done.returncode:
+        printed = run(name)
+        if printed is None:
             failed.append(name)
             continue
-        found[name] = f"_{datetime.date.today()}_\n\n{done.stdout.strip()}\n\n"
+        print(printed, flush=True)
+        found[name] = f"_{datetime.date.today()}_\n\n{printed.strip()}\n\n"
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(report(found, present), encoding="utf-8")
     print(f"failed: {', '.join(failed)}" if failed else f"written: {REPORT}")
