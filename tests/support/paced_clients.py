@@ -46,6 +46,7 @@ class Measured:
         underruns: gaps in the sound.
         stall_ms: how long the server's event loop was held, at most.
         client_stall_ms: the same of the clients'.
+        cpu_wait: the share of the time in which the server's event loop wanted a CPU and had none.
         session_bytes: memory that each session added.
         cores: processors that the server's process kept busy.
         client_cores: those that the clients' did.
@@ -59,6 +60,7 @@ class Measured:
     underruns: int = 0
     stall_ms: float = 0.0
     client_stall_ms: float = 0.0
+    cpu_wait: float = 0.0
     session_bytes: float = 0.0
     cores: float = 0.0
     client_cores: float = 0.0
@@ -75,6 +77,7 @@ def table(rows: Sequence[Measured]) -> str:
         "added, ms p50 / p99",
         "loop stall, ms",
         "clients' stall, ms",
+        "loop without a CPU",
         "memory a session, kB",
         "cores, server",
         "cores, clients",
@@ -93,6 +96,7 @@ def _cells(row: Measured) -> list[str]:
         added,
         f"{row.stall_ms:.0f}",
         f"{row.client_stall_ms:.0f}",
+        f"{row.cpu_wait:.0%}",
         f"{row.session_bytes / 1000:.0f}",
         f"{row.cores:.2f}",
         f"{row.client_cores:.2f}",
@@ -224,10 +228,12 @@ async def measure(
         await server.health()
         own.longest = 0.0
         before, before_own, began = _cpu(process), _cpu(clients), time.monotonic()
+        waited = _cpu_wait(server.pid)
         await asyncio.sleep(seconds)
         took = time.monotonic() - began
         measured.cores = (_cpu(process) - before) / took
         measured.client_cores = (_cpu(clients) - before_own) / took
+        measured.cpu_wait = (_cpu_wait(server.pid) - waited) / took
         measured.stall_ms = (await server.health()).held_ms
         measured.client_stall_ms = 1000 * own.longest
         measured.session_bytes = max(0, process.memory_info().rss - idle) / sessions
@@ -262,3 +268,8 @@ async def _hold(
 def _cpu(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
+
+
+def _cpu_wait(pid: int) -> float:
+    """Seconds for which a process's main thread has waited for a CPU."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9

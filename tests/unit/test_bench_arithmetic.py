@@ -149,7 +149,7 @@ def test_the_goal_is_met_up_to_the_last_row_before_a_bad_one() -> None:
 def test_a_row_of_many_sessions_tells_each_number_under_its_head() -> None:
     row = Measured(
         200, added=[1.0, 3.0], turns=7, broken=1, lost=2, underruns=3, stall_ms=4.4,
-        client_stall_ms=5.6, session_bytes=123_456, cores=0.5, client_cores=0.25,
+        client_stall_ms=5.6, session_bytes=123_456, cpu_wait=0.125, cores=0.5, client_cores=0.25,
     )  # fmt: skip
     head, _, cells = table([row]).split("\n")
     told = dict(zip(head.strip("| ").split(" | "), cells.strip("| ").split(" | "), strict=True))
@@ -162,6 +162,7 @@ def test_a_row_of_many_sessions_tells_each_number_under_its_head() -> None:
         "added, ms p50 / p99": "2 / 3",
         "loop stall, ms": "4",
         "clients' stall, ms": "6",
+        "loop without a CPU": "12%",
         "memory a session, kB": "123",
         "cores, server": "0.50",
         "cores, clients": "0.25",
