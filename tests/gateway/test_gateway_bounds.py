@@ -173,7 +173,8 @@ async def test_a_key_has_its_share_of_places(engine: ScriptedEngine) -> None:
         httpx.AsyncClient(base_url=served.http, timeout=SOON) as http,
         http.stream("POST", "/v1/chat/completions", json=CHAT, headers=who("one")) as first,
     ):
-        await anext(first.aiter_lines())
+        lines = first.aiter_lines()  # kept: a collected iterator closes the response
+        await anext(lines)
         refused = await http.post("/v1/answer", content=recording(), headers=who("one"))
         engine.gate.set()
         served_too = await http.post("/v1/answer", content=recording(), headers=who("two"))
