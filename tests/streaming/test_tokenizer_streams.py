@@ -244,6 +244,7 @@ def test_a_scaled_stream_is_whole_and_does_not_depend_on_the_cutting(dual, recor
     assert len(whole) == len(dual.encode(wav))
 
 
+@pytest.mark.deep
 def test_an_hour_leaves_a_semantic_stream_no_larger_than_a_minute(local) -> None:
     stream = local.stream()
     minute = noise(60.0)

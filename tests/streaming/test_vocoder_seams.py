@@ -27,6 +27,8 @@ from aqaa.vocoder.noise import KeyedNoise, Noise
 from aqaa.vocoder.stream import Sound
 from aqaa.vocoder.vocoder import Vocoder
 
+pytestmark = pytest.mark.deep  # four minutes in all
+
 # Times the distance elsewhere. Nano's stream is so near to the whole (0.12 nepers, 0.15 at joins;
 # its former flow 0.29 and 0.34) that its joins stand out more: they have a bound of their own too.
 MOST_AT_JOINS = {"published": 1.1, "nano": 1.3}
