@@ -15,7 +15,7 @@ serve: $(VENV)/.serve
 	$(BIN)/aqaa serve
 
 quick: check
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q $(QUICK)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q -n auto $(QUICK)
 
 test: $(VENV)/.test
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --whole
