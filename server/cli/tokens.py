@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aqaa.models.bundle import TOKENIZER_RATE
+from aqaa.models.groups import GROUP_TOKENS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,7 +66,7 @@ def tokens(
     console.print(
         f"{heard.seconds:.2f} s of audio: {len(heard.linguistic)} linguistic and "
         f"{len(heard.semantic)} semantic tokens, {len(heard.ids)} ids in "
-        f"{len(heard.ids) // 5} groups, computed in {heard.compute_ms:.0f} ms "
+        f"{len(heard.ids) // GROUP_TOKENS} groups, computed in {heard.compute_ms:.0f} ms "
         f"({heard.compute_ms / heard.seconds / 1000:.3f} of real time)"
     )
 
@@ -94,10 +95,10 @@ def _streamed(dual: DualTokenizer, samples: Samples, file: str) -> TokenisedReco
     for begin in range(0, samples.size, step):
         new = stream.push(samples[begin : begin + step])
         ids += new
-        ready += [min(begin + step, samples.size) // 16] * (len(new) // 5)
+        ready += [min(begin + step, samples.size) // 16] * (len(new) // GROUP_TOKENS)
     last = stream.flush()
     ids += last
-    ready += [samples.size // 16] * (len(last) // 5)
+    ready += [samples.size // 16] * (len(last) // GROUP_TOKENS)
     compute_ms = 1000 * (time.perf_counter() - start)
     linguistic, semantic = deinterleave(ids, dual.audio_offset)
     return TokenisedRecording(
@@ -114,12 +115,12 @@ def _table(recording: TokenisedRecording) -> Table:
         table.add_column(name)
     if recording.ready_ms is not None:
         table.add_column("there at (ms)", justify="right")
-    for group in range(len(recording.ids) // 5):
+    for group in range(len(recording.ids) // GROUP_TOKENS):
         row = [
             f"{GROUP_MS * group}-{GROUP_MS * (group + 1)}",
             " ".join(map(str, recording.linguistic[2 * group : 2 * group + 2])),
             " ".join(map(str, recording.semantic[3 * group : 3 * group + 3])),
-            " ".join(map(str, recording.ids[5 * group : 5 * group + 5])),
+            " ".join(map(str, recording.ids[GROUP_TOKENS * group : GROUP_TOKENS * (group + 1)])),
         ]
         if recording.ready_ms is not None:
             row.append(str(recording.ready_ms[group]))

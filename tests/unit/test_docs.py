@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from published_step1 import OMNI
 from typer import Context, Typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from aqaa.models.step1 import Step1Config
 from aqaa.server.config import Settings
 from aqaa.server.engine.plan import make_plan, parse_gpus
 
@@ -195,17 +195,7 @@ def test_the_protocol_page_names_every_client_event() -> None:
     ("gpus", "quant"), [(g, q) for g in ("H100", "H200") for q in ("fp8", "bf16")]
 )
 def test_the_planned_sizes_are_those_of_the_plan(gpus: str, quant: Literal["fp8", "bf16"]) -> None:
-    omni = Step1Config(
-        hidden_size=12288,  # as in the published config.json
-        intermediate_size=31232,
-        num_attention_heads=96,
-        num_attention_groups=8,
-        num_hidden_layers=88,
-        vocab_size=74752,
-        max_seq_len=32768,
-        rms_norm_eps=1e-5,
-    )
-    plan = make_plan(omni, *parse_gpus(f"8x{gpus}"), quant, "bf16", 8192)
+    plan = make_plan(OMNI, *parse_gpus(f"8x{gpus}"), quant, "bf16", 8192)
     fit, fast = plan.sessions_by_memory, plan.sessions_by_speed
     conversations = min(fit, int(fast / 0.4))
     machines = -(-1000 // conversations)

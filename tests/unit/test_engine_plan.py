@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from published_step1 import OMNI
 from tiny_step1 import write_step1
 from typer.testing import CliRunner
 
@@ -22,16 +23,6 @@ from aqaa.server.engine.plan import (
     vllm_settings,
 )
 
-OMNI = Step1Config(
-    hidden_size=12288,
-    intermediate_size=31232,
-    num_attention_heads=96,
-    num_attention_groups=8,
-    num_hidden_layers=88,
-    vocab_size=74752,
-    max_seq_len=32768,
-    rms_norm_eps=1e-5,
-)
 TTS = Step1Config(
     hidden_size=3072,
     intermediate_size=8192,
