@@ -26,7 +26,8 @@ from aqaa.server.protocol.configure import Voices, updated
 from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.limits import Limits
-from aqaa.server.protocol.types import Json, PcmaFormat, PcmFormat, PcmuFormat, Session
+from aqaa.server.protocol.session_types import Session
+from aqaa.server.protocol.types import Json, PcmaFormat, PcmFormat, PcmuFormat
 from aqaa.tokenizers.transcriber import Transcriber
 
 ITEM_SECONDS = 60.0  # of sound inside one item, whatever the context holds

@@ -19,7 +19,8 @@ from aqaa.server.dialogue.prompt import RenderedTurn, Turn
 from aqaa.server.hearing.vad import FRAME_SAMPLES
 from aqaa.server.parts import ModelParts, output_of
 from aqaa.server.protocol.ids import random_id
-from aqaa.server.protocol.types import PcmFormat, ServerVad, bytes_per_second
+from aqaa.server.protocol.session_types import ServerVad
+from aqaa.server.protocol.types import PcmFormat, bytes_per_second
 from aqaa.server.urgency import Kind
 
 MIN_SECONDS = GROUP_SECONDS  # one group of audio tokens

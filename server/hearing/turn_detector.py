@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.server.hearing.vad import FRAME_SAMPLES
-from aqaa.server.protocol.types import SemanticVad, ServerVad
+from aqaa.server.protocol.session_types import SemanticVad, ServerVad
 
 ONSET_FRAMES = 2  # 64 ms of speech before it counts: shorter is a click or a breath
 HYSTERESIS = 0.15  # speech ends this far below the threshold where it begins (Silero's default)

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from aqaa.server.protocol.errors import ProtocolError, invalid
 from aqaa.server.protocol.known_keys import check_keys
-from aqaa.server.protocol.types import Json, Session, merge
+from aqaa.server.protocol.session_types import Session, merge
+from aqaa.server.protocol.types import Json
 
 SERVERS_OWN = ("id", "object", "model", "expires_at")  # keys that an update cannot change
 

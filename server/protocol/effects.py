@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from aqaa.server.protocol.session_types import Session
 from aqaa.server.protocol.types import (
     FunctionCall,
     FunctionCallOutput,
@@ -18,7 +19,6 @@ from aqaa.server.protocol.types import (
     PcmaFormat,
     PcmFormat,
     PcmuFormat,
-    Session,
 )
 
 ConversationItem = Message | FunctionCall | FunctionCallOutput

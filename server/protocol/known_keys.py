@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from aqaa.server.protocol.errors import ProtocolError
+from aqaa.server.protocol.session_types import InputAudio, OutputAudio, Session, SessionAudio
 from aqaa.server.protocol.types import (
-    InputAudio,
     Json,
-    OutputAudio,
     ResponseAudioOverride,
     ResponseOptions,
     ResponseOutputOverride,
-    Session,
-    SessionAudio,
 )
 
 # GA's keys that this server has no use for.

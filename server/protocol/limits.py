@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic_core import to_json
 
 from aqaa.server.protocol.errors import ProtocolError
-from aqaa.server.protocol.types import Session
+from aqaa.server.protocol.session_types import Session
 
 CHARACTERS_PER_TOKEN = 8  # more than any natural text has: English has about four
 APPEND_BYTES = 15 * 1024 * 1024  # OpenAI's bound on one append

@@ -35,6 +35,7 @@ from aqaa.server.protocol.response import (
     failed,
     planned_run,
 )
+from aqaa.server.protocol.session_types import ServerVad, Session
 from aqaa.server.protocol.transcription_types import shown
 from aqaa.server.protocol.transcripts import Transcripts
 from aqaa.server.protocol.types import (
@@ -42,8 +43,6 @@ from aqaa.server.protocol.types import (
     InputSound,
     Message,
     ResponseOptions,
-    ServerVad,
-    Session,
     Status,
     StatusDetails,
     bytes_per_second,

@@ -15,6 +15,7 @@ from typing import Literal
 
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.effects import ConversationItem, RunStarted, RunText, StartRun
+from aqaa.server.protocol.session_types import Session
 from aqaa.server.protocol.types import (
     ContentPart,
     MaxTokens,
@@ -26,7 +27,6 @@ from aqaa.server.protocol.types import (
     ResponseOptions,
     ResponseOutputAudio,
     ResponseStatus,
-    Session,
     Status,
     StatusDetails,
     StatusError,

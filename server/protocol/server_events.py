@@ -10,22 +10,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from aqaa.server.protocol.session_types import Session
 from aqaa.server.protocol.transcription_types import (
     DurationUsage,
     TokenLogprob,
     TranscriptionError,
     TranscriptionSession,
 )
-from aqaa.server.protocol.types import (
-    ContentPart,
-    Error,
-    Item,
-    RateLimit,
-    Response,
-    Session,
-    Usage,
-    Wire,
-)
+from aqaa.server.protocol.types import ContentPart, Error, Item, RateLimit, Response, Usage, Wire
 
 
 class FromServer(Wire):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from aqaa.server.protocol.types import InputAudio, Session, Wire
+from aqaa.server.protocol.session_types import InputAudio, Session
+from aqaa.server.protocol.types import Wire
 
 
 class TokenLogprob(Wire):

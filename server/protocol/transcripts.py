@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.items import Items, MakeId
+from aqaa.server.protocol.session_types import Session
 from aqaa.server.protocol.transcription_types import (
     DurationUsage,
     TokenLogprob,
     TranscriptionError,
 )
-from aqaa.server.protocol.types import InputSound, Message, Session
+from aqaa.server.protocol.types import InputSound, Message
 
 LOGPROBS = "item.input_audio_transcription.logprobs"  # in a session's `include`
 

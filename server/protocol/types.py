@@ -1,7 +1,7 @@
-"""The objects that events carry: session, conversation items, responses, usage, errors.
+"""The objects that events carry: audio formats, conversation items, responses, usage, errors.
 
-Names and shapes are those of the OpenAI Realtime GA API. What clients send may hold keys that this
-server has no use for (tools, tracing): they are ignored. What it sends is typed in full.
+Names and shapes are those of the OpenAI Realtime GA API. Unknown keys of what clients send are
+ignored; what is sent is typed in full. The session is in `protocol.session_types`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,8 @@ from aqaa.server.protocol.base64_data import decode_base64, encode_base64
 Json = dict[str, Any]
 Modality = Literal["text", "audio"]
 
-MIN_SPEED = 0.5  # times the normal rate; slower than this the vocoder is not clear
-
-
 Name = Annotated[str, Field(max_length=512)]  # ids, names and other short strings
 MAX_PARTS = 64  # content parts of one item
-MAX_TOOLS = 128  # OpenAI's bound
 
 
 def _bytes(value: object) -> object:
@@ -78,74 +74,6 @@ def bytes_per_second(format: WireFormat) -> int:
     return format.rate * 2 if isinstance(format, PcmFormat) else 8_000
 
 
-class ServerVad(Wire):
-    """End of turn by silence. Defaults are OpenAI's."""
-
-    type: Literal["server_vad"] = "server_vad"
-    threshold: float = Field(default=0.5, ge=0.0, le=1.0)
-    prefix_padding_ms: int = Field(default=300, ge=0, le=5000)
-    silence_duration_ms: int = Field(default=500, ge=0, le=10_000)
-    create_response: bool = True
-    interrupt_response: bool = True
-    idle_timeout_ms: int | None = Field(default=None, ge=1000, le=60_000)
-
-
-class SemanticVad(Wire):
-    """End of turn by eagerness: here a silence, longer the less eager (`hearing.turn_detector`).
-
-    A turn that ended too early goes on, if `interrupt_response` lets it.
-    """
-
-    type: Literal["semantic_vad"] = "semantic_vad"
-    eagerness: Literal["low", "medium", "high", "auto"] = "auto"
-    create_response: bool = True
-    interrupt_response: bool = True
-
-
-TurnDetection = Annotated[ServerVad | SemanticVad, Field(discriminator="type")]
-
-
-# --- the session ----------------------------------------------------------------------------------
-
-
-class NoiseReduction(Wire):
-    """Accepted and echoed; the tokenizers were trained on noisy speech and need no help."""
-
-    type: Literal["near_field", "far_field"]
-
-
-def _is_unset(value: object) -> bool:
-    return value is None
-
-
-class Transcription(Wire):
-    """That the user's words are wanted. One recogniser makes them, whatever is asked for here.
-
-    What is sent back are the keys that were sent: strict clients know no others.
-    """
-
-    model: Name | None = Field(default=None, exclude_if=_is_unset)
-    language: Name | None = Field(default=None, exclude_if=_is_unset)
-    languages: list[Name] | None = Field(default=None, max_length=64, exclude_if=_is_unset)
-    prompt: str | None = Field(default=None, max_length=4096, exclude_if=_is_unset)
-    keywords: list[Name] | None = Field(default=None, max_length=256, exclude_if=_is_unset)
-    delay: Name | None = Field(default=None, exclude_if=_is_unset)
-
-    @property
-    def is_live(self) -> bool:
-        """Whether words are wanted while they are spoken, before the turn is an item."""
-        return self.model in ("gpt-realtime-whisper", "gpt-live-transcribe")
-
-
-class InputAudio(Wire):
-    """How the client's audio arrives; `transcription` null: its words are not sent."""
-
-    format: AudioFormat = PcmFormat()
-    noise_reduction: NoiseReduction | None = None
-    transcription: Transcription | None = None
-    turn_detection: TurnDetection | None = ServerVad()
-
-
 def _voice_id(value: object) -> object:
     return value["id"] if isinstance(value, dict) and "id" in value else value
 
@@ -153,65 +81,7 @@ def _voice_id(value: object) -> object:
 VoiceName = Annotated[Name, BeforeValidator(_voice_id)]  # a name, or OpenAI's {"id": name}
 
 
-class OutputAudio(Wire):
-    """How answers sound."""
-
-    format: AudioFormat = PcmFormat()
-    voice: VoiceName = ""
-    speed: float = Field(default=1.0, ge=0.25, le=2.0)
-
-    @field_validator("speed")
-    @classmethod
-    def _at_least_min_speed(cls, value: float) -> float:
-        """OpenAI allows 0.25; the session that is sent back says which speed is used here."""
-        return max(value, MIN_SPEED)
-
-
-class SessionAudio(Wire):
-    """Both directions."""
-
-    input: InputAudio = InputAudio()
-    output: OutputAudio = OutputAudio()
-
-
 MaxTokens = Annotated[int, Field(ge=1, le=4096)] | Literal["inf"]
-
-
-class Extensions(Wire):
-    """What is not OpenAI's, off unless asked for: strict clients end a session over unknown events.
-
-    `latency` sends `aqaa.latency` with each answer's first sound; `captions` adds `audio_start_ms`
-    to transcript deltas.
-    """
-
-    extensions: tuple[Literal["latency", "captions"], ...] = ()
-
-
-class Session(Wire):
-    """A session's whole configuration, as `session.created` and `session.updated` send it.
-
-    Of type `transcription` it gives no answers, and is shown without what is about them.
-    """
-
-    type: Literal["realtime", "transcription"] = "realtime"
-    object: Literal["realtime.session"] = "realtime.session"
-    id: str
-    model: str
-    instructions: str = ""
-    output_modalities: list[Modality] = ["audio"]
-    audio: SessionAudio = SessionAudio()
-    max_output_tokens: MaxTokens = "inf"
-    tools: list[Json] = Field(default=[], max_length=MAX_TOOLS)
-    tool_choice: str | Json = "auto"
-    truncation: str | Json = "auto"
-    include: list[str] | None = None
-    expires_at: int | None = None
-    aqaa: Extensions = Field(default=Extensions(), exclude_if=lambda value: not value.extensions)
-
-    @field_validator("output_modalities")
-    @classmethod
-    def _text_or_audio(cls, value: list[Modality]) -> list[Modality]:
-        return one_modality(value)
 
 
 def one_modality(value: list[Modality]) -> list[Modality]:
@@ -225,28 +95,6 @@ def one_modality(value: list[Modality]) -> list[Modality]:
     if not value:
         raise ValueError('output_modalities is ["audio"] or ["text"]')
     return ["audio"] if "audio" in value else ["text"]
-
-
-NULLABLE = {"turn_detection", "noise_reduction", "transcription", "include", "idle_timeout_ms"}
-
-
-def merge(current: Json, patch: Json) -> Json:
-    """`current` with `patch` laid over it, objects key by key.
-
-    A null leaves the value as it is, but for what may be null (`turn_detection` and others). An
-    object whose `type` changes is replaced whole, since its other keys belong to the old type.
-    """
-    merged = dict(current)
-    for key, value in patch.items():
-        old = current.get(key)
-        if value is None and key not in NULLABLE:
-            continue  # typed clients send null for what they do not set
-        if isinstance(old, dict) and isinstance(value, dict):
-            same = value.get("type", old.get("type")) == old.get("type")
-            merged[key] = merge(old, value) if same else value
-        else:
-            merged[key] = value
-    return merged
 
 
 # --- the conversation -----------------------------------------------------------------------------

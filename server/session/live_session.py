@@ -68,7 +68,7 @@ from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.items import Output
 from aqaa.server.protocol.machine import SessionMachine
-from aqaa.server.protocol.types import Session
+from aqaa.server.protocol.session_types import Session
 from aqaa.server.session.head_start import HeadStart, request_of, start_answer
 from aqaa.server.session.memory import Memory
 from aqaa.server.session.outlet import Outlet

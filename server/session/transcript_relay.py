@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from aqaa.server.hearing.transcribing import Transcribing, Transcript, TurnWindows
 from aqaa.server.parts import ModelParts
 from aqaa.server.protocol import effects as fx
-from aqaa.server.protocol.types import Session
+from aqaa.server.protocol.session_types import Session
 from aqaa.server.session.memory import Memory
 from aqaa.tokenizers.transcriber import Piece, text_of
 

@@ -16,7 +16,8 @@ from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.items import Output
 from aqaa.server.protocol.limits import Limits
 from aqaa.server.protocol.machine import SessionMachine
-from aqaa.server.protocol.types import Json, Session
+from aqaa.server.protocol.session_types import Session
+from aqaa.server.protocol.types import Json
 
 VOICES = Voices(names=("joe", "amy"), default="joe", aliases={"alloy": "joe"})
 HEARD_MS = 100  # what this driver says was heard of an answer that is cut

@@ -12,7 +12,7 @@ from scripted import pcm
 from aqaa.server.parts import ModelParts
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.client_events import parse_client_event
-from aqaa.server.protocol.types import Session
+from aqaa.server.protocol.session_types import Session
 from aqaa.server.session.live_session import LiveSession
 
 SOON = 5.0  # seconds until a test gives up on something that should happen at once

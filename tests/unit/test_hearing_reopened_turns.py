@@ -23,7 +23,8 @@ from aqaa.server.hearing.speech_input import (
 from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.hearing.turn_detector import REOPEN_MS, TurnRules
 from aqaa.server.parts import input_of
-from aqaa.server.protocol.types import PcmFormat, SemanticVad, ServerVad
+from aqaa.server.protocol.session_types import SemanticVad, ServerVad
+from aqaa.server.protocol.types import PcmFormat
 
 EAGER = TurnRules.of(SemanticVad(eagerness="high"))  # 300 ms of silence
 PATIENT = replace(EAGER, silence_ms=800)

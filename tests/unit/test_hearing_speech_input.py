@@ -24,7 +24,8 @@ from aqaa.server.hearing.speech_input import (
 from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.hearing.turn_detector import TurnRules
 from aqaa.server.parts import WireFormat, input_of, output_of
-from aqaa.server.protocol.types import PcmaFormat, PcmFormat, PcmuFormat, ServerVad
+from aqaa.server.protocol.session_types import ServerVad
+from aqaa.server.protocol.types import PcmaFormat, PcmFormat, PcmuFormat
 from aqaa.tokenizers.steps import Steps
 from aqaa.tokenizers.transcriber import Tail
 

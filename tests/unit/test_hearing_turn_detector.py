@@ -18,7 +18,7 @@ from aqaa.server.hearing.turn_detector import (
     TurnRules,
 )
 from aqaa.server.hearing.vad import FRAME_SAMPLES
-from aqaa.server.protocol.types import SemanticVad, ServerVad
+from aqaa.server.protocol.session_types import SemanticVad, ServerVad
 
 FRAME_MS = FRAME_SAMPLES / 16
 

@@ -1,0 +1,170 @@
+"""A session's settings, as `session.created` and `session.updated` send them, and their merging.
+
+What clients send may hold keys that this server has no use for: `protocol.known_keys` tells which.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from aqaa.server.protocol.types import (
+    AudioFormat,
+    Json,
+    MaxTokens,
+    Modality,
+    Name,
+    PcmFormat,
+    VoiceName,
+    Wire,
+    one_modality,
+)
+
+MIN_SPEED = 0.5  # times the normal rate; slower than this the vocoder is not clear
+MAX_TOOLS = 128  # OpenAI's bound
+
+
+class ServerVad(Wire):
+    """End of turn by silence. Defaults are OpenAI's."""
+
+    type: Literal["server_vad"] = "server_vad"
+    threshold: float = Field(default=0.5, ge=0.0, le=1.0)
+    prefix_padding_ms: int = Field(default=300, ge=0, le=5000)
+    silence_duration_ms: int = Field(default=500, ge=0, le=10_000)
+    create_response: bool = True
+    interrupt_response: bool = True
+    idle_timeout_ms: int | None = Field(default=None, ge=1000, le=60_000)
+
+
+class SemanticVad(Wire):
+    """End of turn by eagerness: here a silence, longer the less eager (`hearing.turn_detector`).
+
+    A turn that ended too early goes on, if `interrupt_response` lets it.
+    """
+
+    type: Literal["semantic_vad"] = "semantic_vad"
+    eagerness: Literal["low", "medium", "high", "auto"] = "auto"
+    create_response: bool = True
+    interrupt_response: bool = True
+
+
+TurnDetection = Annotated[ServerVad | SemanticVad, Field(discriminator="type")]
+
+
+class NoiseReduction(Wire):
+    """Accepted and echoed; the tokenizers were trained on noisy speech and need no help."""
+
+    type: Literal["near_field", "far_field"]
+
+
+def _is_unset(value: object) -> bool:
+    return value is None
+
+
+class Transcription(Wire):
+    """That the user's words are wanted. One recogniser makes them, whatever is asked for here.
+
+    What is sent back are the keys that were sent: strict clients know no others.
+    """
+
+    model: Name | None = Field(default=None, exclude_if=_is_unset)
+    language: Name | None = Field(default=None, exclude_if=_is_unset)
+    languages: list[Name] | None = Field(default=None, max_length=64, exclude_if=_is_unset)
+    prompt: str | None = Field(default=None, max_length=4096, exclude_if=_is_unset)
+    keywords: list[Name] | None = Field(default=None, max_length=256, exclude_if=_is_unset)
+    delay: Name | None = Field(default=None, exclude_if=_is_unset)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether words are wanted while they are spoken, before the turn is an item."""
+        return self.model in ("gpt-realtime-whisper", "gpt-live-transcribe")
+
+
+class InputAudio(Wire):
+    """How the client's audio arrives; `transcription` null: its words are not sent."""
+
+    format: AudioFormat = PcmFormat()
+    noise_reduction: NoiseReduction | None = None
+    transcription: Transcription | None = None
+    turn_detection: TurnDetection | None = ServerVad()
+
+
+class OutputAudio(Wire):
+    """How answers sound."""
+
+    format: AudioFormat = PcmFormat()
+    voice: VoiceName = ""
+    speed: float = Field(default=1.0, ge=0.25, le=2.0)
+
+    @field_validator("speed")
+    @classmethod
+    def _at_least_min_speed(cls, value: float) -> float:
+        """OpenAI allows 0.25; the session that is sent back says which speed is used here."""
+        return max(value, MIN_SPEED)
+
+
+class SessionAudio(Wire):
+    """Both directions."""
+
+    input: InputAudio = InputAudio()
+    output: OutputAudio = OutputAudio()
+
+
+class Extensions(Wire):
+    """What is not OpenAI's, off unless asked for: strict clients end a session over unknown events.
+
+    `latency` sends `aqaa.latency` with each answer's first sound; `captions` adds `audio_start_ms`
+    to transcript deltas.
+    """
+
+    extensions: tuple[Literal["latency", "captions"], ...] = ()
+
+
+class Session(Wire):
+    """A session's whole configuration, as `session.created` and `session.updated` send it.
+
+    Of type `transcription` it gives no answers, and is shown without what is about them.
+    """
+
+    type: Literal["realtime", "transcription"] = "realtime"
+    object: Literal["realtime.session"] = "realtime.session"
+    id: str
+    model: str
+    instructions: str = ""
+    output_modalities: list[Modality] = Field(default=["audio"])
+    audio: SessionAudio = SessionAudio()
+    max_output_tokens: MaxTokens = "inf"
+    tools: list[Json] = Field(default=[], max_length=MAX_TOOLS)
+    tool_choice: str | Json = "auto"
+    truncation: str | Json = "auto"
+    include: list[str] | None = None
+    expires_at: int | None = None
+    aqaa: Extensions = Field(default=Extensions(), exclude_if=lambda value: not value.extensions)
+
+    @field_validator("output_modalities")
+    @classmethod
+    def _text_or_audio(cls, value: list[Modality]) -> list[Modality]:
+        return one_modality(value)
+
+
+NULLABLE = {"turn_detection", "noise_reduction", "transcription", "include", "idle_timeout_ms"}
+
+
+def merge(current: Json, patch: Json) -> Json:
+    """`current` with `patch` laid over it, objects key by key.
+
+    A null leaves the value as it is, but for what may be null (`turn_detection` and others). An
+    object whose `type` changes is replaced whole, since its other keys belong to the old type.
+    """
+    merged = dict(current)
+    for key, value in patch.items():
+        old = current.get(key)
+        if value is None and key not in NULLABLE:
+            continue  # typed clients send null for what they do not set
+        if isinstance(old, dict) and isinstance(value, dict):
+            same = value.get("type", old.get("type")) == old.get("type")
+            merged[key] = merge(old, value) if same else value
+        else:
+            merged[key] = value
+    return merged
