@@ -139,6 +139,23 @@ class TokensConfig(Section):
         return self.audio_offset + AUDIO_CODES
 
 
+class ToolsConfig(Section):
+    """How the decoder is told of functions that it may call, and how it calls them.
+
+    A call is `[call_start] {"name":...,"arguments":{...}} [call_end]`, one line of JSON without
+    spaces. The functions stand at the end of the first system turn, behind `heading`.
+
+    signatures: in one line, as `name(parameter,optional?)`, a blank before each.
+    json: a line each, `{"name":...,"description":...,"parameters":...}` as it was declared.
+    """
+
+    call_start: NonNegative
+    call_end: NonNegative
+    role: str = Field(default="tool", description="of a turn that holds what a function gave back")
+    heading: str = "tools:"
+    show: Literal["signatures", "json"] = "json"
+
+
 class DecoderConfig(Section):
     """The Step-1 directory (config.json, safetensors, tokenizer.model) and how to run it."""
 
@@ -200,11 +217,19 @@ class Bundle(Section):
     transcriber: TranscriberConfig | None = Field(
         default=None, description="None: the user's words are not known"
     )
+    tools: ToolsConfig | None = Field(default=None, description="None: it calls no functions")
     decoder: DecoderConfig
     sampling: SamplingConfig = SamplingConfig()
     vocoder: VocoderConfig
     voices: VoicesConfig
     root: Path = Field(default=Path(), description="where aqaa.toml lies; set by load_bundle")
+
+    @model_validator(mode="after")
+    def _calls_are_marked_by_text_ids(self) -> Bundle:
+        marks = () if self.tools is None else (self.tools.call_start, self.tools.call_end)
+        if len(set(marks)) != len(marks) or any(m >= self.tokens.audio_offset for m in marks):
+            raise ValueError("tools.call_start and tools.call_end are two different text ids")
+        return self
 
 
 def load_bundle(directory: Path | str) -> Bundle:

@@ -43,6 +43,15 @@ def test_a_bundle_may_have_a_transcriber(tmp_path: Path) -> None:
     assert transcriber.path.resolve() == tmp_path / "words"
 
 
+def test_a_bundle_may_call_functions(tmp_path: Path) -> None:
+    assert load_bundle(fixture_bundle(tmp_path / "bundle", tmp_path)).tools is None
+    given = '[tools]\ncall_start = 13\ncall_end = 14\nshow = "signatures"\n[decoder]'
+    tools = load_bundle(edited(tmp_path, "[decoder]", given)).tools
+    assert tools is not None
+    assert (tools.call_start, tools.call_end, tools.show) == (13, 14, "signatures")
+    assert (tools.role, tools.heading) == ("tool", "tools:")
+
+
 def test_a_bundle_is_frozen(tmp_path: Path) -> None:
     bundle: Bundle = load_bundle(fixture_bundle(tmp_path / "bundle", tmp_path))
     with pytest.raises(ValidationError, match="frozen"):
@@ -57,6 +66,8 @@ def test_a_bundle_is_frozen(tmp_path: Path) -> None:
         ("[voices]", "[voices", "not valid TOML"),
         ("[decoder]", "[decoder]\ncontext = 0", r"decoder\.context"),
         ("[decoder]", '[transcriber]\nkind = "ears"\n[decoder]', r"transcriber\.kind"),
+        ("[decoder]", "[tools]\ncall_start = 9\n[decoder]", r"tools\.call_end"),
+        ("[decoder]", "[tools]\ncall_start = 9\ncall_end = 9\n[decoder]", "two different text"),
         ("[vocoder]", "[vocoder]\nfirst_groups = 0", r"vocoder\.first_groups"),
         ("[voices]", "[tokens]\naudio_block = 14\n[voices]", "whole groups"),
         ("[decoder]", "[tokenizer.streaming]\nleft_ms = 30\n[decoder]", "multiple of 40"),
