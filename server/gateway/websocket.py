@@ -81,6 +81,10 @@ async def _admit(socket: WebSocket, server: ServerState, key: str | None) -> Goo
 async def _serve(socket: WebSocket, server: ServerState, wanted: Json) -> Goodbye:
     settings = server.settings
     speaks_beta = beta.is_beta(socket.headers, socket.scope.get("subprotocols", []))
+    if "call_id" in socket.query_params:
+        raise ProtocolError(
+            "invalid_value", "no call of this id: there are no calls here", "call_id"
+        )
     intent = socket.query_params.get("intent", wanted.get("type", "realtime"))
     if speaks_beta and intent != "realtime":
         raise ProtocolError("invalid_value", "the beta is spoken in conversations only", "intent")

@@ -87,7 +87,7 @@ def _session_to_ga(session: Json) -> Json:
 
 
 def _response_to_ga(response: Json) -> Json:
-    kept = ("conversation", "instructions", "metadata")
+    kept = ("conversation", "instructions", "metadata", "tools", "tool_choice")
     ga = {k: v for k, v in response.items() if k in kept}
     if "modalities" in response:
         ga["output_modalities"] = response["modalities"]

@@ -12,10 +12,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from aqaa.server.protocol.errors import ProtocolError, invalid
 from aqaa.server.protocol.known_keys import check_keys
-from aqaa.server.protocol.types import Base64, Item, Json, Name, ResponseOptions, Wire
+from aqaa.server.protocol.types import Base64, Item, Json, Lenient, Name, ResponseOptions
 
 
-class FromClient(Wire):
+class FromClient(Lenient):
     """Any client event; its own `event_id` comes back in an error that it causes."""
 
     event_id: Name | None = None
@@ -128,18 +128,10 @@ def parse_client_event(message: Json) -> ClientEvent:
     try:
         event = CLIENT_EVENTS.validate_python(message)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        if first["type"] in ("union_tag_invalid", "union_tag_not_found") and not first["loc"]:
-            kind = message.get("type")
-            code, words = "missing_required_parameter", "the event has no type"
-            if kind is not None:
-                code, words = "invalid_value", f"unknown event type {str(kind)[:64]!r}"
-            raise ProtocolError(code, words, "type", known) from None
-        # loc[0] is the union's tag; what follows is the path in the message
-        raise invalid(first["msg"], first["type"], first["loc"][1:], known) from None
+        raise invalid(error, message, event_id=known) from None
     if isinstance(given := message.get("response"), dict):
         try:
-            check_keys(given, "response")
+            check_keys(given, "response", ResponseOptions)
         except ProtocolError as error:
             error.event_id = known
             raise

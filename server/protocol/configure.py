@@ -46,17 +46,17 @@ def updated(session: Session, patch: Json, voices: Voices, *, transcribes: bool 
     Raises:
         ProtocolError: a key that means nothing, or a value that cannot be; names its path.
     """
-    check_keys(patch, "session")
+    check_keys(patch, "session", Session)
     patch = {key: value for key, value in patch.items() if key not in SERVERS_OWN}
-    if patch.get("type", session.type) != session.type:
+    if patch.get("type") not in (None, session.type):
         raise ProtocolError(
             "invalid_value", f"the session is of type {session.type!r} to its end", "session.type"
         )
+    merged = merge(session.model_dump(), patch)
     try:
-        new = Session.model_validate(merge(session.model_dump(), patch))
+        new = Session.model_validate(merged)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise invalid(first["msg"], first["type"], ("session", *first["loc"]), None) from None
+        raise invalid(error, merged, "session") from None
     return as_served(new, voices, transcribes=transcribes)
 
 

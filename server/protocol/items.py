@@ -64,7 +64,8 @@ class Items:
         item_id = event.item.id or self._make_id("item")
         if item_id in self.conversation or item_id == reserved:
             raise ProtocolError(
-                "item_create_duplicate_id", f"an item {item_id!r} exists already", "item.id"
+                "item_create_duplicate_item_id",
+                f"Error adding item: an item with id {item_id!r} already exists.",
             )
         item, sounds = self._take_in(item_id, event.item, format)
         return [*sounds, *self.add(item_id, item, event.previous_item_id)]

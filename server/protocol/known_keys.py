@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from aqaa.server.protocol.errors import ProtocolError
-from aqaa.server.protocol.session_types import InputAudio, OutputAudio, Session, SessionAudio
-from aqaa.server.protocol.types import (
-    Json,
-    ResponseAudioOverride,
-    ResponseOptions,
-    ResponseOutputOverride,
-)
+from collections.abc import Iterator
+from typing import Any, get_args
 
-# GA's keys that this server has no use for.
-UNUSED = {"tracing", "prompt", "parallel_tool_calls", "reasoning", "client_secret"}
-KNOWN = {
-    "session": {*Session.model_fields, *UNUSED},
-    "session.audio": {*SessionAudio.model_fields},
-    "session.audio.input": {*InputAudio.model_fields},
-    "session.audio.output": {*OutputAudio.model_fields},
-    "response": {*ResponseOptions.model_fields, *UNUSED, "tools", "tool_choice"},
-    "response.audio": {*ResponseAudioOverride.model_fields},
-    "response.audio.output": {*ResponseOutputOverride.model_fields, "speed"},
-}
+from pydantic import BaseModel
+
+from aqaa.server.protocol.errors import PARAM_LENGTH, ProtocolError
+from aqaa.server.protocol.types import Json
+
 # The beta's names, and what they are called now.
 RENAMED = {
     "modalities": "output_modalities",
@@ -36,21 +24,31 @@ RENAMED = {
 }
 
 
-def check_keys(given: Json, path: str) -> None:
-    """Refuse keys of `session` or `response` that mean nothing.
+def check_keys(given: Json, path: str, *models: type[BaseModel]) -> None:
+    """Refuse keys of `given`, at `path`, that are no field of any of `models`, at any depth.
 
     Raises:
         ProtocolError: names the key, and what it is called now if the beta knew it.
     """
     for key, value in given.items():
         here = f"{path}.{key}"
-        if key not in KNOWN[path]:
+        fields = [model.model_fields[key] for model in models if key in model.model_fields]
+        if not fields:
             now = RENAMED.get(key)
             message = f"unknown parameter {here!r}"
             if now is not None:
                 message += (
                     f": it is {path}.{now} (the beta's names need `OpenAI-Beta: realtime=v1`)"
                 )
-            raise ProtocolError("unknown_parameter", message[:1024], here[:512])
-        if here in KNOWN and isinstance(value, dict):
-            check_keys(value, here)
+            raise ProtocolError("unknown_parameter", message[:1024], here[:PARAM_LENGTH])
+        inner = [model for field in fields for model in _models_of(field.annotation)]
+        if inner and isinstance(value, dict):
+            check_keys(value, here, *inner)
+
+
+def _models_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that a value of this annotation may be; a union has several."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for one in get_args(annotation):
+        yield from _models_of(one)

@@ -36,6 +36,16 @@ from aqaa.server.protocol.types import (
 EventIds = Callable[[], str]
 CancelReason = Literal["turn_detected", "client_cancelled"]
 
+# What a failed response says to people, by its code.
+FAILURES = {
+    "engine_died": "The model stopped while it answered; ask again.",
+    "engine_busy": "The model has no room for another answer now; ask again later.",
+    "context_length_exceeded": "The conversation and the instructions are longer than the model"
+    " can read: shorten or delete some of it.",
+    "server_error": "The answer could not be given; ask again.",
+    "internal_error": "The server failed because of a bug; its log has the reason.",
+}
+
 
 def planned_run(
     session: Session,
@@ -303,5 +313,6 @@ def cancelled(reason: CancelReason) -> StatusDetails:
 
 
 def failed(code: str) -> StatusDetails:
-    """Details of a failed response."""
-    return StatusDetails(type="failed", error=StatusError(type="server_error", code=code))
+    """Details of a failed response; `code` is one of `FAILURES`."""
+    error = StatusError(type="server_error", code=code, message=FAILURES[code])
+    return StatusDetails(type="failed", error=error)

@@ -17,7 +17,16 @@ from aqaa.server.protocol.transcription_types import (
     TranscriptionError,
     TranscriptionSession,
 )
-from aqaa.server.protocol.types import ContentPart, Error, Item, RateLimit, Response, Usage, Wire
+from aqaa.server.protocol.types import (
+    ContentPart,
+    Error,
+    Item,
+    RateLimit,
+    Response,
+    Usage,
+    Wire,
+    is_unset,
+)
 
 
 class FromServer(Wire):
@@ -142,9 +151,7 @@ class InputAudioTranscriptionDelta(OfTranscription):
         "conversation.item.input_audio_transcription.delta"
     )
     delta: str
-    logprobs: list[TokenLogprob] | None = Field(
-        default=None, exclude_if=lambda value: value is None
-    )
+    logprobs: list[TokenLogprob] | None = Field(default=None, exclude_if=is_unset)
 
 
 class InputAudioTranscriptionCompleted(OfTranscription):
@@ -155,9 +162,7 @@ class InputAudioTranscriptionCompleted(OfTranscription):
     )
     transcript: str
     usage: DurationUsage
-    logprobs: list[TokenLogprob] | None = Field(
-        default=None, exclude_if=lambda value: value is None
-    )
+    logprobs: list[TokenLogprob] | None = Field(default=None, exclude_if=is_unset)
 
 
 class InputAudioTranscriptionFailed(OfTranscription):
@@ -270,7 +275,7 @@ class ResponseOutputAudioTranscriptDelta(OfContent):
         "response.output_audio_transcript.delta"
     )
     delta: str
-    audio_start_ms: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    audio_start_ms: int | None = Field(default=None, exclude_if=is_unset)
 
 
 class ResponseOutputAudioTranscriptDone(OfContent):

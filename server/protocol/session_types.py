@@ -16,8 +16,12 @@ from aqaa.server.protocol.types import (
     Modality,
     Name,
     PcmFormat,
+    Reasoning,
+    StoredPrompt,
+    Tracing,
     VoiceName,
     Wire,
+    is_unset,
     one_modality,
 )
 
@@ -52,14 +56,14 @@ class SemanticVad(Wire):
 TurnDetection = Annotated[ServerVad | SemanticVad, Field(discriminator="type")]
 
 
+Included = Literal["item.input_audio_transcription.logprobs"]
+
+
 class NoiseReduction(Wire):
     """Accepted and echoed; the tokenizers were trained on noisy speech and need no help."""
 
-    type: Literal["near_field", "far_field"]
-
-
-def _is_unset(value: object) -> bool:
-    return value is None
+    type: Literal["near_field", "far_field"] | None = Field(default=None, exclude_if=is_unset)
+    strength: float | None = Field(default=None, ge=0.0, le=1.0, exclude_if=is_unset)
 
 
 class Transcription(Wire):
@@ -68,12 +72,12 @@ class Transcription(Wire):
     What is sent back are the keys that were sent: strict clients know no others.
     """
 
-    model: Name | None = Field(default=None, exclude_if=_is_unset)
-    language: Name | None = Field(default=None, exclude_if=_is_unset)
-    languages: list[Name] | None = Field(default=None, max_length=64, exclude_if=_is_unset)
-    prompt: str | None = Field(default=None, max_length=4096, exclude_if=_is_unset)
-    keywords: list[Name] | None = Field(default=None, max_length=256, exclude_if=_is_unset)
-    delay: Name | None = Field(default=None, exclude_if=_is_unset)
+    model: Name | None = Field(default=None, exclude_if=is_unset)
+    language: Name | None = Field(default=None, exclude_if=is_unset)
+    languages: list[Name] | None = Field(default=None, max_length=64, exclude_if=is_unset)
+    prompt: str | None = Field(default=None, max_length=4096, exclude_if=is_unset)
+    keywords: list[Name] | None = Field(default=None, max_length=256, exclude_if=is_unset)
+    delay: Name | None = Field(default=None, exclude_if=is_unset)
 
     @property
     def is_live(self) -> bool:
@@ -138,7 +142,11 @@ class Session(Wire):
     tools: list[Json] = Field(default=[], max_length=MAX_TOOLS)
     tool_choice: str | Json = "auto"
     truncation: str | Json = "auto"
-    include: list[str] | None = None
+    include: list[Included] | None = None
+    prompt: StoredPrompt | None = None
+    tracing: Literal["auto"] | Tracing | None = None
+    reasoning: Reasoning | None = Field(default=None, exclude_if=is_unset)
+    parallel_tool_calls: bool | None = Field(default=None, exclude_if=is_unset)
     expires_at: int | None = None
     aqaa: Extensions = Field(default=Extensions(), exclude_if=lambda value: not value.extensions)
 
@@ -148,7 +156,10 @@ class Session(Wire):
         return one_modality(value)
 
 
-NULLABLE = {"turn_detection", "noise_reduction", "transcription", "include", "idle_timeout_ms"}
+NULLABLE = {
+    *("turn_detection", "noise_reduction", "transcription", "idle_timeout_ms"),
+    *("include", "prompt", "tracing"),
+}
 
 
 def merge(current: Json, patch: Json) -> Json:
@@ -162,9 +173,10 @@ def merge(current: Json, patch: Json) -> Json:
         old = current.get(key)
         if value is None and key not in NULLABLE:
             continue  # typed clients send null for what they do not set
-        if isinstance(old, dict) and isinstance(value, dict):
+        if isinstance(value, dict):
+            old = old if isinstance(old, dict) else {}
             same = value.get("type", old.get("type")) == old.get("type")
-            merged[key] = merge(old, value) if same else value
+            merged[key] = merge(old if same else {}, value)
         else:
             merged[key] = value
     return merged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from aqaa.server.protocol.session_types import InputAudio, Session
+from aqaa.server.protocol.session_types import Included, InputAudio, Session
 from aqaa.server.protocol.types import Wire
 
 
@@ -44,14 +44,14 @@ class TranscriptionSession(Wire):
     object: Literal["realtime.transcription_session"] = "realtime.transcription_session"
     id: str
     audio: TranscriptionAudio
-    include: list[str] | None = None
+    include: list[Included] | None = None
     expires_at: int | None = None
 
 
 def shown(session: Session) -> Session | TranscriptionSession:
-    """The session as its client is to see it."""
+    """The session as its client is to see it: OpenAI takes `parallel_tool_calls` and shows none."""
     if session.type == "realtime":
-        return session
+        return session.model_copy(update={"parallel_tool_calls": None})
     return TranscriptionSession(
         id=session.id,
         audio=TranscriptionAudio(input=session.audio.input),

@@ -41,6 +41,23 @@ class Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: part for key, part in value.items() if part is not None}
+    return value
+
+
+class Lenient(Wire):
+    """Base of what clients send: a key that is null is not set, as typed clients mean it."""
+
+    _nulls = model_validator(mode="before")(_without_nulls)
+
+
+def is_unset(value: object) -> bool:
+    """Whether a key is left out of what is sent: strict clients know no null there."""
+    return value is None
+
+
 # --- audio formats and turn detection -------------------------------------------------------------
 
 
@@ -84,6 +101,34 @@ VoiceName = Annotated[Name, BeforeValidator(_voice_id)]  # a name, or OpenAI's {
 MaxTokens = Annotated[int, Field(ge=1, le=4096)] | Literal["inf"]
 
 
+# Settings that are accepted and shown, and mean nothing here: there are no stored prompts, no
+# dashboard of traces, and the model does not think before it speaks.
+
+
+class StoredPrompt(Lenient):
+    """A prompt that OpenAI keeps for its users."""
+
+    id: Name
+    version: Name | None = Field(default=None, exclude_if=is_unset)
+    variables: Json | None = Field(default=None, exclude_if=is_unset)
+
+
+class Tracing(Lenient):
+    """How a session is named where traces are shown."""
+
+    workflow_name: Name | None = Field(default=None, exclude_if=is_unset)
+    group_id: Name | None = Field(default=None, exclude_if=is_unset)
+    metadata: Json | None = Field(default=None, exclude_if=is_unset)
+
+
+class Reasoning(Lenient):
+    """How much is thought before an answer."""
+
+    effort: Literal["minimal", "low", "medium", "high", "xhigh"] | None = Field(
+        default=None, exclude_if=is_unset
+    )
+
+
 def one_modality(value: list[Modality]) -> list[Modality]:
     """`["audio"]` (which always has a transcript) or `["text"]`.
 
@@ -100,29 +145,29 @@ def one_modality(value: list[Modality]) -> list[Modality]:
 # --- the conversation -----------------------------------------------------------------------------
 
 
-class InputText(Wire):
+class InputText(Lenient):
     """Text of a user or the system."""
 
     type: Literal["input_text"] = "input_text"
     text: str
 
 
-class InputSound(Wire):
+class InputSound(Lenient):
     """Sound of a user: in the session's input format when created, null when sent back."""
 
     type: Literal["input_audio"] = "input_audio"
-    audio: Base64 | None = None
+    audio: Base64 | None = Field(default=None, exclude_if=is_unset)
     transcript: str | None = None
 
 
-class OutputText(Wire):
+class OutputText(Lenient):
     """Text of the assistant."""
 
     type: Literal["output_text"] = "output_text"
     text: str
 
 
-class OutputSound(Wire):
+class OutputSound(Lenient):
     """Sound of the assistant, known by its transcript."""
 
     type: Literal["output_audio"] = "output_audio"
@@ -133,7 +178,7 @@ Content = Annotated[InputText | InputSound | OutputText | OutputSound, Field(dis
 Status = Literal["completed", "incomplete", "in_progress"]
 
 
-class Message(Wire):
+class Message(Lenient):
     """One turn of the conversation."""
 
     id: Name | None = None
@@ -144,19 +189,19 @@ class Message(Wire):
     content: list[Content] = Field(max_length=MAX_PARTS)
 
 
-class FunctionCall(Wire):
+class FunctionCall(Lenient):
     """Kept in the conversation so that client histories load; this model calls no functions."""
 
     id: Name | None = None
     object: Literal["realtime.item"] = "realtime.item"
     type: Literal["function_call"] = "function_call"
     status: Status = "completed"
-    call_id: Name | None = None
+    call_id: Name | None = Field(default=None, exclude_if=is_unset)
     name: Name
     arguments: str
 
 
-class FunctionCallOutput(Wire):
+class FunctionCallOutput(Lenient):
     """See `FunctionCall`."""
 
     id: Name | None = None
@@ -167,7 +212,7 @@ class FunctionCallOutput(Wire):
     output: str
 
 
-class ItemReference(Wire):
+class ItemReference(Lenient):
     """An item of the conversation, named in `response.create`'s input."""
 
     type: Literal["item_reference"]
@@ -222,14 +267,15 @@ class StatusError(Wire):
 
     type: str
     code: str
+    message: str
 
 
 class StatusDetails(Wire):
     """Why a response did not complete."""
 
     type: Literal["cancelled", "incomplete", "failed", "completed"]
-    reason: str | None = None
-    error: StatusError | None = None
+    reason: str | None = Field(default=None, exclude_if=is_unset)
+    error: StatusError | None = Field(default=None, exclude_if=is_unset)
 
 
 class ResponseOutputAudio(Wire):
@@ -264,24 +310,15 @@ class Response(Wire):
     metadata: dict[str, str] | None = None
 
 
-def _without_nulls(value: Any) -> Any:
-    """Typed clients send null for what they do not set."""
-    if isinstance(value, dict):
-        return {key: part for key, part in value.items() if part is not None}
-    return value
-
-
-class ResponseOutputOverride(Wire):
+class ResponseOutputOverride(Lenient):
     """`audio.output` of a `response.create`."""
 
     format: AudioFormat | None = None
     voice: VoiceName | None = None
 
 
-class ResponseAudioOverride(Wire):
+class ResponseAudioOverride(Lenient):
     """`audio` of a `response.create`."""
-
-    _nulls = model_validator(mode="before")(_without_nulls)
 
     output: ResponseOutputOverride = ResponseOutputOverride()
 
@@ -296,10 +333,8 @@ Metadata = Annotated[
 ]
 
 
-class ResponseOptions(Wire):
+class ResponseOptions(Lenient):
     """`response` of a `response.create`: what differs from the session, for this answer only."""
-
-    _nulls = model_validator(mode="before")(_without_nulls)
 
     conversation: Literal["auto", "none"] = "auto"
     instructions: str | None = None
@@ -308,6 +343,11 @@ class ResponseOptions(Wire):
     audio: ResponseAudioOverride = ResponseAudioOverride()
     max_output_tokens: MaxTokens | None = None
     metadata: Metadata | None = None
+    prompt: StoredPrompt | None = None
+    reasoning: Reasoning | None = None
+    tools: list[Json] | None = None
+    tool_choice: str | Json | None = None
+    parallel_tool_calls: bool | None = None
 
     @field_validator("output_modalities")
     @classmethod
@@ -338,5 +378,5 @@ class ContentPart(Wire):
     """`part` of `response.content_part.*`: its types are `text` and `audio`, unlike an item's."""
 
     type: Modality
-    text: str | None = None
-    transcript: str | None = None
+    text: str | None = Field(default=None, exclude_if=is_unset)
+    transcript: str | None = Field(default=None, exclude_if=is_unset)

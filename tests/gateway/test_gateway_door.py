@@ -167,3 +167,14 @@ async def test_a_refused_page_is_told_on_the_socket_which_setting_helps(served: 
         error = json.loads(await client.recv())["error"]
     assert error["code"] == "origin_not_allowed"
     assert "AQAA_ALLOWED_ORIGINS" in error["message"]
+
+
+@pytest.mark.parametrize("query", ["call_id=rtc_1", "model=nano&call_id=rtc_1"])
+async def test_a_second_controller_of_a_call_is_refused_and_no_fresh_session_opened(
+    served: Served, query: str
+) -> None:
+    async with connect(f"{served.ws}?{query}") as client:
+        error = json.loads(await client.recv())["error"]
+        await client.wait_closed()
+    assert (error["code"], client.close_code) == ("invalid_value", 1008)
+    assert "call" in error["message"]
