@@ -17,10 +17,13 @@ TRUNCATE_SLACK_MS = 2000  # clients count what they played by a clock of their o
 class Answers:
     """The responses whose items are in the conversation, by item id."""
 
-    def __init__(self, items: Items, heard_ms: Callable[[str], int | None]) -> None:
-        """None yet; `heard_ms` tells what `SessionMachine` takes it for."""
+    def __init__(
+        self, items: Items, heard_ms: Callable[[str], int | None], waits: Callable[[str], bool]
+    ) -> None:
+        """None yet; the functions tell what `SessionMachine` takes them for."""
         self._items = items
         self._heard_ms = heard_ms
+        self._waits = waits
         self._responses: dict[str, OpenResponse] = {}
 
     def __contains__(self, item_id: str | None) -> bool:
@@ -67,6 +70,16 @@ class Answers:
         """The assistant falls silent early: its item ends with what was heard."""
         heard = self._heard_ms(item_id)
         return [] if heard is None else self.cut(item_id, heard, interrupted=True)
+
+    def cancel_waiting(self, response_id: str | None) -> list[Output]:
+        """The client cancels an answer that is complete: what waits of its sound is not sent.
+
+        Nothing, if all of it is sent. `response_id` None: whichever answer it is.
+        """
+        for item_id, response in self._responses.items():
+            if response_id in (None, response.run.response_id) and self._waits(item_id):
+                return self.cut_at_playhead(item_id)
+        return []
 
     def cut(self, item_id: str, audio_end_ms: int, *, interrupted: bool) -> list[Output]:
         """The assistant's item was heard up to here only; nothing is said to the client."""

@@ -59,6 +59,7 @@ class SessionMachine:
         session: Session,
         voices: Voices,
         heard_ms: Callable[[str], int | None],
+        waits: Callable[[str], bool],
         *,
         transcribes: bool = False,
         limits: Limits | None = None,
@@ -70,6 +71,7 @@ class SessionMachine:
             session: the settings.
             voices: the known voices.
             heard_ms: milliseconds heard of an assistant's item; None: all of it, or unknown.
+            waits: whether sound of an assistant's item that is made still waits to be sent.
             transcribes: whether the user's words can be known.
             limits, make_id: its bounds; what makes its ids.
 
@@ -84,7 +86,7 @@ class SessionMachine:
         self._items = Items(self._limits, make_id)
         self._transcripts = Transcripts(self._items, make_id)
         self._responses: dict[str, OpenResponse] = {}
-        self._answers = Answers(self._items, heard_ms)
+        self._answers = Answers(self._items, heard_ms, waits)
         self._default: OpenResponse | None = None
         self._answer_is_due = False  # a turn ended while an answer that it may not interrupt ran
         self._has_answered = False
@@ -326,11 +328,13 @@ class SessionMachine:
     def _cancel(self, event: client.ResponseCancel) -> list[Output]:
         wanted = event.response_id
         response = self._default if wanted is None else self._responses.get(wanted)
-        if response is None:
-            raise ProtocolError(
-                "response_cancel_not_active", "Cancellation failed: no active response found"
-            )
-        return self._stop(response, "client_cancelled")
+        if response is not None:
+            return self._stop(response, "client_cancelled")
+        if cut := self._answers.cancel_waiting(wanted):
+            return cut
+        raise ProtocolError(
+            "response_cancel_not_active", "Cancellation failed: no active response found"
+        )
 
     # --- inputs -----------------------------------------------------------------------------------
 

@@ -97,6 +97,7 @@ class LiveSession:
             session,
             parts.voices,
             self._heard_ms,
+            self._sound_waits,
             transcribes=parts.transcriber is not None,
             limits=parts.limits(),
         )
@@ -278,11 +279,15 @@ class LiveSession:
         answer = self._answers.get(item_id)
         if answer is None:
             return None
-        now, progress = self._clock(), answer.progress
-        all_left = progress.left.sent >= progress.playback.sent
-        if answer.over and all_left and progress.left.ahead(now) <= 0:
+        now, left = self._clock(), answer.progress.left
+        if answer.over and not self._sound_waits(item_id) and left.ahead(now) <= 0:
             return None
-        return int(progress.left.heard(now) * 1000)
+        return int(left.heard(now) * 1000)
+
+    def _sound_waits(self, item_id: str) -> bool:
+        """Whether sound of an answer waits to be sent."""
+        answer = self._answers.get(item_id)
+        return answer is not None and answer.progress.left.sent < answer.progress.playback.sent
 
     # --- what the speech input reports ------------------------------------------------------------
 
@@ -369,6 +374,7 @@ class LiveSession:
             self._clean(task)
         if self._default_run == response:
             self._default_run = None
+            self._head_start.roll_back("abandoned")  # if the run had not come to take it yet
             self._input.put(SuppressIdle(0.0))  # its sound is no longer played
 
     async def _give_answer(self, run: fx.StartRun) -> None:

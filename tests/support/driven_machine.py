@@ -40,10 +40,12 @@ class Driven:
         type: Literal["realtime", "transcription"] = "realtime",
     ) -> None:
         session = Session(id="sess_1", model="nano", type=type)
+        self.waiting: set[str] = set()  # items of which sound still waits to be sent
         self.machine = SessionMachine(
             session,
             VOICES,
             lambda item_id: HEARD_MS,
+            lambda item_id: item_id in self.waiting,
             transcribes=transcribes,
             limits=limits or Limits(items=items),
             make_id=counter(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Literal
 
 from scripted import pcm
@@ -63,6 +63,8 @@ class Talk:
         self.clock = clock
         self.events: list[server.ServerEvent] = []
         self._arrived = asyncio.Event()
+        self._awaited: dict[str, Callable[[], Coroutine[None, None, None]]] = {}
+        self._acting: asyncio.Task[None] | None = None
         self.outlet = Outlet(self._take)
         self.conversation = LiveSession(
             parts, Session(id="sess_1", model="scripted", type=type), self.outlet
@@ -73,6 +75,12 @@ class Talk:
     def _take(self, event: server.ServerEvent) -> None:
         self.events.append(event)
         self._arrived.set()
+        if (act := self._awaited.pop(event.type, None)) is not None:
+            self._acting = asyncio.create_task(act())
+
+    def at(self, kind: str, act: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Do something at the next event of this type, before a task that begins with it runs."""
+        self._awaited[kind] = act
 
     async def send(self, kind: str, **fields: object) -> None:
         await self.conversation.receive(parse_client_event({"type": kind, **fields}))

@@ -121,6 +121,27 @@ def test_speech_after_an_answer_was_sent_whole_still_cuts_what_was_not_played() 
     )
 
 
+def test_an_answer_that_is_complete_and_not_yet_sent_can_be_cancelled() -> None:
+    driven = Driven()
+    run = spoken_turn(driven)
+    say(driven, run, chunks=3)
+    driven.happen(fx.RunEnded(run.response_id, "completed"))
+    driven.waiting.add(run.item_id)
+    other = driven.send({"type": "response.cancel", "response_id": "resp_of_another"})
+    assert types(other) == ["error"]
+    named = {"type": "response.cancel", "response_id": run.response_id}
+    for cancel in ({"type": "response.cancel"}, named):
+        assert driven.send(cancel) == [fx.CutItem(run.item_id, HEARD_MS, interrupted=True)]
+
+
+def test_an_answer_that_is_sent_can_not_be_cancelled() -> None:
+    driven = Driven()
+    run = spoken_turn(driven)
+    say(driven, run, chunks=3)
+    driven.happen(fx.RunEnded(run.response_id, "completed"))
+    assert types(driven.send({"type": "response.cancel"})) == ["error"]
+
+
 def test_speech_that_may_not_interrupt_is_answered_when_the_answer_is_over() -> None:
     driven = Driven()
     detection = {"type": "server_vad", "interrupt_response": False}

@@ -298,6 +298,30 @@ async def test_what_never_left_the_socket_was_not_heard(talk: Talk) -> None:
     assert item.model_dump()["item"]["content"][0]["transcript"] == ""
 
 
+async def test_a_complete_answer_that_waits_at_the_socket_is_dropped_when_it_is_cancelled(
+    talk: Talk,
+) -> None:
+    talk.outlet.blocked = True
+    await speak_and_pause(talk)
+    answer = done(await talk.until("response.done")).output[0].id
+    await talk.send("response.cancel")
+    assert talk.outlet.dropped == [answer]
+    assert "error" not in talk.types()
+
+
+async def test_a_speculation_ends_with_the_answer_that_is_cancelled_before_it_takes_it(
+    talk: Talk, engine: ScriptedEngine
+) -> None:
+    engine.gate = asyncio.Event()  # it is not over by itself
+    await speak_and_pause(talk, silence=0.3)
+    await talk.becomes(lambda: engine.running == 1)
+    talk.at("response.created", lambda: talk.send("response.cancel"))
+    await talk.say(0.3, loud=False)
+    assert done(await talk.until("response.done")).status == "cancelled"
+    await talk.becomes(lambda: engine.running == 0)
+    assert talk.counted("aqaa_speculations_total", outcome="abandoned") == 1
+
+
 async def test_asked_before_anybody_has_said_anything_the_assistant_greets(
     talk: Talk, engine: ScriptedEngine
 ) -> None:
