@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aqaa.clients.detection import TURN_DETECTION, TurnDetectionKind
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -39,14 +41,15 @@ def ask(
     from aqaa.clients.sound import write_sound
     from aqaa.clients.turn import SpokenAnswer, speak
     from aqaa.server.audio.files import read_audio
+    from aqaa.server.protocol.types import Json
 
     wave = read_audio(question, WIRE_RATE)
 
     async def run() -> SpokenAnswer:
         async with connect(url, model=model, api_key=api_key) as server:
-            audio = {"output": {"voice": voice}} if voice else {}
+            audio: Json = {"input": {"turn_detection": {"type": TURN_DETECTION}}}
             await server.update_session(
-                audio=audio,
+                audio=audio | ({"output": {"voice": voice}} if voice else {}),
                 output_modalities=["text" if text else "audio"],
                 aqaa={"extensions": ["latency"]},
             )
@@ -62,6 +65,7 @@ def ask(
             "audio_seconds": round(turn.seconds, 3),
             "heard_after_ms": None if turn.heard_after is None else round(1000 * turn.heard_after),
             "stages_ms": turn.stages,
+            "false_ends": turn.false_ends,
             "underruns": turn.gaps,
         }
         typer.echo(json.dumps(shown, indent=2))
@@ -82,11 +86,14 @@ def talk(
     """Talk hands-free through this machine's microphone and loudspeaker (use a headset)."""
     from aqaa.clients.client import connect
     from aqaa.clients.microphone import converse
+    from aqaa.server.protocol.types import Json
 
     async def run() -> None:
         async with connect(url, model=model, api_key=api_key) as server:
-            if voice:
-                await server.update_session(audio={"output": {"voice": voice}})
+            audio: Json = {"input": {"turn_detection": {"type": TURN_DETECTION}}}
+            await server.update_session(
+                audio=audio | ({"output": {"voice": voice}} if voice else {})
+            )
             typer.secho("Speak. Ctrl-C ends the conversation.", dim=True, err=True)
             await converse(server, lambda words: typer.echo(words, nl=False))
 
@@ -100,6 +107,9 @@ def bench(
     turns: Annotated[int, typer.Option(min=1, help="Questions in each.")] = 5,
     plot: Annotated[Path | None, typer.Option(help="Draw the latencies into this file.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
+    detection: Annotated[
+        TurnDetectionKind, typer.Option(help="How the server tells that a question is over.")
+    ] = TURN_DETECTION,
     url: Url = DEFAULT_URL,
     model: Model = "nano",
     api_key: Key = None,
@@ -114,7 +124,7 @@ def bench(
     from aqaa.server.audio.files import read_audio
 
     waves = [read_audio(path, WIRE_RATE) for path in questions]
-    plan = load_test.LoadPlan(url, model, sessions, turns, api_key)
+    plan = load_test.LoadPlan(url, model, sessions, turns, api_key, detection=detection)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"{sessions} conversations", total=sessions * turns)
         report = asyncio.run(load_test.run(plan, waves, lambda: progress.advance(task)))
@@ -144,7 +154,7 @@ def _table(report: load_test.Report) -> Table:
     gaps = sum(turn.gaps for turn in report.turns)
     table = Table(
         title=f"{report.sessions} sessions, {report.asked} turns, {good} answered whole, "
-        f"{gaps} underruns"
+        f"{gaps} underruns, {sum(turn.false_ends for turn in report.turns)} false ends of a turn"
     )
     table.add_column("milliseconds")
     for q in QUANTILES:

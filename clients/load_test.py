@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqaa.clients.client import connect
+from aqaa.clients.detection import TURN_DETECTION, TurnDetectionKind
 from aqaa.clients.turn import SpokenAnswer, speak
 from aqaa.models.errors import AqaaError, CapacityError, MissingDependencyError
 
@@ -23,7 +24,10 @@ STAGGER_SECONDS = 0.7  # mean distance between the starts of sessions, so that t
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """What to do: `sessions` conversations of `turns` spoken questions each."""
+    """What to do: `sessions` conversations of `turns` spoken questions each.
+
+    `detection`: the kind of turn detection that the sessions ask for.
+    """
 
     url: str
     model: str
@@ -31,6 +35,7 @@ class LoadPlan:
     turns: int
     api_key: str | None = None
     seed: int = 0
+    detection: TurnDetectionKind = TURN_DETECTION
 
 
 @dataclass
@@ -84,6 +89,8 @@ class Report:
             "broken": self.broken,
             "refused_sessions": len(self.refused),
             "ok_fraction": sum(t.ok for t in self.turns) / max(1, self.asked),
+            "false_ends": sum(t.false_ends for t in self.turns),
+            "taken_back": sum(t.taken_back for t in self.turns),
             "underruns": sum(t.gaps for t in self.turns),
             "underrun_seconds": sum(t.gap_seconds for t in self.turns),
             "audio_seconds": sum(t.seconds for t in self.turns),
@@ -116,7 +123,10 @@ async def run(
         began = time.monotonic()
         try:
             async with connect(plan.url, model=plan.model, api_key=plan.api_key) as server:
-                await server.update_session(aqaa={"extensions": ["latency"]})
+                await server.update_session(
+                    audio={"input": {"turn_detection": {"type": plan.detection}}},
+                    aqaa={"extensions": ["latency"]},
+                )
                 while done < plan.turns:
                     turn = await speak(server, questions[choice.randrange(len(questions))])
                     report.turns.append(turn)

@@ -15,8 +15,11 @@ from aqaa.clients.client import WIRE_RATE, Connection, decode
 from aqaa.clients.sound import speech_end
 from aqaa.models.errors import ConnectionLostError, NoSpeechError
 from aqaa.server.protocol.server_events import (
+    ConversationItemDeleted,
     ErrorEvent,
+    InputAudioBufferCommitted,
     InputAudioBufferSpeechStarted,
+    InputAudioBufferSpeechStopped,
     LatencyReported,
     ResponseCreated,
     ResponseDone,
@@ -28,6 +31,7 @@ from aqaa.server.protocol.server_events import (
 
 BLOCK_SECONDS = 0.02
 NO_SPEECH_SECONDS = 5.0  # after a recording, until it is said that nobody spoke in it
+GOES_ON_SECONDS = 0.5  # after the speech, for the server to find that the last of it came late
 BENIGN = ("response_cancel_not_active", "conversation_already_has_active_response")
 OnSound = Callable[[NDArray[np.float32]], None]
 
@@ -59,7 +63,8 @@ class SpokenAnswer:
     """What came back. `audio` is mono float32 at WIRE_RATE.
 
     `heard_after` is seconds from the last sample of speech to the first sample of the answer;
-    `stages` is the server's own account of it, in milliseconds.
+    `stages` is the server's own account of it, in milliseconds. `false_ends`: how often the server
+    took the question for finished before it was; `taken_back`: how often it then read it as one.
     """
 
     transcript: str = ""
@@ -70,6 +75,8 @@ class SpokenAnswer:
     gaps: int = 0
     gap_seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
+    false_ends: int = 0
+    taken_back: int = 0
 
     @property
     def ok(self) -> bool:
@@ -84,13 +91,18 @@ class Microphone:
         self._server = server
         self._wave = wave
         self._last_of_speech = speech_end(wave, WIRE_RATE)
+        self._begin = time.monotonic()
         self.speech_ended_at: float | None = None
+
+    def seconds_left(self) -> float:
+        """Until the last sample of speech has been recorded."""
+        return max(0.0, self._begin + self._last_of_speech / WIRE_RATE - time.monotonic())
 
     async def run(self) -> None:
         """Until cancelled."""
         block = round(WIRE_RATE * BLOCK_SECONDS)
         silence = np.zeros(block, np.float32)
-        start = time.monotonic()
+        start = self._begin = time.monotonic()
         at = 0
         while True:
             piece = self._wave[at : at + block]
@@ -107,7 +119,8 @@ async def speak(
 ) -> SpokenAnswer:
     """Speak `wave` (mono float32 at WIRE_RATE) in real time and hear the answer to its end.
 
-    The session must have server VAD on (its default).
+    An answer to a part of it, whose turn ended in a pause, gives way to the next. The session must
+    have turn detection on (its default).
 
     Raises:
         ConnectionLostError: the server closed, or answered with an error.
@@ -115,81 +128,105 @@ async def speak(
     """
     microphone = Microphone(server, wave)
     sending = asyncio.create_task(microphone.run())
+    hearing = _Hearing(server, microphone, on_sound)
     try:
-        patience = wave.size / WIRE_RATE + NO_SPEECH_SECONDS
-        return await hear(
-            server, lambda: microphone.speech_ended_at, patience=patience, on_sound=on_sound
-        )
+        return await hearing.run(patience=wave.size / WIRE_RATE + NO_SPEECH_SECONDS)
     finally:
         sending.cancel()
         with suppress(asyncio.CancelledError, ConnectionLostError):
             await sending
 
 
-async def hear(
-    server: Connection,
-    speech_ended_at: Callable[[], float | None],
-    *,
-    patience: float,
-    on_sound: OnSound | None = None,
-) -> SpokenAnswer:
-    """Collect one whole answer; see `speak` for what is raised.
+class _Hearing:
+    """Hears the answer to what a microphone says."""
 
-    `patience`: seconds for the server to hear speech, or to begin an answer.
-    """
-    try:
-        async with asyncio.timeout(patience) as waiting:
-            return await _collect(
-                server, speech_ended_at, lambda: waiting.reschedule(None), on_sound
-            )
-    except TimeoutError:
-        raise NoSpeechError(
-            "the server heard nobody speak: is the recording silent, or very quiet?"
-        ) from None
+    def __init__(self, server: Connection, microphone: Microphone, on_sound: OnSound | None):
+        self._server = server
+        self._microphone = microphone
+        self._on_sound = on_sound
+        self._items: set[str] = set()  # of the question, or of a part of it
+        self._false_ends = self._taken_back = 0
 
+    async def run(self, patience: float) -> SpokenAnswer:
+        """The whole answer; see `speak` for what is raised.
 
-async def _collect(
-    server: Connection,
-    speech_ended_at: Callable[[], float | None],
-    on_speech: Callable[[], None],
-    on_sound: OnSound | None,
-) -> SpokenAnswer:
-    turn = SpokenAnswer()
-    gap_counter = GapCounter()
-    pieces: list[NDArray[np.float32]] = []
-    async with aclosing(_events(server)) as events:
-        async for event in events:
-            match event:
-                case InputAudioBufferSpeechStarted() | ResponseCreated():
-                    on_speech()
-                case ResponseOutputAudioTranscriptDelta() | ResponseOutputTextDelta():
-                    turn.transcript += event.delta
-                case ResponseOutputAudioDelta() if event.delta:
-                    now = time.monotonic()
-                    ended = speech_ended_at()
-                    if turn.heard_after is None and ended is not None:
-                        turn.heard_after = now - ended
-                    piece = decode(event.delta)
-                    pieces.append(piece)
-                    gap_counter.play(piece.size, now)
-                    if on_sound is not None:
-                        on_sound(piece)
-                case LatencyReported():
-                    turn.stages = dict(event.stages)
-                case ErrorEvent() if event.error.code not in BENIGN:
-                    raise ConnectionLostError(f"the server answered: {event.error.message}")
-                case ResponseDone():
-                    turn.status = event.response.status
-                    details = event.response.status_details
-                    if details is None or details.reason != "turn_detected":
-                        break
-                    # The question went on after a pause: the answer to its first half is void.
-                    turn, gap_counter, pieces = SpokenAnswer(), GapCounter(), []
-    if pieces:
-        turn.audio = np.concatenate(pieces)
-    turn.seconds = turn.audio.size / WIRE_RATE
-    turn.gaps, turn.gap_seconds = gap_counter.gaps, gap_counter.gap_seconds
-    return turn
+        `patience`: seconds for the server to hear speech, or to begin an answer.
+        """
+        turn = await self._answer(patience)
+        while await self._goes_on():
+            turn = await self._answer(patience)
+        turn.false_ends, turn.taken_back = self._false_ends, self._taken_back
+        return turn
+
+    async def _goes_on(self) -> bool:
+        """Whether the answer was whole before the question was, and another is due."""
+        if self._microphone.speech_ended_at is not None:
+            return False
+        patience = self._microphone.seconds_left() + GOES_ON_SECONDS
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience), aclosing(_events(self._server)) as events:
+                async for event in events:
+                    if isinstance(event, InputAudioBufferSpeechStarted):
+                        return True
+        return False
+
+    async def _answer(self, patience: float) -> SpokenAnswer:
+        try:
+            async with asyncio.timeout(patience) as waiting:
+                return await self._collect(lambda: waiting.reschedule(None))
+        except TimeoutError:
+            raise NoSpeechError(
+                "the server heard nobody speak: is the recording silent, or very quiet?"
+            ) from None
+
+    async def _collect(self, on_speech: Callable[[], None]) -> SpokenAnswer:
+        turn = SpokenAnswer()
+        gap_counter = GapCounter()
+        pieces: list[NDArray[np.float32]] = []
+        async with aclosing(_events(self._server)) as events:
+            async for event in events:
+                match event:
+                    case InputAudioBufferSpeechStarted() | ResponseCreated():
+                        on_speech()
+                    case ResponseOutputAudioTranscriptDelta() | ResponseOutputTextDelta():
+                        turn.transcript += event.delta
+                    case ResponseOutputAudioDelta() if event.delta:
+                        now = time.monotonic()
+                        ended = self._microphone.speech_ended_at
+                        if turn.heard_after is None and ended is not None:
+                            turn.heard_after = now - ended
+                        piece = decode(event.delta)
+                        pieces.append(piece)
+                        gap_counter.play(piece.size, now)
+                        if self._on_sound is not None:
+                            self._on_sound(piece)
+                    case LatencyReported():
+                        turn.stages = dict(event.stages)
+                    case ErrorEvent() if event.error.code not in BENIGN:
+                        raise ConnectionLostError(f"the server answered: {event.error.message}")
+                    case ResponseDone():
+                        turn.status = event.response.status
+                        details = event.response.status_details
+                        if details is None or details.reason != "turn_detected":
+                            break
+                        # The question went on after a pause: the answer to its first half is void.
+                        turn, gap_counter, pieces = SpokenAnswer(), GapCounter(), []
+                    case _:
+                        self._count(event)
+        if pieces:
+            turn.audio = np.concatenate(pieces)
+        turn.seconds = turn.audio.size / WIRE_RATE
+        turn.gaps, turn.gap_seconds = gap_counter.gaps, gap_counter.gap_seconds
+        return turn
+
+    def _count(self, event: ServerEvent) -> None:
+        match event:
+            case InputAudioBufferSpeechStopped():
+                self._false_ends += self._microphone.speech_ended_at is None
+            case InputAudioBufferCommitted():
+                self._items.add(event.item_id)
+            case ConversationItemDeleted():
+                self._taken_back += event.item_id in self._items
 
 
 async def _events(server: Connection) -> AsyncGenerator[ServerEvent]:

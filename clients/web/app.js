@@ -1,6 +1,7 @@
 // The page: wires microphone, loudspeaker, protocol and captions to the controls.
 import { Microphone, Speaker, fromBase64, openContext, toBase64 } from "./audio.js";
 import { Captions } from "./captions.js";
+import { Latencies } from "./latency.js";
 import { Realtime } from "./realtime.js";
 
 const $ = (id) => document.getElementById(id);
@@ -22,7 +23,8 @@ const FAILURES = {
   context_length_exceeded: "the conversation is too long for the model; press Stop and start anew",
   engine_busy: "the server is busy; try again in a moment",
 };
-const BENIGN = ["response_cancel_not_active", "input_audio_buffer_commit_empty"];
+// The last: what was interrupted may have left the conversation, because the turn before it went on.
+const BENIGN = ["response_cancel_not_active", "input_audio_buffer_commit_empty", "item_truncate_invalid_item_id"];
 const TAP_MS = 250; // a button that is held for less was not meant to record
 const ECHO_SECONDS = 1.5; // an answer that is interrupted this soon, again and again, hears itself
 const ECHOES = 3;
@@ -117,9 +119,7 @@ class Session {
     this.asked = []; // typed before the session was ready
     this.echoes = 0; // answers in a row that were interrupted as soon as they began
     this.answer = null; // item id that is being heard
-    this.turn = 0;
-    this.speechEnd = null; // context time at which the user's turn ended
-    this.silence = 0; // seconds of silence that ended it: the user waited through them, too
+    this.latencies = new Latencies($("turns"));
   }
 
   async start() {
@@ -200,7 +200,7 @@ class Session {
       notice("Hold the button while you speak.");
       return;
     }
-    this.endTurn(this.context.currentTime);
+    this.latencies.ended(this.context.currentTime);
     this.wire.send("input_audio_buffer.commit");
     this.wire.send("response.create");
     show("thinking");
@@ -214,7 +214,7 @@ class Session {
     notice("");
     this.interrupt();
     this.captions.you(text);
-    this.endTurn(this.context.currentTime);
+    this.latencies.ended(this.context.currentTime);
     const content = [{ type: "input_text", text }];
     this.wire.send("conversation.item.create", { item: { type: "message", role: "user", content } });
     this.wire.send("response.create");
@@ -266,7 +266,7 @@ class Session {
         show("hearing");
         break;
       case "input_audio_buffer.speech_stopped":
-        this.endTurn(this.clockOfSent - this.sent / this.context.sampleRate + event.audio_end_ms / 1000);
+        this.latencies.ended(this.clockOfSent - this.sent / this.context.sampleRate + event.audio_end_ms / 1000);
         show("thinking");
         break;
       case "response.output_item.added":
@@ -292,9 +292,12 @@ class Session {
       case "response.output_audio.done":
         this.speaker.end(event.item_id);
         break;
-      case "aqaa.latency": // comes with the first sound, before or after the speaker reports it
-        this.silence = event.stages.turn_end / 1000;
-        this.showLatency();
+      case "aqaa.latency":
+        this.latencies.account(event.stages);
+        break;
+      case "conversation.item.deleted": // a part of a turn that went on, and the answer to it
+        this.captions.remove(event.item_id);
+        this.latencies.takeBack(event.item_id);
         break;
       case "response.done":
         this.onDone(event.response);
@@ -340,36 +343,14 @@ class Session {
     if (kind === "started") {
       show("speaking");
       this.startedAt = at;
-      this.row = this.speechEnd === null ? null : this.addTurn();
-      this.waited = at - this.speechEnd;
-      this.speechEnd = null;
-      this.showLatency();
+      this.latencies.heard(item, at);
     }
-    if (this.row) this.row.lastElementChild.textContent = gaps;
+    this.latencies.gaps(gaps);
     if (kind === "finished") {
       this.captions.finish(item);
       this.answer = null;
       show("listening");
     }
-  }
-
-  endTurn(at) {
-    this.speechEnd = at;
-    this.silence = 0;
-    this.row = null;
-  }
-
-  addTurn() {
-    const row = $("turns").insertRow(0);
-    this.turn += 1;
-    for (const text of [this.turn, "", 0]) row.insertCell().textContent = text;
-    while ($("turns").rows.length > 10) $("turns").deleteRow(-1);
-    return row;
-  }
-
-  // From the end of the user's speech to the first sound from the loudspeaker.
-  showLatency() {
-    if (this.row) this.row.cells[1].textContent = `${Math.round((this.waited + this.silence) * 1000)} ms`;
   }
 
   onClosed({ code, reason }) {

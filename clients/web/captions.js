@@ -43,6 +43,13 @@ export class Captions {
     this.items.delete(item);
   }
 
+  // It is no longer part of the conversation.
+  remove(item) {
+    this.list.querySelector(`[data-item="${CSS.escape(item)}"]`)?.remove();
+    this.items.delete(item);
+    this.turns.delete(item);
+  }
+
   // What the user typed.
   you(text) {
     this.line(text);
@@ -50,7 +57,11 @@ export class Captions {
 
   // A turn of the user's has its place before the answer to it, even if its words come later.
   listen(turn) {
-    if (!this.turns.has(turn)) this.turns.set(turn, this.line(""));
+    if (!this.turns.has(turn)) {
+      const line = this.line("");
+      line.dataset.item = turn;
+      this.turns.set(turn, line);
+    }
     return this.turns.get(turn);
   }
 

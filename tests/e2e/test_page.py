@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from chromium import chromium
+from chromium import chromium, keep_screenshot
 from ears import hear, mentions
 from playwright.sync_api import Browser, Page, expect
 from serving import Question
@@ -22,7 +21,6 @@ RATE = 48_000
 LEAD = 6  # seconds of silence first, so that a slow machine is listening by then
 TAP_BLOCK = 4096  # samples
 CLOCKS_MS = 150  # the page dates its microphone by what has arrived, the server by what was sent
-SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
 
 # Everything that reaches the loudspeaker is also kept, so that the test can hear it.
 TAP = """
@@ -91,12 +89,6 @@ def loudspeaker(page: Page) -> tuple[np.ndarray, int]:
     data, rate = page.evaluate(TAKE)
     blocks = np.frombuffer(base64.b64decode(data), np.float32).reshape(-1, TAP_BLOCK)
     return blocks[np.abs(blocks).max(axis=1) > 0].reshape(-1), int(rate)
-
-
-def keep_screenshot(page: Page, name: str) -> None:
-    folder = Path(os.environ.get("AQAA_SCREENSHOTS", SCREENSHOTS))
-    folder.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=folder / f"{name}.png", full_page=True)
 
 
 def heard_latency(server: str) -> tuple[float, float]:

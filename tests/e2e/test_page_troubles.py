@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from chromium import chromium
+from chromium import chromium, keep_screenshot
 from page_server import PageServer, page_server
 from playwright.sync_api import Browser, Page, expect
 
 pytestmark = pytest.mark.browser
-SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
 SOON = 20_000  # ms
 STATE = "#state"
 
@@ -57,12 +54,6 @@ def start(page: Page, mode: str = "Hands-free") -> None:
 def ask(page: Page, text: str) -> None:
     page.get_by_placeholder("or type a question").fill(text)
     page.get_by_role("button", name="Send").click()
-
-
-def keep_screenshot(page: Page, name: str) -> None:
-    folder = Path(os.environ.get("AQAA_SCREENSHOTS", SCREENSHOTS))
-    folder.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=folder / f"{name}.png", full_page=True)
 
 
 def test_a_double_click_opens_one_session(page: Page, server: PageServer) -> None:

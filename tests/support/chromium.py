@@ -1,14 +1,16 @@
-"""Chromium with a recording as its microphone."""
+"""Chromium with a recording as its microphone, and what its pages looked like."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
+SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
 
 
 @contextmanager
@@ -33,3 +35,10 @@ def chromium(microphone: Path) -> Iterator[Browser]:
         )
         yield browser
         browser.close()
+
+
+def keep_screenshot(page: Page, name: str) -> None:
+    """A picture of the whole page, to be looked at."""
+    folder = Path(os.environ.get("AQAA_SCREENSHOTS", SCREENSHOTS))
+    folder.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=folder / f"{name}.png", full_page=True)

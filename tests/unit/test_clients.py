@@ -125,6 +125,65 @@ async def test_an_answer_that_the_user_talked_over_gives_way_to_the_next() -> No
     assert turn.transcript == "Paris"
 
 
+async def test_an_answer_that_is_whole_before_the_question_is_gives_way_to_the_next() -> None:
+    part, whole = {"item_id": "part"}, {"item_id": "whole"}
+
+    async def handler(socket: ServerConnection) -> None:
+        await after_speech(socket, 2)
+        await socket.send(
+            event("input_audio_buffer.speech_stopped", audio_end_ms=20, item_id="part")
+        )
+        await socket.send(event("input_audio_buffer.committed", previous_item_id=None, **part))
+        await socket.send(of_content("response.output_audio_transcript.delta", delta="What"))
+        await socket.send(event("response.done", response=response("completed")))
+        started = event("input_audio_buffer.speech_started", audio_start_ms=0, **whole)
+        await socket.send(started)
+        await after_speech(socket, 10)
+        await socket.send(
+            event("input_audio_buffer.speech_stopped", audio_end_ms=220, item_id="whole")
+        )
+        await socket.send(event("conversation.item.deleted", **part))
+        await socket.send(event("input_audio_buffer.committed", previous_item_id=None, **whole))
+        await answer(socket)
+        await socket.wait_closed()
+
+    async with listening(handler) as url, connect(url) as server:
+        turn = await speak(server, BEEP)
+    assert turn.transcript == "Paris"
+    assert (turn.false_ends, turn.taken_back) == (1, 1)
+    assert turn.heard_after is not None
+
+
+async def test_an_answer_to_what_noise_follows_is_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def handler(socket: ServerConnection) -> None:
+        await after_speech(socket, 2)
+        await answer(socket)
+        async for _ in socket:
+            pass
+
+    monkeypatch.setattr(turn_module, "GOES_ON_SECONDS", 0.1)
+    async with listening(handler) as url, connect(url) as server:
+        turn = await speak(server, BEEP)
+    assert (turn.transcript, turn.false_ends) == ("Paris", 0)
+
+
+async def test_a_load_asks_for_the_turn_detection_that_it_was_told() -> None:
+    asked: list[str] = []
+
+    async def handler(socket: ServerConnection) -> None:
+        update = json.loads(await socket.recv())
+        asked.append(update["session"]["audio"]["input"]["turn_detection"]["type"])
+        await after_speech(socket)
+        await answer(socket)
+        await socket.wait_closed()
+
+    async with listening(handler) as url:
+        await run(LoadPlan(url, "nano", sessions=1, turns=1, detection="semantic_vad"), [BEEP])
+    assert asked == ["semantic_vad"]
+
+
 async def test_a_full_server_is_a_capacity_error() -> None:
     async def handler(socket: ServerConnection) -> None:
         await socket.close(1013, "all sessions taken")
