@@ -51,10 +51,6 @@ OPENAI_VOICES = [
 ]
 
 
-# Chunks in one call: nano's four take 2.2 times as long as one on a CPU, eight 3.5 to 6 times.
-MAX_VOCODER_BATCH = 4
-
-
 class Vad(Protocol):
     """Makes VAD streams (`vad.VadModel`)."""
 
@@ -86,6 +82,10 @@ class Vocoder(Protocol):
 
     def shape_of(self, chunk: Any, /) -> Hashable:
         """Chunks of equal shape are computed faster in one call than one by one."""
+
+    @property
+    def max_batch(self) -> int:
+        """Chunks that are computed in one call at most."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def synthesis_of(vocoder: Vocoder) -> Model[Any, Any]:
         "vocoder",
         vocoder.synthesise,
         shape_of=vocoder.shape_of,
-        max_batch=MAX_VOCODER_BATCH,
+        max_batch=vocoder.max_batch,
         heavy=True,
     )
 

@@ -27,7 +27,7 @@ from aqaa.server.compute.torch_threads import set_torch_threads
 from aqaa.server.config import Settings
 from aqaa.server.dialogue.prompt import PromptBuilder, SystemTurn, Turn, UserTurn
 from aqaa.server.engine.contract import Engine
-from aqaa.server.hearing.tokenising import Tokenising
+from aqaa.server.hearing.tokenising import CPU_BATCH, GPU_BATCH, Tokenising
 from aqaa.server.hearing.vad import FRAME_SAMPLES, VadModel
 from aqaa.server.observe.metrics import Metrics
 from aqaa.server.observe.traces import tracer_of_environment
@@ -104,7 +104,7 @@ class Runtime:
         parts = ModelParts(
             bundle=bundle,
             tokenizer=tokenizer,
-            tokenising=Tokenising(tokenizer),
+            tokenising=Tokenising(tokenizer, CPU_BATCH if hearing.device == "cpu" else GPU_BATCH),
             transcriber=transcriber,
             vad=vad,
             text=text,
@@ -124,7 +124,7 @@ class Runtime:
             speculation=settings.speculation,
         )
         runtime = cls(parts, time.monotonic() - began)
-        await runtime._warm_up()
+        await runtime._warm_up(vocoder)
         return runtime
 
     async def close(self) -> None:
@@ -134,7 +134,7 @@ class Runtime:
         if self.parts.services.tracer is not None:
             await asyncio.to_thread(self.parts.services.tracer.close)
 
-    async def _warm_up(self) -> None:
+    async def _warm_up(self, vocoder: Vocoder) -> None:
         """A whole turn, so that no user pays for first calls: kernels, buffers, thread pools."""
         began = time.monotonic()
         parts = self.parts
@@ -150,7 +150,7 @@ class Runtime:
                 pass
         if over.status == "failed":
             raise EngineError(f"the first answer failed ({over.code}): see the log above")
-        await asyncio.to_thread(_speak, parts)
+        await asyncio.to_thread(vocoder.warm, parts.voices.default, WARM_GROUPS)
         log.info(
             "parts loaded in %.1f s, warmed up in %.1f s",
             self.loaded_seconds,
@@ -185,15 +185,6 @@ def _hear(parts: ModelParts, samples: np.ndarray[tuple[int], np.dtype[np.float32
 def _load_ears(bundle: Bundle, device: str) -> tuple[DualTokenizer, Transcriber | None]:
     tokenizer = DualTokenizer.load(bundle, device)
     return tokenizer, load_transcriber(bundle, tokenizer.linguistic, device)
-
-
-def _speak(parts: ModelParts) -> None:
-    """Every chunk size of the vocoder's schedule, whatever the first answer was."""
-    stream = parts.services.vocoder.stream(parts.voices.default)
-    for count in range(WARM_GROUPS):
-        stream.feed([0, 0, 1024, 1024, 1024])
-        while (chunk := stream.due(final=count == WARM_GROUPS - 1)) is not None:
-            stream.take(compute_alone(parts.services.synthesis.ask(chunk)))
 
 
 async def _start_engine(bundle: Bundle, settings: Settings) -> Engine:

@@ -64,6 +64,7 @@ class GraphRunner:
                 self._function(*places)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Other threads go on launching, and allocating, while this one records.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             output = self._function(*places)
         return _Recorded(graph, places, output)

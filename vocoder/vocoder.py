@@ -19,7 +19,7 @@ import torch
 
 from aqaa.models.bundle import VocoderConfig, VoicesConfig
 from aqaa.models.errors import BundleError, InputError, StreamClosedError
-from aqaa.models.groups import GROUP_TOKENS
+from aqaa.models.groups import GROUP_TOKENS, LINGUISTIC_CODES
 from aqaa.vocoder.config import MelConfig, load_config
 from aqaa.vocoder.loading import load_flow, load_hift
 from aqaa.vocoder.noise import KeyedNoise
@@ -28,6 +28,7 @@ from aqaa.vocoder.stream import ChunkSynthesiser, Sound, Synthesised
 from aqaa.vocoder.voices import Voice, find_voice, load_voices
 
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
+WARM_GROUP = [0, 0, LINGUISTIC_CODES, LINGUISTIC_CODES, LINGUISTIC_CODES]
 
 
 class Vocoder:
@@ -117,6 +118,33 @@ class Vocoder:
         state = feed(self._begin(voice, speed), tokens)
         chunk = due(state, self.synthesiser.config, final=True)
         return self.synthesise([chunk])[0][1] if chunk else np.zeros(0, np.float32)
+
+    @property
+    def max_batch(self) -> int:
+        """Chunks that are computed in one call at most."""
+        return self.synthesiser.max_batch
+
+    def warm(self, voice: str, groups: int) -> None:
+        """Compute what a first answer would wait for: kernels, buffers, and every CUDA graph.
+
+        Args:
+            voice: who speaks; where graphs are recorded, all do, since the lengths of their prompts
+                make shapes of their own.
+            groups: so many that the schedule's last chunk size is among them.
+        """
+        for size in self.synthesiser.batch_sizes:
+            for name in self.voices if self.synthesiser.fixed_shapes else [voice]:
+                streams = [self.stream(name) for _ in range(size)]
+                for count in range(groups):
+                    for stream in streams:
+                        stream.feed(WARM_GROUP)
+                    self._warm_chunks(streams, final=count == groups - 1)
+
+    def _warm_chunks(self, streams: Sequence[VocoderStream], *, final: bool) -> None:
+        while all(chunks := [stream.due(final=final) for stream in streams]):
+            sounds = self.synthesise([chunk for chunk in chunks if chunk is not None])
+            for stream, sound in zip(streams, sounds, strict=True):
+                stream.take(sound)
 
     def _begin(self, voice: str, speed: float) -> StreamState:
         if not MIN_SPEED <= speed <= MAX_SPEED:

@@ -16,7 +16,7 @@ from aqaa.tokenizers.transcriber import WindowOrTail
 Samples = NDArray[np.float32]
 T = TypeVar("T")
 
-MAX_BATCH = 8  # requests of one network in one call
+CPU_BATCH, GPU_BATCH = 8, 64  # requests of one network in one call
 WINDOW_FRAMES = 96  # mel windows whose lengths differ by less are padded into one batch
 
 
@@ -67,10 +67,10 @@ class AudioTokenizer(Protocol):
 class Tokenising:
     """An audio tokenizer whose networks compute in the executor; shared by all sessions."""
 
-    def __init__(self, tokenizer: AudioTokenizer) -> None:
+    def __init__(self, tokenizer: AudioTokenizer, max_batch: int = CPU_BATCH) -> None:
         self._tokenizer = tokenizer
         self.model = Model[Any, Any](
-            "tokenizer", tokenizer.run, shape_of=_shape_of, max_batch=MAX_BATCH
+            "tokenizer", tokenizer.run, shape_of=_shape_of, max_batch=max_batch
         )
 
     def stream(self) -> AudioTokenStream:

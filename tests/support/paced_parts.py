@@ -173,6 +173,8 @@ class PacedVocoder:
         time.sleep(FIRST_CHUNK_SECONDS if first else LATER_CHUNK_SECONDS)
         return [groups for groups, _ in chunks]
 
+    max_batch = 4
+
     def shape_of(self, chunk: tuple[int, bool]) -> bool:
         return chunk[1]
 

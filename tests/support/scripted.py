@@ -265,6 +265,8 @@ class Voices:
     def synthesise(self, chunks: Sequence[tuple[Voice, int]]) -> list[Samples]:
         return [voice.sound(token) for voice, token in chunks]
 
+    max_batch = 4
+
     def shape_of(self, chunk: tuple[Voice, int]) -> None:
         return None
 

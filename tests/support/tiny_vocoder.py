@@ -13,6 +13,7 @@ from aqaa.models.groups import LINGUISTIC_CODES, SEMANTIC_CODES
 from aqaa.vocoder.config import CosyVoiceConfig
 from aqaa.vocoder.flow import Flow
 from aqaa.vocoder.hift import Hift
+from aqaa.vocoder.state import Grid
 from aqaa.vocoder.stream import ChunkSynthesiser
 from aqaa.vocoder.vocoder import Vocoder
 from aqaa.vocoder.voices import Voice, save_voice
@@ -119,19 +120,32 @@ PUBLISHED: dict[str, Any] = {
 }
 
 
-def random_vocoder(dimensions: dict[str, Any], config: VocoderConfig, *names: str) -> Vocoder:
-    """A vocoder at random weights, with voices `names` of two groups."""
+def random_vocoder(
+    dimensions: dict[str, Any],
+    config: VocoderConfig,
+    *names: str,
+    device: str = "cpu",
+    prompt_groups: int = 2,
+) -> Vocoder:
+    """A vocoder at random weights, with voices `names` of so many groups."""
     described = CosyVoiceConfig.model_validate(dimensions)
     torch.manual_seed(0)
     flow, hift = Flow(described.flow), Hift(described.hift)
     for module in (flow, hift):
         module.eval().requires_grad_(False)
     hift.freeze()
+    frames = Grid(22_050, 256, 1.0).frames(prompt_groups) + 1
     voices = {
-        name: Voice(name, torch.tensor(tokens(2, seed)), torch.randn(21, 80), torch.randn(192))
+        name: Voice(
+            name,
+            torch.tensor(tokens(prompt_groups, seed)),
+            torch.randn(frames, 80),
+            torch.randn(192),
+        )
         for seed, name in enumerate(names)
     }
-    return Vocoder(ChunkSynthesiser(flow, hift, config), described.feat_extractor, voices)
+    networks = ChunkSynthesiser(flow.to(device), hift.to(device), config)
+    return Vocoder(networks, described.feat_extractor, voices)
 
 
 def tiny_vocoder(config: VocoderConfig, *names: str) -> Vocoder:
