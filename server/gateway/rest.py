@@ -255,7 +255,10 @@ async def answer(
 
 
 def _header(text: str) -> str:
-    """The text, percent-encoded where it is not plain ASCII, as far as a header may hold it."""
+    """The text, percent-encoded where it is not plain ASCII, as far as a header may hold it.
+
+    Without the spaces at its ends, which no header may have.
+    """
     pieces, size = [], 0
     for character in text:
         piece = quote(character, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
@@ -263,7 +266,7 @@ def _header(text: str) -> str:
         if size > TRANSCRIPT_BYTES:
             break
         pieces.append(piece)
-    return "".join(pieces)
+    return "".join(pieces).strip(" ")
 
 
 def _check_model(server: ServerState, name: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -73,6 +74,20 @@ async def test_the_transcripts_header_stays_small_enough_for_every_client(
     ):
         reply = await http.post("/v1/answer", content=recording())
     assert 3900 < len(reply.headers["x-transcript"]) <= 4000
+
+
+@pytest.mark.parametrize(
+    "text", [" said between spaces ", "a line\n", "\tmade\x00\x7f of controls\r"]
+)
+async def test_no_text_of_an_answer_breaks_the_header(engine: ScriptedEngine, text: str) -> None:
+    engine.answer = lambda prompt: woven(text, 2)
+    async with (
+        serving(engine) as served,
+        httpx.AsyncClient(base_url=served.http, timeout=30) as http,
+    ):
+        reply = await http.post("/v1/answer", content=recording())
+    assert reply.status_code == 200
+    assert unquote(reply.headers["x-transcript"]).strip() == text.strip()
 
 
 async def test_a_faster_answer_is_shorter(http: httpx.AsyncClient) -> None:
