@@ -25,7 +25,7 @@ further: shorter pieces get more frames of silence before their context, which c
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from math import log
 from typing import TypeVar
@@ -99,7 +99,7 @@ class ChunkSynthesiser:
         self._run_f0 = GraphRunner(hift.f0)
         self._run_decode = GraphRunner(hift.decode)
         # A stream of its own: the tokenizers' small kernels do not wait behind a chunk's.
-        self._cuda = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self._cuda = _stream_on(self.device)
         if self._cuda is not None:
             self._cuda.wait_stream(torch.cuda.current_stream(self.device))  # for the weights
 
@@ -339,6 +339,14 @@ class ChunkSynthesiser:
             sound=sound[spoken : spoken + SOUND_FADE_SAMPLES].clone(),
         )
         return after, sound[:spoken].numpy()
+
+
+def _stream_on(device: torch.device) -> torch.cuda.Stream | None:
+    """A new CUDA stream; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    make: Callable[[torch.device], torch.cuda.Stream] = torch.cuda.Stream
+    return make(device)
 
 
 @dataclass(frozen=True, eq=False)
