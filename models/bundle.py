@@ -104,6 +104,35 @@ class TranscriberConfig(Section):
     path: Path = Path("transcriber")
 
 
+class TurnThresholds(Section):
+    """Least probabilities of a turn's end; the higher they are, the fewer turns are cut off.
+
+    A probability below `unlikely` means that the speaker will go on.
+    """
+
+    sure: float = Field(ge=0.0, le=1.0)
+    likely: float = Field(ge=0.0, le=1.0)
+    unlikely: float = Field(ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _fall(self) -> TurnThresholds:
+        if not self.sure >= self.likely >= self.unlikely:
+            raise ValueError("sure >= likely >= unlikely is needed")
+        return self
+
+
+class TurnConfig(Section):
+    """The head that tells a turn's end from a pause by the audio ids (`turn_head.safetensors`).
+
+    Its thresholds go with the client's eagerness; `auto` is `medium`.
+    """
+
+    path: Path = Path("turn")
+    low: TurnThresholds
+    medium: TurnThresholds
+    high: TurnThresholds
+
+
 class TokensConfig(Section):
     """The decoder's ids: where audio begins, what the control ids are, how an answer is woven.
 
@@ -218,6 +247,9 @@ class Bundle(Section):
         default=None, description="None: the user's words are not known"
     )
     tools: ToolsConfig | None = Field(default=None, description="None: it calls no functions")
+    turn: TurnConfig | None = Field(
+        default=None, description="None: a general judge, or silence, tells when a turn is over"
+    )
     decoder: DecoderConfig
     sampling: SamplingConfig = SamplingConfig()
     vocoder: VocoderConfig
@@ -247,7 +279,7 @@ def load_bundle(directory: Path | str) -> Bundle:
         data = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{file} is not valid TOML: {error}") from error
-    for section in ("tokenizer", "transcriber", "decoder", "vocoder", "voices"):
+    for section in ("tokenizer", "transcriber", "turn", "decoder", "vocoder", "voices"):
         part = data.get(section)
         if isinstance(part, dict):
             part["path"] = root / Path(part.get("path", section)).expanduser()

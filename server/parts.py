@@ -18,6 +18,7 @@ from aqaa.server.dialogue.answer_parser import AnswerParser
 from aqaa.server.dialogue.prompt import PromptBuilder
 from aqaa.server.dialogue.text_codec import TextCodec
 from aqaa.server.engine.contract import Engine, SamplingParams
+from aqaa.server.hearing.end_of_turn import Judge
 from aqaa.server.hearing.speech_input import SpeechProbability
 from aqaa.server.hearing.tokenising import AudioTokenizer, Tokenising
 from aqaa.server.observe.metrics import Metrics
@@ -111,6 +112,7 @@ class ModelParts:
     tokenising: Tokenising
     transcriber: Transcriber | None  # None: the bundle has none, and nobody's words are known
     vad: Vad
+    judge: Judge | None  # None: silence alone ends turns
     text: TextCodec
     prompts: PromptBuilder
     voices: Voices

@@ -27,6 +27,7 @@ from aqaa.server.compute.torch_threads import set_torch_threads
 from aqaa.server.config import Settings
 from aqaa.server.dialogue.prompt import PromptBuilder, SystemTurn, Turn, UserTurn
 from aqaa.server.engine.contract import Engine
+from aqaa.server.hearing.choose_judge import choose_judge
 from aqaa.server.hearing.tokenising import CPU_BATCH, GPU_BATCH, Tokenising
 from aqaa.server.hearing.vad import FRAME_SAMPLES, VadModel
 from aqaa.server.observe.metrics import Metrics
@@ -83,14 +84,17 @@ class Runtime:
             loaded(name)
             return result
 
-        (tokenizer, transcriber), vocoder, text, vad, engine = await asyncio.gather(
+        (tokenizer, transcriber), vocoder, text, vad, judging, engine = await asyncio.gather(
             part("tokenizer", asyncio.to_thread(_load_ears, bundle, hearing.device)),
             part("vocoder", asyncio.to_thread(load_vocoder)),
             asyncio.to_thread(TextTokenizer.of, bundle),
             part("vad", asyncio.to_thread(VadModel.load)),
+            asyncio.to_thread(choose_judge, bundle),
             part("engine", _start_engine(bundle, settings)),
         )
         check_markers(bundle, vocoder.voices)
+        judge, why = judging
+        log.info("ends of turns by %s (%s)", "silence" if judge is None else judge.name, why)
         metrics = Metrics()
         clock = MonotonicClock()
         threads = compute.threads or _default_threads()
@@ -107,6 +111,7 @@ class Runtime:
             tokenising=Tokenising(tokenizer, CPU_BATCH if hearing.device == "cpu" else GPU_BATCH),
             transcriber=transcriber,
             vad=vad,
+            judge=judge,
             text=text,
             prompts=PromptBuilder.of(bundle, text),
             voices=voices_of(tuple(vocoder.voices), bundle.voices.default),
@@ -172,6 +177,10 @@ def _hear(parts: ModelParts, samples: np.ndarray[tuple[int], np.dtype[np.float32
     tokenising = parts.tokenising
     stream = tokenising.stream()
     ids = compute_alone(tokenising.push(stream, samples[: samples.size // 2]))
+    if parts.judge is not None:
+        listener = parts.judge.listen()
+        listener.hear(samples[: samples.size // 2], ids)
+        compute_alone(listener.chance_of_end(()))
     ids += compute_alone(tokenising.push(stream, samples[samples.size // 2 :]))
     end = stream.fork()
     ids += compute_alone(tokenising.flush(end))

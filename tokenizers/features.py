@@ -52,11 +52,15 @@ def _fbank_options() -> knf.FbankOptions:
 
 
 def whisper_log_mel(
-    samples: Samples, *, chunk_frames: int | None = None, mel_peak: float = -np.inf
+    samples: Samples,
+    *,
+    chunk_frames: int | None = None,
+    mel_peak: float = -np.inf,
+    bins: int = MEL_BINS,
 ) -> Samples:
-    """Whisper's log-mel `[n // 160, 128]` float32 of 16 kHz audio `[n]`, n >= 201, in [-1, 1].
+    """Whisper's log-mel `[n // 160, bins]` float32 of 16 kHz audio `[n]`, n >= 201, in [-1, 1].
 
-    openai/whisper `log_mel_spectrogram(n_mels=128)`: reflect padding at both ends, power in log10,
+    openai/whisper `log_mel_spectrogram(n_mels=bins)`: reflect padding at both ends, power in log10,
     clamped at 8 below the loudest bin, then (x + 4) / 4.
 
     Whisper's clamp needs the whole audio. With `chunk_frames` it is causal instead: chunk k is
@@ -64,7 +68,7 @@ def whisper_log_mel(
     """
     head, tail = reflect_head(samples), reflect_tail(samples)
     power = log_power_mel(
-        np.concatenate([head, samples, tail])[: _span(samples.size // MEL_HOP_SAMPLES)]
+        np.concatenate([head, samples, tail])[: _span(samples.size // MEL_HOP_SAMPLES)], bins
     )
     loudest = power.max(axis=1)
     if chunk_frames is None:
@@ -76,12 +80,12 @@ def whisper_log_mel(
     return clamp_log_mel(power, loudest[:, None])
 
 
-def log_power_mel(padded: Samples) -> Samples:
-    """Log10 mel power `[frames, 128]`, unclamped; frame t sees `padded[160 t : 160 t + 400]`."""
+def log_power_mel(padded: Samples, bins: int = MEL_BINS) -> Samples:
+    """Log10 mel power `[frames, bins]`, unclamped; frame t sees `padded[160 t : 160 t + 400]`."""
     frames = np.lib.stride_tricks.sliding_window_view(padded, _MEL_FFT_SAMPLES)[::MEL_HOP_SAMPLES]
     spectrum = np.fft.rfft(frames * _hann())
     power = np.square(spectrum.real) + np.square(spectrum.imag)
-    mel = power.astype(np.float32) @ mel_filters().T
+    mel = power.astype(np.float32) @ mel_filters(bins).T
     return np.asarray(np.log10(np.maximum(mel, np.float32(1e-10))), np.float32)
 
 
@@ -113,10 +117,10 @@ def _hann() -> Samples:
 
 
 @cache
-def mel_filters() -> Samples:
-    """Slaney's mel filters `[128, 201]` at 16 kHz, each of unit area (librosa's and whisper's)."""
+def mel_filters(bins: int) -> Samples:
+    """Slaney's mel filters `[bins, 201]` at 16 kHz, each of unit area (librosa's and whisper's)."""
     filters = melscale_fbanks(
-        MEL_HALF_WINDOW_SAMPLES + 1, 0.0, TOKENIZER_RATE / 2, MEL_BINS, TOKENIZER_RATE,
+        MEL_HALF_WINDOW_SAMPLES + 1, 0.0, TOKENIZER_RATE / 2, bins, TOKENIZER_RATE,
         norm="slaney", mel_scale="slaney",
     )  # fmt: skip
     return np.ascontiguousarray(filters.T.numpy())

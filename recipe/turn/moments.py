@@ -40,7 +40,7 @@ class Moment:
     Attributes:
         wave: what was heard so far.
         end: whether the speaker has finished; None where that is not the question.
-        kind: index into `network.KINDS`.
+        kind: index into `turn_head.KINDS`.
     """
 
     wave: Wave

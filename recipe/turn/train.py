@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aqaa.models.groups import GROUP_TOKENS, LINGUISTIC_CODES
-from aqaa.recipe.turn.network import KINDS, TurnHead
 from aqaa.recipe.turn.tokens import UNKNOWN, Asked
+from aqaa.server.hearing.turn_head import KINDS, WEIGHTS, TurnHead
 
 log = logging.getLogger(__name__)
 BATCH = 128
@@ -137,6 +137,6 @@ def export(head: TurnHead, measured: dict[str, float], folder: Path) -> None:
     """The head in half precision, and what was measured of it beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: w.detach().half().contiguous() for name, w in head.state_dict().items()}
-    save_file(weights, folder / "model.safetensors")
+    save_file(weights, folder / WEIGHTS)
     rounded = {name: round(value, 4) for name, value in measured.items()}
     (folder / "measured.json").write_text(json.dumps(rounded, indent=1), encoding="utf-8")

@@ -49,6 +49,7 @@ def inspect(
     with Console(stderr=True).status(f"loading the parts of {bundle.name}"):
         parts = examine(bundle)
     engine, reason = _engine(bundle)
+    judge, judge_reason = _judge(bundle)
     if as_json:
         report = {
             "name": bundle.name,
@@ -61,6 +62,8 @@ def inspect(
             "engine_reason": reason,
             "device": placement.device,
             "device_reason": placement.reason,
+            "end_of_turn": judge,
+            "end_of_turn_reason": judge_reason,
             "parts": [asdict(part) for part in parts],
         }
         typer.echo(json.dumps(report, indent=2))
@@ -69,6 +72,7 @@ def inspect(
         console.print(_table(bundle, parts))
         console.print(f"engine: {engine} ({reason})")
         console.print(f"hearing and speaking: {placement.device} ({placement.reason})")
+        console.print(f"ends of turns (semantic_vad): {judge} ({judge_reason})")
         for part in parts:
             if part.problem:
                 console.print(f"{part.name}: {part.problem}", style="red", markup=False)
@@ -193,6 +197,16 @@ def _engine(bundle: Bundle) -> tuple[str, str]:
         return choose_engine(bundle)
     except AqaaError as error:
         return "none", str(error)
+
+
+def _judge(bundle: Bundle) -> tuple[str, str]:
+    from aqaa.server.hearing.choose_judge import choose_judge
+
+    try:
+        judge, reason = choose_judge(bundle)
+    except AqaaError as error:
+        return "none", str(error)
+    return "silence" if judge is None else judge.name, reason
 
 
 def _table(bundle: Bundle, parts: list[PartReport]) -> Table:

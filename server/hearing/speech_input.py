@@ -5,6 +5,9 @@ pause its stream is forked and the fork is finished: those are the turn's tokens
 to be the end, and nothing is lost if it does not. So a turn's sound ends at its last pause, and the
 rest of the silence that ended it belongs to no turn.
 
+Where a judge of turns is there and the rules ask for it, it hears the turn as it grows and is asked
+at each quiet; then it is the quiet, not the pause, at which the turn's sound ends.
+
 Where the rules say so, a turn that has ended is kept for a moment. If its speaker goes on, it is
 open again as if it had never ended: its token stream goes on, and all its sound is of one turn.
 
@@ -26,6 +29,7 @@ from numpy.typing import NDArray
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.server.audio.wire import InputConverter
 from aqaa.server.compute.model import Work
+from aqaa.server.hearing.end_of_turn import Judge, TurnListener, Wait, wait_of
 from aqaa.server.hearing.tokenising import AudioTokenStream, Tokenising
 from aqaa.server.hearing.transcribing import TurnWindows
 from aqaa.server.hearing.turn_detector import (
@@ -36,6 +40,7 @@ from aqaa.server.hearing.turn_detector import (
     Idle,
     Onset,
     Pause,
+    Quiet,
     Resumed,
     TurnDetector,
     TurnRules,
@@ -104,12 +109,16 @@ class TurnResumed:
 
 @dataclass(frozen=True)
 class TurnEnded:
-    """The turn is over: silence began at `silence_sample`, and was long enough at `sample`."""
+    """The turn is over: silence began at `silence_sample`, and was long enough at `sample`.
+
+    `wait` is what was asked of the silence; None: the turn was as long as one may be.
+    """
 
     tokens: tuple[int, ...]
     silence_sample: int
     sample: int
     windows: TurnWindows
+    wait: Wait | None
 
 
 @dataclass(frozen=True)
@@ -155,6 +164,7 @@ class _Turn:
     begin: int
     fed: int  # it has been given the sound up to this sample
     stream: AudioTokenStream
+    listener: TurnListener | None  # the judge's
     may_reopen: bool
     tokens: list[int] = field(default_factory=list)
     windows: list[WindowOrTail] = field(default_factory=list)  # told; kept if it may re-open
@@ -178,21 +188,24 @@ class SpeechInput:
         converter: Callable[[], InputConverter],
         rules: TurnRules | None,
         max_seconds: float,
+        judge: Judge | None = None,
     ) -> None:
         self._tokenising = tokenising
+        self._judge = judge
         self._vad = vad
         self._new_converter = converter
         self._converter = converter()
         self._max_samples = round(max_seconds * TOKENIZER_RATE)
         self._manual = rules is None
-        self._detector = TurnDetector(rules or MANUAL)
+        self._detector = self._new_detector(rules or MANUAL)
         self.received = 0
         self._recent = SampleBuffer()  # ends at `received`; holds all that is not yet fed
         self._frame_begin = 0
         self._turns = 0  # how many have begun or re-opened: the last one's number
         self._turn: _Turn | None = None
         self._ended_turn: _EndedTurn | None = None
-        self._pause: TurnSound | None = None  # the turn, if it ended here
+        self._pause: TurnSound | None = None  # the turn, if it ended at this quiet or pause
+        self._pause_told = False
         self._full = False
 
     def push(self, data: bytes) -> Work[list[SpeechEvent]]:
@@ -251,7 +264,7 @@ class SpeechInput:
             self._detector.rules = rules or MANUAL
             return
         self._close_turn()
-        self._detector = TurnDetector(rules)
+        self._detector = self._new_detector(rules)
         self._detector.start_at(self.received)
         self._frame_begin = self.received
 
@@ -264,6 +277,9 @@ class SpeechInput:
         self._detector.idle_from(self.received + seconds * TOKENIZER_RATE)
 
     # --- who speaks -------------------------------------------------------------------------------
+
+    def _new_detector(self, rules: TurnRules) -> TurnDetector:
+        return TurnDetector(rules, None if self._judge is None else self._judge.ask_after_ms)
 
     def _bound(self) -> list[SpeechEvent]:
         """Drop what comes once a turn that only the client can end is full."""
@@ -297,17 +313,24 @@ class SpeechInput:
             match event:
                 case Onset():
                     events += self._begin(event.sample)
-                case Pause():
+                case Quiet():
                     events += yield from self._feed()
                     self._pause = yield from self._as_if_ended()
+                    detector.judged((yield from self._judged(self._pause)))
+                    events += yield from self._react(detector.clock(self.received))
+                case Pause():
+                    events += yield from self._feed()
+                    self._pause = self._pause or (yield from self._as_if_ended())
+                    self._pause_told = True
                     events.append(TurnPaused(self._pause.tokens, event.sample))
                 case Resumed():
-                    self._pause = None
-                    events.append(TurnResumed())
+                    events += [TurnResumed()] if self._pause_told else []
+                    self._pause, self._pause_told = None, False
                 case EndOfTurn():
                     sound = self._pause or TurnSound((), TurnWindows(self._turns, ()))
                     ended = self._may_reopen(event)
-                    events.append(self._ended(sound, event.silence_sample, event.sample))
+                    over = self._ended(sound, event.silence_sample, event.sample, event.wait)
+                    events.append(over)
                     self._ended_turn = ended
                 case Idle():
                     events.append((yield from self._idled(event)))
@@ -316,13 +339,23 @@ class SpeechInput:
         if detector.speaking and too_long and not self._manual:
             yield from self._feed_now()
             sound = yield from self._as_if_ended()
-            events.append(self._ended(sound, self.received, self.received))
+            events.append(self._ended(sound, self.received, self.received, None))
             detector.reset(self.received)
         return events
 
-    def _ended(self, sound: TurnSound, silence_sample: int, sample: int) -> TurnEnded:
+    def _judged(self, sound: TurnSound) -> Work[Wait]:
+        """How long the silence must last if the turn is `sound`."""
+        turn, eagerness = self._turn, self._detector.rules.eagerness
+        if turn is None or turn.listener is None or self._judge is None or eagerness is None:
+            return self._detector.plain_wait()
+        chance = yield from turn.listener.chance_of_end(sound.tokens[len(turn.tokens) :])
+        return wait_of(chance, self._judge.thresholds(eagerness), eagerness)
+
+    def _ended(
+        self, sound: TurnSound, silence_sample: int, sample: int, wait: Wait | None
+    ) -> TurnEnded:
         self._close_turn()
-        return TurnEnded(sound.tokens, silence_sample, sample, sound.windows)
+        return TurnEnded(sound.tokens, silence_sample, sample, sound.windows, wait)
 
     def _idled(self, event: Idle) -> Work[SilenceTimedOut]:
         last_second = self._since(self.received - TOKENIZER_RATE).copy()
@@ -349,7 +382,7 @@ class SpeechInput:
         rules = self._detector.rules
         if self._turn is None or not (self._turn.may_reopen and rules.reopen_ms):
             return None
-        wait = round((rules.silence_ms + rules.reopen_ms) * TOKENIZER_RATE / 1000)
+        wait = round((end.wait.end_ms + rules.reopen_ms) * TOKENIZER_RATE / 1000)
         return _EndedTurn(self._turn, end.silence_sample + wait)
 
     def _let_go_in_time(self) -> None:
@@ -363,8 +396,12 @@ class SpeechInput:
         """The turn that goes on; if there is none, a new one from this sample."""
         if self._turn is None:
             self._turns += 1
-            stream, may_reopen = self._tokenising.stream(), self._detector.rules.reopen_ms > 0
-            self._turn = _Turn(self._turns, begin, begin, stream, may_reopen)
+            rules, stream = self._detector.rules, self._tokenising.stream()
+            judge = self._judge if rules.eagerness is not None else None
+            listener = None if judge is None else judge.listen()
+            self._turn = _Turn(
+                self._turns, begin, begin, stream, listener, may_reopen=rules.reopen_ms > 0
+            )
         return self._turn
 
     def _feed(self) -> Work[list[SpeechEvent]]:
@@ -388,7 +425,10 @@ class SpeechInput:
     def _feed_now(self) -> Work[None]:
         turn = self._turn
         if turn is not None and turn.fed < self.received:
-            new = yield from self._tokenising.push(turn.stream, self._since(turn.fed))
+            samples = self._since(turn.fed)
+            new = yield from self._tokenising.push(turn.stream, samples)
+            if turn.listener is not None:
+                turn.listener.hear(samples, new)
             turn.tokens += new
             turn.fed = self.received
             self._forget_before(self._frame_begin)
@@ -402,7 +442,8 @@ class SpeechInput:
         return TurnSound(tokens, TurnWindows(turn.number, end.take_windows()))
 
     def _close_turn(self) -> None:
-        self._turn, self._ended_turn, self._pause, self._full = None, None, None, False
+        self._turn, self._ended_turn, self._full = None, None, False
+        self._pause, self._pause_told = None, False
 
     # --- recent samples ---------------------------------------------------------------------------
 

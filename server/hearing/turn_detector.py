@@ -6,6 +6,10 @@
 Speech probabilities come in one 512-sample frame at a time; positions are samples since the session
 began. The end of a turn is decided on the clock of samples received, not on whole frames, which
 saves half a frame (16 ms) of every answer's latency.
+
+Where a judge of turns is asked (`end_of_turn`), each quiet is reported first (`Quiet`), as soon as
+the sound's power tells of it; the judge's word then says how long the silence must last (`judged`).
+Only the model's silence ends a turn: any other quiet is over when sound returns.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import math
 from dataclasses import dataclass, replace
 
 from aqaa.models.bundle import TOKENIZER_RATE
+from aqaa.server.hearing.end_of_turn import Eagerness, Wait
 from aqaa.server.hearing.vad import FRAME_SAMPLES
 from aqaa.server.protocol.session_types import SemanticVad, ServerVad
 
@@ -21,12 +26,13 @@ ONSET_FRAMES = 2  # 64 ms of speech before it counts: shorter is a click or a br
 HYSTERESIS = 0.15  # speech ends this far below the threshold where it begins (Silero's default)
 QUIET_POWER_RATIO = 10 ** (-35 / 10)  # a frame so far below the turn's loudest has no speech
 BACKDATE_FRAMES = 3  # the model is sure of a silence 1 to 3 frames (about 50 ms) after it began
+LATE_FRAMES = 6  # so late it may notice a quiet that a judge was asked about
 MIN_END_PROBABILITY = 0.01  # and never below this, or no silence ends a turn (Silero's default)
-PAUSE_MS = 160  # silence after which an answer is started on speculation
+PAUSE_MS = 160  # plain silence after which an answer is started on speculation
 
-# Silence that ends a turn under `semantic_vad`. OpenAI's model waits up to 8, 4 or 2 s by meaning;
-# without such a model the eagerness chooses a plain silence around server_vad's 500 ms.
-EAGERNESS_MS = {"low": 1000, "medium": 600, "auto": 600, "high": 300}
+# Plain silence that ends a turn under `semantic_vad` where there is no judge of turns, or where
+# nothing can be taken back: around server_vad's 500 ms.
+EAGERNESS_MS: dict[Eagerness, int] = {"low": 1000, "medium": 600, "auto": 600, "high": 300}
 # A turn that `semantic_vad` ended goes on if its speaker does within this time. Of the pauses that
 # people make inside their turns 5 % are longer than the 600 ms of `auto` and this (eot-bench).
 REOPEN_MS = 1000
@@ -37,6 +43,7 @@ class TurnRules:
     """Turn detection in milliseconds, for both of the client's kinds (server and semantic VAD).
 
     `reopen_ms`: so long after its end a turn goes on when its speaker does; 0: it never does.
+    `eagerness`: that with which a judge of turns is asked; None: silence alone decides.
     """
 
     threshold: float
@@ -45,12 +52,15 @@ class TurnRules:
     idle_ms: int | None
     create_response: bool
     reopen_ms: int
+    eagerness: Eagerness | None
 
     @classmethod
     def of(cls, detection: ServerVad | SemanticVad) -> TurnRules:
         """The rules that a session's `turn_detection` asks for."""
-        interrupts = detection.interrupt_response  # else the answer to a part of the turn goes on
+        eagerness: Eagerness | None = None
         if isinstance(detection, SemanticVad):
+            if detection.interrupt_response:  # else the answer to a part of the turn goes on
+                eagerness = detection.eagerness
             plain = ServerVad(silence_duration_ms=EAGERNESS_MS[detection.eagerness])
             plain = plain.model_copy(update={"create_response": detection.create_response})
         else:
@@ -61,8 +71,13 @@ class TurnRules:
             silence_ms=plain.silence_duration_ms,
             idle_ms=plain.idle_timeout_ms,
             create_response=plain.create_response,
-            reopen_ms=REOPEN_MS if isinstance(detection, SemanticVad) and interrupts else 0,
+            reopen_ms=REOPEN_MS if eagerness else 0,
+            eagerness=eagerness,
         )
+
+    def without_take_back(self) -> TurnRules:
+        """These rules where nothing can be taken back: then no judge is believed either."""
+        return replace(self, reopen_ms=0, eagerness=None)
 
 
 # For a client that ends its turns itself: pauses are noticed, and none ends the turn.
@@ -77,23 +92,37 @@ class Onset:
 
 
 @dataclass(frozen=True)
+class Quiet:
+    """It has been quiet for so long that the judge is to be asked; it began at this sample.
+
+    Nothing more happens in this quiet before the detector is told what was `judged`.
+    """
+
+    sample: int
+
+
+@dataclass(frozen=True)
 class Pause:
-    """Silence has lasted `PAUSE_MS`; it began at this sample."""
+    """Silence has lasted so long that the turn may be over; it began at this sample."""
 
     sample: int
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """The user goes on speaking after a pause."""
+    """The user goes on speaking after a quiet or a pause."""
 
 
 @dataclass(frozen=True)
 class EndOfTurn:
-    """The turn is over: a silence began at `silence_sample` and was long enough at `sample`."""
+    """The turn is over: a silence began at `silence_sample` and was long enough at `sample`.
+
+    It had to last for `wait`, which is the judge's word.
+    """
 
     silence_sample: int
     sample: int
+    wait: Wait
 
 
 @dataclass(frozen=True)
@@ -103,19 +132,27 @@ class Idle:
     since: int
 
 
-DetectorEvent = Onset | Pause | Resumed | EndOfTurn | Idle
+DetectorEvent = Onset | Quiet | Pause | Resumed | EndOfTurn | Idle
 
 
 class TurnDetector:
-    """Turn detection of one session; its methods return the events that are due."""
+    """Turn detection of one session; its methods return the events that are due.
 
-    def __init__(self, rules: TurnRules) -> None:
+    Attributes:
+        rules: may be changed at any time.
+        ask_after_ms: of quiet, after which a judge is to be asked; None: there is none.
+    """
+
+    def __init__(self, rules: TurnRules, ask_after_ms: float | None = None) -> None:
         self.rules = rules
+        self.ask_after_ms = ask_after_ms
         self.speaking = False
         self.paused = False
         self._frame_end = 0
         self._voiced_frames = 0  # frames in a row at or above the threshold
         self._silence_from: int | None = None  # where the present silence began
+        self._asked_from: int | None = None  # where the quiet began that was asked about
+        self._wait: Wait | None = None  # what was judged of it
         self._peak_power = 0.0  # power of the turn's loudest frame
         self._low_power_from: int | None = None  # where the present run of quiet frames began
         self._idle_from = 0.0  # where the idle timeout counts from
@@ -133,43 +170,80 @@ class TurnDetector:
         self._voiced_frames = self._voiced_frames + 1 if voiced else 0
         if not self.speaking:
             return self._listen()
+        was_silent = self._silence_from is not None
         if voiced:
             self._silence_from = None
-            if self.paused:
-                self.paused = False
-                return [Resumed()]
-        elif self._silence_from is None and probability < self._end_threshold():
+        elif not was_silent and probability < self._end_threshold():
             # In a quiet room the power tells sooner than the model where speech ended.
-            earliest = begin - BACKDATE_FRAMES * FRAME_SAMPLES
+            late = BACKDATE_FRAMES if self._asked_from is None else LATE_FRAMES
+            earliest = begin - late * FRAME_SAMPLES
             quiet = begin if self._low_power_from is None else self._low_power_from
             self._silence_from = max(quiet, earliest)
-        return []
+        if voiced and (was_silent or self._low_power_from is None):
+            return self._go_on()
+        if self._asked_from in (None, self._silence_from):
+            return []
+        # The model knows of a later silence than the one that was asked about, or of none.
+        another = self._silence_from is not None or self._low_power_from is None
+        return self._go_on() if another else []
 
     def clock(self, received: int) -> list[DetectorEvent]:
         """The events that are due once `received` samples have come."""
         if not self.speaking:
             return self._idle(received)
-        if self._silence_from is None:
+        quiet_from = self._quiet_from()
+        if quiet_from is None:
             return []
+        silent_ms = (received - quiet_from) * 1000 / TOKENIZER_RATE
+        if self._asks() and self._wait is None:
+            if self._asked_from is not None or silent_ms < (self.ask_after_ms or 0):
+                return []
+            self._asked_from = quiet_from
+            return [Quiet(quiet_from)]
+        wait = self._wait if self._wait is not None and self._asks() else self.plain_wait()
         events: list[DetectorEvent] = []
-        silent_ms = (received - self._silence_from) * 1000 / TOKENIZER_RATE
-        if not self.paused and silent_ms >= min(PAUSE_MS, self.rules.silence_ms):
+        if not self.paused and silent_ms >= wait.pause_ms:
             self.paused = True
-            events.append(Pause(self._silence_from))
-        if self.paused and silent_ms >= self.rules.silence_ms:
-            events.append(EndOfTurn(self._silence_from, received))
+            events.append(Pause(quiet_from))
+        if self.paused and self._silence_from is not None and silent_ms >= wait.end_ms:
+            events.append(EndOfTurn(quiet_from, received, wait))
             self.reset(received)
         return events
+
+    def judged(self, wait: Wait) -> None:
+        """The quiet that was reported last ends the turn if it lasts so long."""
+        self._wait = wait
+
+    def plain_wait(self) -> Wait:
+        """How long a silence must last where nobody judges it."""
+        silence_ms = self.rules.silence_ms
+        return Wait("plain", min(PAUSE_MS, silence_ms), silence_ms)
 
     def reset(self, sample: int) -> None:
         """Nobody is speaking at `sample`, whatever was heard before."""
         self.speaking = self.paused = False
         self._voiced_frames, self._silence_from, self._peak_power = 0, None, 0.0
+        self._asked_from = self._wait = None
         self._idle_from = max(self._idle_from, sample)
 
     def idle_from(self, sample: float) -> None:
         """Idle time counts from `sample`: until there (it may be infinite) the assistant speaks."""
         self._idle_from = sample
+
+    def _asks(self) -> bool:
+        return self.ask_after_ms is not None and self.rules.eagerness is not None
+
+    def _quiet_from(self) -> int | None:
+        """Where the present silence began, as the model knows or, for a judge, the power tells."""
+        if self._silence_from is None and self._asks():
+            return self._low_power_from
+        return self._silence_from
+
+    def _go_on(self) -> list[DetectorEvent]:
+        """No silence any more, or another one."""
+        told = self.paused or self._asked_from is not None
+        self.paused, self._asked_from, self._wait = False, None, None
+        return [Resumed()] if told else []
 
     def _end_threshold(self) -> float:
         return max(MIN_END_PROBABILITY, self.rules.threshold - HYSTERESIS)

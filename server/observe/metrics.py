@@ -17,6 +17,8 @@ BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7, 0.8,
 # was too busy to start it
 SPECULATION_OUTCOMES = ("hit", "rolled_back", "abandoned", "mismatched", "no_slack")
 
+# the judge's word of a silence that ended a turn (`hearing.end_of_turn.Word`)
+END_WORDS = ("sure", "likely", "unsure", "unlikely", "plain")
 
 # Seconds until work was due when it was done; below 0: late.
 SLACK_BUCKETS = (-2.0, -1.0, -0.5, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8)
@@ -118,6 +120,20 @@ class Metrics:
         self.reopened_turns = Counter(
             "aqaa_reopened_turns", "Turns that had ended and went on", registry=r
         )
+        self.ends = Counter(
+            "aqaa_turn_ends",
+            "Turns that silence ended, by the judge's word: how likely the end was",
+            ["word"],
+            registry=r,
+        )
+        for word in END_WORDS:
+            self.ends.labels(word)
+        self.endpoint_delay = Histogram(
+            "aqaa_endpoint_delay_seconds",
+            "From the last sample of speech to the end of the turn",
+            buckets=BUCKETS,
+            registry=r,
+        )
         self.malformed = Counter(
             "aqaa_malformed_groups",
             "Runs of audio ids that were no group; never spoken",
@@ -128,6 +144,11 @@ class Metrics:
     def watch(self, engine: Callable[[], EngineStats], waiting: Callable[[], int]) -> None:
         """Also tell what the engine and the executor's queue say when they are asked."""
         self.registry.register(_Live(engine, waiting))
+
+    def turn_ended(self, word: str, silent_seconds: float) -> None:
+        """A silence of `silent_seconds` ended a turn; `word` is one of `END_WORDS`."""
+        self.ends.labels(word).inc()
+        self.endpoint_delay.observe(silent_seconds)
 
     def text(self) -> bytes:
         """The exposition."""

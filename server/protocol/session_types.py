@@ -42,7 +42,7 @@ class ServerVad(Wire):
 
 
 class SemanticVad(Wire):
-    """End of turn by eagerness: here a silence, longer the less eager (`hearing.turn_detector`).
+    """End of turn by a judge of turns, as eager as is asked for (`hearing.end_of_turn`).
 
     A turn that ended too early goes on, if `interrupt_response` lets it.
     """

@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.models.errors import AqaaError, AudioError
@@ -127,6 +126,7 @@ class LiveSession:
             input_of(audio.format),
             _rules(self._machine.session),
             parts.max_turn_seconds,
+            parts.judge,
         )
         self._input = InputQueue(
             speech,
@@ -313,6 +313,8 @@ class LiveSession:
             case TurnEnded():
                 silent = (event.sample - event.silence_sample) / TOKENIZER_RATE
                 self._speech_end = job.arrived - silent
+                if event.wait is not None:
+                    self._services.metrics.turn_ended(event.wait.word, silent)
                 stopped = fx.SpeechStopped(_ms(event.sample), event.tokens)
                 self._end_turn(stopped, event.windows)
             case SilenceTimedOut():
@@ -469,7 +471,7 @@ def _rules(session: Session) -> TurnRules | None:
         return None
     rules = TurnRules.of(detection)
     # Where nothing is answered, nothing is to be taken back: what was written down stays.
-    return rules if session.type == "realtime" else replace(rules, reopen_ms=0)
+    return rules if session.type == "realtime" else rules.without_take_back()
 
 
 def _ms(sample: int) -> int:

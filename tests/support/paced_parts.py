@@ -195,5 +195,6 @@ def paced_parts(engine: PacedEngine) -> ModelParts:
         tokenizer=tokenizer,
         tokenising=Tokenising(tokenizer),
         vad=VadModel.load(),
+        judge=None,
         services=services,
     )

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aqaa.models.bundle import Bundle
+from aqaa.models.bundle import Bundle, TurnThresholds
 from aqaa.models.errors import EngineDiedError, TokenError
 from aqaa.server.clock import Clock, MonotonicClock
 from aqaa.server.compute.executor import Executor
-from aqaa.server.compute.model import Work
+from aqaa.server.compute.model import Work, work_of
 from aqaa.server.dialogue.prompt import PromptBuilder
 from aqaa.server.engine.contract import EngineStats, SamplingParams, check_prompt
+from aqaa.server.hearing.end_of_turn import Eagerness, Judge
 from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.observe.metrics import Metrics
 from aqaa.server.parts import ModelParts, Services, synthesis_of, voices_of
@@ -218,6 +219,42 @@ def group(code: int) -> list[int]:
     return [AUDIO + code, AUDIO + code, *[AUDIO + 1024 + code] * 3]
 
 
+class ScriptedJudge:
+    """Says what it is told to, one chance a quiet, the last again and again; keeps what it heard.
+
+    `asked`: the ids of the turn, at each time that it was asked.
+    """
+
+    name = "scripted"
+    ask_after_ms = 64
+
+    def __init__(self, *chances: float) -> None:
+        self._chances = list(chances)
+        self.asked: list[tuple[int, ...]] = []
+
+    def thresholds(self, eagerness: Eagerness) -> TurnThresholds:
+        return TurnThresholds(sure=0.9, likely=0.5, unlikely=0.1)
+
+    def listen(self) -> ScriptedListener:
+        return ScriptedListener(self)
+
+    def say(self, turn: tuple[int, ...]) -> float:
+        self.asked.append(turn)
+        return self._chances.pop(0) if len(self._chances) > 1 else self._chances[0]
+
+
+class ScriptedListener:
+    def __init__(self, judge: ScriptedJudge) -> None:
+        self._judge = judge
+        self._ids: tuple[int, ...] = ()
+
+    def hear(self, samples: Samples, ids: Sequence[int]) -> None:
+        self._ids += tuple(ids)
+
+    def chance_of_end(self, rest: Sequence[int]) -> Work[float]:
+        return work_of(lambda: self._judge.say((*self._ids, *rest)))
+
+
 class LoudnessVad:
     """Whatever is loud is speech."""
 
@@ -357,6 +394,7 @@ def scripted_parts(
     speculation: bool = True,
     max_turn_seconds: float = 20.0,
     transcriber: Transcriber | None = None,
+    judge: Judge | None = None,
     context: int = 4096,
     max_tokens: int = 1024,
 ) -> ModelParts:
@@ -376,6 +414,7 @@ def scripted_parts(
         tokenising=Tokenising(tokenizer),
         transcriber=transcriber,
         vad=LoudnessVad(),
+        judge=judge,
         text=letters,
         prompts=PromptBuilder.of(parts, letters),
         voices=voices_of(("joe", "amy"), "joe"),

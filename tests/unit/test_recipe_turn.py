@@ -17,9 +17,9 @@ from aqaa.recipe.turn.moments import (
     moments,
     quiet_place,
 )
-from aqaa.recipe.turn.network import KINDS, TurnHead, probabilities
 from aqaa.recipe.turn.tokens import UNKNOWN, Asked, complete, load, save
 from aqaa.recipe.turn.train import area, batch_of, export, losses, report, train_head
+from aqaa.server.hearing.turn_head import KINDS, WEIGHTS, TurnHead
 
 SAID = "Set a timer for five minutes."
 
@@ -113,17 +113,6 @@ def test_padding_changes_nothing() -> None:
     assert together.isfinite()
 
 
-def test_a_stream_gives_what_the_whole_gives() -> None:
-    head = TurnHead().eval()
-    tokens = torch.from_numpy(made_up(1, 5)[0].tokens)
-    whole, _ = probabilities(head, tokens)
-    state = None
-    with torch.inference_mode():
-        for group in tokens.view(-1, 1, 1, GROUP_TOKENS):
-            end, _, state = head(group, state)
-    assert float(end[0, -1].sigmoid()) == pytest.approx(whole, abs=1e-6)
-
-
 def test_it_learns_what_tells_an_end_from_a_break_and_the_kinds(tmp_path: Path) -> None:
     head = train_head(made_up(600, 0), epochs=10)
     measured = report(head, made_up(200, 9))
@@ -132,7 +121,7 @@ def test_it_learns_what_tells_an_end_from_a_break_and_the_kinds(tmp_path: Path) 
     assert measured["backchannel known for it"] > 0.9
     assert measured["noise known for it"] > 0.9
     export(head, measured, tmp_path)
-    assert (tmp_path / "model.safetensors").stat().st_size < 800_000
+    assert (tmp_path / WEIGHTS).stat().st_size < 800_000
 
 
 def test_the_area_is_the_share_of_pairs_in_order() -> None:
