@@ -5,15 +5,11 @@
 An answer stands in its turn as it was emitted, text and audio interleaved, every segment with its
 `<audio_start>` and `<audio_end>` (marker-preserving concatenation, SPEC 5).
 
-When the conversation outgrows the budget, old turns first lose their audio and keep their words
-(the Step-Audio report counts 14 ids of speech to one of its text), then the oldest turns are left
-out. What is given up grows in steps of a quarter of the budget: between two steps the prompt only
-grows at its end, and the prefix that the engine has computed stays valid.
+When the conversation outgrows the budget, `dialogue.truncation` says what is given up.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -22,9 +18,7 @@ from aqaa.models.bundle import Bundle, TokensConfig
 from aqaa.models.errors import PromptError
 from aqaa.models.groups import GROUP_TOKENS
 from aqaa.server.dialogue.text_codec import TextCodec
-
-SHRINK_FRACTION = 1 / 4  # of the budget: what is given up grows in steps of this size
-AUDIO_KEPT_TURNS = 2  # before the last user turn; these keep their audio as long as possible
+from aqaa.server.dialogue.truncation import AUTO, Truncation, TurnSize, truncated
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +107,16 @@ class PromptBuilder:
             isinstance(turn, AssistantTurn),
         )
 
-    def finished(self, turns: Sequence[Turn | RenderedTurn]) -> list[int]:
-        """The prompt that asks for an answer to `turns`.
+    def finished(self, turns: Sequence[Turn | RenderedTurn], how: Truncation = AUTO) -> list[int]:
+        """The prompt that asks for an answer to `turns`, cut as `how` says if they are too long.
 
         Raises:
             PromptError: the turns that cannot be given up are longer than the budget, or audio is
                 not whole groups of audio ids.
         """
-        return [*self._fitted(turns), self._tokens.eot, *self._header("assistant")]
+        return [*self._fitted(turns, how), self._tokens.eot, *self._header("assistant")]
 
-    def unfinished(self, turns: Sequence[Turn | RenderedTurn]) -> list[int]:
+    def unfinished(self, turns: Sequence[Turn | RenderedTurn], how: Truncation = AUTO) -> list[int]:
         """The prompt so far while the last turn, a user's, still grows.
 
         Unless the budget is stepped over meanwhile, it is a prefix of what `finished` gives once
@@ -131,59 +125,42 @@ class PromptBuilder:
         Raises:
             PromptError: as `finished`.
         """
-        return self._fitted(turns)
+        return self._fitted(turns, how)
 
     def kinds(self, prompt: Sequence[int]) -> tuple[int, int]:
         """How many ids of `prompt` are text, the marks of turns among them, and how many audio."""
         audio = sum(token >= self._tokens.audio_offset for token in prompt)
         return len(prompt) - audio, audio
 
-    def _fitted(self, turns: Sequence[Turn | RenderedTurn]) -> list[int]:
+    def _fitted(self, turns: Sequence[Turn | RenderedTurn], how: Truncation) -> list[int]:
         """All turns, the last one still open."""
         if not turns:
             raise PromptError("the conversation is empty: give at least one turn")
         rendered = [self.render(turn) for turn in turns]
-        full = [turn.ids for turn in rendered]
-        closing = 1 + len(self._header("assistant"))
-        excess = len(self._start) + sum(map(len, full)) + len(full) - 1 + closing - self._budget
-        kept = full
-        if excess > 0:
-            step = max(1, int(self._budget * SHRINK_FRACTION))
-            kept = self._shrink(rendered, need=excess, aim=math.ceil(excess / step) * step)
+        first = next((i for i, turn in enumerate(rendered) if not turn.is_system), 0)
+        instructions, said = rendered[:first], rendered[first:]
+        sizes = [
+            TurnSize(
+                1 + len(turn.ids),
+                1 + len(turn.ids if turn.shorter is None else turn.shorter),
+                follows=turn.is_answer,
+            )
+            for turn in said
+        ]
+        # The last turn's closing eot is the one that the answer's header begins with.
+        fixed = len(self._start) + sum(1 + len(turn.ids) for turn in instructions)
+        room = self._budget - fixed - len(self._header("assistant"))
+        left = truncated(sizes, room, how)
+        kept = [turn.ids for turn in instructions]
+        for place, one in enumerate(said[left.dropped :], left.dropped):
+            words = one.shorter if place < left.worded else None
+            kept.append(one.ids if words is None else words)
         ids = list(self._start)
-        for index, turn in enumerate(kept):
+        for index, turn_ids in enumerate(kept):
             if index:
                 ids.append(self._tokens.eot)
-            ids.extend(turn)
+            ids.extend(turn_ids)
         return ids
-
-    def _shrink(
-        self, turns: Sequence[RenderedTurn], *, need: int, aim: int
-    ) -> list[tuple[int, ...]]:
-        """Give up `aim` ids if old turns have so many, and `need` ids in any case."""
-        kept: list[tuple[int, ...] | None] = [turn.ids for turn in turns]
-        given = 0
-        for index in range(max(0, len(turns) - 1 - AUDIO_KEPT_TURNS)):
-            if given >= aim:
-                break
-            shorter = turns[index].shorter
-            if shorter is not None:
-                given += len(turns[index].ids) - len(shorter)
-                kept[index] = shorter
-        first = next((i for i, turn in enumerate(turns) if not turn.is_system), 0)
-        for index in range(first, len(turns) - 1):
-            # An answer does not stay without its question.
-            orphan = index > first and turns[index].is_answer
-            if given >= aim and not orphan:
-                break
-            given += len(kept[index] or ()) + 1
-            kept[index] = None
-        if given < need:
-            raise PromptError(
-                f"the conversation is {need - given} ids over the budget of {self._budget} with "
-                "only its last turn left: shorten the turn or the instructions"
-            )
-        return [turn for turn in kept if turn is not None]
 
     def _render(self, turn: Turn) -> list[int]:
         """`[bot] role content`, without the closing eot."""

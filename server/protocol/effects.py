@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from aqaa.server.protocol.session_types import Session
+from aqaa.server.protocol.session_types import Session, TruncationSetting
 from aqaa.server.protocol.types import (
     FunctionCall,
     FunctionCallOutput,
@@ -81,6 +81,7 @@ class StartRun:
     speed: float
     format: PcmFormat | PcmuFormat | PcmaFormat
     max_tokens: int | None
+    truncation: TruncationSetting
 
 
 @dataclass(frozen=True)

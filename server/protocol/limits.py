@@ -94,7 +94,7 @@ class Limits:
             ProtocolError: names the setting and its bound.
         """
         self.check_instructions(session.instructions, "session.instructions")
-        for name in ("tools", "tool_choice", "truncation", "prompt", "tracing"):
+        for name in ("tools", "tool_choice", "prompt", "tracing"):
             size = len(to_json(getattr(session, name)))
             if size > self.settings:
                 raise ProtocolError(

@@ -68,6 +68,7 @@ def planned_run(
         speed=output.speed,
         format=options.audio.output.format or output.format,
         max_tokens=None if maximum == "inf" else maximum,
+        truncation=session.truncation,
     )
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, Tag, field_validator
 
 from aqaa.server.protocol.types import (
+    NAME_OR_OBJECT,
     AudioFormat,
     Json,
+    Lenient,
     MaxTokens,
     Modality,
     Name,
@@ -55,6 +57,28 @@ class SemanticVad(Wire):
 
 TurnDetection = Annotated[ServerVad | SemanticVad, Field(discriminator="type")]
 
+
+class TokenLimits(Lenient):
+    """Fewer tokens than the model has room for: those of the turns behind the instructions."""
+
+    post_instructions: int | None = Field(default=None, ge=0, exclude_if=is_unset)
+
+
+class RetentionRatio(Lenient):
+    """A conversation that is too long is cut until this part of its room is taken."""
+
+    type: Literal["retention_ratio"] = "retention_ratio"
+    retention_ratio: float = Field(ge=0.0, le=1.0)
+    token_limits: TokenLimits | None = Field(default=None, exclude_if=is_unset)
+
+
+TruncationSetting = Annotated[
+    Annotated[Literal["auto", "disabled"], Tag("name")] | Annotated[RetentionRatio, Tag("object")],
+    NAME_OR_OBJECT,
+]
+TracingSetting = Annotated[
+    Annotated[Literal["auto"], Tag("name")] | Annotated[Tracing, Tag("object")], NAME_OR_OBJECT
+]
 
 Included = Literal["item.input_audio_transcription.logprobs"]
 
@@ -141,10 +165,10 @@ class Session(Wire):
     max_output_tokens: MaxTokens = "inf"
     tools: list[Json] = Field(default=[], max_length=MAX_TOOLS)
     tool_choice: str | Json = "auto"
-    truncation: str | Json = "auto"
+    truncation: TruncationSetting = "auto"
     include: list[Included] | None = None
     prompt: StoredPrompt | None = None
-    tracing: Literal["auto"] | Tracing | None = None
+    tracing: TracingSetting | None = None
     reasoning: Reasoning | None = Field(default=None, exclude_if=is_unset)
     parallel_tool_calls: bool | None = Field(default=None, exclude_if=is_unset)
     expires_at: int | None = None

@@ -12,6 +12,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     PlainSerializer,
     field_validator,
@@ -103,6 +104,14 @@ MaxTokens = Annotated[int, Field(ge=1, le=4096)] | Literal["inf"]
 
 # Settings that are accepted and shown, and mean nothing here: there are no stored prompts, no
 # dashboard of traces, and the model does not think before it speaks.
+
+
+def _shape(value: object) -> str:
+    return "object" if isinstance(value, dict | BaseModel) else "name"
+
+
+# Tells a setting that may be a name or an object by what it is, for errors about that alone.
+NAME_OR_OBJECT = Discriminator(_shape)
 
 
 class StoredPrompt(Lenient):

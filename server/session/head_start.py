@@ -14,8 +14,10 @@ from typing import Literal
 
 from aqaa.models.errors import AqaaError
 from aqaa.server.answering.answer import Answer, AnswerRequest
+from aqaa.server.dialogue.truncation import AUTO, Truncation
 from aqaa.server.parts import ModelParts, output_of
 from aqaa.server.protocol import effects as fx
+from aqaa.server.protocol.session_types import RetentionRatio
 from aqaa.server.protocol.types import bytes_per_second
 from aqaa.server.session.memory import Memory
 from aqaa.server.urgency import Kind
@@ -32,6 +34,17 @@ def request_of(parts: ModelParts, run: fx.StartRun, prompt: tuple[int, ...]) -> 
     """What `run` asks of the model."""
     params = parts.sampling(run.max_tokens)
     return AnswerRequest(prompt, params, run.voice, run.speed, run.modality == "audio")
+
+
+def truncation_of(run: fx.StartRun) -> Truncation:
+    """What `run` wants done with a conversation that is too long."""
+    match run.truncation:
+        case "auto":
+            return AUTO
+        case "disabled":
+            return Truncation(retained=None)
+        case RetentionRatio(retention_ratio=ratio, token_limits=limits):
+            return Truncation(ratio, None if limits is None else limits.post_instructions)
 
 
 def start_answer(parts: ModelParts, key: str, request: AnswerRequest, run: fx.StartRun) -> Answer:
@@ -139,7 +152,7 @@ class HeadStart:
                     return
                 run = self._next_run()
                 turns = await self._memory.turns(run.items, run.instructions, tokens)
-                prompt = self._parts.prompts.unfinished(turns)
+                prompt = self._parts.prompts.unfinished(turns, truncation_of(run))
                 await self._parts.services.engine.warm(self._key, prompt)
         except AqaaError as error:  # the answer meets the same fault, and reports it
             log.info("warming up failed: %s", error)
@@ -151,7 +164,8 @@ class HeadStart:
             return
         try:
             turns = await self._memory.turns(run.items, run.instructions, tokens)
-            request = request_of(self._parts, run, tuple(self._parts.prompts.finished(turns)))
+            prompt = self._parts.prompts.finished(turns, truncation_of(run))
+            request = request_of(self._parts, run, tuple(prompt))
         except AqaaError as error:
             log.info("no speculation: %s", error)
             return

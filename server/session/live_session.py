@@ -68,7 +68,7 @@ from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.items import Output
 from aqaa.server.protocol.machine import SessionMachine
 from aqaa.server.protocol.session_types import Session
-from aqaa.server.session.head_start import HeadStart, request_of, start_answer
+from aqaa.server.session.head_start import HeadStart, request_of, start_answer, truncation_of
 from aqaa.server.session.memory import Memory
 from aqaa.server.session.outlet import Outlet
 from aqaa.server.session.sound_count import count_sound
@@ -387,7 +387,8 @@ class LiveSession:
         try:
             await self._memory.ready(run.items)
             turns = await self._memory.turns(run.items, run.instructions)
-            request = request_of(self._parts, run, tuple(self._parts.prompts.finished(turns)))
+            prompt = self._parts.prompts.finished(turns, truncation_of(run))
+            request = request_of(self._parts, run, tuple(prompt))
             answer = self._head_start.take(request) if run.default else None
             answer = answer or start_answer(self._parts, key, request, run)
             self._announce(run, answer)

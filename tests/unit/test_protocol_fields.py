@@ -62,6 +62,12 @@ def session_after(*messages: Json) -> Json:
         (update(audio=3), "session.audio"),
         (update(tracing=7), "session.tracing"),
         (update(include=["everything"]), "session.include.0"),
+        (update(tracing={"workflow_name": 3}), "session.tracing.workflow_name"),
+        (update(truncation="none"), "session.truncation"),
+        (
+            update(truncation={"type": "retention_ratio", "retention_ratio": 7}),
+            "session.truncation.retention_ratio",
+        ),
         (audio_in(turn_detection={"type": "none"}), "session.audio.input.turn_detection.type"),
         (audio_in(turn_detection={"threshold": 3}), "session.audio.input.turn_detection.threshold"),
         (create(max_output_tokens=0), "response.max_output_tokens"),
@@ -136,11 +142,21 @@ SETTINGS = [
     ("tracing", "auto"),
     ("tracing", {"workflow_name": "test", "metadata": {"a": 1}}),
     ("reasoning", {"effort": "low"}),
+    ("truncation", "disabled"),
+    ("truncation", {"type": "retention_ratio", "retention_ratio": 0.8}),
+    (
+        "truncation",
+        {
+            "type": "retention_ratio",
+            "retention_ratio": 0.5,
+            "token_limits": {"post_instructions": 500},
+        },
+    ),
 ]
 
 
 @pytest.mark.parametrize(("name", "value"), SETTINGS)
-def test_a_setting_without_effect_is_shown_exactly_as_it_was_sent(name: str, value: object) -> None:
+def test_a_setting_is_shown_exactly_as_it_was_sent(name: str, value: object) -> None:
     assert session_after(update(**{name: value}))[name] == value
     assert session_after(update(**{name: value}), update(instructions="x"))[name] == value
 

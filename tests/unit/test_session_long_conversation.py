@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from live_talk import FakeClock, Talk
@@ -29,13 +30,18 @@ BUDGET = 8 * 340
 CONTEXT = BUDGET + MAX_TOKENS
 
 
+INPUT = {"turn_detection": None, "transcription": {"model": "x"}}
+
+
 def remembers(prompt: Sequence[int]) -> list[int]:
     """The answer of a model that knows what is written in its prompt."""
     written = "".join(chr(token) for token in prompt if FIRST_LETTER <= token < AUDIO)
     return woven("tom" if "called tom" in written else "hm", GROUPS)
 
 
-async def converse(transcriber: SayingTranscriber | None) -> tuple[ScriptedEngine, str]:
+async def converse(
+    transcriber: SayingTranscriber | None, **settings: object
+) -> tuple[ScriptedEngine, str]:
     """All turns; the engine with what it was asked, and the last answer's transcript."""
     clock, engine = FakeClock(), ScriptedEngine(remembers)
     parts = scripted_parts(
@@ -49,7 +55,7 @@ async def converse(transcriber: SayingTranscriber | None) -> tuple[ScriptedEngin
     talk = Talk(parts, clock)
     await talk.send(
         "session.update",
-        session={"audio": {"input": {"turn_detection": None, "transcription": {"model": "x"}}}},
+        session={"audio": {"input": INPUT}} | settings,
     )
     for number in range(1, TURNS + 1):
         await talk.append(pcm(SECONDS, loud=True))
@@ -85,3 +91,45 @@ async def test_without_words_the_first_turn_is_forgotten(
     engine, answer = await converse(transcriber)
     assert answer == "hm"
     assert max(len(prompt) for prompt in engine.prompts) <= BUDGET
+
+
+async def test_a_client_may_keep_less_than_there_is_room_for() -> None:
+    limits = {"post_instructions": BUDGET // 4}
+    asked = {"type": "retention_ratio", "retention_ratio": 0.5, "token_limits": limits}
+    engine, answer = await converse(SayingTranscriber(SENTENCES), truncation=asked)
+    sizes = [len(prompt) for prompt in engine.prompts]
+    assert BUDGET // 8 < max(sizes) <= BUDGET // 4 + 16, "and the marks that an answer begins with"
+    assert answer == "hm", "what was said first is out of the room that the client left"
+
+
+async def test_where_nothing_may_be_cut_an_answer_fails_that_has_no_room() -> None:
+    clock, engine = FakeClock(), ScriptedEngine(remembers)
+    parts = scripted_parts(
+        engine, clock=clock, context=CONTEXT, max_tokens=MAX_TOKENS, speculation=False
+    )
+    talk = Talk(parts, clock)
+    await talk.send("session.update", session={"audio": {"input": INPUT}, "truncation": "disabled"})
+    failed: list[server.ResponseDone] = []
+    for number in range(1, TURNS + 1):
+        await talk.append(pcm(SECONDS, loud=True))
+        await talk.send("input_audio_buffer.commit")
+        await talk.send("response.create")
+        done = await talk.until("response.done", number)
+        assert isinstance(done, server.ResponseDone)
+        if done.response.status == "failed":
+            failed.append(done)
+            break
+        clock.now += 10.0
+        await asyncio.sleep(0)
+    assert len(engine.prompts) >= 8, "the context holds eight turns"
+    details = failed[0].response.status_details
+    assert details is not None
+    assert details.error is not None
+    assert details.error.code == "context_length_exceeded"
+    assert all(len(after) > len(before) for before, after in pairwise(engine.prompts))
+    await talk.send("session.update", session={"truncation": "auto"})
+    await talk.send("response.create")
+    after = await talk.until("response.done", len(engine.prompts) + 2)
+    assert isinstance(after, server.ResponseDone)
+    assert after.response.status == "completed"
+    await talk.close()
