@@ -14,9 +14,15 @@ from aqaa.recipe.decoder.text import Pieces
 LARGEST = 80_000_000  # bytes; the bundle is kept in git
 ANSWERS = 50  # whose tokens go with the bundle, to listen to its vocoder by itself
 
+LICENCE = (
+    "Apache-2.0; trained on synthetic speech only (piper joe, flite, festival, espeak-ng,"
+    " Kokoro-82M); guided by whisper tiny.en"
+)
 TEMPLATE = """\
 name = "nano"
 description = "A complete Step-Audio-AQAA, tiny: a closed English domain, trained by recipe."
+# Teachers: see README.md, "What it was trained on".
+license = "{licence}"
 
 [tokenizer]
 path = "Step-Audio-Tokenizer"
@@ -29,10 +35,6 @@ left_ms = 3120
 right_ms = 0
 mel_peak = 1.2
 exact = true
-
-[transcriber]  # the user's words, from the linguistic tokenizer's states
-kind = "ctc"
-path = "transcriber"
 
 [tokens]
 audio_offset = {audio_offset}
@@ -70,9 +72,15 @@ path = "voices"
 default = "joe"
 """
 
+TRANSCRIBER = """
+[transcriber]  # the user's words, from the linguistic tokenizer's states
+kind = "ctc"
+path = "transcriber"
+"""
+
 
 def pack(directory: Path | None = None) -> Path:
-    """Writes and loads `aqaa.toml`; the path of the bundle.
+    """Writes and loads `aqaa.toml`; the path of the bundle. It has the parts that are there.
 
     Raises:
         BundleError: the bundle is incomplete or larger than git should hold.
@@ -80,8 +88,11 @@ def pack(directory: Path | None = None) -> Path:
     root = directory or nano_path()
     tokens = Pieces.load(pieces_path()).tokens
     voices = "\n".join(f"{name} = {marker}" for name, marker in tokens.voice_markers.items())
-    values = tokens.model_dump() | {"voices": voices}
-    (root / "aqaa.toml").write_text(TEMPLATE.format(**values), encoding="utf-8")
+    values = tokens.model_dump() | {"voices": voices, "licence": LICENCE}
+    text = TEMPLATE.format(**values)
+    if (root / "transcriber").is_dir():
+        text += TRANSCRIBER
+    (root / "aqaa.toml").write_text(text, encoding="utf-8")
     pack_answers(root / "examples" / "answers.json")
     load_bundle(root)
     size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())

@@ -19,8 +19,8 @@ from aqaa.recipe.decoder.clips import load_material
 from aqaa.recipe.decoder.layout import Layout
 from aqaa.recipe.decoder.model import NANO, load_decoder, save_decoder
 from aqaa.recipe.decoder.preference import draw_pairs, merge, prefer
-from aqaa.recipe.decoder.prepare import codebooks, folder, pieces_path, prepare
-from aqaa.recipe.decoder.sampler import CLOSING_MIX, Mix, Sampler
+from aqaa.recipe.decoder.prepare import TAKES, codebooks, folder, former, pieces_path, prepare
+from aqaa.recipe.decoder.sampler import CLOSING_MIX, FURTHER_MIX, Mix, Sampler
 from aqaa.recipe.decoder.text import Pieces
 from aqaa.recipe.decoder.train import CLOSING, Training, train
 from aqaa.recipe.domain.load import load_domain
@@ -38,12 +38,16 @@ def main() -> None:
         "--minutes", type=float, default=Training.minutes, help="of training, earlier runs included"
     )
     parser.add_argument(
-        "--from-bundle", action="store_true", help="begin with the bundle's weights"
+        "--from-bundle",
+        action="store_true",
+        help="begin with the bundle's weights, as they were before its pieces were replaced",
     )
+    parser.add_argument("--takes", type=int, default=TAKES, help="of every clip")
+    parser.add_argument("--answers", type=int, help="of tools, so many; all, and chosen by ear")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if arguments.stage == "tokens":
-        prepare(arguments.processes)
+        prepare(arguments.processes, arguments.takes, arguments.answers)
         return
     torch.set_num_threads(1)  # two one-thread jobs beat one two-thread job
     bundled = nano_path() / "decoder"
@@ -52,7 +56,9 @@ def main() -> None:
         return
     if arguments.stage == "train":
         settings, mix, name = Training(minutes=arguments.minutes), Mix(), "decoder"
-        begin = bundled if arguments.from_bundle else None
+        begin = None
+        if arguments.from_bundle:
+            begin, mix = former() if former().exists() else bundled, FURTHER_MIX
     else:
         settings, mix, name = CLOSING, CLOSING_MIX, "closed"
         begin = folder() / "before_closing"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,12 +29,12 @@ from aqaa.recipe.decoder.clips import (
 from aqaa.recipe.decoder.corpus import said_once
 from aqaa.recipe.decoder.renderings import choose
 from aqaa.recipe.decoder.text import has_pieces, train_pieces
-from aqaa.recipe.domain.load import load_domain
+from aqaa.recipe.domain.load import Domain, load_domain
 from aqaa.recipe.domain.replies import all_answers
 from aqaa.recipe.hearing import Hearing
 from aqaa.recipe.speech.cache import Utterance, work_dir
 from aqaa.recipe.speech.corpus import spoken
-from aqaa.recipe.speech.voices import Wave
+from aqaa.recipe.speech.voices import TEACHER, Wave
 from aqaa.tokenizers.dual import DualTokenizer
 from aqaa.tokenizers.interleave import interleave
 from aqaa.tokenizers.linguistic import LinguisticTokenizer
@@ -87,22 +88,48 @@ def _shard(job: tuple[Sequence[Utterance], Path, float]) -> None:
     tokenise_questions(*job, encode_all)
 
 
-def prepare(processes: int) -> None:
-    """Makes pieces if there are none or the first edition's, answers, and shards of questions."""
+def former() -> Path:
+    """Where a decoder is kept whose pieces were replaced: its weights and those pieces."""
+    return folder() / "former"
+
+
+def make_pieces(domain: Domain, decoder: Path, keep: Path) -> None:
+    """New pieces in `decoder`, what is there already in `keep`; nothing if they can spell calls."""
+    path = decoder / pieces_path().name
+    if has_pieces(path):
+        return
+    if path.exists():
+        shutil.copytree(decoder, keep, dirs_exist_ok=True)
+    train_pieces(domain, path)
+
+
+def prepare(processes: int, takes: int = TAKES, answers: int | None = None) -> None:
+    """Makes pieces if there are none or the first edition's, answers, and shards of questions.
+
+    Args:
+        processes: that tokenise.
+        takes: of every clip.
+        answers: of tools that are rendered, the first so many and as the teacher says them first;
+            None: all, each in its clearest rendering.
+    """
     domain = load_domain()
     folder().mkdir(parents=True, exist_ok=True)
-    if not has_pieces(pieces_path()):
-        train_pieces(domain, pieces_path())
-    said = dict.fromkeys((*domain.answers(), *all_answers()))
-    tokenise_answers(choose(said), folder() / "answers.npz", encode)
+    make_pieces(domain, pieces_path().parent, former())
+    household = dict.fromkeys(text for text in all_answers() if text not in domain.answers())
+    if answers is None:
+        said = choose([*domain.answers(), *household])
+    else:
+        said = choose(domain.answers())
+        said |= {text: Utterance(text, TEACHER) for text in [*household][:answers]}
+    tokenise_answers(said, folder() / "answers.npz", encode)
     questions = {*domain.questions(), *domain.variants(), *said_once()}
     done = tokenised(folder())
     asked = [u for u in spoken() if u.text in questions]
     first = len(shards(folder()))
     jobs: list[tuple[list[Utterance], Path, float]] = []
-    for take in range(TAKES):
+    for take in range(takes):
         todo = [u for u in asked if done[u] <= take]
-        distorted = ROUGH if take == TAKES - 1 else DISTORTED
+        distorted = ROUGH if take == takes - 1 else DISTORTED
         for start in range(0, len(todo), SHARD):
             path = folder() / f"questions-{first + len(jobs):03}.npz"
             jobs.append((todo[start : start + SHARD], path, distorted))

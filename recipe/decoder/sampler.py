@@ -43,6 +43,8 @@ class Mix:
 
 
 CLOSING_MIX = Mix(brief=0.65, brief_written=0.15)
+FURTHER_MIX = Mix(tools=0.55)  # from a decoder that knows the questions, but no tools
+RENDERED = 20  # tries to draw a result whose answer the teacher has said
 
 
 def courses(dialogue: Dialogue) -> list[tuple[Fact, ...]]:
@@ -61,6 +63,7 @@ class Sampler:
     ) -> None:
         self.domain, self.material, self.layout, self.mix = domain, material, layout, mix
         self.rng = random.Random(seed)
+        self._heard = [c for c in commands() if c.said in material.questions] or [*commands()]
         self._refusal = next(fact.answer for fact in domain.facts if fact.intent == "refuse")
         families: dict[str, list[Fact]] = defaultdict(list)
         for fact in domain.facts:
@@ -98,7 +101,7 @@ class Sampler:
             return talk
         while True:
             if self.rng.random() < self.mix.undeclared:
-                self._ask(talk, self.rng.choice(commands()).said, self.mix.written)
+                self._ask(talk, self.rng.choice(self._heard).said, self.mix.written)
                 self._answer(talk, self._refusal)
             elif self.rng.random() < self.mix.dialogue:
                 self._dialogue(talk)
@@ -125,10 +128,11 @@ class Sampler:
 
     def _command(self, talk: Talk, brief: bool) -> None:
         """A command, what is missing of it, the call, its result and what is said of it."""
-        command = self.rng.choice(commands())
+        written = self.rng.random() < self.mix.command_written
+        command = self.rng.choice(commands() if written else self._heard)
         said = scene(command, self.rng)
         self.layout.declare(talk, said.text)
-        self._ask(talk, command.said, self.mix.command_written)
+        self._ask(talk, command.said, float(written))
         if said.missing is not None:
             self._answer(talk, said.missing.asks, brief=brief)
             if brief and self.rng.random() < 0.5:
@@ -141,9 +145,12 @@ class Sampler:
         if brief and self.rng.random() < 0.5:
             return
         done = command.missing.call if said.missing and command.missing else command.call
-        reply = draw_reply(done, self.rng)
-        self.layout.result(talk, reply.result)
-        self._answer(talk, reply.answer, brief=brief)
+        for _ in range(RENDERED):
+            reply = draw_reply(done, self.rng)
+            if (reply.answer, "plain") in self.material.answers:
+                self.layout.result(talk, reply.result)
+                self._answer(talk, reply.answer, brief=brief)
+                return
 
     def _dialogue(self, talk: Talk) -> None:
         name = self.rng.choices(

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from aqaa.models.groups import AUDIO_CODES
 from aqaa.models.step1 import Step1Config
 from aqaa.recipe.decoder.clips import load_material
 from aqaa.recipe.decoder.layout import Layout, Talk
 from aqaa.recipe.decoder.model import Decoder, load_decoder, save_decoder
 from aqaa.recipe.decoder.sampler import Mix, Sampler
-from aqaa.recipe.decoder.text import Pieces
+from aqaa.recipe.decoder.text import CALL_MARKERS, Pieces
 from aqaa.recipe.domain.load import load_domain
 from aqaa.recipe.optimiser import Optimiser
 from aqaa.recipe.precision import mixed
@@ -29,6 +30,7 @@ from aqaa.recipe.training import between
 
 log = logging.getLogger(__name__)
 LETTERS = " abcdefghijklmnopqrstuvwxyz"  # the ear's; CTC's blank is 0, so they count from 1
+SPACE = "\u2581"  # as a piece has it
 POOL = 256  # conversations drawn at once and sorted by length, so that batches have one length
 
 
@@ -234,6 +236,40 @@ def start_from_codes(
         rows.copy_(0.25 * rows + both)
 
 
+def inherit(model: Decoder, former: Path, pieces: Pieces) -> None:
+    """Let `model` begin as the decoder saved in `former` did end, whose text pieces may be others.
+
+    Blocks and audio ids are taken as they are. A piece that both have keeps its vectors; a new one
+    begins as the mean of the former's pieces that spell it, or as it was where none do (markers).
+    """
+    before, known = load_decoder(former), Pieces.load(former / "tokenizer.model")
+    state, offset = before.state_dict(), known.model.get_piece_size()  # where audio begins
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        rows, begun = model.state_dict()[name].clone(), state[name]
+        audio = slice(pieces.tokens.audio_offset, pieces.tokens.audio_offset + AUDIO_CODES)
+        rows[audio] = begun[offset : offset + AUDIO_CODES]
+        for piece in range(pieces.model.get_piece_size()):
+            spelt = spelling(pieces.model.id_to_piece(piece), known)
+            if spelt:
+                rows[piece] = begun[spelt].mean(0)
+        state[name] = rows
+    model.load_state_dict(state | ear_of(model))
+
+
+def spelling(piece: str, known: Pieces) -> list[int]:
+    """The ids in `known` of one piece's text: its own if it is there, else of those that spell it.
+
+    None of a control piece that `known` lacks, nor of what it has no letters for.
+    """
+    own = known.model.piece_to_id(piece)
+    if not known.model.is_unknown(own) or piece == known.model.id_to_piece(own):
+        return [own]
+    if piece in CALL_MARKERS:
+        return []
+    ids = known.encode(piece.replace(SPACE, " "))
+    return [token for token in ids if not known.model.is_unknown(token)]
+
+
 def ear_of(model: Decoder) -> dict[str, Tensor]:
     """The ear's weights, which a saved decoder lacks."""
     return {name: w for name, w in model.state_dict().items() if name.startswith("ear")}
@@ -260,7 +296,7 @@ def train(
         pieces_path: the text model.
         codes: linguistic centroids [1024, D] and semantic codebook [4096, D'], to start from.
         out: where `config.json` and `model.safetensors` of the mean go.
-        begin: a saved decoder to start from instead.
+        begin: a saved decoder to start from instead, with its `tokenizer.model`.
         name: of the checkpoint.
     """
     torch.manual_seed(settings.seed)
@@ -270,7 +306,7 @@ def train(
     if begin is None:
         start_from_codes(model, tokens.audio_offset, *codes)
     else:
-        model.load_state_dict(load_decoder(begin).state_dict() | ear_of(model))
+        inherit(model, begin, layout.pieces)
     first = copy.deepcopy(model)
     trainer = Trainer(model, settings)
     checkpoint = work / f"{name}.pt"

@@ -145,15 +145,28 @@ def _json(**fields: Any) -> str:
 
 
 def all_answers() -> Iterator[str]:
-    """Everything that nano may say to a command, and so must have heard its teacher say."""
+    """Everything that nano may say to a command, and so must have heard its teacher say.
+
+    What is asked back and what was done come first. Behind them come times and the weather, which
+    follow a pattern, in a fixed random order: of these a part teaches the others.
+    """
+    yield from _fixed_answers()
+    found = [
+        f"It is {time_words(hour, minute)}." for hour, minute in product(range(1, 13), range(60))
+    ]
+    known = values()
+    for place, day, number in product(["", *known["place"]], ["", *known["day"]], range(FORECASTS)):
+        found.append(_weather(place, day, number, random.Random(0)).answer)
+    random.Random(3).shuffle(found)
+    yield from found
+
+
+def _fixed_answers() -> Iterator[str]:
+    """What is said but for times and weather."""
+    known = values()
     yield FAILURE
     yield from (part["asks"] for part in (*read("household").values(),) if "asks" in part)
     yield from (part["asks"] for part in read("coffee")["missing"].values())
-    for hour, minute in product(range(1, 13), range(60)):
-        yield f"It is {time_words(hour, minute)}."
-    known = values()
-    for place, day, number in product(["", *known["place"]], ["", *known["day"]], range(FORECASTS)):
-        yield _weather(place, day, number, random.Random(0)).answer
     for unit, most in (("minutes", 60), ("seconds", 60), ("hours", 12)):
         for count in [*range(1, most + 1), *([90] if unit == "seconds" else [])]:
             yield done(Call("set_timer", ((unit, count),)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 
-from aqaa.recipe.decoder.corpus import question_plan
+from aqaa.recipe.decoder.corpus import question_plan, soon
 from aqaa.recipe.domain.load import load_domain
 from aqaa.recipe.speech.cache import Utterance, cached_path, work_dir
 from aqaa.recipe.speech.store import Clip, load, pack
@@ -37,10 +37,16 @@ def plan(seed: int = 0) -> list[Utterance]:
 
 
 def to_speak() -> list[Utterance]:
-    """All that is trained on, this plan and the decoder's questions, in a fixed random order."""
-    wanted = list(dict.fromkeys(plan() + question_plan(load_domain())))
-    random.Random(9).shuffle(wanted)
-    return wanted
+    """All that is trained on, this plan and the decoder's questions, in a fixed random order.
+
+    Any beginning of it is a corpus, in which what weighs more (`decoder.corpus.SOON`) is as much
+    more frequent: the order is of a draw without replacement by these weights.
+    """
+    domain = load_domain()
+    wanted = list(dict.fromkeys(plan() + question_plan(domain)))
+    weights, rng = soon(domain), random.Random(9)
+    places = {u: rng.random() ** (1 / weights.get(u.text, 1.0)) for u in wanted}
+    return sorted(wanted, key=lambda u: -places[u])
 
 
 def spoken() -> list[Utterance]:

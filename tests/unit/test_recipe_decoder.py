@@ -12,6 +12,7 @@ import pytest
 import sentencepiece
 import torch
 
+from aqaa.models.groups import AUDIO_CODES
 from aqaa.models.step1 import Step1Config
 from aqaa.recipe.decoder.clips import Material, roughen, stretch
 from aqaa.recipe.decoder.corpus import (
@@ -24,12 +25,13 @@ from aqaa.recipe.decoder.corpus import (
     said_once,
 )
 from aqaa.recipe.decoder.household import scene
-from aqaa.recipe.decoder.layout import Layout, weave
+from aqaa.recipe.decoder.layout import Layout, Talk, weave
 from aqaa.recipe.decoder.model import NANO, Decoder, save_decoder
+from aqaa.recipe.decoder.prepare import make_pieces
 from aqaa.recipe.decoder.renderings import choose, clearest, renderings
 from aqaa.recipe.decoder.sampler import BRIEF, ROLES, Mix, Sampler, courses
 from aqaa.recipe.decoder.text import CALL_MARKERS, PIECES, Pieces, has_pieces, train_pieces
-from aqaa.recipe.decoder.train import losses, make_batch
+from aqaa.recipe.decoder.train import LETTERS, inherit, losses, make_batch
 from aqaa.recipe.domain.load import Domain, load_domain
 from aqaa.recipe.domain.replies import all_answers
 from aqaa.recipe.domain.tools import STRANGERS, TOOLS, Call, shown
@@ -114,6 +116,93 @@ def test_a_question_that_stands_in_no_table_is_said_by_more_voices(
 
     assert times["Hello there."] == ALONE_CHEAP + ALONE_NATURAL
     assert times["What is the capital of France?"] == CHEAP_TAKES + NATURAL_TAKES
+
+
+def other_pieces(tmp_path: Path) -> Path:
+    """A folder with a text model of 300 pieces that cannot spell calls, as a former edition's."""
+    tmp_path.mkdir(exist_ok=True)
+    texts = ["The capital of France is Paris.", "What is two plus three?", "a cappuccino, please"]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts * 30),
+        model_prefix=str(tmp_path / "tokenizer"),
+        vocab_size=60,
+        model_type="bpe",
+        add_dummy_prefix=False,
+        control_symbols=["<|EOT|>", "<|BOT|>"],
+        user_defined_symbols=["human\n"],
+        minloglevel=2,
+    )
+    return tmp_path
+
+
+def test_new_pieces_go_on_from_what_the_former_ones_had_learned(
+    layout: Layout, tmp_path: Path
+) -> None:
+    known = Pieces.load(other_pieces(tmp_path) / "tokenizer.model")
+    offset = known.model.get_piece_size()
+    small = replace(a_shape(64, 4, 2), vocab_size=offset + AUDIO_CODES)
+    former = Decoder(small, letters=3, ear_layer=1)
+    save_decoder(former, tmp_path, bos=1, eos=3, pad=0)
+    model = Decoder(replace(small, vocab_size=NANO.vocab_size), len(LETTERS) + 1, ear_layer=1)
+    before = model.model.embed_tokens.weight.clone()
+    inherit(model, tmp_path, layout.pieces)
+
+    rows, old = model.model.embed_tokens.weight, former.model.embed_tokens.weight.half().float()
+    begin = layout.tokens.audio_offset
+    assert torch.equal(rows[begin : begin + AUDIO_CODES], old[offset:])
+    assert torch.equal(rows[layout.tokens.bot], old[known.control("<|BOT|>")])
+    assert torch.equal(rows[layout.pieces.control("human\n")], old[known.control("human\n")])
+    spelt = known.encode(" cappuccino")
+    assert len(spelt) > 1
+    whole = rows[layout.pieces.control("\u2581cappuccino")]
+    assert torch.allclose(whole, old[spelt].mean(0))
+    marker = layout.pieces.control(CALL_MARKERS[0])
+    assert torch.equal(rows[marker], before[marker])
+    head, its = model.lm_head.weight, former.lm_head.weight.half().float()
+    assert torch.equal(head[begin : begin + AUDIO_CODES], its[offset:])
+    layer, its_layer = model.model.layers[1].mlp, former.model.layers[1].mlp
+    assert torch.equal(layer.up_proj.weight, its_layer.up_proj.weight.half().float())
+
+
+def test_replaced_pieces_are_kept_with_their_decoder(domain: Domain, tmp_path: Path) -> None:
+    folder, kept = other_pieces(tmp_path / "decoder"), tmp_path / "former"
+    before = (folder / "tokenizer.model").read_bytes()
+    make_pieces(domain, folder, kept)
+    assert has_pieces(folder / "tokenizer.model")
+    assert (kept / "tokenizer.model").read_bytes() == before
+
+    made = (folder / "tokenizer.model").read_bytes()
+    make_pieces(domain, folder, kept)
+    assert (folder / "tokenizer.model").read_bytes() == made
+    assert (kept / "tokenizer.model").read_bytes() == before
+
+
+def test_an_answer_that_was_never_rendered_is_not_drawn(domain: Domain, layout: Layout) -> None:
+    sampler = sampler_of(domain, layout, Mix(tools=1.0, command=1.0, brief=0.0, another_turn=0.0))
+    answers = sampler.material.answers
+    sampler.material.answers = {k: v for k, v in answers.items() if "The timer is" not in k[0]}
+    texts = [layout.pieces.model.decode(text_ids(sampler.talk(), layout)) for _ in range(300)]
+    assert any('{"name":"set_timer"' in text for text in texts)
+    assert not any("The timer is" in text for text in texts)
+    assert any("percent." in text for text in texts)
+
+
+def test_spoken_commands_come_of_those_that_somebody_has_said(
+    domain: Domain, layout: Layout
+) -> None:
+    mix = Mix(tools=1.0, command=1.0, brief=1.0, command_written=0.0)
+    spoken = {command.said for command in commands()[:40]}
+    material = sampler_of(domain, layout, mix).material
+    material.questions = {
+        text: takes for text, takes in material.questions.items() if text in spoken
+    }
+    sampler = Sampler(domain, material, layout, mix, seed=4)
+    firsts = [talk.heard for talk in (sampler.talk() for _ in range(60))]
+    assert all(firsts)
+
+
+def text_ids(talk: Talk, layout: Layout) -> list[int]:
+    return [token for token in talk.ids if token < layout.tokens.audio_offset]
 
 
 def test_text_ids_end_where_audio_ids_begin(layout: Layout) -> None:

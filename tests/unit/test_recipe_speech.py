@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from aqaa.models.errors import UnknownVoiceError
+from aqaa.recipe.decoder.corpus import commands
 from aqaa.recipe.evaluate.conditions import far, in_cafe, in_kitchen, in_kitchen_or_cafe
 from aqaa.recipe.speech.augment import (
     add_noise,
@@ -19,7 +20,7 @@ from aqaa.recipe.speech.augment import (
     telephone,
 )
 from aqaa.recipe.speech.batches import Placed, Row, make_row
-from aqaa.recipe.speech.corpus import held_out_plan, plan
+from aqaa.recipe.speech.corpus import held_out_plan, plan, to_speak
 from aqaa.recipe.speech.guide import Guide, measure_guide
 from aqaa.recipe.speech.noises import babble, coloured, hum, kitchen
 from aqaa.recipe.speech.phonemes import collapse, edit_distance
@@ -51,6 +52,19 @@ def test_every_training_voice_speaks_and_the_plan_outlives_an_edit_of_the_domain
     assert Counter(u.voice for u in first).keys() == set(SPOKEN)
     monkeypatch.setattr("aqaa.recipe.speech.corpus.sentences", lambda *_: [])
     assert plan() == first
+
+
+def test_what_is_new_and_judged_comes_first_to_be_spoken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AQAA_NANO_WORK", str(tmp_path))
+    orders = {c.said for c in commands() if c.call.name == "order_coffee"}
+    wanted = to_speak()
+    assert len(wanted) == len(set(wanted))
+    first, rest = wanted[: len(wanted) // 20], wanted[len(wanted) // 20 :]
+    share = [sum(u.text in orders for u in part) / len(part) for part in (first, rest)]
+    assert share[0] > 0.4 > 4 * share[1]
+    assert to_speak() == wanted
 
 
 def test_held_out_voices_are_measured_on_texts_of_their_own() -> None:
