@@ -115,14 +115,16 @@ def as_answer(utterance: Utterance) -> Wave:
     return np.pad(trim(hear(utterance), ANSWER_KEEP), (0, int(ANSWER_TAIL * RATE)))
 
 
-def tokenise_answers(answers: Mapping[str, Utterance], path: Path, encode: Encode) -> None:
+def tokenise_answers(answers: Mapping[str, Utterance | Tokens], path: Path, encode: Encode) -> None:
     """Writes every answer as the teacher says it, and the slow and the fast of it.
 
-    A mood is a voice of the vocoder's: its tokens are the plain ones.
+    An answer whose tokens are known already is given as these. A mood is a voice of the vocoder's:
+    its tokens are the plain ones.
     """
     rows: list[tuple[str, str, Sequence[int] | Tokens]] = []
     for text, said in answers.items():
-        plain = np.asarray(encode(as_answer(said)), np.uint16)
+        tokens = encode(as_answer(said)) if isinstance(said, Utterance) else said
+        plain = np.asarray(tokens, np.uint16)
         rows.append((text, "plain", plain))
         rows += [(text, style, stretch(plain, style)) for style in STRETCH]
     save(rows, path)

@@ -15,18 +15,22 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from rich.progress import track
 
-from aqaa.models.bundle import TokenizerConfig, nano_path
+from aqaa.models.bundle import TokenizerConfig, load_bundle, nano_path
 from aqaa.models.errors import BundleError
 from aqaa.models.groups import SEMANTIC_CODES
 from aqaa.recipe.decoder.clips import (
     DISTORTED,
     ROUGH,
+    Tokens,
+    rows_of,
+    save,
     shards,
     tokenise_answers,
     tokenise_questions,
     tokenised,
 )
 from aqaa.recipe.decoder.corpus import said_once
+from aqaa.recipe.decoder.recite import recite
 from aqaa.recipe.decoder.renderings import choose
 from aqaa.recipe.decoder.text import has_pieces, train_pieces
 from aqaa.recipe.domain.load import Domain, load_domain
@@ -93,14 +97,37 @@ def former() -> Path:
     return folder() / "former"
 
 
-def make_pieces(domain: Domain, decoder: Path, keep: Path) -> None:
-    """New pieces in `decoder`, what is there already in `keep`; nothing if they can spell calls."""
-    path = decoder / pieces_path().name
+def recited() -> Path:
+    """Where the answers of that decoder are."""
+    return folder() / "recited.npz"
+
+
+def make_pieces(domain: Domain, bundle: Path) -> None:
+    """New pieces in the decoder of `bundle`; nothing if those that are there can spell calls.
+
+    What they replace is kept, the weights (`former`) and what these say (`recited`).
+    """
+    path = bundle / "decoder" / pieces_path().name
     if has_pieces(path):
         return
     if path.exists():
-        shutil.copytree(decoder, keep, dirs_exist_ok=True)
+        shutil.copytree(path.parent, former(), dirs_exist_ok=True)
+        said = recite(load_bundle(bundle), domain)
+        save([(text, "plain", tokens) for text, tokens in said.items()], recited())
     train_pieces(domain, path)
+
+
+def wanted_answers(domain: Domain, answers: int | None) -> dict[str, Utterance | Tokens]:
+    """Every answer with what is to be heard of it: see `prepare`."""
+    known = {text: codes for text, _, codes in rows_of(recited())} if recited().exists() else {}
+    own = domain.answers()
+    household = list(dict.fromkeys(text for text in all_answers() if text not in own))
+    chosen = choose([text for text in own if text not in known])
+    if answers is None:
+        chosen |= choose(household)
+    else:
+        chosen |= {text: Utterance(text, TEACHER) for text in household[:answers]}
+    return {**known, **chosen}
 
 
 def prepare(processes: int, takes: int = TAKES, answers: int | None = None) -> None:
@@ -109,19 +136,13 @@ def prepare(processes: int, takes: int = TAKES, answers: int | None = None) -> N
     Args:
         processes: that tokenise.
         takes: of every clip.
-        answers: of tools that are rendered, the first so many and as the teacher says them first;
-            None: all, each in its clearest rendering.
+        answers: to tools, so many of them and as the teacher says them first; None: all, each in
+            its clearest rendering.
     """
     domain = load_domain()
     folder().mkdir(parents=True, exist_ok=True)
-    make_pieces(domain, pieces_path().parent, former())
-    household = dict.fromkeys(text for text in all_answers() if text not in domain.answers())
-    if answers is None:
-        said = choose([*domain.answers(), *household])
-    else:
-        said = choose(domain.answers())
-        said |= {text: Utterance(text, TEACHER) for text in [*household][:answers]}
-    tokenise_answers(said, folder() / "answers.npz", encode)
+    make_pieces(domain, nano_path())
+    tokenise_answers(wanted_answers(domain, answers), folder() / "answers.npz", encode)
     questions = {*domain.questions(), *domain.variants(), *said_once()}
     done = tokenised(folder())
     asked = [u for u in spoken() if u.text in questions]

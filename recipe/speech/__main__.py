@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 
-from aqaa.recipe.speech.cache import say_all
+from aqaa.recipe.speech.cache import Utterance, say_all
 from aqaa.recipe.speech.corpus import held_out_plan, to_speak
 from aqaa.recipe.speech.voices import VOICES
 
@@ -26,7 +26,8 @@ def main() -> None:
     parser.add_argument("--human", type=int, help="only so many of the human ones")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    dear, cheap = [], []
+    dear: list[Utterance] = []
+    cheap: list[Utterance] = []
     for utterance in to_speak():
         (dear if VOICES[utterance.voice].cost > CHEAP else cheap).append(utterance)
     utterances = [*held_out_plan(), *cheap[: arguments.cheap], *dear[: arguments.human]]

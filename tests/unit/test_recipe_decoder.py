@@ -12,9 +12,10 @@ import pytest
 import sentencepiece
 import torch
 
-from aqaa.models.groups import AUDIO_CODES
+from aqaa.models.bundle import load_bundle, nano_path
+from aqaa.models.groups import AUDIO_CODES, GROUP_TOKENS, may_stand
 from aqaa.models.step1 import Step1Config
-from aqaa.recipe.decoder.clips import Material, roughen, stretch
+from aqaa.recipe.decoder.clips import Material, roughen, rows_of, stretch
 from aqaa.recipe.decoder.corpus import (
     ALONE_CHEAP,
     ALONE_NATURAL,
@@ -27,7 +28,8 @@ from aqaa.recipe.decoder.corpus import (
 from aqaa.recipe.decoder.household import scene
 from aqaa.recipe.decoder.layout import Layout, Talk, weave
 from aqaa.recipe.decoder.model import NANO, Decoder, save_decoder
-from aqaa.recipe.decoder.prepare import make_pieces
+from aqaa.recipe.decoder.prepare import former, make_pieces, recited
+from aqaa.recipe.decoder.recite import recite
 from aqaa.recipe.decoder.renderings import choose, clearest, renderings
 from aqaa.recipe.decoder.sampler import BRIEF, ROLES, Mix, Sampler, courses
 from aqaa.recipe.decoder.text import CALL_MARKERS, PIECES, Pieces, has_pieces, train_pieces
@@ -164,17 +166,34 @@ def test_new_pieces_go_on_from_what_the_former_ones_had_learned(
     assert torch.equal(layer.up_proj.weight, its_layer.up_proj.weight.half().float())
 
 
-def test_replaced_pieces_are_kept_with_their_decoder(domain: Domain, tmp_path: Path) -> None:
-    folder, kept = other_pieces(tmp_path / "decoder"), tmp_path / "former"
-    before = (folder / "tokenizer.model").read_bytes()
-    make_pieces(domain, folder, kept)
-    assert has_pieces(folder / "tokenizer.model")
-    assert (kept / "tokenizer.model").read_bytes() == before
+def test_replaced_pieces_are_kept_with_what_their_decoder_says(
+    domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AQAA_NANO_WORK", str(tmp_path / "work"))
+    said = {"Hello.": np.array(SPEECH, np.uint16)}
+    monkeypatch.setattr("aqaa.recipe.decoder.prepare.recite", lambda bundle, domain: said)
+    monkeypatch.setattr("aqaa.recipe.decoder.prepare.load_bundle", lambda path: path)
+    pieces = other_pieces(tmp_path / "decoder") / "tokenizer.model"
+    before = pieces.read_bytes()
+    make_pieces(domain, tmp_path)
+    assert has_pieces(pieces)
+    assert (former() / pieces.name).read_bytes() == before
+    assert [(text, [*codes]) for text, _, codes in rows_of(recited())] == [("Hello.", SPEECH)]
 
-    made = (folder / "tokenizer.model").read_bytes()
-    make_pieces(domain, folder, kept)
-    assert (folder / "tokenizer.model").read_bytes() == made
-    assert (kept / "tokenizer.model").read_bytes() == before
+    made = pieces.read_bytes()
+    make_pieces(domain, tmp_path)
+    assert (pieces.read_bytes(), (former() / pieces.name).read_bytes()) == (made, before)
+
+
+def test_nano_recites_its_answers_in_whole_groups(domain: Domain) -> None:
+    capital = next(fact for fact in domain.facts if fact.intent == "capital")
+    silent = replace(capital, answer="Nobody ever taught it this.")
+    said = recite(load_bundle(nano_path()), replace(domain, facts=(capital, silent), dialogues=()))
+    assert said.keys() == {capital.answer}
+    codes = said[capital.answer]
+    assert len(codes) > 20
+    assert len(codes) % GROUP_TOKENS == 0
+    assert all(may_stand(int(code), place) for place, code in enumerate(codes))
 
 
 def test_an_answer_that_was_never_rendered_is_not_drawn(domain: Domain, layout: Layout) -> None:
