@@ -37,7 +37,7 @@ async def _recite(bundle: Bundle, domain: Domain) -> dict[str, Tokens]:
     await engine.start()
     speaker = _Speaker(bundle, engine)
     known: dict[str, Tokens] = {}
-    courses = [(fact,) for fact in domain.facts]
+    courses: list[tuple[Fact, ...]] = [(fact,) for fact in domain.facts]
     courses += [
         tuple(dialogue.turns[: n + 1])
         for dialogue in domain.dialogues
