@@ -12,10 +12,8 @@ import pytest
 import sentencepiece
 import torch
 
-from aqaa.models.bundle import load_bundle, nano_path
-from aqaa.models.groups import AUDIO_CODES, GROUP_TOKENS, may_stand
 from aqaa.models.step1 import Step1Config
-from aqaa.recipe.decoder.clips import Material, roughen, rows_of, stretch
+from aqaa.recipe.decoder.clips import Material, roughen, stretch
 from aqaa.recipe.decoder.corpus import (
     ALONE_CHEAP,
     ALONE_NATURAL,
@@ -28,12 +26,10 @@ from aqaa.recipe.decoder.corpus import (
 from aqaa.recipe.decoder.household import scene
 from aqaa.recipe.decoder.layout import Layout, Talk, weave
 from aqaa.recipe.decoder.model import NANO, Decoder, save_decoder
-from aqaa.recipe.decoder.prepare import former, make_pieces, recited
-from aqaa.recipe.decoder.recite import recite
 from aqaa.recipe.decoder.renderings import choose, clearest, renderings
 from aqaa.recipe.decoder.sampler import BRIEF, ROLES, Mix, Sampler, courses
 from aqaa.recipe.decoder.text import CALL_MARKERS, PIECES, Pieces, has_pieces, train_pieces
-from aqaa.recipe.decoder.train import LETTERS, inherit, losses, make_batch
+from aqaa.recipe.decoder.train import losses, make_batch
 from aqaa.recipe.domain.load import Domain, load_domain
 from aqaa.recipe.domain.replies import all_answers
 from aqaa.recipe.domain.tools import STRANGERS, TOOLS, Call, shown
@@ -118,82 +114,6 @@ def test_a_question_that_stands_in_no_table_is_said_by_more_voices(
 
     assert times["Hello there."] == ALONE_CHEAP + ALONE_NATURAL
     assert times["What is the capital of France?"] == CHEAP_TAKES + NATURAL_TAKES
-
-
-def other_pieces(tmp_path: Path) -> Path:
-    """A folder with a text model of 300 pieces that cannot spell calls, as a former edition's."""
-    tmp_path.mkdir(exist_ok=True)
-    texts = ["The capital of France is Paris.", "What is two plus three?", "a cappuccino, please"]
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts * 30),
-        model_prefix=str(tmp_path / "tokenizer"),
-        vocab_size=60,
-        model_type="bpe",
-        add_dummy_prefix=False,
-        control_symbols=["<|EOT|>", "<|BOT|>"],
-        user_defined_symbols=["human\n"],
-        minloglevel=2,
-    )
-    return tmp_path
-
-
-def test_new_pieces_go_on_from_what_the_former_ones_had_learned(
-    layout: Layout, tmp_path: Path
-) -> None:
-    known = Pieces.load(other_pieces(tmp_path) / "tokenizer.model")
-    offset = known.model.get_piece_size()
-    small = replace(a_shape(64, 4, 2), vocab_size=offset + AUDIO_CODES)
-    former = Decoder(small, letters=3, ear_layer=1)
-    save_decoder(former, tmp_path, bos=1, eos=3, pad=0)
-    model = Decoder(replace(small, vocab_size=NANO.vocab_size), len(LETTERS) + 1, ear_layer=1)
-    before = model.model.embed_tokens.weight.clone()
-    inherit(model, tmp_path, layout.pieces)
-
-    rows, old = model.model.embed_tokens.weight, former.model.embed_tokens.weight.half().float()
-    begin = layout.tokens.audio_offset
-    assert torch.equal(rows[begin : begin + AUDIO_CODES], old[offset:])
-    assert torch.equal(rows[layout.tokens.bot], old[known.control("<|BOT|>")])
-    assert torch.equal(rows[layout.pieces.control("human\n")], old[known.control("human\n")])
-    spelt = known.encode(" cappuccino")
-    assert len(spelt) > 1
-    whole = rows[layout.pieces.control("\u2581cappuccino")]
-    assert torch.allclose(whole, old[spelt].mean(0))
-    marker = layout.pieces.control(CALL_MARKERS[0])
-    assert torch.equal(rows[marker], before[marker])
-    head, its = model.lm_head.weight, former.lm_head.weight.half().float()
-    assert torch.equal(head[begin : begin + AUDIO_CODES], its[offset:])
-    layer, its_layer = model.model.layers[1].mlp, former.model.layers[1].mlp
-    assert torch.equal(layer.up_proj.weight, its_layer.up_proj.weight.half().float())
-
-
-def test_replaced_pieces_are_kept_with_what_their_decoder_says(
-    domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AQAA_NANO_WORK", str(tmp_path / "work"))
-    said = {"Hello.": np.array(SPEECH, np.uint16)}
-    monkeypatch.setattr("aqaa.recipe.decoder.prepare.recite", lambda bundle, domain: said)
-    monkeypatch.setattr("aqaa.recipe.decoder.prepare.load_bundle", lambda path: path)
-    pieces = other_pieces(tmp_path / "decoder") / "tokenizer.model"
-    before = pieces.read_bytes()
-    make_pieces(domain, tmp_path)
-    assert has_pieces(pieces)
-    assert (former() / pieces.name).read_bytes() == before
-    assert [(text, [*codes]) for text, _, codes in rows_of(recited())] == [("Hello.", SPEECH)]
-
-    made = pieces.read_bytes()
-    make_pieces(domain, tmp_path)
-    assert (pieces.read_bytes(), (former() / pieces.name).read_bytes()) == (made, before)
-
-
-def test_nano_recites_its_answers_in_whole_groups(domain: Domain) -> None:
-    capital = next(fact for fact in domain.facts if fact.intent == "capital")
-    silent = replace(capital, answer="Nobody ever taught it this.")
-    said = recite(load_bundle(nano_path()), replace(domain, facts=(capital, silent), dialogues=()))
-    assert said.keys() == {capital.answer}
-    codes = said[capital.answer]
-    assert len(codes) > 20
-    assert len(codes) % GROUP_TOKENS == 0
-    assert all(may_stand(int(code), place) for place, code in enumerate(codes))
 
 
 def test_an_answer_that_was_never_rendered_is_not_drawn(domain: Domain, layout: Layout) -> None:

@@ -1,0 +1,114 @@
+"""A decoder of new pieces goes on from a former one: its weights, and what it says."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece
+import torch
+
+from aqaa.models.bundle import load_bundle, nano_path
+from aqaa.models.groups import AUDIO_CODES, GROUP_TOKENS, may_stand
+from aqaa.recipe.decoder.clips import rows_of
+from aqaa.recipe.decoder.model import NANO, Decoder, save_decoder
+from aqaa.recipe.decoder.prepare import former, make_pieces, recited
+from aqaa.recipe.decoder.recite import recite
+from aqaa.recipe.decoder.text import CALL_MARKERS, Pieces, has_pieces, train_pieces
+from aqaa.recipe.decoder.train import LETTERS, inherit
+from aqaa.recipe.domain.load import Domain, load_domain
+
+SPEECH = [3, 4, 1024, 1025, 1026] * 7  # audio tokens of 0.84 s
+
+
+@pytest.fixture(scope="module")
+def domain() -> Domain:
+    return load_domain()
+
+
+@pytest.fixture(scope="module")
+def pieces(domain: Domain, tmp_path_factory: pytest.TempPathFactory) -> Pieces:
+    return train_pieces(domain, tmp_path_factory.mktemp("pieces") / "tokenizer.model")
+
+
+def other_pieces(tmp_path: Path) -> Path:
+    """A folder with a text model of 300 pieces that cannot spell calls, as a former edition's."""
+    tmp_path.mkdir(exist_ok=True)
+    texts = ["The capital of France is Paris.", "What is two plus three?", "a cappuccino, please"]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts * 30),
+        model_prefix=str(tmp_path / "tokenizer"),
+        vocab_size=60,
+        model_type="bpe",
+        add_dummy_prefix=False,
+        control_symbols=["<|EOT|>", "<|BOT|>"],
+        user_defined_symbols=["human\n"],
+        minloglevel=2,
+    )
+    return tmp_path
+
+
+def test_new_pieces_go_on_from_what_the_former_ones_had_learned(
+    pieces: Pieces, tmp_path: Path
+) -> None:
+    known = Pieces.load(other_pieces(tmp_path) / "tokenizer.model")
+    offset = known.model.get_piece_size()
+    small = replace(
+        NANO,
+        vocab_size=offset + AUDIO_CODES,
+        hidden_size=64,
+        intermediate_size=96,
+        num_attention_heads=4,
+        num_hidden_layers=2,
+    )
+    former = Decoder(small, letters=3, ear_layer=1)
+    save_decoder(former, tmp_path, bos=1, eos=3, pad=0)
+    model = Decoder(replace(small, vocab_size=NANO.vocab_size), len(LETTERS) + 1, ear_layer=1)
+    before = model.model.embed_tokens.weight.clone()
+    inherit(model, tmp_path, pieces)
+
+    rows, old = model.model.embed_tokens.weight, former.model.embed_tokens.weight.half().float()
+    begin = pieces.tokens.audio_offset
+    assert torch.equal(rows[begin : begin + AUDIO_CODES], old[offset:])
+    assert torch.equal(rows[pieces.tokens.bot], old[known.control("<|BOT|>")])
+    assert torch.equal(rows[pieces.control("human\n")], old[known.control("human\n")])
+    spelt = known.encode(" cappuccino")
+    assert len(spelt) > 1
+    whole = rows[pieces.control("\u2581cappuccino")]
+    assert torch.allclose(whole, old[spelt].mean(0))
+    marker = pieces.control(CALL_MARKERS[0])
+    assert torch.equal(rows[marker], before[marker])
+    head, its = model.lm_head.weight, former.lm_head.weight.half().float()
+    assert torch.equal(head[begin : begin + AUDIO_CODES], its[offset:])
+    layer, its_layer = model.model.layers[1].mlp, former.model.layers[1].mlp
+    assert torch.equal(layer.up_proj.weight, its_layer.up_proj.weight.half().float())
+
+
+def test_replaced_pieces_are_kept_with_what_their_decoder_says(
+    domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AQAA_NANO_WORK", str(tmp_path / "work"))
+    said = {"Hello.": np.array(SPEECH, np.uint16)}
+    monkeypatch.setattr("aqaa.recipe.decoder.prepare.recite", lambda bundle, domain: said)
+    monkeypatch.setattr("aqaa.recipe.decoder.prepare.load_bundle", lambda path: path)
+    path = other_pieces(tmp_path / "decoder") / "tokenizer.model"
+    before = path.read_bytes()
+    make_pieces(domain, tmp_path)
+    assert has_pieces(path)
+    assert (former() / path.name).read_bytes() == before
+    assert [(text, [*codes]) for text, _, codes in rows_of(recited())] == [("Hello.", SPEECH)]
+
+    made = path.read_bytes()
+    make_pieces(domain, tmp_path)
+    assert (path.read_bytes(), (former() / path.name).read_bytes()) == (made, before)
+
+
+def test_nano_recites_its_answers_in_whole_groups(domain: Domain) -> None:
+    capital = next(fact for fact in domain.facts if fact.intent == "capital")
+    silent = replace(capital, answer="Nobody ever taught it this.")
+    said = recite(load_bundle(nano_path()), replace(domain, facts=(capital, silent), dialogues=()))
+    assert said.keys() == {capital.answer}
+    codes = said[capital.answer]
+    assert len(codes) > 20
+    assert len(codes) % GROUP_TOKENS == 0
+    assert all(may_stand(int(code), place) for place, code in enumerate(codes))
