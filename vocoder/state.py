@@ -143,14 +143,33 @@ def due(state: StreamState, config: VocoderConfig, *, final: bool = False) -> Ch
         # It goes on beyond the answer's end, so that the answer's last frame is no edge either.
         last = ceil(grid.samples(state.groups) / grid.hop) + config.lookahead_frames
         return Chunk(state, context, state.groups, state.chunk, True, grid.frames(context), last)
-    sizes, end, number = config.chunk_groups, state.next_group, state.chunk
-    while grid.frames(end) - config.lookahead_frames <= state.frames:
-        end += sizes[min(number, len(sizes) - 1)]
-        number += 1
+    end, number = next_end(config, grid, state.frames, state.next_group, state.chunk)
     if end > state.groups:
         return None
     last = grid.frames(end)
     return Chunk(state, context, end, number, False, last - grid.frames(end - context), last)
+
+
+def next_end(
+    config: VocoderConfig, grid: Grid, spoken: int = 0, end: int = 0, number: int = 0
+) -> tuple[int, int]:
+    """The group that the next chunk ends before, and the entries of the schedule used up with it.
+
+    By default of an answer's first chunk. One whose frames would all be held back is one with the
+    next.
+
+    Args:
+        config: the schedule.
+        grid: of the stream.
+        spoken: frames.
+        end: groups that chunks have held.
+        number: entries of the schedule that are used up.
+    """
+    sizes = config.chunk_groups
+    while grid.frames(end) - config.lookahead_frames <= spoken:
+        end += sizes[min(number, len(sizes) - 1)]
+        number += 1
+    return end, number
 
 
 def first_needed(spoken: int, grid: Grid, config: VocoderConfig) -> int:

@@ -72,6 +72,7 @@ class Plan:
         gpu_weight_bytes: those of one GPU.
         kv_bytes_per_token: keys and values of one id, all GPUs (replicas not counted).
         gpu_kv_bytes_per_token: those of one GPU.
+        memory_share: of a GPU's memory, for vLLM.
         gpu_free_bytes: left for keys and values; negative: the weights do not fit.
         sessions_by_memory: conversations of a full context whose keys and values fit.
         sessions_by_speed: conversations of a full context that keep up with speech at
@@ -85,6 +86,7 @@ class Plan:
     gpu_weight_bytes: float
     kv_bytes_per_token: int
     gpu_kv_bytes_per_token: float
+    memory_share: float
     gpu_free_bytes: float
     sessions_by_memory: int
     sessions_by_speed: int
@@ -117,7 +119,13 @@ def parse_gpus(text: str) -> tuple[int, Gpu]:
 
 
 def make_plan(
-    config: Step1Config, count: int, gpu: Gpu, quant: Quant, kv: str, context: int
+    config: Step1Config,
+    count: int,
+    gpu: Gpu,
+    quant: Quant,
+    kv: str,
+    context: int,
+    memory_share: float = GPU_MEMORY_SHARE,
 ) -> Plan:
     """Place the decoder of `config` on `count` GPUs.
 
@@ -128,6 +136,7 @@ def make_plan(
         quant: of the weights.
         kv: `bf16` or `fp8`, of keys and values.
         context: ids that a conversation holds.
+        memory_share: of each GPU's memory that vLLM may take.
 
     Raises:
         ConfigError: the heads or layers cannot be divided over so many GPUs.
@@ -150,7 +159,7 @@ def make_plan(
     gpu_weights = weights / count
     kv_token = config.kv_per_token * KV_BYTES[kv]
     gpu_kv = kv_token / pipeline / min(tensor, groups)
-    free = gpu.memory * GPU_MEMORY_SHARE - ACTIVATION_BYTES - gpu_weights
+    free = gpu.memory * memory_share - ACTIVATION_BYTES - gpu_weights
     # Seconds that all sessions' step may take, less those that reading the weights takes. The
     # nodes of a pipeline work one after the other on a token, each on its part of the weights.
     spare = ROOFLINE_SHARE / SPEECH_IDS_PER_SECOND - weights / tensor / gpu.bandwidth
@@ -161,6 +170,7 @@ def make_plan(
         gpu_weight_bytes=gpu_weights,
         kv_bytes_per_token=kv_token,
         gpu_kv_bytes_per_token=gpu_kv,
+        memory_share=memory_share,
         gpu_free_bytes=free,
         sessions_by_memory=max(0, math.floor(free / (gpu_kv * context))),
         sessions_by_speed=max(0, math.floor(spare * gpu.bandwidth / (gpu_kv * pipeline * context))),
@@ -175,5 +185,6 @@ def vllm_settings(plan: Plan, quant: Quant, kv: str) -> VllmSettings:
         pipeline_parallel_size=plan.pipeline_parallel,
         quantization="fp8" if quant == "fp8" else None,
         kv_cache_dtype="fp8" if kv == "fp8" else "auto",
+        gpu_memory_utilization=plan.memory_share,
         max_num_seqs=min(256, max(1, plan.sessions)),
     )
