@@ -88,8 +88,11 @@ def talk(
     from aqaa.clients.microphone import converse
     from aqaa.server.protocol.types import Json
 
+    def tell(why: str) -> None:
+        typer.secho(f"\n[{why}; going on with another]", dim=True, err=True)
+
     async def run() -> None:
-        async with connect(url, model=model, api_key=api_key) as server:
+        async with connect(url, model=model, api_key=api_key, on_trouble=tell) as server:
             audio: Json = {"input": {"turn_detection": {"type": TURN_DETECTION}}}
             await server.update_session(
                 audio=audio | ({"output": {"voice": voice}} if voice else {})

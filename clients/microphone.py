@@ -19,9 +19,12 @@ from aqaa.server.protocol.client_events import ConversationItemTruncate
 from aqaa.server.protocol.server_events import (
     ErrorEvent,
     InputAudioBufferSpeechStarted,
+    ResponseCreated,
+    ResponseDone,
     ResponseOutputAudioDelta,
     ResponseOutputAudioTranscriptDelta,
     ResponseOutputAudioTranscriptDone,
+    SessionCreated,
 )
 
 BLOCK = WIRE_RATE // 50
@@ -153,6 +156,7 @@ async def converse(server: Connection, on_text: Callable[[str], None]) -> None:
     loop = asyncio.get_running_loop()
     blocks: asyncio.Queue[NDArray[np.float32]] = asyncio.Queue(maxsize=100)
     player = Player()
+    answering = False
 
     def keep(block: NDArray[np.float32]) -> None:
         if not blocks.full():  # a network that stalls for two seconds loses sound, not memory
@@ -170,6 +174,10 @@ async def converse(server: Connection, on_text: Callable[[str], None]) -> None:
         try:
             async for event in server:
                 match event:
+                    case SessionCreated() if answering:
+                        player.cut()  # it was cut off, and comes again from its beginning
+                    case ResponseCreated() | ResponseDone():
+                        answering = isinstance(event, ResponseCreated)
                     case ResponseOutputAudioDelta():
                         player.put(event.item_id, decode(event.delta))
                     case InputAudioBufferSpeechStarted():

@@ -27,6 +27,7 @@ from aqaa.server.protocol.server_events import (
     ResponseOutputAudioTranscriptDelta,
     ResponseOutputTextDelta,
     ServerEvent,
+    SessionCreated,
 )
 
 BLOCK_SECONDS = 0.02
@@ -186,6 +187,10 @@ class _Hearing:
         async with aclosing(_events(self._server)) as events:
             async for event in events:
                 match event:
+                    case SessionCreated():
+                        # It goes on elsewhere, where the answer begins anew. The silence before
+                        # that is a gap like any other.
+                        turn, pieces = SpokenAnswer(heard_after=turn.heard_after), []
                     case InputAudioBufferSpeechStarted() | ResponseCreated():
                         on_speech()
                     case ResponseOutputAudioTranscriptDelta() | ResponseOutputTextDelta():

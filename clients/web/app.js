@@ -1,5 +1,5 @@
 // The page: wires microphone, loudspeaker, protocol and captions to the controls.
-import { Microphone, Speaker, fromBase64, openContext, toBase64 } from "./audio.js";
+import { Microphone, Speaker, fromBase64, openContext } from "./audio.js";
 import { Captions } from "./captions.js";
 import { Latencies } from "./latency.js";
 import { Realtime } from "./realtime.js";
@@ -15,6 +15,7 @@ const SAY = {
   paused: "Paused",
   refused: "Refused",
   lost: "Connection lost",
+  reconnecting: "Going on with another server…",
 };
 const INSECURE =
   "Browsers give the microphone to such pages only. Open this one by https, or through a tunnel: " +
@@ -112,13 +113,13 @@ function sessionConfig(rate, hasSpoken) {
 class Session {
   constructor() {
     this.captions = new Captions($("captions"));
-    this.sent = 0; // samples of microphone sound given to the server
     this.capturing = false;
     this.ready = false;
     this.hasSpoken = false; // the server has: its voice stays from then on
     this.asked = []; // typed before the session was ready
     this.echoes = 0; // answers in a row that were interrupted as soon as they began
     this.answer = null; // item id that is being heard
+    this.making = false; // the server is still making it
     this.latencies = new Latencies($("turns"));
   }
 
@@ -136,8 +137,9 @@ class Session {
     );
     if (this.ended) return this.microphone.close(); // while the browser asked
     const model = $("model").dataset.id ?? "nano";
-    this.wire = new Realtime({ model, key: $("key").value });
+    this.wire = new Realtime({ model, key: $("key").value, rate: context.sampleRate });
     this.wire.addEventListener("event", ({ detail }) => this.onEvent(detail));
+    this.wire.addEventListener("trouble", () => this.onTrouble());
     this.wire.addEventListener("closed", ({ detail }) => this.onClosed(detail));
   }
 
@@ -150,8 +152,7 @@ class Session {
 
   configure() {
     if (!this.wire?.open) return;
-    const session = sessionConfig(this.context.sampleRate, this.hasSpoken);
-    this.wire.send("session.update", { session });
+    this.wire.configure(sessionConfig(this.context.sampleRate, this.hasSpoken));
   }
 
   // The browser stops the sound for a phone call, a locked screen, or a tab in the background.
@@ -175,10 +176,9 @@ class Session {
 
   onBlock({ pcm, peak, at }) {
     $("level-in").value = Math.sqrt(peak);
-    if (!this.capturing || !this.wire?.open) return;
-    this.sent += pcm.length;
+    if (!this.capturing || !this.wire) return;
     this.clockOfSent = at;
-    this.wire.send("input_audio_buffer.append", { audio: toBase64(pcm) });
+    this.wire.append(pcm);
   }
 
   press() {
@@ -233,10 +233,12 @@ class Session {
   onEvent(event) {
     switch (event.type) {
       case "session.created":
+        this.hasSpoken = false; // in this session
         this.configure();
         break;
       case "session.updated":
-        this.capturing = !pushToTalk();
+        this.capturing = !pushToTalk() || $("talk").ariaPressed === "true";
+        if ($("state").dataset.state === "reconnecting") show("listening");
         this.hasWords = event.session.audio.input.transcription !== null;
         if (!this.ready) {
           this.ready = true;
@@ -266,7 +268,7 @@ class Session {
         show("hearing");
         break;
       case "input_audio_buffer.speech_stopped":
-        this.latencies.ended(this.clockOfSent - this.sent / this.context.sampleRate + event.audio_end_ms / 1000);
+        this.latencies.ended(this.clockOfSent - this.wire.heardSeconds + event.audio_end_ms / 1000);
         show("thinking");
         break;
       case "response.output_item.added":
@@ -274,6 +276,7 @@ class Session {
         $("voice").disabled = true;
         $("voice-help").hidden = false;
         this.answer = event.item.id;
+        this.making = true;
         this.soundless = true;
         this.startedAt = null;
         this.speaker.begin(event.item.id);
@@ -311,6 +314,7 @@ class Session {
 
   // However an answer ends, "Thinking" does not stay.
   onDone({ status, status_details, output }) {
+    this.making = false;
     if (status === "failed") {
       const code = status_details?.error?.code ?? "unknown";
       notice(`There is no answer: ${FAILURES[code] ?? `the server reports ${code}`}`);
@@ -351,6 +355,16 @@ class Session {
       this.answer = null;
       show("listening");
     }
+  }
+
+  // What was being made comes again, whole; what is made is heard to its end.
+  onTrouble() {
+    if (this.answer !== null && this.making) {
+      this.speaker.interrupt(this.answer);
+      this.captions.cut(this.answer);
+      this.answer = null;
+    }
+    show("reconnecting");
   }
 
   onClosed({ code, reason }) {

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 
 from scripted import ScriptedEngine, woven
 from scripted_server import serving
+from switched import Switch
 
 
 def _serve(pipe: Connection, kind: str) -> None:
@@ -19,6 +20,28 @@ def _serve(pipe: Connection, kind: str) -> None:
             while (message := await asyncio.to_thread(pipe.recv)) != "stop":
                 if message == "sessions":
                     pipe.send(served.state.sessions.inside())
+
+    asyncio.run(until_told())
+
+
+def _serve_two(pipe: Connection, kind: str) -> None:
+    """Two servers behind one address, which points at the first until that is lost."""
+
+    async def until_told() -> None:
+        async with (
+            serving(ENGINES[kind]()) as first,
+            serving(ENGINES[kind](), max_sessions=1) as second,
+            Switch(first.port) as switch,
+        ):
+            pipe.send(switch.url)
+            while (message := await asyncio.to_thread(pipe.recv)) != "stop":
+                switch.to = second.port
+                if message == "drain":
+                    first.state.drain()
+                elif message == "kill":
+                    switch.cut()
+                elif message == "prompt":
+                    pipe.send(second.engine.prompts[-1])
 
     asyncio.run(until_told())
 
@@ -58,15 +81,46 @@ class PageServer:
         return count
 
 
+class TwoServers(PageServer):
+    """Two servers behind one address."""
+
+    def drain_first(self) -> None:
+        """The first ends what it is doing and closes; callers come to the second."""
+        self._pipe.send("drain")
+
+    def kill_first(self) -> None:
+        """All connections to the first break; callers come to the second."""
+        self._pipe.send("kill")
+
+    def prompt_of_second(self) -> tuple[int, ...]:
+        """What the second server's model was asked last."""
+        self._pipe.send("prompt")
+        prompt: tuple[int, ...] = self._pipe.recv()
+        return prompt
+
+
 @contextmanager
 def page_server(kind: str) -> Iterator[PageServer]:
     """A server whose engine is of this kind."""
+    with _process(_serve, kind) as pipe:
+        yield PageServer(pipe)
+
+
+@contextmanager
+def two_page_servers(kind: str) -> Iterator[TwoServers]:
+    """Two of them behind one address."""
+    with _process(_serve_two, kind) as pipe:
+        yield TwoServers(pipe)
+
+
+@contextmanager
+def _process(serve: Callable[[Connection, str], None], kind: str) -> Iterator[Connection]:
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_serve, args=(theirs, kind))
+    process = spawn.Process(target=serve, args=(theirs, kind))
     process.start()
     try:
-        yield PageServer(ours)
+        yield ours
         ours.send("stop")
         process.join(30)
     finally:
