@@ -55,14 +55,16 @@ def read_with_ffmpeg(
             if channels > max_channels:
                 raise AudioError(f"{name} has {channels} channels; at most {max_channels} are read")
             most = round(max_seconds * rate)
-            to_float = av.AudioResampler(format="fltp")
+            # Packed: PyAV reads beyond the eight planes that a planar frame has room for.
+            to_float = av.AudioResampler(format="flt")
             pieces: list[NDArray[np.float32]] = []
             count = 0
             for frame in container.decode(stream):
-                if frame.sample_rate != rate:
-                    raise AudioError(f"{name} changes its sample rate")
-                for plane in to_float.resample(frame):
-                    piece = plane.to_ndarray().mean(axis=0, dtype=np.float32)
+                if (frame.sample_rate, frame.layout.nb_channels) != (rate, channels):
+                    raise AudioError(f"{name} changes its sample rate or its channels")
+                for packed in to_float.resample(frame):
+                    samples = packed.to_ndarray().reshape(-1, channels)
+                    piece = samples.mean(axis=1, dtype=np.float32)
                     count += piece.size
                     if count > most:
                         raise AudioError(

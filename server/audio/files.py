@@ -63,17 +63,10 @@ def decode_audio(
             data = _with_its_size(file, name)
             try:
                 return _read(data, name, max_seconds)
-            except (soundfile.LibsndfileError, _LengthUnknownError):
-                data.seek(0)
-                return read_with_ffmpeg(
-                    data, name, max_seconds=max_seconds, max_channels=MAX_CHANNELS
-                )
+            except soundfile.LibsndfileError:
+                return _read_with_ffmpeg(data, name, max_seconds)
     except OSError as error:
         raise AudioError(f"{name} cannot be read: {error.strerror}") from error
-
-
-class _LengthUnknownError(Exception):
-    """libsndfile needs a length that this file does not say."""
 
 
 def _read(data: BinaryIO, name: str, max_seconds: float) -> tuple[Samples, int]:
@@ -85,22 +78,29 @@ def _read(data: BinaryIO, name: str, max_seconds: float) -> tuple[Samples, int]:
             raise AudioError(
                 f"{name} has {file.channels} channels; at most {MAX_CHANNELS} are read"
             )
-        if file.format == "FLAC" and not 0 < file.frames < _LARGEST_FRAMES:
-            raise _LengthUnknownError
-        if not file.frames:
-            raise AudioError(f"{name} holds no audio")
-        if file.frames > max_seconds * rate:
+        stated = file.frames if file.frames < _LARGEST_FRAMES else 0
+        if stated > max_seconds * rate:
             raise AudioError(
-                f"{name} is {_duration(file.frames / rate)} long; at most "
+                f"{name} is {_duration(stated / rate)} long; at most "
                 f"{_duration(max_seconds)} are taken: cut out the question"
             )
-        samples = _mixed_down(file)
-        if len(samples) < file.frames and file.format != "MP3":  # an mp3 only estimates its length
-            raise AudioError(f"{name} is truncated: {len(samples)} of {file.frames} samples")
+        if file.format == "FLAC":  # libsndfile reads as much as its head states, which may lie
+            samples, _ = _read_with_ffmpeg(data, name, max_seconds)
+        elif stated:
+            samples = _mixed_down(file)
+        else:
+            raise AudioError(f"{name} holds no audio")
+        if len(samples) < stated and file.format != "MP3":  # an mp3 only estimates its length
+            raise AudioError(f"{name} is truncated: {len(samples)} of {stated} samples")
     try:
         return check_samples(samples), rate
     except AudioError as error:
         raise AudioError(f"{name}: {error}") from error
+
+
+def _read_with_ffmpeg(data: BinaryIO, name: str, max_seconds: float) -> tuple[Samples, int]:
+    data.seek(0)
+    return read_with_ffmpeg(data, name, max_seconds=max_seconds, max_channels=MAX_CHANNELS)
 
 
 def _mixed_down(file: soundfile.SoundFile) -> Samples:

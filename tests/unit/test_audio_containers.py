@@ -25,11 +25,11 @@ def muxed(
 ) -> bytes:
     """The tone in a container of FFmpeg's."""
     file = io.BytesIO()
-    layout = {1: "mono", 2: "stereo"}[channels]
+    layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[channels]
     with av.open(file, "w", format=container, options=options or {}) as out:
         stream = out.add_stream(codec, rate=RATE, layout=layout, bit_rate=64_000)
-        samples = np.tile(TONE, (channels, 1))
-        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
+        samples = np.repeat(TONE, channels)[np.newaxis]
+        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=layout)
         frame.sample_rate, frame.time_base = RATE, Fraction(1, RATE)
         for packet in [*stream.encode(frame), *stream.encode(None)]:
             out.mux(packet)
@@ -91,13 +91,30 @@ def test_a_wav_that_broke_off_is_still_refused() -> None:
         read_audio(wav(36 + 2 * len(PCM), 2 * len(PCM)))
 
 
-def test_a_flac_from_a_pipe_is_read() -> None:
+def flac(stated: int, channels: int = 1) -> bytes:
+    """The tone; its head states so many samples, in 36 bits of its first block."""
     file = io.BytesIO()
-    soundfile.write(file, TONE, RATE, format="FLAC")
+    soundfile.write(file, np.tile(TONE[:, np.newaxis], channels), RATE, format="FLAC")
     data = bytearray(file.getvalue())
-    data[21] &= 0xF0  # the number of samples: 36 bits of its first block
-    data[22:26] = bytes(4)
-    assert read_audio(bytes(data)).size == round(SECONDS * 16_000)
+    data[21] = (data[21] & 0xF0) | (stated >> 32)
+    data[22:26] = (stated & 0xFFFFFFFF).to_bytes(4, "big")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("stated", [0, 1, RATE // 2, TONE.size], ids=["pipe", "1", "half", "all"])
+@pytest.mark.parametrize("channels", [1, 8])
+def test_a_flac_is_read_to_its_end_whatever_its_head_states(stated: int, channels: int) -> None:
+    assert read_audio(flac(stated, channels)).size == round(SECONDS * 16_000)
+
+
+def test_a_flac_with_less_than_its_head_states_is_truncated() -> None:
+    with pytest.raises(AudioError, match=r"truncated: 72000 of 144000"):
+        read_audio(flac(2 * TONE.size))
+
+
+def test_a_flac_that_states_too_little_is_bounded_all_the_same() -> None:
+    with pytest.raises(AudioError, match="longer than 1 seconds"):
+        read_audio(flac(1), max_seconds=1.0)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +137,19 @@ def test_what_is_no_sound_is_named_with_what_would_be_read(data: bytes, kind: st
 def test_a_long_recording_is_refused_when_its_length_becomes_known() -> None:
     with pytest.raises(AudioError, match="longer than 1 seconds"):
         read_audio(muxed("webm", "libopus"), max_seconds=1.0)
+
+
+@pytest.mark.parametrize("channels", [6, 8])
+@pytest.mark.parametrize(("container", "codec"), [("webm", "libopus"), ("matroska", "pcm_s16le")])
+def test_as_many_channels_as_are_taken_are_read(container: str, codec: str, channels: int) -> None:
+    """A process in which PyAV looks at eight planes of sound dies."""
+    recording = muxed(container, codec, channels, {"mapping_family": "1"})
+    assert read_audio(recording).size / 16_000 == pytest.approx(SECONDS, abs=0.1)
+
+
+def test_channels_that_change_on_the_way_are_told() -> None:
+    with pytest.raises(AudioError, match="changes its sample rate or its channels"):
+        read_audio(muxed("adts", "aac", 1) + muxed("adts", "aac", 2))
 
 
 def test_more_channels_than_a_recorder_has_are_refused_in_any_container() -> None:
