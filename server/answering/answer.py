@@ -67,6 +67,7 @@ class AnswerEnd:
 
     status: Literal["completed", "max_output_tokens", "failed"]
     code: str | None = None
+    reason: str = ""  # of a failure, in words
 
 
 AnswerEvent = AnswerText | AnswerSound | AnswerEnd
@@ -197,7 +198,7 @@ class Answer:
             over = await self._take_ids()
         except AqaaError as error:
             log.warning("the answer failed: %s", error)
-            over = AnswerEnd("failed", error_code(error))
+            over = AnswerEnd("failed", error_code(error), str(error))
         except Exception:
             log.exception("the answer failed for a reason that is a bug")
             over = AnswerEnd("failed", "internal_error")
@@ -246,7 +247,7 @@ class Answer:
             over = await self._vocode_all()
         except AqaaError as error:
             log.warning("the answer's sound failed: %s", error)
-            over = AnswerEnd("failed", error_code(error))
+            over = AnswerEnd("failed", error_code(error), str(error))
         except Exception:
             log.exception("the answer's sound failed for a reason that is a bug")
             over = AnswerEnd("failed", "internal_error")

@@ -11,11 +11,17 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aqaa.models.errors import AudioError, EngineError, InputError, PromptError
+from aqaa.models.errors import AqaaError, AudioError, InputError, PromptError
 from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerSound, AnswerText
-from aqaa.server.answering.single_answer import render, single_answer, tokenise_recording
+from aqaa.server.answering.single_answer import (
+    check_answered,
+    render,
+    single_answer,
+    tokenise_recording,
+)
 from aqaa.server.dialogue.prompt import AssistantTurn, RenderedTurn, SystemTurn, Turn, UserTurn
 from aqaa.server.gateway.encode import RAW, check_container, encode
+from aqaa.server.gateway.errors import answer_for
 from aqaa.server.gateway.json_input import off_the_loop
 from aqaa.server.gateway.schema import ChatMessage, ChatRequest, InputAudioPart, TextPart
 from aqaa.server.parts import ModelParts
@@ -220,13 +226,14 @@ class Completion:
 
         Raises:
             EngineError: the answer failed.
+            EngineBusyError: no room for now.
             PromptError: the messages do not fit the context.
         """
         async with self._asking() as answer:
             got = Collected()
             while got.over is None:
                 got.take(await answer.next())
-            _check(got)
+            check_answered(got.over)
             message: Json = {"role": "assistant", "content": got.text, "refusal": None}
             if self._wanted.spoken:
                 pcm = b"".join(got.pcm)
@@ -262,10 +269,9 @@ class Completion:
                 if delta is not None:
                     yield self._event(delta)
             try:
-                _check(got)
-            except EngineError as error:
-                detail = {"message": str(error), "type": "server_error", "code": "engine_error"}
-                yield _sse({"error": {**detail, "param": None}})
+                check_answered(got.over)
+            except AqaaError as error:
+                yield b"data: " + bytes(answer_for(error).body) + b"\n\n"
                 return
             if self._wanted.spoken:
                 expires = remembered.keep(self._audio_id, answer.progress.ids)
@@ -328,11 +334,6 @@ class Completion:
                 "reasoning_tokens": 0,
             },
         }
-
-
-def _check(got: Collected) -> None:
-    if got.over is not None and got.over.status == "failed":
-        raise EngineError(f"the answer failed ({got.over.code}); try again")
 
 
 def _sse(body: Json) -> bytes:

@@ -15,8 +15,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from aqaa.models.errors import EngineError, ModelNotFoundError, OriginError
-from aqaa.server.answering.single_answer import single_answer, tokenise_recording
+from aqaa.models.errors import ModelNotFoundError, OriginError
+from aqaa.server.answering.single_answer import (
+    check_answered,
+    single_answer,
+    tokenise_recording,
+)
 from aqaa.server.dialogue.prompt import SystemTurn, Turn, UserTurn
 from aqaa.server.gateway.admission import Caller, bearer
 from aqaa.server.gateway.chat import Collected, Completion, Remembered, understand
@@ -244,8 +248,7 @@ async def answer(
         async with single_answer(parts, turns, voice=name, spoken=True, speed=speed) as said:
             while got.over is None:
                 got.take(await said.next())
-        if got.over.status == "failed":
-            raise EngineError(f"the answer failed ({got.over.code}); try again")
+        check_answered(got.over)
         return got.text, await asyncio.to_thread(encode, b"".join(got.pcm), container)
 
     with server.place(caller):

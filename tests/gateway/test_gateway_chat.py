@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -129,6 +130,46 @@ async def test_a_text_that_fits_no_prompt_is_refused_with_the_number(
     reply = await ask(http, user("x" * 5_000_000))
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "context_length_exceeded")
     assert "5000000 characters" in reply.json()["error"]["message"]
+
+
+def error_in(reply: httpx.Response) -> dict[str, str]:
+    """The error of a reply, or of the last event of a stream."""
+    last = reply.text.strip().split("\n\n")[-1].removeprefix("data: ")
+    error: dict[str, str] = json.loads(last)["error"]
+    return error
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_a_prompt_that_the_decoder_finds_too_long_is_refused_in_its_words(
+    http: httpx.AsyncClient, served: Served, stream: bool
+) -> None:
+    served.engine.context = 20  # less than the bundle says: a vLLM that was started with less
+    reply = await ask(http, user("a question of more than twenty letters"), stream=stream)
+    assert reply.status_code == (200 if stream else 400)  # a stream has begun by then
+    error = error_in(reply)
+    assert error["code"] == "context_length_exceeded"
+    assert "the context holds 20" in error["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_a_decoder_that_died_is_our_fault_and_says_nothing_of_itself(
+    http: httpx.AsyncClient, served: Served, stream: bool
+) -> None:
+    served.engine.alive = False
+    reply = await ask(http, user("hi"), stream=stream)
+    assert reply.status_code == (200 if stream else 500)
+    error = error_in(reply)
+    assert error["code"] == "engine_error"
+    assert "engine_died" in error["message"]
+
+
+async def test_a_recorded_question_that_the_decoder_finds_too_long_is_told_so(
+    http: httpx.AsyncClient, served: Served
+) -> None:
+    served.engine.context = 20
+    reply = await http.post("/v1/answer", content=recording())
+    assert reply.status_code == 400
+    assert "the context holds 20" in error_in(reply)["message"]
 
 
 async def test_a_stream_is_kept_by_no_cache_and_collected_by_no_proxy(
