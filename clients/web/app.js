@@ -25,7 +25,7 @@ const FAILURES = {
   engine_busy: "the server is busy; try again in a moment",
 };
 // The last: what was interrupted may have left the conversation, because the turn before it went on.
-const BENIGN = ["response_cancel_not_active", "input_audio_buffer_commit_empty", "item_truncate_invalid_item_id"];
+const BENIGN = ["response_cancel_not_active", "item_truncate_invalid_item_id"];
 const TAP_MS = 250; // a button that is held for less was not meant to record
 const ECHO_SECONDS = 1.5; // an answer that is interrupted this soon, again and again, hears itself
 const ECHOES = 3;

@@ -10,21 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqaa.models.bundle import TOKENIZER_RATE
-from aqaa.models.errors import NoSpeechError
+from aqaa.models.errors import EngineBusyError, EngineError, NoSpeechError, PromptError
 from aqaa.models.groups import GROUP_SECONDS
-from aqaa.server.answering.answer import Answer, AnswerRequest
+from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerRequest
 from aqaa.server.audio.files import read_audio
 from aqaa.server.compute.model import Work, work_of
 from aqaa.server.dialogue.prompt import RenderedTurn, Turn
-from aqaa.server.hearing.vad import FRAME_SAMPLES
+from aqaa.server.hearing.vad import FRAME_SAMPLES, SPEECH_PROBABILITY
 from aqaa.server.parts import ModelParts, output_of
 from aqaa.server.protocol.ids import random_id
-from aqaa.server.protocol.session_types import ServerVad
 from aqaa.server.protocol.types import PcmFormat, bytes_per_second
 from aqaa.server.urgency import Kind
 
 MIN_SECONDS = GROUP_SECONDS  # one group of audio tokens
-SPEECH_PROBABILITY = ServerVad().threshold
 REST_FORMAT = PcmFormat(rate=24000)  # what OpenAI's pcm16 is; files are encoded from it
 
 
@@ -66,6 +64,25 @@ async def render(parts: ModelParts, turns: Sequence[Turn | RenderedTurn]) -> lis
     """
     work = work_of(lambda: [parts.prompts.render(turn) for turn in turns])
     return await parts.services.executor.run(work, Kind.BULK)
+
+
+def check_answered(end: AnswerEnd) -> None:
+    """Turn a failed answer into the error that its asker is told.
+
+    Raises:
+        PromptError: the decoder cannot take so long a prompt; its own words.
+        EngineBusyError: it takes no more for now.
+        EngineError: any other failure, by its code: the reason is the operator's, and in the log.
+    """
+    match end.code:
+        case None:
+            return
+        case "context_length_exceeded":
+            raise PromptError(end.reason)
+        case "engine_busy":
+            raise EngineBusyError("the decoder is busy: try again in a moment")
+        case _:
+            raise EngineError(f"the answer failed ({end.code}); try again")
 
 
 @asynccontextmanager

@@ -110,6 +110,8 @@ class InputQueue:
         self._more = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def put(self, job: InputJob) -> None:
         """Add a job; they are done in order."""
@@ -120,6 +122,7 @@ class InputQueue:
         else:
             self._jobs.append(job)
         if self._jobs:
+            self._idle.clear()
             self._more.set()
 
     def _count(self, more_bytes: int) -> None:
@@ -133,10 +136,15 @@ class InputQueue:
         """Wait until little enough is waiting."""
         await self._room.wait()
 
+    async def worked_off(self) -> None:
+        """Wait until all jobs that were put are done."""
+        await self._idle.wait()
+
     async def run(self) -> None:
         """Work, until cancelled."""
         while True:
             if not self._jobs:
+                self._idle.set()
                 self._more.clear()
                 await self._more.wait()
             await self._do(self._next())

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqaa.models.bundle import TOKENIZER_RATE
+from aqaa.models.groups import GROUP_SECONDS
 from aqaa.server.audio.wire import InputConverter
 from aqaa.server.compute.model import Work
 from aqaa.server.hearing.end_of_turn import Judge, TurnListener, Wait, wait_of
@@ -45,7 +46,7 @@ from aqaa.server.hearing.turn_detector import (
     TurnDetector,
     TurnRules,
 )
-from aqaa.server.hearing.vad import FRAME_SAMPLES
+from aqaa.server.hearing.vad import FRAME_SAMPLES, SPEECH_PROBABILITY
 from aqaa.tokenizers.stream import SampleBuffer
 from aqaa.tokenizers.transcriber import WindowOrTail
 
@@ -207,6 +208,7 @@ class SpeechInput:
         self._pause: TurnSound | None = None  # the turn, if it ended at this quiet or pause
         self._pause_told = False
         self._full = False
+        self._spoken = False  # whether somebody speaks in what is buffered
 
     def push(self, data: bytes) -> Work[list[SpeechEvent]]:
         """Take the next bytes from the wire; returns what they brought about.
@@ -240,6 +242,16 @@ class SpeechInput:
         sound = self._pause or (yield from self._as_if_ended())
         self.clear()
         return sound
+
+    def no_speech(self) -> str | None:
+        """Why what is buffered is no question, in words; None if somebody speaks in it."""
+        begin = self._begin_of_buffer() if self._turn is None else self._turn.begin
+        seconds = (self._heard_until() - begin) / TOKENIZER_RATE
+        if seconds < GROUP_SECONDS:
+            return f"{seconds:.2f} s of sound are too short to hold a word"
+        if self._turn is None and not self._spoken:
+            return f"nobody speaks in these {seconds:.1f} s of sound: is the microphone muted?"
+        return None
 
     def clear(self) -> None:
         """Forget what is buffered, and that somebody was speaking."""
@@ -301,6 +313,7 @@ class SpeechInput:
         while self.received - self._frame_begin >= FRAME_SAMPLES:
             frame = self._since(self._frame_begin)[:FRAME_SAMPLES]
             probability = yield from self._vad.push(frame)
+            self._spoken |= probability >= SPEECH_PROBABILITY
             detected += self._detector.frame(probability, float(np.dot(frame, frame)))
             self._frame_begin += FRAME_SAMPLES
         detected += self._detector.clock(self.received)
@@ -443,7 +456,7 @@ class SpeechInput:
 
     def _close_turn(self) -> None:
         self._turn, self._ended_turn, self._full = None, None, False
-        self._pause, self._pause_told = None, False
+        self._pause, self._pause_told, self._spoken = None, False, False
 
     # --- recent samples ---------------------------------------------------------------------------
 

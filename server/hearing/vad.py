@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from aqaa.models.errors import MissingDependencyError
 from aqaa.server.compute.model import Model, Work
+from aqaa.server.protocol.session_types import ServerVad
 
 FRAME_SAMPLES = 512  # samples at 16 kHz, the only frame that Silero VAD 5 and 6 take
 CONTEXT_SAMPLES = 64  # of the frame before, which the network sees again (as in Silero's wrapper)
 STATE_SHAPE = (2, 128)  # the recurrent state of one stream
 SAMPLE_RATE = np.array(16_000, np.int64)
+SPEECH_PROBABILITY = ServerVad().threshold  # from here on somebody speaks in a frame
 MAX_BATCH = 64  # frames; the time of a batch grows as its size from about eight on
 
 

@@ -9,9 +9,12 @@ from pydantic_core import to_json
 
 from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.session_types import Session
+from aqaa.server.protocol.types import AudioFormat, bytes_per_second
 
 CHARACTERS_PER_TOKEN = 8  # more than any natural text has: English has about four
 APPEND_BYTES = 15 * 1024 * 1024  # OpenAI's bound on one append
+COMMIT_MIN_MS = 100  # OpenAI refuses to commit less than this
+COMMIT_EMPTY = "input_audio_buffer_commit_empty"  # the code of a commit that holds no question
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,20 @@ class Limits:
                 "invalid_value",
                 f"an append may have {APPEND_BYTES} bytes of audio; this has {len(audio)}",
                 "audio",
+            )
+
+    def check_commit(self, size: int, format: AudioFormat) -> None:
+        """Refuse to commit a buffer of `size` bytes that holds next to nothing.
+
+        Raises:
+            ProtocolError: says how much must be there.
+        """
+        have = 1000 * size / bytes_per_second(format)
+        if have < COMMIT_MIN_MS:
+            raise ProtocolError(
+                COMMIT_EMPTY,
+                f"the buffer holds {have:.2f} ms of audio; append at least {COMMIT_MIN_MS} ms"
+                " before committing",
             )
 
     def check_text(self, text: str, param: str) -> None:

@@ -27,7 +27,7 @@ from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.item_list import ROOT
 from aqaa.server.protocol.items import Items, MakeId, Output
-from aqaa.server.protocol.limits import Limits
+from aqaa.server.protocol.limits import COMMIT_EMPTY, Limits
 from aqaa.server.protocol.response import (
     CancelReason,
     OpenResponse,
@@ -45,10 +45,7 @@ from aqaa.server.protocol.types import (
     ResponseOptions,
     Status,
     StatusDetails,
-    bytes_per_second,
 )
-
-COMMIT_MIN_MS = 100  # OpenAI refuses to commit less than this
 
 
 class SessionMachine:
@@ -61,6 +58,7 @@ class SessionMachine:
         heard_ms: Callable[[str], int | None],
         waits: Callable[[str], bool],
         *,
+        no_speech: Callable[[], str | None] = lambda: None,
         transcribes: bool = False,
         limits: Limits | None = None,
         make_id: MakeId = random_id,
@@ -72,6 +70,7 @@ class SessionMachine:
             voices: the known voices.
             heard_ms: milliseconds heard of an assistant's item; None: all of it, or unknown.
             waits: whether sound of an assistant's item that is made still waits to be sent.
+            no_speech: why what is buffered is no question, in words; None: somebody speaks in it.
             transcribes: whether the user's words can be known.
             limits, make_id: its bounds; what makes its ids.
 
@@ -79,6 +78,8 @@ class SessionMachine:
             ProtocolError: the settings name an unknown voice.
         """
         self._voices = voices
+        self._no_speech = no_speech
+        self._unasked: str | None = None  # why the client's last event, a commit, was refused
         self._transcribes = transcribes
         self._limits = limits or Limits()
         self._make_id = make_id
@@ -157,6 +158,7 @@ class SessionMachine:
     # --- client events ----------------------------------------------------------------------------
 
     def _obey(self, event: client.ClientEvent) -> list[Output]:
+        unasked, self._unasked = self._unasked, None
         match event:
             case client.InputAudioBufferAppend():
                 return self._append(event)
@@ -186,7 +188,10 @@ class SessionMachine:
             case client.ConversationItemDelete():
                 return self._delete(event.item_id)
             case client.ResponseCreate():
-                return self._create_response(event.response or ResponseOptions())
+                options = event.response or ResponseOptions()
+                if unasked is not None and options.input is None and options.instructions is None:
+                    raise ProtocolError(COMMIT_EMPTY, f"there is nothing to answer: {unasked}")
+                return self._create_response(options)
             case client.ResponseCancel():
                 return self._cancel(event)
 
@@ -196,13 +201,11 @@ class SessionMachine:
         return [fx.Append(event.audio)] if event.audio else []
 
     def _commit(self) -> list[Output]:
-        have = 1000 * self._buffered / bytes_per_second(self.session.audio.input.format)
-        if have < COMMIT_MIN_MS:
-            raise ProtocolError(
-                "input_audio_buffer_commit_empty",
-                f"the buffer holds {have:.2f} ms of audio; append at least {COMMIT_MIN_MS} ms"
-                " before committing",
-            )
+        self._limits.check_commit(self._buffered, self.session.audio.input.format)
+        fault = None if self._writes_only() else self._no_speech()
+        if fault is not None:
+            self._unasked = fault
+            raise ProtocolError(COMMIT_EMPTY, fault)
         return self._commit_buffer()
 
     def _commit_buffer(self, tokens: tuple[int, ...] | None = None) -> list[Output]:

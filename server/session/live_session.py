@@ -97,6 +97,7 @@ class LiveSession:
             parts.voices,
             self._heard_ms,
             self._sound_waits,
+            no_speech=lambda: self._speech.no_speech(),
             transcribes=parts.transcriber is not None,
             limits=parts.limits(),
         )
@@ -120,7 +121,7 @@ class LiveSession:
         audio = self._machine.session.audio.input
         self._input_format = audio.format
         self._odd_byte = b""  # the first half of a sample that the client cut in two
-        speech = SpeechInput(
+        self._speech = SpeechInput(
             parts.tokenising,
             parts.vad.stream(),
             input_of(audio.format),
@@ -129,7 +130,7 @@ class LiveSession:
             parts.judge,
         )
         self._input = InputQueue(
-            speech,
+            self._speech,
             parts.services.executor,
             parts.services.clock,
             on_speech=self._on_speech,
@@ -164,9 +165,12 @@ class LiveSession:
                 tasks.create_task(one.run())
 
     async def receive(self, event: client.ClientEvent) -> None:
-        """Take a client's event. Waits only while too much of the client's audio waits."""
+        """Take a client's event. Waits for the client's own audio alone: while too much waits to be
+        heard, and before a commit."""
         if isinstance(event, client.InputAudioBufferAppend):
             self._stall.sound_came()
+        if isinstance(event, client.InputAudioBufferCommit):
+            await self._input.worked_off()  # it is known then whether anybody speaks in it
         self._apply(self._machine.on_client(event))
         await self._input.room()
         await self._item_sounds.room()

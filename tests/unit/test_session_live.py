@@ -7,7 +7,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 from live_talk import FakeClock, Talk, speak_and_pause
-from scripted import AUDIO, ScriptedEngine, pcm, scripted_parts, woven
+from scripted import (
+    AUDIO,
+    CountingTranscriber,
+    ScriptedEngine,
+    pcm,
+    scripted_parts,
+    woven,
+)
 
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.types import Json, Response
@@ -328,3 +335,82 @@ async def test_asked_before_anybody_has_said_anything_the_assistant_greets(
     await talk.send("response.create")
     assert done(await talk.until("response.done")).status == "completed"
     assert "Hello!" in "".join(map(chr, engine.prompts[-1]))
+
+
+BY_HAND = {"audio": {"input": {"turn_detection": None}}}
+REFUSED = "input_audio_buffer_commit_empty"
+
+
+def refusals(talk: Talk) -> list[tuple[str | None, str]]:
+    return [
+        (x.error.code, x.error.message) for x in talk.events if isinstance(x, server.ErrorEvent)
+    ]
+
+
+@pytest.mark.parametrize("session", [BY_HAND, {}], ids=["by hand", "turn detection"])
+async def test_silence_that_a_client_commits_is_refused_and_not_answered(
+    talk: Talk, engine: ScriptedEngine, session: Json
+) -> None:
+    await talk.send("session.update", session=session)
+    await talk.say(3.0, loud=False)
+    await talk.send("input_audio_buffer.commit")
+    await talk.send("response.create")
+    assert [code for code, _ in refusals(talk)] == [REFUSED, REFUSED]
+    assert "nobody speaks in these 3.0 s" in refusals(talk)[0][1]
+    assert "nothing to answer" in refusals(talk)[1][1]
+    assert "input_audio_buffer.committed" not in talk.types()
+    assert engine.prompts == []
+
+
+async def test_sound_too_short_for_a_word_is_refused(talk: Talk) -> None:
+    await talk.send("session.update", session=BY_HAND)
+    await talk.say(0.11, loud=True)
+    await talk.send("input_audio_buffer.commit")
+    assert "too short to hold a word" in refusals(talk)[0][1]
+
+
+async def test_after_silence_was_refused_a_spoken_question_is_answered_whole(
+    talk: Talk, engine: ScriptedEngine
+) -> None:
+    await talk.send("session.update", session=BY_HAND)
+    await talk.say(3.0, loud=False)
+    await talk.send("input_audio_buffer.commit")
+    await talk.say(1.0, loud=True)
+    await talk.send("input_audio_buffer.commit")
+    await talk.send("response.create")
+    assert done(await talk.until("response.done")).status == "completed"
+    groups = sum(token >= AUDIO for token in engine.prompts[-1]) // 5
+    assert groups in (
+        10,
+        11,
+    )  # 0.3 s of padding before the speech, and 1 s of it: no 3 s of silence
+
+
+async def test_after_silence_was_refused_an_answer_with_instructions_of_its_own_is_given(
+    talk: Talk,
+) -> None:
+    await talk.send("session.update", session=BY_HAND)
+    await talk.say(1.0, loud=False)
+    await talk.send("input_audio_buffer.commit")
+    await talk.send("response.create", response={"instructions": "Ask them to say it again."})
+    assert done(await talk.until("response.done")).status == "completed"
+
+
+async def test_a_commit_right_behind_its_sound_waits_until_the_sound_is_heard(talk: Talk) -> None:
+    await talk.send("session.update", session=BY_HAND)
+    await talk.append(pcm(1.0, loud=True))
+    await talk.send("input_audio_buffer.commit")
+    assert refusals(talk) == []
+    assert "input_audio_buffer.committed" in talk.types()
+
+
+async def test_silence_that_is_to_be_written_down_is_no_error() -> None:
+    clock = FakeClock()
+    talk = Talk(
+        scripted_parts(clock=clock, transcriber=CountingTranscriber()), clock, "transcription"
+    )
+    await talk.send("session.update", session={"type": "transcription", **BY_HAND})
+    await talk.say(1.0, loud=False)
+    await talk.send("input_audio_buffer.commit")
+    assert refusals(talk) == []
+    await talk.close()
