@@ -11,6 +11,7 @@ AqaaError
 │   ├── TokenError         token ids outside their codebook, or groups out of phase
 │   ├── PromptError        an empty, over-long or out-of-vocabulary prompt
 │   └── UnknownVoiceError  a voice that the bundle does not have
+├── CallError              the model's call of a function that is no legal one; not carried out
 ├── StreamClosedError      a stream object was used after `flush` or after a fault closed it
 ├── EngineError            the decoder cannot go on
 │   ├── EngineDiedError    its process or worker is gone
@@ -55,6 +56,10 @@ class PromptError(InputError):
 
 class UnknownVoiceError(InputError):
     """A voice that the bundle does not have; the message lists those that it has."""
+
+
+class CallError(AqaaError):
+    """The model began to call a function, and what it wrote is no legal call: nobody sees it."""
 
 
 class StreamClosedError(AqaaError):

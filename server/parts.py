@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from aqaa.server.compute.model import Model
 from aqaa.server.dialogue.answer_parser import AnswerParser
 from aqaa.server.dialogue.prompt import PromptBuilder
 from aqaa.server.dialogue.text_codec import TextCodec
+from aqaa.server.dialogue.tools import Calling, Tool
 from aqaa.server.engine.contract import Engine, SamplingParams
 from aqaa.server.hearing.end_of_turn import Judge
 from aqaa.server.hearing.speech_input import SpeechProbability
@@ -28,6 +29,7 @@ from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.limits import Limits
 from aqaa.server.protocol.session_types import Session
+from aqaa.server.protocol.tools import FunctionTool, NamedFunction, ToolChoice
 from aqaa.server.protocol.types import Json, PcmaFormat, PcmFormat, PcmuFormat
 from aqaa.tokenizers.transcriber import Transcriber
 
@@ -146,11 +148,46 @@ class ModelParts:
         Raises:
             ProtocolError: a key that means nothing, or a value that cannot be; names its path.
         """
-        return updated(session, patch, self.voices, transcribes=self.transcriber is not None)
+        return updated(
+            session,
+            patch,
+            self.voices,
+            transcribes=self.transcriber is not None,
+            calls=self.bundle.tools is not None,
+        )
 
-    def parser(self) -> AnswerParser:
-        """A parser for one answer."""
-        return AnswerParser(self.bundle.tokens, self.text)
+    def calling(
+        self, tools: Sequence[FunctionTool], choice: ToolChoice, *, parallel: bool = True
+    ) -> Calling | None:
+        """What an answer may call; None: nothing is declared, or the bundle calls no functions.
+
+        A choice of a function that is not declared is none.
+        """
+        if self.bundle.tools is None or not tools:
+            return None
+        known = {
+            tool.name: Tool(tool.name, tool.description or "", tool.parameters) for tool in tools
+        }
+        if isinstance(choice, NamedFunction):
+            return Calling(tuple(known.values()), known.get(choice.name) or "auto", parallel)
+        return Calling(tuple(known.values()), choice, parallel)
+
+    def parser(self, calling: Calling | None = None) -> AnswerParser:
+        """A parser for one answer, which may make these calls."""
+        return AnswerParser(self.bundle.tokens, self.text, self.bundle.tools, calling)
+
+    def asked(
+        self, prompt: Sequence[int], max_tokens: int | None, calling: Calling | None
+    ) -> tuple[tuple[int, ...], SamplingParams]:
+        """The prompt with the beginning that the answer must have, and how to go on from there."""
+        opening = self.prompts.opening(calling)
+        params = SamplingParams.of(
+            self.bundle,
+            max_tokens=max_tokens,
+            may_call=calling is not None and bool(calling.allowed),
+            parallel_calls=calling is None or calling.parallel,
+        )
+        return (*prompt, *opening), replace(params, answered=len(opening))
 
     def limits(self) -> Limits:
         """What one session may hold: text and sound that can be in a prompt."""
@@ -160,11 +197,8 @@ class ModelParts:
             budget,
             max(ITEM_SECONDS, self.max_turn_seconds),
             lambda text: len(self.text.encode(text)),
+            lambda tools: self.prompts.instructions("", self.calling(tools, "auto")),
         )
-
-    def sampling(self, max_tokens: int | None = None) -> SamplingParams:
-        """The bundle's sampling defaults, for an answer of at most so many ids."""
-        return SamplingParams.of(self.bundle, max_tokens=max_tokens)
 
 
 def synthesis_of(vocoder: Vocoder) -> Model[Any, Any]:

@@ -16,7 +16,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from aqaa.models.errors import AqaaError, EngineBusyError, EngineDiedError, PromptError
+from aqaa.models.errors import (
+    AqaaError,
+    CallError,
+    EngineBusyError,
+    EngineDiedError,
+    PromptError,
+)
 from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.server.answering.playback import Playback
 from aqaa.server.answering.start_gate import StartGate
@@ -30,6 +36,8 @@ from aqaa.server.dialogue.answer_parser import (
     TextDelta,
     VoiceSwitch,
 )
+from aqaa.server.dialogue.call_reader import ToolCall
+from aqaa.server.dialogue.tools import Calling
 from aqaa.server.engine.contract import SamplingParams, traceparent
 from aqaa.server.observe.latency import Timeline
 from aqaa.server.observe.logs import response_id, session_id
@@ -62,6 +70,15 @@ class AnswerSound:
 
 
 @dataclass(frozen=True)
+class AnswerCall:
+    """A whole and legal call of a function, `arguments` as JSON; all sound before it was told."""
+
+    name: str
+    arguments: str
+    tokens: int
+
+
+@dataclass(frozen=True)
 class AnswerEnd:
     """The end, always the last thing."""
 
@@ -70,26 +87,32 @@ class AnswerEnd:
     reason: str = ""  # of a failure, in words
 
 
-AnswerEvent = AnswerText | AnswerSound | AnswerEnd
-ParsedEvent = TextDelta | AudioGroup | VoiceSwitch | AnswerEnd  # from the decode task to the other
+AnswerEvent = AnswerText | AnswerSound | AnswerCall | AnswerEnd
+# from the decode task to the other
+ParsedEvent = TextDelta | AudioGroup | VoiceSwitch | ToolCall | AnswerEnd
 
 
 @dataclass(frozen=True)
 class AnswerRequest:
-    """What to answer, and how. A speculation is adopted if the request still equals its own."""
+    """What to answer, and how. A speculation is adopted if the request still equals its own.
+
+    The answer begins with the last `params.answered` ids of the prompt.
+    """
 
     prompt: tuple[int, ...]
     params: SamplingParams
     voice: str
     speed: float
     spoken: bool
+    calling: Calling | None = None  # None: it may call nothing
 
 
 @dataclass
 class Progress:
     """How far an answer has come."""
 
-    ids: list[int] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)  # of what it says
+    call_ids: int = 0  # the others: of calls, and what came after them
     reused: int = 0  # ids of the prompt that the engine had computed before
     timeline: Timeline = field(default_factory=Timeline)
     playback: Playback = field(default_factory=Playback)  # of what was handed to the socket
@@ -179,7 +202,7 @@ class Answer:
         attributes = {
             **{name: value for name, value in ids.items() if value != "-"},
             "gen_ai.usage.input_tokens": len(self.request.prompt),
-            "gen_ai.usage.output_tokens": len(progress.ids),
+            "gen_ai.usage.output_tokens": len(progress.ids) + progress.call_ids,
             "aqaa.reused_tokens": progress.reused,
             "aqaa.spoken_seconds": progress.made,
             "aqaa.speculated": timeline.turn_end is not None and self.started < timeline.turn_end,
@@ -198,6 +221,8 @@ class Answer:
             over = await self._take_ids()
         except AqaaError as error:
             log.warning("the answer failed: %s", error)
+            if isinstance(error, CallError):
+                self._services.metrics.calls.labels("malformed").inc()
             over = AnswerEnd("failed", error_code(error), str(error))
         except Exception:
             log.exception("the answer failed for a reason that is a bug")
@@ -206,14 +231,16 @@ class Answer:
 
     async def _take_ids(self) -> AnswerEnd:
         progress, params = self.progress, self.request.params
+        begun = len(self.request.prompt) - params.answered
+        for token in self.request.prompt[begun:]:
+            await self._take_id(token)
         stream = self._services.engine.generate(self._key, self.request.prompt, params)
         async with aclosing(stream) as ids:
             async for token in ids:
                 if progress.timeline.first_token is None:
                     progress.timeline.first_token = self._services.clock()
                     progress.reused = self._services.engine.reused(self._key)
-                progress.ids.append(token)
-                await self._parse([token])
+                await self._take_id(token)
         progress.reused = self._services.engine.reused(self._key)  # some know it only now
         for event in self._parser.finish():
             await self._take_event(event)
@@ -222,13 +249,20 @@ class Answer:
         ended = bool(progress.ids) and progress.ids[-1] in params.stop_ids
         return AnswerEnd("completed" if ended else "max_output_tokens")
 
-    async def _parse(self, ids: list[int]) -> None:
-        for event in self._parser.push(ids):
+    async def _take_id(self, token: int) -> None:
+        if self._parser.is_said(token):
+            self.progress.ids.append(token)
+        else:
+            self.progress.call_ids += 1
+        for event in self._parser.push([token]):
             await self._take_event(event)
 
     async def _take_event(self, event: object) -> None:
         match event:
             case TextDelta() | VoiceSwitch():
+                await self._parsed.put(event)
+            case ToolCall():
+                self._services.metrics.calls.labels("whole").inc()
                 await self._parsed.put(event)
             case AudioGroup():
                 now = self._services.clock()
@@ -257,8 +291,12 @@ class Answer:
     async def _vocode_all(self) -> AnswerEnd:
         voice: VoiceStream | None = None
         name = self.request.voice
+        silent = False
         while True:
             event = await self._parsed.get()
+            if isinstance(event, ToolCall | AnswerEnd) and not silent:
+                await self._end_sound(voice)
+                silent = True  # what follows a call is calls
             match event:
                 case AudioGroup() if self._output is not None:
                     voice = voice or self._services.vocoder.stream(name, self.request.speed)
@@ -274,13 +312,20 @@ class Answer:
                     if voice is not None and self._output is not None:
                         await self._vocode_due(voice, self._output, final=True)
                         voice = None
+                case ToolCall():
+                    called = AnswerCall(event.name, event.arguments, event.tokens)
+                    await self._events.put(called)
                 case AnswerEnd():
-                    if self._output is not None:
-                        if voice is not None:
-                            await self._vocode_due(voice, self._output, final=True)
-                        rest = await self._compute(work_of(self._output.flush))
-                        await self._hand_on(rest, last=True)
                     return event
+
+    async def _end_sound(self, voice: VoiceStream | None) -> None:
+        """All groups are fed: make what is left of the sound and hand it on."""
+        if self._output is None:
+            return
+        if voice is not None:
+            await self._vocode_due(voice, self._output, final=True)
+        rest = await self._compute(work_of(self._output.flush))
+        await self._hand_on(rest, last=True)
 
     async def _vocode_due(
         self, voice: VoiceStream, output: OutputConverter, *, final: bool = False
@@ -362,5 +407,7 @@ def error_code(error: AqaaError) -> str:
             return "engine_busy"
         case PromptError():
             return "context_length_exceeded"
+        case CallError():
+            return "invalid_tool_call"
         case _:
             return "server_error"

@@ -16,6 +16,7 @@ from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerRequest
 from aqaa.server.audio.files import read_audio
 from aqaa.server.compute.model import Work, work_of
 from aqaa.server.dialogue.prompt import RenderedTurn, Turn
+from aqaa.server.dialogue.tools import Calling
 from aqaa.server.hearing.vad import FRAME_SAMPLES, SPEECH_PROBABILITY
 from aqaa.server.parts import ModelParts, output_of
 from aqaa.server.protocol.ids import random_id
@@ -97,6 +98,7 @@ async def single_answer(
     temperature: float | None = None,
     top_p: float | None = None,
     seed: int | None = None,
+    calling: Calling | None = None,
 ) -> AsyncIterator[Answer]:
     """The answer to `turns`, for the length of a `with`; sound is pcm16 at 24 kHz.
 
@@ -104,21 +106,21 @@ async def single_answer(
         PromptError: the turns cannot be made a prompt.
         InputError: a sampling parameter outside its range.
     """
-    usual = parts.sampling(max_tokens)
+    asked = parts.prompts.finished(await render(parts, turns))
+    prompt, usual = parts.asked(asked, max_tokens, calling)
     params = replace(
         usual,
         temperature=usual.temperature if temperature is None else temperature,
         top_p=usual.top_p if top_p is None else top_p,
         seed=seed,
     )
-    prompt = tuple(parts.prompts.finished(await render(parts, turns)))
-    request = AnswerRequest(prompt, params, voice, speed, spoken)
+    request = AnswerRequest(prompt, params, voice, speed, spoken, calling)
     key = random_id("rest")
     answer = Answer(
         parts.services,
         key,
         request,
-        parts.parser(),
+        parts.parser(calling),
         output_of(REST_FORMAT) if spoken else None,
         bytes_per_second=bytes_per_second(REST_FORMAT),
         paced=False,

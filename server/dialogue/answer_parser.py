@@ -1,10 +1,13 @@
 """The decoder's stream of ids as typed events, as they come.
 
-    [audio_start] T*10 A*15 T*10 A*15 ... A*15 A*15 ... [audio_end] [eot]
+    [audio_start] T*10 A*15 T*10 A*15 ... A*15 A*15 ... [audio_end] [call_start] T* [call_end] [eot]
 
 The lengths of the blocks are not checked: text and audio may come in any proportion. Audio itself
 is strict: two linguistic and three semantic tokens make a group. Whatever breaks a group is
 reported, with all that follows it up to the next whole group, and never becomes sound.
+
+A call of a function is an event once it is whole and legal; nothing of it is text or sound. After
+calls there are only calls.
 """
 
 from __future__ import annotations
@@ -12,11 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from aqaa.models.bundle import TokensConfig
-from aqaa.models.errors import StreamClosedError, TokenError
+from aqaa.models.bundle import TokensConfig, ToolsConfig
+from aqaa.models.errors import CallError, StreamClosedError, TokenError
 from aqaa.models.groups import GROUP_TOKENS, may_stand
+from aqaa.server.dialogue.call_reader import CallReader, ToolCall
 from aqaa.server.dialogue.speaking_rate import spoken_groups
-from aqaa.server.dialogue.text_codec import TextCodec
+from aqaa.server.dialogue.text_codec import TextCodec, TextStream
+from aqaa.server.dialogue.tools import Calling
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,16 @@ class Malformed:
     reason: str
 
 
-ParsedEvent = TextDelta | AudioGroup | VoiceSwitch | SegmentStart | SegmentEnd | End | Malformed
+ParsedEvent = (
+    TextDelta | AudioGroup | VoiceSwitch | SegmentStart | SegmentEnd | ToolCall | End | Malformed
+)
+
+
+@dataclass(slots=True)
+class _OpenCall:
+    reader: CallReader
+    text: TextStream
+    tokens: int = 1  # its ids so far, the marker among them
 
 
 class AnswerParser:
@@ -83,12 +97,28 @@ class AnswerParser:
         malformed: ids dropped so far.
     """
 
-    def __init__(self, tokens: TokensConfig, text: TextCodec) -> None:
+    def __init__(
+        self,
+        tokens: TokensConfig,
+        text: TextCodec,
+        tools: ToolsConfig | None = None,
+        calling: Calling | None = None,
+    ) -> None:
+        """A new answer. `tools`: the bundle's; `calling`: what may be called, None: nothing."""
         self.groups = 0
         self.malformed = 0
+        self._codec = text
+        self._tools = tools
+        self._calling = calling
+        self._call: _OpenCall | None = None
+        self._calls = 0
         self._tokens = tokens
         self._voices = {token: voice for voice, token in tokens.voice_markers.items()}
         self._misplaced = {tokens.bos, tokens.bot, tokens.pad}
+        self._marks = {*self._misplaced, tokens.eot, tokens.audio_start, tokens.audio_end}
+        if tools is not None:
+            self._misplaced.add(tools.call_end)
+            self._marks.add(tools.call_start)
         self._text = text.stream()
         self._text_tokens = 0  # ids taken since the last TextDelta
         self._spoken = 0.0  # the group where the text so far has been spoken
@@ -101,12 +131,17 @@ class AnswerParser:
 
         Raises:
             StreamClosedError: the answer is over.
+            CallError: what the model began to call is no legal call, or may not be called.
         """
         events: list[ParsedEvent] = []
         for token in ids:
             if self._over:
                 raise StreamClosedError("the answer is over: make a new parser for the next one")
-            if self._tokens.audio_offset <= token < self._tokens.audio_end_id:
+            if self._call is not None:
+                events += self._continue_call(self._call, token)
+            elif self._calls and not (self._starts_call(token) or token == self._tokens.eot):
+                events.append(self._drop((token,), "speech after a call"))
+            elif self._tokens.audio_offset <= token < self._tokens.audio_end_id:
                 events += self._audio(token - self._tokens.audio_offset)
             else:
                 events += self._end_audio()
@@ -116,12 +151,20 @@ class AnswerParser:
     def finish(self) -> list[ParsedEvent]:
         """The rest, when no more ids come; also after `End`.
 
-        A group that is open then was cut by a limit: it is not spoken, and nobody's mistake.
+        A group that is open then was cut by a limit: it is not spoken, and nobody's mistake. So is
+        a call.
         """
         if self._over:
             return []
         self._over = True
         return [*self._report(), *self._say(self._text.flush())]
+
+    def is_said(self, token: int) -> bool:
+        """Whether this id, which is pushed next, is of the answer: of no call, nor behind one."""
+        return token == self._tokens.eot or not (self._calls or self._starts_call(token))
+
+    def _starts_call(self, token: int) -> bool:
+        return self._tools is not None and token == self._tools.call_start
 
     def _audio(self, token: int) -> list[ParsedEvent]:
         if not may_stand(token, len(self._group)):
@@ -155,6 +198,8 @@ class AnswerParser:
         tokens = self._tokens
         if token == tokens.eot:
             return [*self.finish(), End()]
+        if self._starts_call(token):
+            return self._begin_call()
         if token == tokens.audio_start:
             self._spoken = max(self._spoken, float(self.groups))
             return [SegmentStart()]
@@ -170,6 +215,30 @@ class AnswerParser:
             return [self._drop((token,), "neither a text id nor an audio id")]
         self._text_tokens += 1
         return self._say(text)
+
+    def _begin_call(self) -> list[ParsedEvent]:
+        calling = self._calling
+        if calling is None or not calling.allowed:
+            raise CallError("a call where nothing may be called")
+        if self._calls and not calling.parallel:
+            raise CallError("a second call where only one was wanted")
+        self._call = _OpenCall(CallReader(calling.allowed), self._codec.stream())
+        self._calls += 1
+        return self._say(self._text.flush())
+
+    def _continue_call(self, call: _OpenCall, token: int) -> list[ParsedEvent]:
+        call.tokens += 1
+        if self._tools is not None and token == self._tools.call_end:
+            call.reader.push(call.text.flush())
+            self._call = None
+            return [call.reader.finish(call.tokens)]
+        if token in self._voices or token in self._marks:
+            raise CallError(f"a call with the control id {token} in it")
+        try:
+            call.reader.push(call.text.push(token))
+        except TokenError:
+            raise CallError(f"a call with the id {token} in it, which is no text") from None
+        return []
 
     def _say(self, text: str) -> list[ParsedEvent]:
         if not text:

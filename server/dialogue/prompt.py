@@ -3,7 +3,8 @@
     [bos] [bot] system\\n ... [eot] [bot] human\\n ... [eot] [bot] assistant\\n ... [eot] ...
 
 An answer stands in its turn as it was emitted, text and audio interleaved, every segment with its
-`<audio_start>` and `<audio_end>` (marker-preserving concatenation, SPEC 5).
+`<audio_start>` and `<audio_end>` (marker-preserving concatenation, SPEC 5). A call of a function is
+an answer of its own; what the function gave back is a turn of the bundle's `tools.role`.
 
 When the conversation outgrows the budget, `dialogue.truncation` says what is given up.
 """
@@ -14,10 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from aqaa.models.bundle import Bundle, TokensConfig
+from aqaa.models.bundle import Bundle, TokensConfig, ToolsConfig
 from aqaa.models.errors import PromptError
 from aqaa.models.groups import GROUP_TOKENS
 from aqaa.server.dialogue.text_codec import TextCodec
+from aqaa.server.dialogue.tools import Calling, Tool, compact, declared, spelt
 from aqaa.server.dialogue.truncation import AUTO, Truncation, TurnSize, truncated
 
 
@@ -48,7 +50,22 @@ class AssistantTurn:
     answer: str | tuple[int, ...]
 
 
-Turn = SystemTurn | UserTurn | AssistantTurn
+@dataclass(frozen=True, slots=True)
+class CallTurn:
+    """A function that the assistant called; `arguments` is JSON."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResultTurn:
+    """What a function gave back."""
+
+    output: str
+
+
+Turn = SystemTurn | UserTurn | AssistantTurn | CallTurn | ResultTurn
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +76,28 @@ class RenderedTurn:
         ids: `[bot] role content`, without the closing eot.
         shorter: the same without its audio; None where it has none, or its words are not known.
         is_system: whether it is the system's turn.
-        is_answer: whether it is the assistant's.
+        follows: whether it means nothing without the turn before it: an answer, a call, its result.
     """
 
     ids: tuple[int, ...]
     shorter: tuple[int, ...] | None
     is_system: bool
-    is_answer: bool
+    follows: bool
 
 
 class PromptBuilder:
     """Builds prompts of at most `budget` ids; holds no state of any conversation."""
 
     def __init__(
-        self, tokens: TokensConfig, text: TextCodec, *, budget: int, bos_first: bool = True
+        self,
+        tokens: TokensConfig,
+        text: TextCodec,
+        *,
+        budget: int,
+        bos_first: bool = True,
+        tools: ToolsConfig | None = None,
     ) -> None:
+        self.tools = tools  # None: the model knows of no functions
         self._tokens = tokens
         self._text = text
         self._budget = budget
@@ -81,7 +105,7 @@ class PromptBuilder:
         self._newline = text.encode("\n")
         self._headers = {
             role: [tokens.bot, *text.encode(f"{role}\n")]
-            for role in ("system", "human", "assistant")
+            for role in ("system", "human", "assistant", *([] if tools is None else [tools.role]))
         }
 
     @classmethod
@@ -89,13 +113,20 @@ class PromptBuilder:
         """For `bundle`: its context less room for an answer (at most half of it)."""
         context = bundle.decoder.context
         answer = min(bundle.sampling.max_tokens, context // 2)
-        return cls(bundle.tokens, text, budget=context - answer, bos_first=bundle.decoder.bos_first)
+        return cls(
+            bundle.tokens,
+            text,
+            budget=context - answer,
+            bos_first=bundle.decoder.bos_first,
+            tools=bundle.tools,
+        )
 
     def render(self, turn: Turn | RenderedTurn) -> RenderedTurn:
         """`turn` as ids. Text takes its time (0.2 s a megabyte): not for the event loop.
 
         Raises:
-            PromptError: audio is not whole groups of audio ids.
+            PromptError: audio is not whole groups of audio ids, or it is a call or a result and the
+                model knows of no functions.
         """
         if isinstance(turn, RenderedTurn):
             return turn
@@ -104,8 +135,34 @@ class PromptBuilder:
             tuple(self._render(turn)),
             None if shorter is None else tuple(shorter),
             isinstance(turn, SystemTurn),
-            isinstance(turn, AssistantTurn),
+            isinstance(turn, AssistantTurn | CallTurn | ResultTurn),
         )
+
+    def instructions(self, text: str, calling: Calling | None) -> str:
+        """The first system turn: `text`, and the functions that may be called, if there are any."""
+        if self.tools is None or calling is None:
+            return text
+        if calling.choice == "none" and self._tokens.audio_start is None:
+            return text  # nothing would keep the model from calling what it is told of
+        return "\n".join([*([text] if text else []), declared(calling.tools, self.tools)])
+
+    def opening(self, calling: Calling | None) -> tuple[int, ...]:
+        """The ids that an answer begins with, behind the prompt, whatever the model would say.
+
+        So it calls what it has to, and speaks where it may call nothing.
+        """
+        if self.tools is None or calling is None:
+            return ()
+        match calling.choice:
+            case "auto":
+                return ()
+            case "none":
+                start = self._tokens.audio_start
+                return () if start is None else (start,)
+            case "required":
+                return (self.tools.call_start,)
+            case Tool(name):
+                return (self.tools.call_start, *self._encode('{"name":"' + name))
 
     def finished(self, turns: Sequence[Turn | RenderedTurn], how: Truncation = AUTO) -> list[int]:
         """The prompt that asks for an answer to `turns`, cut as `how` says if they are too long.
@@ -143,7 +200,7 @@ class PromptBuilder:
             TurnSize(
                 1 + len(turn.ids),
                 1 + len(turn.ids if turn.shorter is None else turn.shorter),
-                follows=turn.is_answer,
+                follows=turn.follows,
             )
             for turn in said
         ]
@@ -177,6 +234,17 @@ class PromptBuilder:
                     return [*self._header("assistant"), *self._encode(answer)]
                 said = [token for token in answer if token != self._tokens.eot]
                 return [*self._header("assistant"), *said]
+            case CallTurn(name, arguments):
+                marks = self._known_tools()
+                call = self._encode(spelt(name, arguments))
+                return [*self._header("assistant"), marks.call_start, *call, marks.call_end]
+            case ResultTurn(output):
+                return [*self._header(self._known_tools().role), *self._encode(compact(output))]
+
+    def _known_tools(self) -> ToolsConfig:
+        if self.tools is None:
+            raise PromptError("the bundle has no [tools]: the model knows of no functions")
+        return self.tools
 
     def _words(self, turn: Turn) -> list[int] | None:
         """`turn` without its audio; None where it has none, or where its words are not known."""

@@ -86,16 +86,28 @@ class SamplingParams:
 
     @classmethod
     def of(
-        cls, bundle: Bundle, *, max_tokens: int | None = None, seed: int | None = None
+        cls,
+        bundle: Bundle,
+        *,
+        max_tokens: int | None = None,
+        seed: int | None = None,
+        may_call: bool = False,
+        parallel_calls: bool = True,
     ) -> SamplingParams:
-        """The parameters that `bundle` sets, for an answer of at most `max_tokens` ids."""
+        """The parameters that `bundle` sets, for an answer of at most `max_tokens` ids.
+
+        `may_call`, `parallel_calls`: whether it may call functions, and more than one.
+        """
         sampling, tokens = bundle.sampling, bundle.tokens
+        pattern = AnswerPattern.of(
+            tokens, bundle.tools, may_call=may_call, parallel_calls=parallel_calls
+        )
         most = sampling.max_tokens if max_tokens is None else min(max_tokens, sampling.max_tokens)
         return cls(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             repetition_aware=sampling.repetition_aware,
-            pattern=AnswerPattern.of(tokens) if sampling.keep_pattern else None,
+            pattern=pattern if sampling.keep_pattern else None,
             max_tokens=most,
             seed=seed,
             stop_ids=(tokens.eot,),

@@ -38,20 +38,15 @@ def _forbidden(
 ) -> Tensor:
     """bool `[vocabulary]`, true where an id is forbidden; an answer needs about ten of them."""
     forbidden = torch.ones(vocabulary, dtype=torch.bool)
-    marks = (
-        (IdKind.START, pattern.audio_start),
-        (IdKind.END, pattern.audio_end),
-        (IdKind.EOT, pattern.eot),
-    )
     if IdKind.TEXT in allowed:
         forbidden[: pattern.audio_offset] = False
-        forbidden[[*pattern.never, *(token for _, token in marks if token is not None)]] = True
+        forbidden[[*pattern.never, *pattern.marks]] = True
     semantic = pattern.audio_offset + LINGUISTIC_CODES
     if IdKind.LINGUISTIC in allowed:
         forbidden[pattern.audio_offset : semantic] = False
     if IdKind.SEMANTIC in allowed:
         forbidden[semantic : pattern.audio_offset + AUDIO_CODES] = False
-    for kind, token in marks:
-        if kind in allowed and token is not None:
+    for token, kind in pattern.marks.items():
+        if kind in allowed:
             forbidden[token] = False
     return forbidden.to(device)

@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aqaa.models.errors import AqaaError, AudioError, InputError, PromptError
-from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerSound, AnswerText
+from aqaa.server.answering.answer import (
+    Answer,
+    AnswerCall,
+    AnswerEnd,
+    AnswerEvent,
+    AnswerSound,
+    AnswerText,
+)
 from aqaa.server.answering.single_answer import (
     check_answered,
     render,
@@ -82,9 +89,10 @@ class Collected:
     pcm: list[bytes] = field(default_factory=list)
     text_tokens: int = 0
     audio_tokens: int = 0
+    calls: list[AnswerCall] = field(default_factory=list)
     over: AnswerEnd | None = None
 
-    def take(self, said: AnswerText | AnswerSound | AnswerEnd) -> None:
+    def take(self, said: AnswerEvent) -> None:
         """Add what was said."""
         match said:
             case AnswerText():
@@ -93,6 +101,9 @@ class Collected:
             case AnswerSound():
                 self.pcm.append(said.data)
                 self.audio_tokens += said.tokens
+            case AnswerCall():
+                self.calls.append(said)
+                self.text_tokens += said.tokens
             case AnswerEnd():
                 self.over = said
 
@@ -296,7 +307,7 @@ class Completion:
             seed=request.seed,
         )
 
-    def _delta(self, said: AnswerText | AnswerSound | AnswerEnd) -> Json | None:
+    def _delta(self, said: AnswerEvent) -> Json | None:
         match said:
             case AnswerText() if self._wanted.spoken:
                 return {"audio": {"id": self._audio_id, "transcript": said.text}}

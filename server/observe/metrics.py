@@ -139,6 +139,14 @@ class Metrics:
             "Runs of audio ids that were no group; never spoken",
             registry=r,
         )
+        self.calls = Counter(
+            "aqaa_tool_calls",
+            "Functions that the model called: whole, or malformed and not carried out",
+            ["outcome"],
+            registry=r,
+        )
+        for outcome in ("whole", "malformed"):
+            self.calls.labels(outcome)
         self.spoken = Counter("aqaa_spoken_seconds", "Seconds of sound sent", registry=r)
 
     def watch(self, engine: Callable[[], EngineStats], waiting: Callable[[], int]) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol.errors import ProtocolError
-from aqaa.server.protocol.items import Items, Output
+from aqaa.server.protocol.item_list import ROOT
+from aqaa.server.protocol.items import Items, MakeId, Output
 from aqaa.server.protocol.response import OpenResponse
-from aqaa.server.protocol.types import Message, OutputSound
+from aqaa.server.protocol.types import FunctionCall, Message, OutputSound
 
 TRUNCATE_SLACK_MS = 2000  # clients count what they played by a clock of their own: clamp, not error
 
@@ -18,10 +19,15 @@ class Answers:
     """The responses whose items are in the conversation, by item id."""
 
     def __init__(
-        self, items: Items, heard_ms: Callable[[str], int | None], waits: Callable[[str], bool]
+        self,
+        items: Items,
+        heard_ms: Callable[[str], int | None],
+        waits: Callable[[str], bool],
+        make_id: MakeId,
     ) -> None:
         """None yet; the functions tell what `SessionMachine` takes them for."""
         self._items = items
+        self._make_id = make_id
         self._heard_ms = heard_ms
         self._waits = waits
         self._responses: dict[str, OpenResponse] = {}
@@ -29,17 +35,61 @@ class Answers:
     def __contains__(self, item_id: str | None) -> bool:
         return item_id in self._responses
 
-    def add(self, response: OpenResponse) -> None:
-        """Its item is in the conversation from now on; those that left it are forgotten."""
+    def open(self, response: OpenResponse) -> list[Output]:
+        """What is said begins: its item enters the conversation, if it is of it."""
+        if response.opened:
+            return []
+        item_id = response.run.item_id
+        if not response.run.default:
+            return [*response.open(None)]
+        dropped = self._place(response, item_id, response.item("in_progress"))
         kept = self._items.conversation
         self._responses = {known: one for known, one in self._responses.items() if known in kept}
-        self._responses[response.run.item_id] = response
+        self._responses[item_id] = response
+        return [*dropped, *response.open(kept.previous_id(item_id))]
+
+    def call(self, response: OpenResponse, given: fx.RunCall) -> list[Output]:
+        """A function is called: a whole item, behind what was said before it."""
+        call_id, item_id = self._make_id("call"), self._make_id("item")
+        call = FunctionCall(id=item_id, call_id=call_id, name=given.name, arguments=given.arguments)
+        if not response.run.default:
+            return [*response.add_call(call, given.tokens, None)]
+        kept = self._items.conversation
+        dropped = self._place(response, item_id, call)
+        events = response.add_call(call, given.tokens, kept.previous_id(item_id))
+        kept.replace(response.run.item_id, response.item("completed"))
+        return [*dropped, *events]
+
+    def _place(
+        self, response: OpenResponse, item_id: str, item: fx.ConversationItem
+    ) -> list[Output]:
+        """Put an item of an answer behind what it answers, whatever came since."""
+        before = response.question or ROOT
+        if response.calls:
+            before = response.calls[-1].id or ROOT
+        elif response.opened:
+            before = response.run.item_id
+        known = before == ROOT or before in self._items.conversation
+        return self._items.insert(item_id, item, before if known else None)
+
+    def newest(self) -> str | None:
+        """The answer that the conversation ends with, whatever it called and that gave back."""
+        for item in reversed([*self._items.conversation]):
+            if isinstance(item, Message):
+                return item.id if item.id in self else None
+        return None
 
     def after(self, item_id: str) -> list[str]:
         """The ids of the answers that stand behind this item; it may have left."""
         order = [item.id for item in self._items.conversation]
         place = order.index(item_id) if item_id in order else len(order)
         return [one for one in order[place:] if one is not None and one in self]
+
+    def called_after(self, item_id: str) -> bool:
+        """Whether a function was called behind this item: what is done cannot be taken back."""
+        items = [*self._items.conversation]
+        place = next((place for place, item in enumerate(items) if item.id == item_id), len(items))
+        return any(isinstance(item, FunctionCall) for item in items[place:])
 
     def truncated(self, event: client.ConversationItemTruncate) -> tuple[OpenResponse, int]:
         """What a client truncates, and to how many milliseconds.

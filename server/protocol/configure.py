@@ -38,10 +38,17 @@ class Voices:
         return voice
 
 
-def updated(session: Session, patch: Json, voices: Voices, *, transcribes: bool = False) -> Session:
+def updated(
+    session: Session,
+    patch: Json,
+    voices: Voices,
+    *,
+    transcribes: bool = False,
+    calls: bool = False,
+) -> Session:
     """The session with a client's partial one laid over it.
 
-    `transcribes`: whether the user's words can be known.
+    `transcribes`: whether the user's words can be known; `calls`: whether functions can be called.
 
     Raises:
         ProtocolError: a key that means nothing, or a value that cannot be; names its path.
@@ -57,11 +64,12 @@ def updated(session: Session, patch: Json, voices: Voices, *, transcribes: bool 
         new = Session.model_validate(merged)
     except ValidationError as error:
         raise invalid(error, merged, "session") from None
-    return as_served(new, voices, transcribes=transcribes)
+    return as_served(new, voices, transcribes=transcribes, calls=calls)
 
 
-def as_served(session: Session, voices: Voices, *, transcribes: bool) -> Session:
-    """The session as it is served: the voice by its own name, no words where there can be none.
+def as_served(session: Session, voices: Voices, *, transcribes: bool, calls: bool) -> Session:
+    """The session as it is served: the voice by its own name, no words and no tools where there
+    can be none.
 
     Raises:
         ProtocolError: there is no such voice.
@@ -74,4 +82,5 @@ def as_served(session: Session, voices: Voices, *, transcribes: bool) -> Session
             "output": spoken.model_copy(update={"voice": voice}),
         }
     )
-    return session.model_copy(update={"audio": audio})
+    tools = {} if calls else {"tools": [], "tool_choice": "auto"}
+    return session.model_copy(update={"audio": audio, **tools})

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aqaa.server.protocol.session_types import Session, TruncationSetting
+from aqaa.server.protocol.tools import FunctionTool, ToolChoice
 from aqaa.server.protocol.types import (
     FunctionCall,
     FunctionCallOutput,
@@ -82,6 +83,9 @@ class StartRun:
     format: PcmFormat | PcmuFormat | PcmaFormat
     max_tokens: int | None
     truncation: TruncationSetting
+    tools: tuple[FunctionTool, ...]
+    tool_choice: ToolChoice
+    parallel_tool_calls: bool
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,16 @@ class RunSound:
 
 
 @dataclass(frozen=True)
+class RunCall:
+    """An answer calls a function: a whole call, after all sound before it; `tokens` are its ids."""
+
+    response_id: str
+    name: str
+    arguments: str
+    tokens: int
+
+
+@dataclass(frozen=True)
 class RunEnded:
     """An answer is over. `code` says why it failed."""
 
@@ -233,6 +247,7 @@ Input = (
     | RunStarted
     | RunText
     | RunSound
+    | RunCall
     | RunEnded
     | UserWords
     | UserWordsEnded

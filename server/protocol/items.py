@@ -59,7 +59,8 @@ class Items:
         Its sound is in `format`.
 
         Raises:
-            ProtocolError: the id is taken, the place is unknown, or the content is unusable.
+            ProtocolError: the id is taken, the place is unknown, the content is unusable, or it is
+                the output of no call that is known.
         """
         item_id = event.item.id or self._make_id("item")
         if item_id in self.conversation or item_id == reserved:
@@ -67,6 +68,7 @@ class Items:
                 "item_create_duplicate_item_id",
                 f"Error adding item: an item with id {item_id!r} already exists.",
             )
+        _check_call(event.item, self.conversation)
         item, sounds = self._take_in(item_id, event.item, format)
         return [*sounds, *self.add(item_id, item, event.previous_item_id)]
 
@@ -117,7 +119,8 @@ class Items:
         """The items that `response.create` names or brings, and where their sound goes.
 
         Raises:
-            ProtocolError: a reference to no item, or unusable content.
+            ProtocolError: a reference to no item, unusable content, or the output of no call among
+                the items.
         """
         items: list[fx.ConversationItem] = []
         sounds: list[Output] = []
@@ -126,6 +129,7 @@ class Items:
                 items.append(self.known(one.id, "item_not_found"))
             else:
                 # an id of its own: an inline item never stands for one of the conversation
+                _check_call(one, items)
                 item, stored = self._take_in(self._make_id("item"), one, format)
                 items.append(item)
                 sounds += stored
@@ -164,6 +168,15 @@ class Items:
 
     def _event_id(self) -> str:
         return self._make_id("event")
+
+
+def _check_call(item: fx.ConversationItem, known: Iterable[fx.ConversationItem]) -> None:
+    if not isinstance(item, FunctionCallOutput):
+        return
+    if not any(isinstance(one, FunctionCall) and one.call_id == item.call_id for one in known):
+        raise ProtocolError(
+            "invalid_tool_call_id", f"Tool call ID {item.call_id!r} not found in conversation."
+        )
 
 
 def characters_of(item: fx.ConversationItem) -> int:

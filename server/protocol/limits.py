@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pydantic_core import to_json
 
 from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.session_types import Session
-from aqaa.server.protocol.types import AudioFormat, bytes_per_second
+from aqaa.server.protocol.tools import FunctionTool
+from aqaa.server.protocol.types import AudioFormat, ResponseOptions, bytes_per_second
 
 CHARACTERS_PER_TOKEN = 8  # more than any natural text has: English has about four
 APPEND_BYTES = 15 * 1024 * 1024  # OpenAI's bound on one append
 COMMIT_MIN_MS = 100  # OpenAI refuses to commit less than this
 COMMIT_EMPTY = "input_audio_buffer_commit_empty"  # the code of a commit that holds no question
+
+Declared = Callable[[Sequence[FunctionTool]], str]  # what a prompt says of them
 
 
 @dataclass(frozen=True)
@@ -28,17 +31,23 @@ class Limits:
     audio_seconds: float = 60.0  # of sound inside one item
     instruction_tokens: int | None = None
     count_tokens: Callable[[str], int] | None = None
+    declared: Declared = lambda tools: ""
 
     @classmethod
     def of_context(
-        cls, budget: int, audio_seconds: float, count_tokens: Callable[[str], int]
+        cls,
+        budget: int,
+        audio_seconds: float,
+        count_tokens: Callable[[str], int],
+        declared: Declared = lambda tools: "",
     ) -> Limits:
-        """Bounds for prompts of `budget` tokens, half of them for instructions."""
+        """Bounds for prompts of `budget` tokens, half of them for instructions and tools."""
         return cls(
             text=budget * CHARACTERS_PER_TOKEN,
             audio_seconds=audio_seconds,
             instruction_tokens=budget // 2,
             count_tokens=count_tokens,
+            declared=declared,
         )
 
     @property
@@ -104,6 +113,39 @@ class Limits:
                 param,
             )
 
+    def _check_tools(self, tools: Sequence[FunctionTool], instructions: str, path: str) -> None:
+        """Refuse functions that leave, with the instructions, no room for a conversation."""
+        size = len(to_json(tools))
+        if size > self.settings:
+            raise ProtocolError(
+                "string_above_max_length",
+                f"{path}.tools may have {self.settings} bytes of JSON; this has {size}",
+                f"{path}.tools",
+            )
+        if not tools or self.count_tokens is None or self.instruction_tokens is None:
+            return
+        count = self.count_tokens(f"{instructions}\n{self.declared(tools)}")
+        if count > self.instruction_tokens:
+            raise ProtocolError(
+                "string_above_max_length",
+                f"instructions and tools may have {self.instruction_tokens} tokens of this model;"
+                f" these have {count}",
+                f"{path}.tools",
+            )
+
+    def check_response(self, options: ResponseOptions, session: Session) -> None:
+        """Refuse what is too large of what an answer has of its own.
+
+        Raises:
+            ProtocolError: names the setting and its bound.
+        """
+        if options.instructions is not None:
+            self.check_instructions(options.instructions, "response.instructions")
+        if options.instructions is not None or options.tools is not None:
+            tools = session.tools if options.tools is None else options.tools
+            told = session.instructions if options.instructions is None else options.instructions
+            self._check_tools(tools, told, "response")
+
     def check_session(self, session: Session) -> None:
         """Refuse settings that are too large.
 
@@ -111,7 +153,8 @@ class Limits:
             ProtocolError: names the setting and its bound.
         """
         self.check_instructions(session.instructions, "session.instructions")
-        for name in ("tools", "tool_choice", "prompt", "tracing"):
+        self._check_tools(session.tools, session.instructions, "session")
+        for name in ("prompt", "tracing"):
             size = len(to_json(getattr(session, name)))
             if size > self.settings:
                 raise ProtocolError(

@@ -25,7 +25,6 @@ from aqaa.server.protocol.answers import Answers
 from aqaa.server.protocol.configure import Voices, as_served, updated
 from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
-from aqaa.server.protocol.item_list import ROOT
 from aqaa.server.protocol.items import Items, MakeId, Output
 from aqaa.server.protocol.limits import COMMIT_EMPTY, Limits
 from aqaa.server.protocol.response import (
@@ -60,6 +59,7 @@ class SessionMachine:
         *,
         no_speech: Callable[[], str | None] = lambda: None,
         transcribes: bool = False,
+        calls: bool = False,
         limits: Limits | None = None,
         make_id: MakeId = random_id,
     ) -> None:
@@ -72,6 +72,7 @@ class SessionMachine:
             waits: whether sound of an assistant's item that is made still waits to be sent.
             no_speech: why what is buffered is no question, in words; None: somebody speaks in it.
             transcribes: whether the user's words can be known.
+            calls: whether functions can be called.
             limits, make_id: its bounds; what makes its ids.
 
         Raises:
@@ -80,14 +81,14 @@ class SessionMachine:
         self._voices = voices
         self._no_speech = no_speech
         self._unasked: str | None = None  # why the client's last event, a commit, was refused
-        self._transcribes = transcribes
+        self._transcribes, self._calls = transcribes, calls
         self._limits = limits or Limits()
         self._make_id = make_id
         self._conversation_id = make_id("conv")
         self._items = Items(self._limits, make_id)
         self._transcripts = Transcripts(self._items, make_id)
         self._responses: dict[str, OpenResponse] = {}
-        self._answers = Answers(self._items, heard_ms, waits)
+        self._answers = Answers(self._items, heard_ms, waits, make_id)
         self._default: OpenResponse | None = None
         self._answer_is_due = False  # a turn ended while an answer that it may not interrupt ran
         self._has_answered = False
@@ -97,7 +98,7 @@ class SessionMachine:
         self._last_turn: str | None = None  # the item of the last turn that turn detection ended
         self._taken_back: tuple[str, ...] = ()  # leave for the buffer's item, which says it all
         self._voice_is_fixed = False
-        self.session = as_served(session, voices, transcribes=transcribes)
+        self.session = as_served(session, voices, transcribes=transcribes, calls=calls)
 
     # --- entry points -----------------------------------------------------------------------------
 
@@ -232,7 +233,13 @@ class SessionMachine:
         self._taken_back = ()
 
     def _update(self, event: client.SessionUpdate) -> list[Output]:
-        new = updated(self.session, event.session, self._voices, transcribes=self._transcribes)
+        new = updated(
+            self.session,
+            event.session,
+            self._voices,
+            transcribes=self._transcribes,
+            calls=self._calls,
+        )
         self._limits.check_session(new)
         if self._voice_is_fixed and new.audio.output.voice != self.session.audio.output.voice:
             raise ProtocolError(
@@ -290,8 +297,7 @@ class SessionMachine:
                 f"{self._limits.parallel_responses} out-of-band responses run at once; wait for one"
                 " to be done",
             )
-        if options.instructions is not None:
-            self._limits.check_instructions(options.instructions, "response.instructions")
+        self._limits.check_response(options, self.session)
         run, sounds = self._plan(options)
         response = OpenResponse(
             run,
@@ -356,7 +362,7 @@ class SessionMachine:
         if detection.interrupt_response:
             if self._default is not None:
                 out += self._stop(self._default, "turn_detected")
-            elif (last := self._items.conversation.last_id()) in self._answers and last is not None:
+            elif (last := self._answers.newest()) is not None:
                 out += self._answers.cut_at_playhead(last)  # all sent, perhaps not all played
         return out
 
@@ -371,7 +377,7 @@ class SessionMachine:
             return []
         self._answer_is_due = False
         out = self._speech_started(fx.SpeechStarted(given.start_ms))
-        if self._last_turn is not None:
+        if self._last_turn is not None and not self._answers.called_after(self._last_turn):
             self._taken_back = (*self._answers.after(self._last_turn), self._last_turn)
         return out
 
@@ -412,7 +418,7 @@ class SessionMachine:
         return self._create_response(ResponseOptions())
 
     def _on_run(
-        self, given: fx.RunStarted | fx.RunText | fx.RunSound | fx.RunEnded
+        self, given: fx.RunStarted | fx.RunText | fx.RunSound | fx.RunCall | fx.RunEnded
     ) -> list[Output]:
         response = self._responses.get(given.response_id)
         if response is None:
@@ -423,31 +429,22 @@ class SessionMachine:
                 return []
             case fx.RunText():
                 captions = "captions" in self.session.aqaa.extensions
-                return [*self._open(response), *response.add_text(given, captions=captions)]
+                return [*self._answered(response), *response.add_text(given, captions=captions)]
             case fx.RunSound():
                 if response.run.modality == "text":
                     return []
                 if response.run.default:
                     self._voice_is_fixed = True
-                return [*self._open(response), *response.add_sound(given.data, given.tokens)]
+                return [*self._answered(response), *response.add_sound(given.data, given.tokens)]
+            case fx.RunCall():
+                self._has_answered |= response.run.default
+                return self._answers.call(response, given)
             case fx.RunEnded():
                 return self._run_ended(response, given)
 
-    def _open(self, response: OpenResponse) -> list[Output]:
-        if response.opened:
-            return []
-        run = response.run
-        if not run.default:
-            return [*response.open(None)]
-        self._has_answered = True
-        conversation = self._items.conversation
-        place = response.question or ROOT  # behind what it answers, whatever came since
-        known = place == ROOT or place in conversation
-        dropped = self._items.insert(
-            run.item_id, response.item("in_progress"), place if known else None
-        )
-        self._answers.add(response)
-        return [*dropped, *response.open(conversation.previous_id(run.item_id))]
+    def _answered(self, response: OpenResponse) -> list[Output]:
+        self._has_answered |= response.run.default
+        return self._answers.open(response)
 
     def _run_ended(self, response: OpenResponse, given: fx.RunEnded) -> list[Output]:
         match given.status:

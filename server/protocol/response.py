@@ -1,8 +1,9 @@
 """One answer on the wire: from `response.created` to its single `response.done`.
 
-The order of events is that of the OpenAI service (GA). An answer has one output item with one
-content part: sound with its transcript, or text. Both are announced by the first delta, so an
-answer that is cancelled before it says anything has an empty `output`.
+The order of events is that of the OpenAI service (GA). The first output item is what is said, with
+one content part: sound with its transcript, or text. Both are announced by the first delta, so an
+answer that is cancelled before it says anything has an empty `output`. Each call of a function is
+an item of its own behind it, told whole.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from typing import Literal
 
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.effects import ConversationItem, RunStarted, RunText, StartRun
+from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.session_types import Session
+from aqaa.server.protocol.tools import names_a_stranger
 from aqaa.server.protocol.types import (
     ContentPart,
+    FunctionCall,
     MaxTokens,
     Message,
     OutputSound,
@@ -42,6 +46,8 @@ FAILURES = {
     "engine_busy": "The model has no room for another answer now; ask again later.",
     "context_length_exceeded": "The conversation and the instructions are longer than the model"
     " can read: shorten or delete some of it.",
+    "invalid_tool_call": "The model began to call a function in a way that its declaration does not"
+    " allow: nothing was called. Ask again.",
     "server_error": "The answer could not be given; ask again.",
     "internal_error": "The server failed because of a bug; its log has the reason.",
 }
@@ -54,8 +60,20 @@ def planned_run(
     voice: str,
     make_id: Callable[[str], str],
 ) -> StartRun:
-    """What is asked for: the session's settings, but for what `options` say."""
+    """What is asked for: the session's settings, but for what `options` say.
+
+    Raises:
+        ProtocolError: `options` want a function called that is not declared.
+    """
+    tools = tuple(session.tools if options.tools is None else options.tools)
+    if names_a_stranger(options.tool_choice, tools):
+        raise ProtocolError(
+            "invalid_value", "tool_choice names no function of tools", "response.tool_choice"
+        )
     maximum = options.max_output_tokens or session.max_output_tokens
+    parallel = options.parallel_tool_calls
+    if parallel is None:
+        parallel = session.parallel_tool_calls is not False
     instructions, output = options.instructions, session.audio.output
     return StartRun(
         response_id=make_id("resp"),
@@ -69,6 +87,9 @@ def planned_run(
         format=options.audio.output.format or output.format,
         max_tokens=None if maximum == "inf" else maximum,
         truncation=session.truncation,
+        tools=tools,
+        tool_choice=options.tool_choice or session.tool_choice,
+        parallel_tool_calls=parallel,
     )
 
 
@@ -90,7 +111,8 @@ class OpenResponse:
         self.question = question  # id of the conversation's last item when it was asked for
         self.inline = inline  # ids of the items that came with the request
         self.opened = False
-        self._whole = False
+        self.calls: list[FunctionCall] = []
+        self._said: Status | None = None  # how what is said ended; None: it goes on
         self.previous_item_id: str | None = None
         self.sound_bytes = 0
         self._texts: list[tuple[int, str]] = []
@@ -118,7 +140,7 @@ class OpenResponse:
         While the answer grows, its times are the driver's estimates. A finished answer has its
         text spread over its sound, which is nearer the truth.
         """
-        if self._whole and self.audio_ms:
+        if self._said == "completed" and self.audio_ms:
             characters = math.ceil(len(self.text) * min(1.0, audio_end_ms / self.audio_ms))
             starts = accumulate((len(text) for _, text in self._texts), initial=0)
             heard = zip(starts, self._texts, strict=False)
@@ -126,7 +148,8 @@ class OpenResponse:
         return "".join(text for start, text in self._texts if start < audio_end_ms)
 
     def item(self, status: Status) -> Message:
-        """The output item as it is now."""
+        """The item of what is said as it is now; `status` is that of one which goes on."""
+        status = self._said or status
         spoken = self.run.modality == "audio"
         part = OutputSound(transcript=self.text) if spoken else OutputText(text=self.text)
         content = [part] if self._texts or self.sound_bytes or status != "in_progress" else []
@@ -224,16 +247,67 @@ class OpenResponse:
         details: StatusDetails | None,
     ) -> list[server.ServerEvent]:
         """Every open part gets its `done`, then the response."""
-        self._whole = status == "completed"
         events = self._close_item("completed" if status == "completed" else "incomplete")
         events.append(
             server.ResponseDone(event_id=self._event_id(), response=self._response(status, details))
         )
         return events
 
+    def add_call(
+        self, call: FunctionCall, tokens: int, previous_item_id: str | None
+    ) -> list[server.ServerEvent]:
+        """A call, which is whole; what was said before it is over."""
+        assert call.id is not None
+        assert call.call_id is not None
+        events = self._close_item("completed")
+        index = int(self.opened) + len(self.calls)
+        self.calls.append(call)
+        self._text_tokens += tokens
+        empty = call.model_copy(update={"status": "in_progress", "arguments": ""})
+        response_id, event_id = self.run.response_id, self._event_id
+        added: list[server.ServerEvent] = [
+            server.ResponseOutputItemAdded(
+                event_id=event_id(), response_id=response_id, output_index=index, item=empty
+            ),
+            server.ConversationItemAdded(
+                event_id=event_id(), previous_item_id=previous_item_id, item=empty
+            ),
+        ]
+        arguments: list[server.ServerEvent] = [
+            server.ResponseFunctionCallArgumentsDelta(
+                event_id=event_id(),
+                response_id=response_id,
+                output_index=index,
+                item_id=call.id,
+                call_id=call.call_id,
+                delta=call.arguments,
+            ),
+            server.ResponseFunctionCallArgumentsDone(
+                event_id=event_id(),
+                response_id=response_id,
+                output_index=index,
+                item_id=call.id,
+                call_id=call.call_id,
+                name=call.name,
+                arguments=call.arguments,
+            ),
+        ]
+        done: list[server.ServerEvent] = [
+            server.ConversationItemDone(
+                event_id=event_id(), previous_item_id=previous_item_id, item=call
+            ),
+            server.ResponseOutputItemDone(
+                event_id=event_id(), response_id=response_id, output_index=index, item=call
+            ),
+        ]
+        if not self.run.default:  # its items are in no conversation
+            added, done = added[:1], done[1:]
+        return [*events, *added, *arguments, *done]
+
     def _close_item(self, status: Status) -> list[server.ServerEvent]:
-        if not self.opened:
+        if not self.opened or self._said is not None:
             return []
+        self._said = status
         run, item, text = self.run, self.item(status), self.text
         events: list[server.ServerEvent] = []
         if run.modality == "audio":
@@ -282,12 +356,12 @@ class OpenResponse:
 
     def _response(self, status: ResponseStatus, details: StatusDetails | None = None) -> Response:
         done = status != "in_progress"
-        item_status: Status = "completed" if status == "completed" else "incomplete"
+        said = [self.item("incomplete")] if self.opened else []
         return Response(
             id=self.run.response_id,
             status=status,
             status_details=details,
-            output=[self.item(item_status)] if done and self.opened else [],
+            output=[*said, *self.calls] if done else [],
             conversation_id=self._conversation_id,
             output_modalities=[self.run.modality],
             max_output_tokens=self._max_output_tokens,

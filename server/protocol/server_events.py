@@ -196,28 +196,52 @@ class RateLimitsUpdated(FromServer):
 
 
 class OfResponse(FromServer):
-    """Any event that belongs to a response's one output item."""
+    """Any event that belongs to an output item of a response; what is said is the first of them."""
 
     response_id: str
     output_index: int = 0
 
 
 class ResponseOutputItemAdded(OfResponse):
-    """The answer's item, still empty."""
+    """An item of the answer, still empty."""
 
     type: Literal["response.output_item.added"] = "response.output_item.added"
     item: Item
 
 
 class ResponseOutputItemDone(OfResponse):
-    """The answer's item, whole."""
+    """An item of the answer, whole."""
 
     type: Literal["response.output_item.done"] = "response.output_item.done"
     item: Item
 
 
+class OfCall(OfResponse):
+    """Any event about the arguments of a call."""
+
+    item_id: str
+    call_id: str
+
+
+class ResponseFunctionCallArgumentsDelta(OfCall):
+    """Arguments; all at once, for a call is told when it is whole."""
+
+    type: Literal["response.function_call_arguments.delta"] = (
+        "response.function_call_arguments.delta"
+    )
+    delta: str
+
+
+class ResponseFunctionCallArgumentsDone(OfCall):
+    """The function is to be called with these arguments, JSON."""
+
+    type: Literal["response.function_call_arguments.done"] = "response.function_call_arguments.done"
+    name: str
+    arguments: str
+
+
 class OfContent(OfResponse):
-    """Any event that belongs to a response's one content part."""
+    """Any event that belongs to the one content part of what is said."""
 
     item_id: str
     content_index: int = 0
@@ -318,6 +342,8 @@ ServerEvent = (
     | RateLimitsUpdated
     | ResponseOutputItemAdded
     | ResponseOutputItemDone
+    | ResponseFunctionCallArgumentsDelta
+    | ResponseFunctionCallArgumentsDone
     | ResponseContentPartAdded
     | ResponseContentPartDone
     | ResponseOutputTextDelta

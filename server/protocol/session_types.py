@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, field_validator
 
+from aqaa.server.protocol.tools import ToolChoice, Tools
 from aqaa.server.protocol.types import (
     NAME_OR_OBJECT,
     AudioFormat,
@@ -28,7 +29,6 @@ from aqaa.server.protocol.types import (
 )
 
 MIN_SPEED = 0.5  # times the normal rate; slower than this the vocoder is not clear
-MAX_TOOLS = 128  # OpenAI's bound
 
 
 class ServerVad(Wire):
@@ -163,8 +163,8 @@ class Session(Wire):
     output_modalities: list[Modality] = Field(default=["audio"])
     audio: SessionAudio = SessionAudio()
     max_output_tokens: MaxTokens = "inf"
-    tools: list[Json] = Field(default=[], max_length=MAX_TOOLS)
-    tool_choice: str | Json = "auto"
+    tools: Tools = Field(default=[])
+    tool_choice: ToolChoice = "auto"
     truncation: TruncationSetting = "auto"
     include: list[Included] | None = None
     prompt: StoredPrompt | None = None

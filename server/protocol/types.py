@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from aqaa.server.protocol.base64_data import decode_base64, encode_base64
+from aqaa.server.protocol.tools import ToolChoice, Tools
 
 Json = dict[str, Any]
 Modality = Literal["text", "audio"]
@@ -199,7 +200,7 @@ class Message(Lenient):
 
 
 class FunctionCall(Lenient):
-    """Kept in the conversation so that client histories load; this model calls no functions."""
+    """A function that the assistant called; `arguments` is JSON."""
 
     id: Name | None = None
     object: Literal["realtime.item"] = "realtime.item"
@@ -211,7 +212,7 @@ class FunctionCall(Lenient):
 
 
 class FunctionCallOutput(Lenient):
-    """See `FunctionCall`."""
+    """What the function of an earlier `FunctionCall` gave back."""
 
     id: Name | None = None
     object: Literal["realtime.item"] = "realtime.item"
@@ -354,8 +355,8 @@ class ResponseOptions(Lenient):
     metadata: Metadata | None = None
     prompt: StoredPrompt | None = None
     reasoning: Reasoning | None = None
-    tools: list[Json] | None = None
-    tool_choice: str | Json | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
 
     @field_validator("output_modalities")

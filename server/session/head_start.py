@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from aqaa.models.errors import AqaaError
 from aqaa.server.answering.answer import Answer, AnswerRequest
+from aqaa.server.dialogue.tools import Calling
 from aqaa.server.dialogue.truncation import AUTO, Truncation
 from aqaa.server.parts import ModelParts, output_of
 from aqaa.server.protocol import effects as fx
@@ -30,13 +31,31 @@ NO_SLACK_SECONDS = 0.1
 Outcome = Literal["rolled_back", "abandoned", "mismatched"]
 
 
-def request_of(parts: ModelParts, run: fx.StartRun, prompt: tuple[int, ...]) -> AnswerRequest:
-    """What `run` asks of the model."""
-    params = parts.sampling(run.max_tokens)
-    return AnswerRequest(prompt, params, run.voice, run.speed, run.modality == "audio")
+async def request_of(
+    parts: ModelParts, memory: Memory, run: fx.StartRun, speaking: Sequence[int] = ()
+) -> AnswerRequest:
+    """What `run` asks of the model; `speaking`: what the user is saying just now.
+
+    Raises:
+        PromptError: the conversation is too long, and may not be cut or cannot be cut enough.
+    """
+    turns = await memory.turns(run.items, _told(parts, run), speaking)
+    prompt = parts.prompts.finished(turns, _truncation(run))
+    calling = _calling(parts, run)
+    asked, params = parts.asked(prompt, run.max_tokens, calling)
+    return AnswerRequest(asked, params, run.voice, run.speed, run.modality == "audio", calling)
 
 
-def truncation_of(run: fx.StartRun) -> Truncation:
+def _told(parts: ModelParts, run: fx.StartRun) -> str:
+    """What the system's turn says: the instructions, and the functions that there are."""
+    return parts.prompts.instructions(run.instructions, _calling(parts, run))
+
+
+def _calling(parts: ModelParts, run: fx.StartRun) -> Calling | None:
+    return parts.calling(run.tools, run.tool_choice, parallel=run.parallel_tool_calls)
+
+
+def _truncation(run: fx.StartRun) -> Truncation:
     """What `run` wants done with a conversation that is too long."""
     match run.truncation:
         case "auto":
@@ -53,7 +72,7 @@ def start_answer(parts: ModelParts, key: str, request: AnswerRequest, run: fx.St
         parts.services,
         key,
         request,
-        parts.parser(),
+        parts.parser(request.calling),
         output_of(run.format) if request.spoken else None,
         bytes_per_second=bytes_per_second(run.format),
     )
@@ -151,8 +170,8 @@ class HeadStart:
                 if self._answering() or self._answer is not None:
                     return
                 run = self._next_run()
-                turns = await self._memory.turns(run.items, run.instructions, tokens)
-                prompt = self._parts.prompts.unfinished(turns, truncation_of(run))
+                turns = await self._memory.turns(run.items, _told(self._parts, run), tokens)
+                prompt = self._parts.prompts.unfinished(turns, _truncation(run))
                 await self._parts.services.engine.warm(self._key, prompt)
         except AqaaError as error:  # the answer meets the same fault, and reports it
             log.info("warming up failed: %s", error)
@@ -163,9 +182,7 @@ class HeadStart:
             services.metrics.speculations.labels("no_slack").inc()
             return
         try:
-            turns = await self._memory.turns(run.items, run.instructions, tokens)
-            prompt = self._parts.prompts.finished(turns, truncation_of(run))
-            request = request_of(self._parts, run, tuple(prompt))
+            request = await request_of(self._parts, self._memory, run, tokens)
         except AqaaError as error:
             log.info("no speculation: %s", error)
             return

@@ -26,6 +26,7 @@ from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.models.errors import AqaaError, AudioError
 from aqaa.server.answering.answer import (
     Answer,
+    AnswerCall,
     AnswerEnd,
     AnswerEvent,
     AnswerSound,
@@ -68,7 +69,7 @@ from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.items import Output
 from aqaa.server.protocol.machine import SessionMachine
 from aqaa.server.protocol.session_types import Session
-from aqaa.server.session.head_start import HeadStart, request_of, start_answer, truncation_of
+from aqaa.server.session.head_start import HeadStart, request_of, start_answer
 from aqaa.server.session.memory import Memory
 from aqaa.server.session.outlet import Outlet
 from aqaa.server.session.sound_count import count_sound
@@ -99,6 +100,7 @@ class LiveSession:
             self._sound_waits,
             no_speech=lambda: self._speech.no_speech(),
             transcribes=parts.transcriber is not None,
+            calls=parts.bundle.tools is not None,
             limits=parts.limits(),
         )
         self._stall = StallWatch(self._machine, self._append)
@@ -151,6 +153,7 @@ class LiveSession:
         self._runs: dict[str, asyncio.Task[None]] = {}  # by response id
         self._default_run: str | None = None
         self._cleaning: set[asyncio.Task[None]] = set()
+        self._told_of_tools = False
 
     # --- the socket's side ------------------------------------------------------------------------
 
@@ -171,9 +174,17 @@ class LiveSession:
             self._stall.sound_came()
         if isinstance(event, client.InputAudioBufferCommit):
             await self._input.worked_off()  # it is known then whether anybody speaks in it
+        if isinstance(event, client.SessionUpdate) and event.session.get("tools"):
+            self._tell_of_tools()
         self._apply(self._machine.on_client(event))
         await self._input.room()
         await self._item_sounds.room()
+
+    def _tell_of_tools(self) -> None:
+        bundle = self._parts.bundle
+        if bundle.tools is None and not self._told_of_tools:
+            self._told_of_tools = True
+            log.warning("tools are declared, and %r has no [tools]: it calls none", bundle.name)
 
     def refuse(self, error: ProtocolError) -> None:
         """Tell the client what is wrong with its message."""
@@ -390,9 +401,7 @@ class LiveSession:
         answer: Answer | None = None
         try:
             await self._memory.ready(run.items)
-            turns = await self._memory.turns(run.items, run.instructions)
-            prompt = self._parts.prompts.finished(turns, truncation_of(run))
-            request = request_of(self._parts, run, tuple(prompt))
+            request = await request_of(self._parts, self._memory, run)
             answer = self._head_start.take(request) if run.default else None
             answer = answer or start_answer(self._parts, key, request, run)
             self._announce(run, answer)
@@ -446,6 +455,9 @@ class LiveSession:
 
                 self._apply(self._machine.on_input(given), sound_left)
                 self._count_sound(run, answer, event)
+            case AnswerCall():
+                given = fx.RunCall(run.response_id, event.name, event.arguments, event.tokens)
+                self._apply(self._machine.on_input(given))
 
     def _count_sound(self, run: fx.StartRun, answer: Answer, sound: AnswerSound) -> None:
         """Count sound that has just been sent."""

@@ -18,15 +18,24 @@ from aqaa.server.compute.model import work_of
 from aqaa.server.dialogue.barge_in import cut_answer
 from aqaa.server.dialogue.prompt import (
     AssistantTurn,
+    CallTurn,
     PromptBuilder,
     RenderedTurn,
+    ResultTurn,
     SystemTurn,
     Turn,
     UserTurn,
 )
 from aqaa.server.dialogue.text_codec import TextCodec
 from aqaa.server.protocol.effects import ConversationItem
-from aqaa.server.protocol.types import Content, InputSound, Message, OutputSound
+from aqaa.server.protocol.types import (
+    Content,
+    FunctionCall,
+    FunctionCallOutput,
+    InputSound,
+    Message,
+    OutputSound,
+)
 from aqaa.server.urgency import Kind
 
 GREETED = UserTurn(("Hello!",))
@@ -131,12 +140,11 @@ class Memory:
         Each item is rendered once and kept, what has text in it in the executor: where no text is
         new, nothing waits.
         Before anybody has said anything the conversation is a greeting, for the assistant to greet
-        back. Function calls and their outputs are left out: this model was never taught them.
+        back. What a function gave back stands behind its call, whenever it came. Calls are left out
+        where the model knows of no functions.
         """
         sources = [self._kept(self._instructions(instructions))]
-        for item in items:
-            if isinstance(item, Message) and item.id is not None:
-                sources.append(self._kept(self._source(item.id, item)))
+        sources += [self._kept(self._source(item)) for item in _in_order([*items])]
         for source in sources:
             if not source.rendered and _holds_ids_only(source.content):
                 source.turn, source.rendered = self._render(source.content), True
@@ -168,8 +176,21 @@ class Memory:
             content = AssistantTurn(ids) if ids else None
         return None if content is None else self._prompts.render(content)
 
-    def _source(self, item_id: str, item: Message) -> _Source:
+    def _source(self, item: ConversationItem) -> _Source:
         """What an item's turn is made of, and a version that tells whether it has changed."""
+        item_id = item.id or ""  # a kept item has one
+        match item:
+            case Message():
+                return self._message(item_id, item)
+            case _ if self._prompts.tools is None:
+                return _Source(item_id, (), None)
+            case FunctionCall():
+                call = CallTurn(item.name, item.arguments)
+                return _Source(item_id, (call.name, call.arguments), call)
+            case FunctionCallOutput():
+                return _Source(item_id, (item.output,), ResultTurn(item.output))
+
+    def _message(self, item_id: str, item: Message) -> _Source:
         answer = self._answers.get(item_id)
         if answer is not None:
             version = (len(answer.ids), answer.heard)
@@ -198,6 +219,21 @@ class Memory:
         said = said.strip() or self._words.get(item_id, "")
         turn = UserTurn((*written, spoken), words=said)
         return _Source(item_id, (len(spoken), written, said), turn)
+
+
+def _in_order(items: Sequence[ConversationItem]) -> list[ConversationItem]:
+    """The items, each output behind its call; one whose call is not among them is left out."""
+    outputs: dict[str, list[ConversationItem]] = {}
+    for item in items:
+        if isinstance(item, FunctionCallOutput):
+            outputs.setdefault(item.call_id, []).append(item)
+    ordered: list[ConversationItem] = []
+    for item in items:
+        if not isinstance(item, FunctionCallOutput):
+            ordered.append(item)
+        if isinstance(item, FunctionCall):
+            ordered += outputs.pop(item.call_id or "", [])
+    return ordered
 
 
 def _holds_ids_only(content: Turn | _CutAnswer | None) -> bool:

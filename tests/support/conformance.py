@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import openai
-from conformance_verdicts import CLIENT, COMPANIONS, NEVER_SENT, SAMPLES, SENT, Verdict
+from conformance_verdicts import (
+    CLIENT,
+    COMPANIONS,
+    NEEDED,
+    NEVER_SENT,
+    SAMPLES,
+    SENT,
+    Verdict,
+)
 from openai.types.realtime import RealtimeClientEvent, RealtimeServerEvent
 from pydantic import BaseModel
 
@@ -102,7 +110,7 @@ def _forms(
 
 def _smallest(model: Model, event: str, path: str) -> Json:
     """The object with what it must have."""
-    smallest = {}
+    smallest = dict(next((v for end, v in NEEDED.items() if path.endswith(end)), {}))
     for name, info in model.model_fields.items():
         here = f"{path}.{name}" if path else name
         literals = _all_literals(info.annotation)

@@ -32,7 +32,8 @@ ANY_RATE = Verdict("yes", "any rate from 8000 to 192000")
 ONE_RECOGNISER = Verdict("echo", "one recogniser serves every wish")
 WHOLE = Verdict("taken", "an item that a client brings is `completed`")
 NO_ANSWERS = Verdict("echo", "nothing is answered")
-NO_CALLS = "no functions are called yet"
+CALLS = Verdict("yes", "by a bundle with `[tools]`")
+NOT_SHOWN = Verdict("yes", "not shown, as by OpenAI", shown=False)
 NO_MCP = Verdict("refuse", "there is no MCP")
 NO_EYES = Verdict("refuse", "the model has no eyes")
 
@@ -52,8 +53,8 @@ CLIENT = {
     "conversation.item.create item(message assistant).content[].audio": Verdict(
         "taken", "what the model knows of it is its transcript"
     ),
-    "conversation.item.create item(function_call)*": Verdict("echo", NO_CALLS),
-    "conversation.item.create item(function_call_output)*": Verdict("echo", NO_CALLS),
+    "conversation.item.create item(function_call)*": CALLS,
+    "conversation.item.create item(function_call_output)*": CALLS,
     "conversation.item.create item(mcp_approval_response)*": NO_MCP,
     "conversation.item.create item(mcp_list_tools)*": NO_MCP,
     "conversation.item.create item(mcp_call)*": NO_MCP,
@@ -80,19 +81,19 @@ CLIENT = {
     "response.create response.input[](message user).content[].detail": NO_EYES,
     "response.create response.input[](message user).content[].image_url": NO_EYES,
     "response.create response.input[](message assistant)*": YES,
-    "response.create response.input[](function_call)*": Verdict("taken", NO_CALLS),
-    "response.create response.input[](function_call_output)*": Verdict("taken", NO_CALLS),
+    "response.create response.input[](function_call)*": CALLS,
+    "response.create response.input[](function_call_output)*": CALLS,
     "response.create response.input[](mcp_approval_response)*": NO_MCP,
     "response.create response.input[](mcp_list_tools)*": NO_MCP,
     "response.create response.input[](mcp_call)*": NO_MCP,
     "response.create response.input[](mcp_approval_request)*": NO_MCP,
-    "response.create response.parallel_tool_calls": Verdict("taken", NO_CALLS),
+    "response.create response.parallel_tool_calls": CALLS,
     "response.create response.prompt*": Verdict("taken", "no prompts are kept here"),
     "response.create response.reasoning.effort": Verdict("taken", "the model does not reason"),
-    "response.create response.tool_choice": Verdict("taken", NO_CALLS),
-    "response.create response.tool_choice(mcp)*": Verdict("taken", NO_CALLS),
-    "response.create response.tools": Verdict("taken", NO_CALLS),
-    "response.create response.tools[](mcp)*": Verdict("taken", NO_CALLS),
+    "response.create response.tool_choice": CALLS,
+    "response.create response.tool_choice(mcp)*": NO_MCP,
+    "response.create response.tools": CALLS,
+    "response.create response.tools[](mcp)*": NO_MCP,
     "session.update": YES,
     "session.update session(realtime).audio.input.format(audio/pcm).rate": ANY_RATE,
     "session.update session(realtime).audio.input.noise_reduction": Verdict(
@@ -111,13 +112,13 @@ CLIENT = {
         "yes", "shown by its name", shown=False
     ),
     "session.update session(realtime).model": Verdict("taken", "shown is what is served"),
-    "session.update session(realtime).parallel_tool_calls": Verdict("taken", NO_CALLS),
+    "session.update session(realtime).parallel_tool_calls": NOT_SHOWN,
     "session.update session(realtime).prompt": Verdict("echo", "no prompts are kept here"),
     "session.update session(realtime).reasoning": Verdict("echo", "the model does not reason"),
-    "session.update session(realtime).tool_choice": Verdict("echo", NO_CALLS),
-    "session.update session(realtime).tool_choice(mcp)*": Verdict("echo", NO_CALLS),
-    "session.update session(realtime).tools": Verdict("echo", NO_CALLS),
-    "session.update session(realtime).tools[](mcp)*": Verdict("echo", NO_CALLS),
+    "session.update session(realtime).tool_choice": CALLS,
+    "session.update session(realtime).tool_choice(mcp)*": NO_MCP,
+    "session.update session(realtime).tools": CALLS,
+    "session.update session(realtime).tools[](mcp)*": NO_MCP,
     "session.update session(realtime).tracing": Verdict("echo", "no traces are shown here"),
     f"{LISTENING}.format(audio/pcm).rate": ANY_RATE,
     f"{LISTENING}.noise_reduction": Verdict("echo", "no filter yet"),
@@ -165,6 +166,7 @@ SAMPLES: dict[str, Any] = {
     "response.conversation": "none",
     "response.input[](message assistant).content": [{"type": "output_text", "text": "x"}],
     "retention_ratio": 0.5,
+    "response.tool_choice(function).name": "f",
     "session(realtime).audio.output.voice": "amy",
     "session(realtime).audio.output.voice.id": "amy",
     "silence_duration_ms": 400,
@@ -189,6 +191,9 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "(message assistant).content[].type": {"text": "x"},
 }
 
+# What an object must have though OpenAI's types leave it open, by the end of its path.
+NEEDED: dict[str, dict[str, Any]] = {".tools[](function)": {"name": "f"}}
+
 SENT = {"rate_limits.updated": "an empty list: sessions are counted, not tokens"}
 
 NO_MCP_HERE, NO_CALL_HERE = "there is no MCP", "there are no calls here"
@@ -200,8 +205,6 @@ NEVER_SENT = {
     "output_audio_buffer.started": NO_CALL_HERE,
     "output_audio_buffer.stopped": NO_CALL_HERE,
     "output_audio_buffer.cleared": NO_CALL_HERE,
-    "response.function_call_arguments.delta": NO_CALLS,
-    "response.function_call_arguments.done": NO_CALLS,
     **{f"mcp_list_tools.{state}": NO_MCP_HERE for state in ("in_progress", "completed", "failed")},
     **{
         f"response.mcp_call.{state}": NO_MCP_HERE

@@ -37,6 +37,7 @@ class Driven:
         limits: Limits | None = None,
         *,
         transcribes: bool = True,
+        calls: bool = True,
         type: Literal["realtime", "transcription"] = "realtime",
     ) -> None:
         session = Session(id="sess_1", model="nano", type=type)
@@ -47,6 +48,7 @@ class Driven:
             lambda item_id: HEARD_MS,
             lambda item_id: item_id in self.waiting,
             transcribes=transcribes,
+            calls=calls,
             limits=limits or Limits(items=items),
             make_id=counter(),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aqaa.server.protocol import server_events as server
+from aqaa.server.protocol.types import FunctionCall
 
 # What may follow what within one response; `delta` stands for any number of deltas.
 SPOKEN_END = [
@@ -25,6 +26,14 @@ DELTAS = {
     "audio": {"response.output_audio.delta", "response.output_audio_transcript.delta"},
     "text": {"response.output_text.delta"},
 }
+CALL = [
+    "response.output_item.added",
+    "conversation.item.added",
+    "response.function_call_arguments.delta",
+    "response.function_call_arguments.done",
+    "conversation.item.done",
+    "response.output_item.done",
+]
 
 
 class IllegalSequenceError(AssertionError):
@@ -41,6 +50,7 @@ class Reader:
         self.default: set[str] = set()
         self.done: dict[str, int] = {}
         self.item_of: dict[str, str] = {}
+        self.calls: dict[str, dict[str, list[str]]] = {}  # by response, by item: its events so far
         self.speaking: str | None = None
         self.transcribed: set[str] = set()  # items whose words have been told
         self._event_ids: set[str] = set()
@@ -81,8 +91,15 @@ class Reader:
                 self._step(event.response.id, event.type)
                 _check(event.response.usage is not None, "a finished response has no usage")
                 self._finish(event.response.id)
+            case server.ResponseOutputItemAdded(item=FunctionCall(id=str(item_id))):
+                self._call_added(event, item_id)
+            case server.ResponseOutputItemDone(item=FunctionCall(id=str(item_id))):
+                self._call_step(event.response_id, item_id, event.type)
+            case server.OfCall():
+                self._call_step(event.response_id, event.item_id, event.type)
             case server.OfResponse():
                 if isinstance(event, server.ResponseOutputItemAdded):
+                    _check(event.output_index == 0, "what is said is not the first item")
                     self.item_of[event.response_id] = event.item.id or ""
                 self._step(event.response_id, event.type)
             case _:
@@ -93,6 +110,22 @@ class Reader:
         _check(event.item_id not in self.transcribed, f"{event.type} after the words were told")
         if not isinstance(event, server.InputAudioTranscriptionDelta):
             self.transcribed.add(event.item_id)
+
+    def _call_added(self, event: server.ResponseOutputItemAdded, item_id: str) -> None:
+        response = event.response_id
+        _check(response in self.open, "a call of a response that is not open")
+        said = self.open[response][2:]  # response.created and rate_limits.updated are before
+        _check(not said or said[-1] == "response.output_item.done", "a call amid what is said")
+        calls = self.calls.setdefault(response, {})
+        _check(event.output_index == bool(said) + len(calls), "a call at the wrong output_index")
+        calls[item_id] = []
+        self._call_step(response, item_id, event.type)
+
+    def _call_step(self, response_id: str, item_id: str, kind: str) -> None:
+        steps = self.calls[response_id][item_id]
+        steps.append(kind)
+        legal = [step for step in CALL if self._applies(response_id, step)]
+        _check(steps == legal[: len(steps)], f"{item_id}: {steps}")
 
     def _created(self, event: server.ResponseCreated) -> None:
         response = event.response
@@ -115,6 +148,9 @@ class Reader:
         self._step_of_item(event.item.id, event.type)
 
     def _step_of_item(self, item_id: str, kind: str) -> None:
+        for response_id, calls in self.calls.items():
+            if item_id in calls and response_id in self.open:
+                self._call_step(response_id, item_id, kind)
         for response_id, own in self.item_of.items():
             if own == item_id and response_id in self.open:
                 self._step(response_id, kind)
@@ -141,6 +177,9 @@ class Reader:
 
     def _finish(self, response_id: str) -> None:
         self.done[response_id] += 1
+        whole = len([step for step in CALL if self._applies(response_id, step)])
+        calls = self.calls.get(response_id, {})
+        _check(all(len(steps) == whole for steps in calls.values()), "a call is not whole")
         del self.open[response_id]
 
     def _place(self, item_id: str) -> int:

@@ -42,6 +42,7 @@ from aqaa.tokenizers.transcriber import (
 AUDIO = 2000  # audio_offset: text ids are code points below it
 EOT = 3
 START, END = 5, 6
+CALL_START, CALL_END = 11, 12
 GROUP_SAMPLES = 1920  # 120 ms at 16 kHz
 GROUP_SOUND = 2646  # 120 ms at 22.05 kHz
 FIRST_LETTER = 32  # code points below are control ids
@@ -49,8 +50,10 @@ FIRST_LETTER = 32  # code points below are control ids
 Samples = NDArray[np.float32]
 
 
-def bundle(context: int = 4096, max_tokens: int = 1024) -> Bundle:
-    """A bundle that names no files."""
+def bundle(
+    context: int = 4096, max_tokens: int = 1024, *, tools: bool = True, keep_pattern: bool = False
+) -> Bundle:
+    """A bundle that names no files. `tools`: whether it calls functions."""
     nowhere = Path("nowhere")
     return Bundle.model_validate(
         {
@@ -62,8 +65,11 @@ def bundle(context: int = 4096, max_tokens: int = 1024) -> Bundle:
                 "audio_end": END,
                 "voice_markers": {"amy": 7},
             },
+            "tools": {"call_start": CALL_START, "call_end": CALL_END, "show": "signatures"}
+            if tools
+            else None,
             "decoder": {"path": nowhere, "context": context},
-            "sampling": {"max_tokens": max_tokens},
+            "sampling": {"max_tokens": max_tokens, "keep_pattern": keep_pattern},
             "vocoder": {"path": nowhere},
             "voices": {"path": nowhere, "default": "joe"},
         }
@@ -319,6 +325,11 @@ def woven(text: str, groups: int) -> list[int]:
     return [*ids, END, EOT]
 
 
+def call(text: str) -> list[int]:
+    """A call as the model writes it, whatever stands in it."""
+    return [CALL_START, *map(ord, text), CALL_END]
+
+
 @dataclass
 class ScriptedEngine:
     """Says `answer(prompt)`, one id each `seconds`; raises after `dies_after` ids.
@@ -338,6 +349,7 @@ class ScriptedEngine:
     context: int = 4096
     warmed: list[tuple[int, ...]] = field(default_factory=list)
     prompts: list[tuple[int, ...]] = field(default_factory=list)
+    asked: list[SamplingParams] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
     running: int = 0
 
@@ -359,6 +371,7 @@ class ScriptedEngine:
             raise EngineDiedError("the scripted engine is dead")
         check_prompt(prompt, self.vocab_size, self.context)
         self.prompts.append(tuple(prompt))
+        self.asked.append(params)
         self.running += 1
         try:
             for count, token in enumerate(self.answer(prompt)[: params.max_tokens]):
@@ -397,9 +410,11 @@ def scripted_parts(
     judge: Judge | None = None,
     context: int = 4096,
     max_tokens: int = 1024,
+    tools: bool = True,
+    keep_pattern: bool = False,
 ) -> ModelParts:
     """All parts, scripted; close `parts.services.executor` when done."""
-    parts = bundle(context, max_tokens)
+    parts = bundle(context, max_tokens, tools=tools, keep_pattern=keep_pattern)
     letters = Letters()
     tokenizer = GroupTokenizer()
     engine = engine or ScriptedEngine()

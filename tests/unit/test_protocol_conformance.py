@@ -18,7 +18,15 @@ from conformance import (
     server_types,
     verdict_key,
 )
-from conformance_verdicts import ANSWER, CLIENT, NEVER_SENT, RUNNING, USER_ITEM, Verdict
+from conformance_verdicts import (
+    ANSWER,
+    CLIENT,
+    NEVER_SENT,
+    RUNNING,
+    SAMPLES,
+    USER_ITEM,
+    Verdict,
+)
 from driven_machine import Driven
 from pydantic import TypeAdapter
 
@@ -29,6 +37,8 @@ from aqaa.server.protocol.types import Json
 
 EVENT: TypeAdapter[server.ServerEvent] = TypeAdapter(server.ServerEvent)
 ABSENT = object()
+TOOL = {"type": "function", "name": "f"}
+CALL = {"type": "function_call", "call_id": SAMPLES["call_id"], "name": "f", "arguments": "{}"}
 
 
 def test_the_document_is_the_one_that_the_types_and_verdicts_give() -> None:
@@ -69,6 +79,8 @@ def a_session_for(field: Field) -> tuple[Driven, dict[str, str]]:
     text = [{"type": "input_text", "text": "x"}]
     item = {"type": "message", "role": "user", "id": USER_ITEM, "content": text}
     driven.send({"type": "conversation.item.create", "item": item})
+    driven.send({"type": "conversation.item.create", "item": CALL})
+    driven.send({"type": "session.update", "session": {"tools": [TOOL]}})
     ids = {}
     if field.event in ("conversation.item.truncate", "response.cancel"):
         driven.send({"type": "response.create"})
@@ -79,6 +91,14 @@ def a_session_for(field: Field) -> tuple[Driven, dict[str, str]]:
         sound = base64.b64encode(bytes(9600)).decode()
         driven.send({"type": "input_audio_buffer.append", "audio": sound})
     return driven, ids
+
+
+def with_its_call(message: Json) -> Json:
+    """The message; an output among its input has its call there, too."""
+    given = message.get("response", {}).get("input")
+    if not given or given[0].get("type") != "function_call_output":
+        return message
+    return {**message, "response": {**message["response"], "input": [CALL, *given]}}
 
 
 def named(message: Any, ids: dict[str, str]) -> Any:
@@ -111,7 +131,7 @@ def test_the_server_does_with_a_field_what_the_document_says(
     field: Field, verdict: Verdict
 ) -> None:
     driven, ids = a_session_for(field)
-    events = on_the_wire(driven.send(named(field.message(field.sample), ids)))
+    events = on_the_wire(driven.send(named(with_its_call(field.message(field.sample)), ids)))
     refused = [event["error"] for event in events if event["type"] == "error"]
     if verdict.word == "refuse":
         assert [error["type"] for error in refused] == ["invalid_request_error"]

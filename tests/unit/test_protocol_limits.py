@@ -53,7 +53,7 @@ def refusal(outputs: list[Output]) -> server.ErrorEvent:
         (session(instructions="x" * 700), "50 tokens"),
         ({"type": "response.create", "response": {"instructions": "x" * 700}}, "50 tokens"),
         (sound_item(2.5), "2 s"),
-        (session(tools=[{"name": "x" * 70_000}]), "65536"),
+        (session(tools=[{"name": "x", "description": "x" * 70_000}]), "65536"),
         (session(tools=[{}] * 129), "128"),
         ({"type": "response.create", "response": {"metadata": {"k": "x" * 513}}}, "512"),
         (text_item("hi", id="x" * 513), "512"),
