@@ -10,7 +10,8 @@ from aqaa.recipe.domain.commands import Command, Missing
 from aqaa.recipe.domain.tools import COFFEE_SHORT, STRANGERS, TOOLS, Call, Tool, shown
 
 DECLARED = 0.85  # chance that the tool that a command needs is declared
-OTHERS = 0.5  # chance of every other tool
+ALONE = 0.4  # chance that it is declared alone, as in a machine that does one thing
+OTHERS = 0.5  # chance of every other tool elsewhere
 SHORT = 0.5  # chance that order_coffee's parameters have their short names
 STRANGER = 0.25  # chance of each tool that is not of the household
 REQUIRED = 0.3  # chance that a parameter that was given is required
@@ -47,6 +48,8 @@ def scene(command: Command, rng: random.Random) -> Scene:
     needed = TOOLS[command.call.name]
     others = [tool for tool in TOOLS.values() if tool != needed and rng.random() < OTHERS]
     declared = [*(_any_required(tool, rng) for tool in others), *_strangers(rng)]
+    if rng.random() < ALONE:
+        declared = []
     names = COFFEE_SHORT if rng.random() < SHORT else {}
     if rng.random() >= DECLARED:
         return Scene(_text(declared, rng))

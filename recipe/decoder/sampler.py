@@ -11,9 +11,11 @@ from aqaa.recipe.decoder.corpus import commands
 from aqaa.recipe.decoder.household import at_home, scene
 from aqaa.recipe.decoder.layout import Layout, Talk
 from aqaa.recipe.decoder.text import OTHER_VOICE
+from aqaa.recipe.domain.commands import Command
 from aqaa.recipe.domain.load import Control, Dialogue, Domain, Fact, Style
 from aqaa.recipe.domain.numbers import normalise
 from aqaa.recipe.domain.replies import draw_reply
+from aqaa.recipe.domain.tools import COFFEE
 
 BRIEF = 22  # ids of a brief answer: its header, a text block, two audio groups at the most
 LONGEST = 420  # ids; a conversation gets no further turn beyond this
@@ -43,7 +45,12 @@ class Mix:
 
 
 CLOSING_MIX = Mix(brief=0.65, brief_written=0.15)
-FURTHER_MIX = Mix(tools=0.55)  # from a decoder that knows the questions, but no tools
+# From a decoder that knows the questions but no tools: hearing commands is what takes the time, and
+# a call alone costs a fifth of a conversation.
+FURTHER_MIX = Mix(
+    brief=0.8, brief_written=0.15, another_turn=0.3, tools=0.7, command=0.88, command_written=0.1
+)
+ORDERS = 0.45  # of spoken commands: an order has six arguments, any other command one or two
 RENDERED = 20  # tries to draw a result whose answer the teacher has said
 
 
@@ -63,7 +70,9 @@ class Sampler:
     ) -> None:
         self.domain, self.material, self.layout, self.mix = domain, material, layout, mix
         self.rng = random.Random(seed)
-        self._heard = [c for c in commands() if c.said in material.questions] or [*commands()]
+        heard = [c for c in commands() if c.said in material.questions] or [*commands()]
+        orders = [c for c in heard if c.call.name == COFFEE.name]
+        self._heard = [orders or heard, [c for c in heard if c.call.name != COFFEE.name] or heard]
         self._refusal = next(fact.answer for fact in domain.facts if fact.intent == "refuse")
         families: dict[str, list[Fact]] = defaultdict(list)
         for fact in domain.facts:
@@ -101,7 +110,7 @@ class Sampler:
             return talk
         while True:
             if self.rng.random() < self.mix.undeclared:
-                self._ask(talk, self.rng.choice(self._heard).said, self.mix.written)
+                self._ask(talk, self._spoken_command().said, self.mix.written)
                 self._answer(talk, self._refusal)
             elif self.rng.random() < self.mix.dialogue:
                 self._dialogue(talk)
@@ -129,7 +138,7 @@ class Sampler:
     def _command(self, talk: Talk, brief: bool) -> None:
         """A command, what is missing of it, the call, its result and what is said of it."""
         written = self.rng.random() < self.mix.command_written
-        command = self.rng.choice(commands() if written else self._heard)
+        command = self.rng.choice(commands()) if written else self._spoken_command()
         said = scene(command, self.rng)
         self.layout.declare(talk, said.text)
         self._ask(talk, command.said, float(written))
@@ -151,6 +160,11 @@ class Sampler:
                 self.layout.result(talk, reply.result)
                 self._answer(talk, reply.answer, brief=brief)
                 return
+
+    def _spoken_command(self) -> Command:
+        """A command that somebody has said, if any."""
+        orders, others = self._heard
+        return self.rng.choice(orders if self.rng.random() < ORDERS else others)
 
     def _dialogue(self, talk: Talk) -> None:
         name = self.rng.choices(
@@ -176,9 +190,11 @@ class Sampler:
         self._answer(talk, fact.answer, brief=brief)
 
     def _said(self, fact: Fact) -> str:
-        """One of its phrasings, or what people make of one."""
+        """One of its phrasings, or what people make of one; one that somebody has said, if any."""
         as_people = fact.said and self.rng.random() < self.mix.as_people
-        return self.rng.choice(fact.said if as_people else fact.ask)
+        ways = fact.said if as_people else fact.ask
+        heard = [said for said in ways if said in self.material.questions]
+        return self.rng.choice(heard or ways)
 
     def _control(self, talk: Talk, fact: Fact, control: Control) -> None:
         self._ask(talk, self.rng.choice(control.ask), self.mix.written)
