@@ -9,7 +9,8 @@ from aqaa.models.bundle import load_bundle, nano_path
 from aqaa.models.errors import BundleError
 from aqaa.recipe.decoder.clips import rows_of
 from aqaa.recipe.decoder.prepare import folder, pieces_path
-from aqaa.recipe.decoder.text import Pieces
+from aqaa.recipe.decoder.text import CALL_MARKERS, Pieces
+from aqaa.recipe.domain.load import load_domain
 
 LARGEST = 80_000_000  # bytes; the bundle is kept in git
 ANSWERS = 50  # whose tokens go with the bundle, to listen to its vocoder by itself
@@ -50,6 +51,11 @@ audio_block = {audio_block}
 [tokens.voice_markers]  # a mood is a voice of the vocoder's
 {voices}
 
+[tools]  # README of the recipe, "How nano meets tools"
+call_start = {call_start}
+call_end = {call_end}
+show = "signatures"
+
 [decoder]
 path = "decoder"
 context = 2048
@@ -79,20 +85,25 @@ path = "transcriber"
 """
 
 
+def described(root: Path) -> str:
+    """The `aqaa.toml` of the bundle in `root`: the ids of its pieces, and the parts that are there."""
+    pieces = Pieces.load(root / "decoder" / pieces_path().name)
+    tokens = pieces.tokens
+    begin, end = (pieces.control(marker) for marker in CALL_MARKERS)
+    voices = "\n".join(f"{name} = {marker}" for name, marker in tokens.voice_markers.items())
+    values = tokens.model_dump() | {"voices": voices, "licence": LICENCE}
+    text = TEMPLATE.format(**values, call_start=begin, call_end=end)
+    return text + (TRANSCRIBER if (root / "transcriber").is_dir() else "")
+
+
 def pack(directory: Path | None = None) -> Path:
-    """Writes and loads `aqaa.toml`; the path of the bundle. It has the parts that are there.
+    """Writes and loads `aqaa.toml`; the path of the bundle.
 
     Raises:
         BundleError: the bundle is incomplete or larger than git should hold.
     """
     root = directory or nano_path()
-    tokens = Pieces.load(pieces_path()).tokens
-    voices = "\n".join(f"{name} = {marker}" for name, marker in tokens.voice_markers.items())
-    values = tokens.model_dump() | {"voices": voices, "licence": LICENCE}
-    text = TEMPLATE.format(**values)
-    if (root / "transcriber").is_dir():
-        text += TRANSCRIBER
-    (root / "aqaa.toml").write_text(text, encoding="utf-8")
+    (root / "aqaa.toml").write_text(described(root), encoding="utf-8")
     pack_answers(root / "examples" / "answers.json")
     load_bundle(root)
     size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
@@ -103,8 +114,9 @@ def pack(directory: Path | None = None) -> Path:
 
 def pack_answers(path: Path) -> None:
     """Writes the audio tokens of `ANSWERS` answers, spread over the domain, as they are taught."""
+    own = set(load_domain().answers())
     rows = rows_of(folder() / "answers.npz")
-    plain = [(text, codes) for text, style, codes in rows if style == "plain"]
+    plain = [(text, codes) for text, style, codes in rows if style == "plain" and text in own]
     chosen = plain[:: max(1, len(plain) // ANSWERS)][:ANSWERS]
     lines = [json.dumps({"text": text, "tokens": codes.tolist()}) for text, codes in chosen]
     path.parent.mkdir(parents=True, exist_ok=True)
