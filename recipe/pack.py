@@ -86,7 +86,7 @@ path = "transcriber"
 
 
 def described(root: Path) -> str:
-    """The `aqaa.toml` of the bundle in `root`: the ids of its pieces, and the parts that are there."""
+    """The `aqaa.toml` of the bundle in `root`: the ids of its pieces, and the parts it has."""
     pieces = Pieces.load(root / "decoder" / pieces_path().name)
     tokens = pieces.tokens
     begin, end = (pieces.control(marker) for marker in CALL_MARKERS)

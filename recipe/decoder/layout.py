@@ -105,3 +105,10 @@ class Layout:
                 continue
             speech = token >= self.tokens.audio_offset
             sequence.add([token], AUDIO_WEIGHT if speech else TEXT_WEIGHT)
+
+    def begin_answer(self, sequence: Talk, text: str) -> None:
+        """Of an answer in words that nobody has spoken the first block of text, and no more."""
+        sequence.add(self._assistant)
+        start = self.pieces.control("<audio_start>")
+        written = self.pieces.encode(text)[: self.tokens.text_block]
+        sequence.add([start, *written], TEXT_WEIGHT)

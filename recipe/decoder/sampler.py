@@ -48,10 +48,9 @@ CLOSING_MIX = Mix(brief=0.65, brief_written=0.15)
 # From a decoder that knows the questions but no tools: hearing commands is what takes the time, and
 # a call alone costs a fifth of a conversation.
 FURTHER_MIX = Mix(
-    brief=0.8, brief_written=0.15, another_turn=0.3, tools=0.7, command=0.88, command_written=0.1
+    brief=0.7, brief_written=0.15, another_turn=0.3, tools=0.65, command=0.88, command_written=0.1
 )
 ORDERS = 0.45  # of spoken commands: an order has six arguments, any other command one or two
-RENDERED = 20  # tries to draw a result whose answer the teacher has said
 
 
 def courses(dialogue: Dialogue) -> list[tuple[Fact, ...]]:
@@ -123,11 +122,12 @@ class Sampler:
         """A conversation with tools: a command, or a fact, and perhaps a fact after it."""
         brief = self.rng.random() < self.mix.brief
         if self.rng.random() < self.mix.command:
-            self._command(talk, brief)
+            whole = self._command(talk, brief)
         else:
             self.layout.declare(talk, at_home(self.rng))
             self._any_fact(talk, brief)
-        if not brief and self.rng.random() < self.mix.another_turn:
+            whole = not brief
+        if whole and self.rng.random() < self.mix.another_turn:
             self._any_fact(talk)
         return talk
 
@@ -135,8 +135,11 @@ class Sampler:
         (fact,) = self.rng.choices(self.domain.facts, self._weights)
         self._turn(talk, fact, brief)
 
-    def _command(self, talk: Talk, brief: bool) -> None:
-        """A command, what is missing of it, the call, its result and what is said of it."""
+    def _command(self, talk: Talk, brief: bool) -> bool:
+        """A command, what is missing of it, the call, its result and what is said of it.
+
+        Returns whether its last answer is whole, so that something may follow.
+        """
         written = self.rng.random() < self.mix.command_written
         command = self.rng.choice(commands()) if written else self._spoken_command()
         said = scene(command, self.rng)
@@ -145,21 +148,22 @@ class Sampler:
         if said.missing is not None:
             self._answer(talk, said.missing.asks, brief=brief)
             if brief and self.rng.random() < 0.5:
-                return
+                return False
             self._ask(talk, said.missing.reply, self.mix.command_written)
         if said.call is None:
             self._answer(talk, self._refusal, brief=brief)
-            return
+            return not brief
         self.layout.call(talk, said.call.spelt())
         if brief and self.rng.random() < 0.5:
-            return
+            return False
         done = command.missing.call if said.missing and command.missing else command.call
-        for _ in range(RENDERED):
-            reply = draw_reply(done, self.rng)
-            if (reply.answer, "plain") in self.material.answers:
-                self.layout.result(talk, reply.result)
-                self._answer(talk, reply.answer, brief=brief)
-                return
+        reply = draw_reply(done, self.rng)
+        self.layout.result(talk, reply.result)
+        if (reply.answer, "plain") in self.material.answers:
+            self._answer(talk, reply.answer, brief=brief)
+            return not brief
+        self.layout.begin_answer(talk, reply.answer)  # the teacher has not said it
+        return False
 
     def _spoken_command(self) -> Command:
         """A command that somebody has said, if any."""

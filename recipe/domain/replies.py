@@ -147,8 +147,8 @@ def _json(**fields: Any) -> str:
 def all_answers() -> Iterator[str]:
     """Everything that nano may say to a command, and so must have heard its teacher say.
 
-    What is asked back and what was done come first. Behind them come times and the weather, which
-    follow a pattern, in a fixed random order: of these a part teaches the others.
+    What is asked back and what was done come first, then times and the weather in a fixed random
+    order, so that any beginning of it is what is said most.
     """
     yield from _fixed_answers()
     found = [
@@ -162,17 +162,27 @@ def all_answers() -> Iterator[str]:
 
 
 def _fixed_answers() -> Iterator[str]:
-    """What is said but for times and weather."""
+    """What is said but for times and weather, the tools with the fewest answers first."""
     known = values()
     yield FAILURE
     yield from (part["asks"] for part in (*read("household").values(),) if "asks" in part)
     yield from (part["asks"] for part in read("coffee")["missing"].values())
+    for name in ("cancel_timer", "play_music", "lock_door"):
+        yield done(Call(name))
+    for level in ("up", "down", *range(10, 101, 10)):
+        yield done(Call("set_volume", (("level", level),)))
+    for drink in known["drink"]:
+        yield done(Call("order_coffee", (("coffeeDrink", drink),)))
+        for size in known["size"]:
+            yield done(Call("order_coffee", (("coffeeDrink", drink), ("size", size))))
+    for name, tool in (("door", "lock_door"), ("kind", "play_music"), ("item", "add_to_list")):
+        for value in known[name]:
+            yield done(Call(tool, ((name, value),)))
     for unit, most in (("minutes", 60), ("seconds", 60), ("hours", 12)):
         for count in [*range(1, most + 1), *([90] if unit == "seconds" else [])]:
             yield done(Call("set_timer", ((unit, count),)))
     for hours, minutes in product(range(1, 4), range(5, 60, 5)):
         yield done(Call("set_timer", (("hours", hours), ("minutes", minutes))))
-    yield done(Call("cancel_timer"))
     for room in ["", *known["room"]]:
         where = (("room", room),) if room else ()
         changes: list[tuple[str, Value]] = [("on", True), ("on", False)]
@@ -180,14 +190,3 @@ def _fixed_answers() -> Iterator[str]:
         changes += [("brightness", percent) for percent in range(10, 101, 10)]
         for change in changes:
             yield done(Call("set_light", (*where, change)))
-    for level in ("up", "down", *range(10, 101, 10)):
-        yield done(Call("set_volume", (("level", level),)))
-    yield done(Call("play_music"))
-    for name, tool in (("kind", "play_music"), ("item", "add_to_list"), ("door", "lock_door")):
-        for value in known[name]:
-            yield done(Call(tool, ((name, value),)))
-    yield done(Call("lock_door"))
-    for drink in known["drink"]:
-        yield done(Call("order_coffee", (("coffeeDrink", drink),)))
-        for size in known["size"]:
-            yield done(Call("order_coffee", (("coffeeDrink", drink), ("size", size))))

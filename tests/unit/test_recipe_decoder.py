@@ -116,14 +116,22 @@ def test_a_question_that_stands_in_no_table_is_said_by_more_voices(
     assert times["What is the capital of France?"] == CHEAP_TAKES + NATURAL_TAKES
 
 
-def test_an_answer_that_was_never_rendered_is_not_drawn(domain: Domain, layout: Layout) -> None:
-    sampler = sampler_of(domain, layout, Mix(tools=1.0, command=1.0, brief=0.0, another_turn=0.0))
+def test_of_an_answer_that_was_never_rendered_only_the_first_words_are_learned(
+    domain: Domain, layout: Layout
+) -> None:
+    sampler = sampler_of(domain, layout, Mix(tools=1.0, command=1.0, brief=0.0))
     answers = sampler.material.answers
     sampler.material.answers = {k: v for k, v in answers.items() if "The timer is" not in k[0]}
-    texts = [layout.pieces.model.decode(text_ids(sampler.talk(), layout)) for _ in range(300)]
-    assert any('{"name":"set_timer"' in text for text in texts)
-    assert not any("The timer is" in text for text in texts)
-    assert any("percent." in text for text in texts)
+    silent = 0
+    for talk in (sampler.talk() for _ in range(300)):
+        said = layout.pieces.model.decode(text_ids(talk, layout))
+        if "The timer is" in said:
+            last = talk.ids[-1]
+            assert last < layout.tokens.audio_offset
+            assert last != layout.tokens.eot
+            assert talk.weights[-1] > 0
+            silent += 1
+    assert silent > 10
 
 
 def test_spoken_commands_come_of_those_that_somebody_has_said(
@@ -422,7 +430,7 @@ def test_padding_changes_no_loss(sampler: Sampler) -> None:
 def test_what_the_ear_misspells_is_added_to_the_loss_by_its_weight(sampler: Sampler) -> None:
     torch.manual_seed(0)
     model = Decoder(a_shape(hidden=64, heads=2, groups=2), letters=28, ear_layer=1)
-    batch = make_batch([sampler.talk() for _ in range(4)], pad=0)
+    batch = make_batch([sampler.talk() for _ in range(24)], pad=0)
     deaf, _ = losses(model, batch, ear_weight=0.0)
     half, report = losses(model, batch, ear_weight=0.5)
     assert report["ear"] > 0
