@@ -241,12 +241,14 @@ class Answer:
                     progress.timeline.first_token = self._services.clock()
                     progress.reused = self._services.engine.reused(self._key)
                 await self._take_id(token)
+                if self._parser.over:
+                    break
         progress.reused = self._services.engine.reused(self._key)  # some know it only now
+        ended = self._parser.over
         for event in self._parser.finish():
             await self._take_event(event)
         if self._parser.malformed:
             log.warning("%d malformed ids in an answer were dropped", self._parser.malformed)
-        ended = bool(progress.ids) and progress.ids[-1] in params.stop_ids
         return AnswerEnd("completed" if ended else "max_output_tokens")
 
     async def _take_id(self, token: int) -> None:

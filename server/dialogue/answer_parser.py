@@ -66,7 +66,7 @@ class SegmentEnd:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The model ended its answer (eot)."""
+    """The model ended its answer (eot), or has made the one call that it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +148,11 @@ class AnswerParser:
                 events += self._other(token)
         return events
 
+    @property
+    def over(self) -> bool:
+        """Whether the answer has ended: nothing more may be pushed."""
+        return self._over
+
     def finish(self) -> list[ParsedEvent]:
         """The rest, when no more ids come; also after `End`.
 
@@ -220,8 +225,6 @@ class AnswerParser:
         calling = self._calling
         if calling is None or not calling.allowed:
             raise CallError("a call where nothing may be called")
-        if self._calls and not calling.parallel:
-            raise CallError("a second call where only one was wanted")
         self._call = _OpenCall(CallReader(calling.allowed), self._codec.stream())
         self._calls += 1
         return self._say(self._text.flush())
@@ -231,7 +234,10 @@ class AnswerParser:
         if self._tools is not None and token == self._tools.call_end:
             call.reader.push(call.text.flush())
             self._call = None
-            return [call.reader.finish(call.tokens)]
+            made: list[ParsedEvent] = [call.reader.finish(call.tokens)]
+            if self._calling is not None and not self._calling.parallel:
+                made += [*self.finish(), End()]  # it was to call once
+            return made
         if token in self._voices or token in self._marks:
             raise CallError(f"a call with the control id {token} in it")
         try:

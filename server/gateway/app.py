@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
 from aqaa.server.gateway import errors, transcriptions
-from aqaa.server.gateway.chat import Remembered
+from aqaa.server.gateway.chat_request import Remembered
 from aqaa.server.gateway.origins import ForwardedHeaders
 from aqaa.server.gateway.request_limits import RequestLimits
 from aqaa.server.gateway.rest import open_router, router

@@ -6,12 +6,11 @@ import asyncio
 import base64
 import json
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from aqaa.models.errors import AqaaError, AudioError, InputError, PromptError
+from aqaa.models.errors import AqaaError
 from aqaa.server.answering.answer import (
     Answer,
     AnswerCall,
@@ -20,65 +19,14 @@ from aqaa.server.answering.answer import (
     AnswerSound,
     AnswerText,
 )
-from aqaa.server.answering.single_answer import (
-    check_answered,
-    render,
-    single_answer,
-    tokenise_recording,
-)
-from aqaa.server.dialogue.prompt import AssistantTurn, RenderedTurn, SystemTurn, Turn, UserTurn
-from aqaa.server.gateway.encode import RAW, check_container, encode
+from aqaa.server.answering.single_answer import check_answered, single_answer
+from aqaa.server.gateway.chat_request import Remembered, Wanted
+from aqaa.server.gateway.encode import encode
 from aqaa.server.gateway.errors import answer_for
-from aqaa.server.gateway.json_input import off_the_loop
-from aqaa.server.gateway.schema import ChatMessage, ChatRequest, InputAudioPart, TextPart
+from aqaa.server.gateway.schema import ChatRequest
 from aqaa.server.parts import ModelParts
-from aqaa.server.protocol.base64_data import decode_base64
 from aqaa.server.protocol.ids import random_id
-from aqaa.server.protocol.limits import Limits
 from aqaa.server.protocol.types import Json
-
-REMEMBER_SECONDS = 3600  # for which `audio.id` stands for an answer; OpenAI's is an hour too
-REMEMBER_ANSWERS = 1000
-MOST_RECORDINGS = 8  # of one request: older ones leave with their messages
-
-
-class Remembered:
-    """Answers that later requests may name by `audio.id`: bounded, and for an hour."""
-
-    def __init__(self) -> None:
-        self._answers: OrderedDict[str, tuple[int, tuple[int, ...]]] = OrderedDict()
-
-    def keep(self, audio_id: str, ids: list[int]) -> int:
-        """Remember an answer's ids; returns when it is forgotten (Unix seconds)."""
-        expires = int(time.time()) + REMEMBER_SECONDS
-        self._answers[audio_id] = (expires, tuple(ids))
-        while len(self._answers) > REMEMBER_ANSWERS:
-            self._answers.popitem(last=False)
-        return expires
-
-    def find(self, audio_id: str) -> tuple[int, ...]:
-        """The ids of an answer.
-
-        Raises:
-            InputError: it was never given, or is forgotten.
-        """
-        expires, ids = self._answers.get(audio_id, (0, ()))
-        if expires <= time.time():
-            raise InputError(
-                f"no answer {audio_id!r} is remembered here; send its transcript as `content`"
-            )
-        return ids
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A request that was understood."""
-
-    turns: list[RenderedTurn]
-    spoken: bool
-    voice: str
-    container: str
-    max_tokens: int | None
 
 
 @dataclass
@@ -110,115 +58,9 @@ class Collected:
     @property
     def finish_reason(self) -> str:
         """In OpenAI's words."""
-        cut = self.over is not None and self.over.status == "max_output_tokens"
-        return "length" if cut else "stop"
-
-
-async def understand(parts: ModelParts, request: ChatRequest, remembered: Remembered) -> Wanted:
-    """What a request asks for.
-
-    Raises:
-        InputError: something in it cannot be done; the message says what.
-    """
-    spoken = "audio" in (request.modalities or ["text"])
-    audio = request.audio
-    if spoken and audio is None:
-        raise InputError('modalities has "audio": say how in `audio` ({"voice", "format"})')
-    container = check_container(audio.format) if audio is not None else RAW
-    if spoken and request.stream and container != RAW:
-        raise InputError('a streamed answer has audio.format "pcm16"; files come whole')
-    named = audio.voice if audio is not None else ""
-    name = str(named.get("id", "")) if isinstance(named, dict) else named
-    messages = _recent(request.messages, parts.limits())
-    turns = [t for m in messages if (t := await _turn(parts, m, remembered)) is not None]
-    if not any(isinstance(turn, UserTurn) for turn in turns):
-        raise InputError("the messages hold no question: give a user's text or audio")
-    if not any(isinstance(turn, SystemTurn) for turn in turns) and _default_system(parts):
-        turns.insert(0, SystemTurn(_default_system(parts)))
-    rendered = await render(parts, turns)
-    parts.prompts.finished(rendered)  # what cannot be asked is refused before a stream begins
-    return Wanted(
-        turns=rendered,
-        spoken=spoken,
-        voice=parts.voices.find(name, "audio.voice"),
-        container=container,
-        max_tokens=request.max_completion_tokens or request.max_tokens,
-    )
-
-
-def _default_system(parts: ModelParts) -> str:
-    return parts.bundle.decoder.system_prompt
-
-
-async def _turn(parts: ModelParts, message: ChatMessage, remembered: Remembered) -> Turn | None:
-    if message.role in ("tool", "function"):
-        return None
-    if message.role == "assistant" and message.audio is not None:
-        return AssistantTurn(remembered.find(message.audio.id))
-    contents: list[str | tuple[int, ...]] = []
-    content = message.content or []
-    for part in [content] if isinstance(content, str) else content:
-        if isinstance(part, str):
-            contents.append(part)
-        elif isinstance(part, InputAudioPart):
-            data = part.input_audio.data
-            recording = await off_the_loop(len(data), _decode, data)
-            contents.append(await tokenise_recording(parts, recording))
-        else:
-            contents.append(part.text if isinstance(part, TextPart) else part.refusal)
-    contents = [part for part in contents if part]
-    if not contents:
-        return None
-    if message.role == "user":
-        return UserTurn(tuple(contents))
-    written = "\n".join(part for part in contents if isinstance(part, str))
-    if message.role == "assistant":
-        return AssistantTurn(written)
-    return SystemTurn(written)
-
-
-def _decode(data: str) -> bytes:
-    try:
-        return decode_base64(data)
-    except ValueError as error:
-        raise AudioError(f"input_audio.data: {error}") from None
-
-
-def _recent(messages: Sequence[ChatMessage], limits: Limits) -> list[ChatMessage]:
-    """The system's messages, and of the others the newest that can be in a prompt.
-
-    Raises:
-        PromptError: the newest message, or the system's together, are too long for any prompt.
-    """
-    system = [m for m in messages if m.role in ("system", "developer")]
-    others = [m for m in messages if m.role not in ("system", "developer")]
-    kept: list[ChatMessage] = []
-    size = sum(_characters(message) for message in system)
-    recordings = 0
-    for message in reversed(others):
-        size += _characters(message)
-        recordings += _recordings(message)
-        if size > limits.conversation_text or recordings > MOST_RECORDINGS:
-            break
-        kept.append(message)
-    if size > limits.conversation_text and len(kept) < min(1, len(others)):
-        raise PromptError(
-            f"the newest message and the instructions have {size} characters; a prompt holds at"
-            f" most {limits.conversation_text}"
-        )
-    return [*system, *reversed(kept)]
-
-
-def _characters(message: ChatMessage) -> int:
-    content = message.content or ""
-    if isinstance(content, str):
-        return len(content)
-    return sum(len(part.text) for part in content if isinstance(part, TextPart))
-
-
-def _recordings(message: ChatMessage) -> int:
-    parts = message.content if isinstance(message.content, list) else []
-    return sum(isinstance(part, InputAudioPart) for part in parts)
+        if self.over is not None and self.over.status == "max_output_tokens":
+            return "length"
+        return "tool_calls" if self.calls else "stop"
 
 
 class Completion:
@@ -246,7 +88,10 @@ class Completion:
                 got.take(await answer.next())
             check_answered(got.over)
             message: Json = {"role": "assistant", "content": got.text, "refusal": None}
-            if self._wanted.spoken:
+            if got.calls:
+                message["content"] = got.text or None
+                message["tool_calls"] = [self._call(call) for call in got.calls]
+            if self._wanted.spoken and (got.audio_tokens or not got.calls):
                 pcm = b"".join(got.pcm)
                 file = await asyncio.to_thread(encode, pcm, self._wanted.container)
                 message["content"] = None
@@ -276,7 +121,7 @@ class Completion:
             while got.over is None:
                 said = await answer.next()
                 got.take(said)
-                delta = self._delta(said)
+                delta = self._delta(said, got)
                 if delta is not None:
                     yield self._event(delta)
             try:
@@ -284,7 +129,7 @@ class Completion:
             except AqaaError as error:
                 yield b"data: " + bytes(answer_for(error).body) + b"\n\n"
                 return
-            if self._wanted.spoken:
+            if self._wanted.spoken and (got.audio_tokens or not got.calls):
                 expires = remembered.keep(self._audio_id, answer.progress.ids)
                 yield self._event({"audio": {"expires_at": expires}})
             yield self._event({}, got.finish_reason)
@@ -305,10 +150,17 @@ class Completion:
             temperature=request.temperature,
             top_p=request.top_p,
             seed=request.seed,
+            calling=wanted.calling,
         )
 
-    def _delta(self, said: AnswerEvent) -> Json | None:
+    def _call(self, call: AnswerCall) -> Json:
+        function = {"name": call.name, "arguments": call.arguments}
+        return {"id": random_id("call"), "type": "function", "function": function}
+
+    def _delta(self, said: AnswerEvent, got: Collected) -> Json | None:
         match said:
+            case AnswerCall():
+                return {"tool_calls": [{"index": len(got.calls) - 1, **self._call(said)}]}
             case AnswerText() if self._wanted.spoken:
                 return {"audio": {"id": self._audio_id, "transcript": said.text}}
             case AnswerText():

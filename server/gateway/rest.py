@@ -23,7 +23,8 @@ from aqaa.server.answering.single_answer import (
 )
 from aqaa.server.dialogue.prompt import SystemTurn, Turn, UserTurn
 from aqaa.server.gateway.admission import Caller, bearer
-from aqaa.server.gateway.chat import Collected, Completion, Remembered, understand
+from aqaa.server.gateway.chat import Collected, Completion
+from aqaa.server.gateway.chat_request import Remembered, understand
 from aqaa.server.gateway.disconnect import unless_left
 from aqaa.server.gateway.encode import check_container, encode, media_type
 from aqaa.server.gateway.json_input import off_the_loop, parse_json

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from aqaa.server.protocol.tools import MAX_TOOLS, FunctionTool
+
 MIN_TEMPERATURE = 0.01  # below it sampling is greedy in all but name
 MOST_TOKENS = 2**31 - 1
 
@@ -53,12 +55,73 @@ class RefusalPart(Body):
 ContentPart = Annotated[TextPart | InputAudioPart | RefusalPart, Field(discriminator="type")]
 
 
+class CalledFunction(Body):
+    """A function and its arguments, JSON."""
+
+    name: str
+    arguments: str
+
+
+class CallPart(Body):
+    """A call that the assistant made."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class ChatMessage(Body):
-    """One turn. What tools were called and what they gave is taken and left alone."""
+    """One turn."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
     audio: AudioReference | None = None
+    tool_calls: list[CallPart] | None = None
+    tool_call_id: str | None = None
+
+
+class ChatTool(Body):
+    """A function that may be called."""
+
+    type: Literal["function"]
+    function: FunctionTool
+
+
+class FunctionNamed(Body):
+    """Its name."""
+
+    name: str
+
+
+class NamedChoice(Body):
+    """This function shall be called."""
+
+    type: Literal["function"]
+    function: FunctionNamed
+
+
+class AllowedToolList(Body):
+    """Some of the request's tools, and whether one of them shall be called."""
+
+    mode: Literal["auto", "required"]
+    tools: list[NamedChoice]
+
+
+class AllowedTools(Body):
+    """Only these functions may be called."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedToolList
+
+    @property
+    def mode(self) -> Literal["auto", "required"]:
+        """Whether one of them shall be called."""
+        return self.allowed_tools.mode
+
+    @property
+    def names(self) -> set[str]:
+        """Their names."""
+        return {tool.function.name for tool in self.allowed_tools.tools}
 
 
 class AudioOptions(Body):
@@ -89,6 +152,9 @@ class ChatRequest(Body):
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
     n: Literal[1] | None = None
+    tools: list[ChatTool] | None = Field(default=None, max_length=MAX_TOOLS)
+    tool_choice: Literal["none", "auto", "required"] | NamedChoice | AllowedTools = "auto"
+    parallel_tool_calls: bool | None = None
 
     @field_validator("temperature")
     @classmethod

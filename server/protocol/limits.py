@@ -113,14 +113,18 @@ class Limits:
                 param,
             )
 
-    def _check_tools(self, tools: Sequence[FunctionTool], instructions: str, path: str) -> None:
-        """Refuse functions that leave, with the instructions, no room for a conversation."""
+    def check_tools(self, tools: Sequence[FunctionTool], instructions: str, param: str) -> None:
+        """Refuse functions that leave, with the instructions, no room for a conversation.
+
+        Raises:
+            ProtocolError: they are too long; the message says how much fits.
+        """
         size = len(to_json(tools))
         if size > self.settings:
             raise ProtocolError(
                 "string_above_max_length",
-                f"{path}.tools may have {self.settings} bytes of JSON; this has {size}",
-                f"{path}.tools",
+                f"{param} may have {self.settings} bytes of JSON; this has {size}",
+                param,
             )
         if not tools or self.count_tokens is None or self.instruction_tokens is None:
             return
@@ -130,7 +134,7 @@ class Limits:
                 "string_above_max_length",
                 f"instructions and tools may have {self.instruction_tokens} tokens of this model;"
                 f" these have {count}",
-                f"{path}.tools",
+                param,
             )
 
     def check_response(self, options: ResponseOptions, session: Session) -> None:
@@ -144,7 +148,7 @@ class Limits:
         if options.instructions is not None or options.tools is not None:
             tools = session.tools if options.tools is None else options.tools
             told = session.instructions if options.instructions is None else options.instructions
-            self._check_tools(tools, told, "response")
+            self.check_tools(tools, told, "response.tools")
 
     def check_session(self, session: Session) -> None:
         """Refuse settings that are too large.
@@ -153,7 +157,7 @@ class Limits:
             ProtocolError: names the setting and its bound.
         """
         self.check_instructions(session.instructions, "session.instructions")
-        self._check_tools(session.tools, session.instructions, "session")
+        self.check_tools(session.tools, session.instructions, "session.tools")
         for name in ("prompt", "tracing"):
             size = len(to_json(getattr(session, name)))
             if size > self.settings:

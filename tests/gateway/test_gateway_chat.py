@@ -36,25 +36,6 @@ def asked(served: Served) -> str:
     return "".join(chr(token) for token in served.engine.prompts[-1] if 32 <= token < AUDIO)
 
 
-async def test_a_history_with_tool_calls_is_taken_and_the_tools_are_left_alone(
-    http: httpx.AsyncClient, served: Served
-) -> None:
-    call = {"id": "c1", "type": "function", "function": {"name": "lamp", "arguments": "{}"}}
-    reply = await ask(
-        http,
-        user("lamp on"),
-        {"role": "assistant", "content": None, "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "c1", "content": "done"},
-        {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
-        user("and now?"),
-        tools=[{"type": "function", "function": {"name": "lamp"}}],
-        tool_choice="auto",
-    )
-    assert reply.status_code == 200
-    assert "and now?" in asked(served)
-    assert "done" not in asked(served)
-
-
 @pytest.mark.parametrize(
     "spell",
     [

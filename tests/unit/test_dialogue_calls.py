@@ -93,11 +93,10 @@ def test_only_what_may_be_called_is(calling: Calling | None, why: str) -> None:
         parse(call(LEGAL[0]), calling)
 
 
-def test_a_second_call_where_one_is_wanted_is_refused() -> None:
+def test_an_answer_that_may_call_once_is_over_with_its_call() -> None:
     one = parser(Calling(HOUSEHOLD, parallel=False))
-    assert len(one.push(call(LEGAL[0]))) == 1
-    with pytest.raises(CallError, match="a second call"):
-        one.push([CALL_START])
+    assert [type(event) for event in one.push(call(LEGAL[0]))] == [ToolCall, End]
+    assert one.over
 
 
 @pytest.mark.parametrize(
