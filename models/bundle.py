@@ -124,10 +124,12 @@ class TurnThresholds(Section):
 class TurnConfig(Section):
     """The head that tells a turn's end from a pause by the audio ids (`turn_head.safetensors`).
 
-    Its thresholds go with the client's eagerness; `auto` is `medium`.
+    Its thresholds go with the client's eagerness; `auto` is `medium`. `kinds`: whether it was also
+    taught to tell backchannels and noises from speech; without that their length tells them.
     """
 
     path: Path = Path("turn")
+    kinds: bool = False
     low: TurnThresholds
     medium: TurnThresholds
     high: TurnThresholds

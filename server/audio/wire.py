@@ -113,7 +113,7 @@ class InputConverter:
         """
         if self._closed:
             raise StreamClosedError("this audio stream has ended: open a new one")
-        return self._resampler.push(self._decode(data))
+        return self._resampler.push(decode(data, self.source))
 
     def flush(self) -> Samples:
         """What the resampler still holds; closes the converter.
@@ -125,17 +125,6 @@ class InputConverter:
             raise StreamClosedError("this audio stream has ended: open a new one")
         self._closed = True
         return self._resampler.push(np.empty(0, np.float32), last=True)
-
-    def _decode(self, data: bytes) -> Samples:
-        size = self.source.sample_bytes
-        if len(data) % size:
-            raise AudioError(
-                f"{len(data)} bytes are not whole samples of {size} bytes "
-                f"({self.source.encoding}): send audio cut between samples"
-            )
-        if self.source.encoding == "pcm16":
-            return _from_int16(np.frombuffer(data, "<i2"))
-        return _g711_table(self.source.encoding)[np.frombuffer(data, np.uint8)]
 
 
 class OutputConverter:
@@ -160,7 +149,7 @@ class OutputConverter:
         """
         if self._closed:
             raise StreamClosedError("this audio stream has ended: open a new one")
-        return self._encode(self._resampler.push(check_samples(pcm)))
+        return encode(self._resampler.push(check_samples(pcm)), self.target)
 
     def flush(self) -> bytes:
         """What the resampler still holds; closes the converter.
@@ -171,16 +160,35 @@ class OutputConverter:
         if self._closed:
             raise StreamClosedError("this audio stream has ended: open a new one")
         self._closed = True
-        return self._encode(self._resampler.push(np.empty(0, np.float32), last=True))
+        return encode(self._resampler.push(np.empty(0, np.float32), last=True), self.target)
 
-    def _encode(self, samples: Samples) -> bytes:
-        scaled = np.clip(np.rint(samples * _INT16_SCALE), -_INT16_SCALE, _INT16_SCALE - 1)
-        if self.target.encoding == "pcm16":
-            return scaled.astype("<i2").tobytes()
-        linear = scaled.astype("=i2").tobytes()  # audioop reads the machine's own byte order
-        encode = _audioop().lin2ulaw if self.target.encoding == "pcmu" else _audioop().lin2alaw
-        data: bytes = encode(linear, 2)
-        return data
+
+def decode(data: bytes, format: AudioFormat) -> Samples:
+    """Float32 `[n]` in [-1, 1) at the format's own rate.
+
+    Raises:
+        AudioError: not whole samples.
+    """
+    size = format.sample_bytes
+    if len(data) % size:
+        raise AudioError(
+            f"{len(data)} bytes are not whole samples of {size} bytes "
+            f"({format.encoding}): send audio cut between samples"
+        )
+    if format.encoding == "pcm16":
+        return _from_int16(np.frombuffer(data, "<i2"))
+    return _g711_table(format.encoding)[np.frombuffer(data, np.uint8)]
+
+
+def encode(samples: Samples, format: AudioFormat) -> bytes:
+    """`samples` `[n]` at the format's own rate as its bytes; peaks are clipped."""
+    scaled = np.clip(np.rint(samples * _INT16_SCALE), -_INT16_SCALE, _INT16_SCALE - 1)
+    if format.encoding == "pcm16":
+        return scaled.astype("<i2").tobytes()
+    linear = scaled.astype("=i2").tobytes()  # audioop reads the machine's own byte order
+    to_g711 = _audioop().lin2ulaw if format.encoding == "pcmu" else _audioop().lin2alaw
+    data: bytes = to_g711(linear, 2)
+    return data
 
 
 def _from_int16(samples: NDArray[np.int16]) -> Samples:

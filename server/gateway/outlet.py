@@ -24,6 +24,7 @@ URGENT = (
     server.InputAudioBufferCommitted,
     server.InputAudioBufferCleared,
     server.InputAudioBufferTimeoutTriggered,
+    server.InterruptionReported,
 )
 
 

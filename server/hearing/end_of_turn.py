@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from aqaa.models.bundle import TurnThresholds
 from aqaa.server.compute.model import Work
+from aqaa.server.hearing.interruption import Kinds
 
 Samples = NDArray[np.float32]
 Eagerness = Literal["low", "medium", "high", "auto"]
@@ -55,6 +56,9 @@ class TurnListener(Protocol):
 
     def chance_of_end(self, rest: Sequence[int], /) -> Work[float]:
         """The probability that the turn is over, if it ends in the decoder ids `rest`."""
+
+    def kinds(self, rest: Sequence[int], /) -> Work[Kinds | None]:
+        """What the speaker makes in the turn, if it ends in `rest`; None: the judge cannot tell."""
 
 
 class Judge(Protocol):

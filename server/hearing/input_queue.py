@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from aqaa.models.errors import AudioError
-from aqaa.server.audio.wire import InputConverter
+from aqaa.server.audio.wire import AudioFormat, InputConverter
 from aqaa.server.clock import Clock
 from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Work
-from aqaa.server.hearing.speech_input import SpeechEvent, SpeechInput, TurnSound
+from aqaa.server.hearing.speech_events import SpeechEvent, TurnSound
+from aqaa.server.hearing.speech_input import SpeechInput
 from aqaa.server.hearing.transcribing import TurnWindows
 from aqaa.server.hearing.turn_detector import TurnRules
 from aqaa.server.urgency import Kind
@@ -73,7 +74,30 @@ class LetTurnGo:
     """The turn that ended last does not go on, whoever speaks: its item is gone."""
 
 
-InputJob = AppendAudio | CommitBuffer | ClearBuffer | ConfigureInput | SuppressIdle | LetTurnGo
+@dataclass(frozen=True)
+class AssistantPlays:
+    """In so many seconds the client begins to play this sound of the assistant's."""
+
+    data: bytes
+    format: AudioFormat
+    seconds: float
+
+
+@dataclass(frozen=True)
+class AssistantStops:
+    """The client plays nothing any more."""
+
+
+InputJob = (
+    AppendAudio
+    | CommitBuffer
+    | ClearBuffer
+    | ConfigureInput
+    | SuppressIdle
+    | LetTurnGo
+    | AssistantPlays
+    | AssistantStops
+)
 
 
 class InputQueue:
@@ -183,6 +207,10 @@ class InputQueue:
                     self._speech.configure(job.converter, job.rules)
                 case LetTurnGo():
                     self._speech.let_go()
+                case AssistantPlays():
+                    self._speech.assistant_plays(job.data, job.format, job.seconds)
+                case AssistantStops():
+                    self._speech.assistant_stops()
                 case SuppressIdle():
                     seconds = math.inf if job.seconds is None else job.seconds
                     self._speech.suppress_idle(seconds)

@@ -11,7 +11,7 @@ from aqaa.models.errors import AudioError
 from aqaa.server.audio.wire import InputConverter
 from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Work
-from aqaa.server.hearing.speech_input import TurnSound
+from aqaa.server.hearing.speech_events import TurnSound
 from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.hearing.transcribing import TurnWindows
 from aqaa.server.urgency import Kind

@@ -92,6 +92,10 @@ class SmartTurnListener:
         """The probability that the turn is over; `rest` tells it nothing."""
         return (yield from self._model.ask(self._recent.peek(len(self._recent)).copy()))
 
+    def kinds(self, rest: Sequence[int]) -> Work[None]:
+        """It was taught ends only."""
+        yield from ()
+
 
 def features_of(sound: Samples) -> Samples:
     """Whisper's log-mel [80, 800] float32 of up to 8 s at 16 kHz, zeros before what is shorter.

@@ -11,6 +11,9 @@ at each quiet; then it is the quiet, not the pause, at which the turn's sound en
 Where the rules say so, a turn that has ended is kept for a moment. If its speaker goes on, it is
 open again as if it had never ended: its token stream goes on, and all its sound is of one turn.
 
+Where the rules say so, speech while the client plays an answer is suspected of being no turn: see
+`doubted_speech`.
+
 A client that ends its turns itself is treated in the same way: what it commits begins a little
 before the first speech and ends with the last. Where no speech is found, all is kept.
 
@@ -28,9 +31,26 @@ from numpy.typing import NDArray
 
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.models.groups import GROUP_SECONDS
-from aqaa.server.audio.wire import InputConverter
+from aqaa.server.audio.wire import AudioFormat, InputConverter
 from aqaa.server.compute.model import Work
+from aqaa.server.hearing.doubted_speech import DoubtedSpeech
 from aqaa.server.hearing.end_of_turn import Judge, TurnListener, Wait, wait_of
+from aqaa.server.hearing.loudspeaker import Loudspeaker
+from aqaa.server.hearing.speech_events import (
+    BufferFull,
+    SilenceTimedOut,
+    SpeechDismissed,
+    SpeechEvent,
+    SpeechSuspected,
+    TurnEncoded,
+    TurnEnded,
+    TurnGrew,
+    TurnPaused,
+    TurnReopened,
+    TurnResumed,
+    TurnSound,
+    TurnStarted,
+)
 from aqaa.server.hearing.tokenising import AudioTokenStream, Tokenising
 from aqaa.server.hearing.transcribing import TurnWindows
 from aqaa.server.hearing.turn_detector import (
@@ -59,102 +79,6 @@ class SpeechProbability(Protocol):
 
     def push(self, frame: Samples, /) -> Work[float]:
         """Probability of speech in float32 [512] at 16 kHz."""
-
-
-# --- events; sample positions count from the session's first, at 16 kHz ---------------------------
-
-
-@dataclass(frozen=True)
-class TurnStarted:
-    """Speech began at `sample`, the prefix padding counted in."""
-
-    sample: int
-
-
-@dataclass(frozen=True)
-class TurnReopened:
-    """The turn that ended last goes on. It began at `sample`, as it did before."""
-
-    sample: int
-
-
-@dataclass(frozen=True)
-class TurnGrew:
-    """The turn so far, in audio tokens; more will come."""
-
-    tokens: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class TurnEncoded:
-    """New windows of the turn, for a transcriber. They may be ahead of the turn's tokens.
-
-    A turn that is open again has another number: all its windows are told again.
-    """
-
-    windows: TurnWindows
-
-
-@dataclass(frozen=True)
-class TurnPaused:
-    """The turn as it is if this pause, which began at `sample`, is its end."""
-
-    tokens: tuple[int, ...]
-    sample: int
-
-
-@dataclass(frozen=True)
-class TurnResumed:
-    """The pause was not the end of the turn."""
-
-
-@dataclass(frozen=True)
-class TurnEnded:
-    """The turn is over: silence began at `silence_sample`, and was long enough at `sample`.
-
-    `wait` is what was asked of the silence; None: the turn was as long as one may be.
-    """
-
-    tokens: tuple[int, ...]
-    silence_sample: int
-    sample: int
-    windows: TurnWindows
-    wait: Wait | None
-
-
-@dataclass(frozen=True)
-class SilenceTimedOut:
-    """Nobody spoke from `since` to `sample`, for the session's idle timeout."""
-
-    tokens: tuple[int, ...]
-    since: int
-    sample: int
-
-
-@dataclass(frozen=True)
-class BufferFull:
-    """The buffer is full; audio is dropped until a commit or a clear. Reported once."""
-
-
-SpeechEvent = (
-    TurnStarted
-    | TurnReopened
-    | TurnGrew
-    | TurnEncoded
-    | TurnPaused
-    | TurnResumed
-    | TurnEnded
-    | SilenceTimedOut
-    | BufferFull
-)
-
-
-@dataclass(frozen=True)
-class TurnSound:
-    """A turn's sound: its audio tokens, and the last of its windows."""
-
-    tokens: tuple[int, ...]
-    windows: TurnWindows
 
 
 @dataclass
@@ -207,6 +131,8 @@ class SpeechInput:
         self._ended_turn: _EndedTurn | None = None
         self._pause: TurnSound | None = None  # the turn, if it ended at this quiet or pause
         self._pause_told = False
+        self._loudspeaker = Loudspeaker()
+        self._doubted: DoubtedSpeech | None = None
         self._full = False
         self._spoken = False  # whether somebody speaks in what is buffered
 
@@ -220,10 +146,11 @@ class SpeechInput:
         events: list[SpeechEvent] = []
         for begin in range(0, samples.size, FRAME_SAMPLES):
             self._append(samples[begin : begin + FRAME_SAMPLES])
-            events += yield from self._listen()
+            events += yield from self._told(self._listen())
         # The resampler holds back about 20 ms, which count: a silence has grown by them.
-        events += yield from self._react(self._detector.clock(self._heard_until()))
-        events += yield from self._feed()
+        due = self._detector.clock(self._heard_until())
+        events += yield from self._told(self._react(due))
+        events += yield from self._told(self._feed())
         self._let_go_in_time()
         if self._turn is None:
             keep = self._max_samples if self._manual else KEPT_SECONDS * TOKENIZER_RATE
@@ -256,6 +183,7 @@ class SpeechInput:
     def clear(self) -> None:
         """Forget what is buffered, and that somebody was speaking."""
         self._close_turn()
+        self._doubted = None
         self._converter = self._new_converter()
         self._recent.drop(len(self._recent))
         self._frame_begin = self.received
@@ -272,6 +200,8 @@ class SpeechInput:
         was_manual, self._manual = self._manual, rules is None
         if rules is None or not rules.reopen_ms:
             self._ended_turn = None
+        if rules is None:
+            self._doubted = None  # the client alone tells what a turn is
         if rules is None or not was_manual:
             self._detector.rules = rules or MANUAL
             return
@@ -315,6 +245,9 @@ class SpeechInput:
             probability = yield from self._vad.push(frame)
             self._spoken |= probability >= SPEECH_PROBABILITY
             detected += self._detector.frame(probability, float(np.dot(frame, frame)))
+            if self._doubted is not None:
+                voiced = probability >= self._detector.rules.threshold
+                self._doubted.hear(frame, self._frame_begin, voiced=voiced)
             self._frame_begin += FRAME_SAMPLES
         detected += self._detector.clock(self.received)
         return (yield from self._react(detected))
@@ -341,6 +274,7 @@ class SpeechInput:
                     self._pause, self._pause_told = None, False
                 case EndOfTurn():
                     sound = self._pause or TurnSound((), TurnWindows(self._turns, ()))
+                    yield from self._settle(sound, ended=True)
                     ended = self._may_reopen(event)
                     over = self._ended(sound, event.silence_sample, event.sample, event.wait)
                     events.append(over)
@@ -375,6 +309,49 @@ class SpeechInput:
         silence = yield from self._tokenising.encode(last_second)
         return SilenceTimedOut(tuple(silence.ids), event.since, self.received)
 
+    # --- speech during an answer ------------------------------------------------------------------
+
+    def assistant_plays(self, data: bytes, format: AudioFormat, seconds: float) -> None:
+        """In so many seconds the client begins to play this sound of the assistant."""
+        begin = self.received + round(seconds * TOKENIZER_RATE)
+        self._loudspeaker.play(data, format, begin, self.received)
+
+    def assistant_stops(self) -> None:
+        """The client plays nothing any more."""
+        self._loudspeaker.stop()
+
+    def _told(self, work: Work[list[SpeechEvent]]) -> Work[list[SpeechEvent]]:
+        """What `work` brought about, but nothing of a turn that is doubted."""
+        events = yield from work
+        doubted = self._doubted
+        if doubted is None:
+            return events
+        kinds = [type(event) for event in events]
+        place = kinds.index(SpeechSuspected) + 1 if SpeechSuspected in kinds else 0
+        events, held = events[:place], events[place:]
+        doubted.held += held
+        if doubted.due():
+            yield from self._settle(self._pause, ended=False)
+        if doubted.verdict is None:
+            return events
+        self._doubted = None
+        if doubted.verdict == "interruption":
+            return [*events, TurnStarted(doubted.begin), *doubted.held]
+        self._close_turn()
+        self._detector.reset(self.received)
+        return [*events, SpeechDismissed(doubted.verdict)]
+
+    def _settle(self, sound: TurnSound | None, *, ended: bool) -> Work[None]:
+        """Ask what the doubted turn is; `sound`: all of it so far, if that is known."""
+        doubted, turn = self._doubted, self._turn
+        if doubted is None or turn is None:
+            return
+        rest: tuple[int, ...] = ()
+        if turn.listener is not None:
+            sound = sound or (yield from self._as_if_ended())
+            rest = sound.tokens[len(turn.tokens) :]
+        yield from doubted.ask(turn.listener, rest, ended=ended)
+
     # --- a turn that has ended and may go on ------------------------------------------------------
 
     def _begin(self, onset: int) -> list[SpeechEvent]:
@@ -382,7 +359,11 @@ class SpeechInput:
         ended, self._ended_turn = self._ended_turn, None
         if ended is None or onset > ended.until or self._turn is not None:
             begin = onset - self._detector.rules.prefix_ms * TOKENIZER_RATE // 1000
-            return [TurnStarted(self._open(max(begin, self._begin_of_buffer())).begin)]
+            begin = self._open(max(begin, self._begin_of_buffer())).begin
+            if self._detector.rules.doubts and self._loudspeaker.heard_at(onset):
+                self._doubted = DoubtedSpeech(begin, ONSET_FRAMES, self._loudspeaker)
+                return [SpeechSuspected(begin)]
+            return [TurnStarted(begin)]
         self._turns += 1
         self._turn = replace(ended.turn, number=self._turns)
         events: list[SpeechEvent] = [TurnReopened(self._turn.begin)]
@@ -425,7 +406,7 @@ class SpeechInput:
         before = len(turn.tokens)
         yield from self._feed_now()
         events: list[SpeechEvent] = []
-        if windows := turn.stream.take_windows():
+        if self._doubted is None and (windows := turn.stream.take_windows()):
             turn.windows += windows if turn.may_reopen else ()
             events.append(TurnEncoded(TurnWindows(turn.number, windows)))
         if len(turn.tokens) > before:

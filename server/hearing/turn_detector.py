@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.server.hearing.end_of_turn import Eagerness, Wait
 from aqaa.server.hearing.vad import FRAME_SAMPLES
-from aqaa.server.protocol.session_types import SemanticVad, ServerVad
+from aqaa.server.protocol.session_types import SemanticVad, ServerVad, Session
 
 ONSET_FRAMES = 2  # 64 ms of speech before it counts: shorter is a click or a breath
 HYSTERESIS = 0.15  # speech ends this far below the threshold where it begins (Silero's default)
@@ -74,6 +74,23 @@ class TurnRules:
             reopen_ms=REOPEN_MS if eagerness else 0,
             eagerness=eagerness,
         )
+
+    @classmethod
+    def of_session(cls, session: Session) -> TurnRules | None:
+        """How the session's turns are told; None: by its client.
+
+        Where nothing is answered, nothing is to be taken back: what was written down stays.
+        """
+        detection = session.audio.input.turn_detection
+        if detection is None:
+            return None
+        rules = cls.of(detection)
+        return rules if session.type == "realtime" else rules.without_take_back()
+
+    @property
+    def doubts(self) -> bool:
+        """Whether speech during an answer may be something else than an interruption."""
+        return self.eagerness is not None
 
     def without_take_back(self) -> TurnRules:
         """These rules where nothing can be taken back: then no judge is believed either."""

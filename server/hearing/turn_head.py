@@ -25,6 +25,7 @@ from aqaa.models.errors import BundleError
 from aqaa.models.groups import AUDIO_CODES, GROUP_TOKENS
 from aqaa.server.compute.model import Model, Work
 from aqaa.server.hearing.end_of_turn import Eagerness, Samples
+from aqaa.server.hearing.interruption import Kinds
 
 WEIGHTS = "turn_head.safetensors"  # in the bundle's folder `turn`
 WIDTH, STATE = 40, 96
@@ -82,9 +83,10 @@ class _Heard:
 
 @dataclass(frozen=True, eq=False)
 class _Judged:
-    """The probability of the end after the groups, and the state [1, 1, 96] then."""
+    """The probability of the end after the groups, the kinds', and the state [1, 1, 96] then."""
 
     chance: float
+    kinds: Kinds
     state: Tensor
 
 
@@ -104,6 +106,7 @@ class HeadJudge:
             "high": config.high,
         }
         self._offset = audio_offset
+        self._tells_kinds = config.kinds
         self.model = Model[_Heard, _Judged]("turn_head", self._run, max_batch=MAX_BATCH)
 
     def thresholds(self, eagerness: Eagerness) -> TurnThresholds:
@@ -112,25 +115,29 @@ class HeadJudge:
 
     def listen(self) -> HeadListener:
         """A listener for one turn."""
-        return HeadListener(self.model, self._offset)
+        return HeadListener(self.model, self._offset, tells_kinds=self._tells_kinds)
 
     def _run(self, turns: Sequence[_Heard]) -> list[_Judged | Exception]:
         results: list[_Judged | Exception] = []
         with torch.inference_mode():
             for turn in turns:  # of different lengths: one after the other costs less than padding
-                end, _, state = self._head(turn.groups[None], turn.state)
-                results.append(_Judged(float(end[0, -1].sigmoid()), state))
+                end, kinds, state = self._head(turn.groups[None], turn.state)
+                made = Kinds(*kinds[0, -1].softmax(-1).tolist())
+                results.append(_Judged(float(end[0, -1].sigmoid()), made, state))
         return results
 
 
 class HeadListener:
     """One turn's state. Its groups are computed when the head is asked: until then they are few."""
 
-    def __init__(self, model: Model[_Heard, _Judged], audio_offset: int) -> None:
+    def __init__(
+        self, model: Model[_Heard, _Judged], audio_offset: int, *, tells_kinds: bool
+    ) -> None:
         self._model = model
+        self._tells_kinds = tells_kinds
         self._offset = audio_offset
         self._new: list[int] = []
-        self._state: Tensor | None = None
+        self._heard: _Judged | None = None
 
     def hear(self, samples: Samples, ids: Sequence[int]) -> None:
         """The turn has grown by these decoder ids, whole groups."""
@@ -141,14 +148,29 @@ class HeadListener:
 
         0 for a turn of no group.
         """
-        chance = 0.0
+        judged = yield from self._judged(rest)
+        return 0.0 if judged is None else judged.chance
+
+    def kinds(self, rest: Sequence[int]) -> Work[Kinds | None]:
+        """What the speaker makes in the turn, if it ends in `rest`.
+
+        None for a turn of no group, and where the head was not taught kinds.
+        """
+        if not self._tells_kinds:
+            return None
+        judged = yield from self._judged(rest)
+        return None if judged is None else judged.kinds
+
+    def _judged(self, rest: Sequence[int]) -> Work[_Judged | None]:
         if self._new:
             new, self._new = self._new, []
-            heard = yield from self._model.ask(_Heard(self._groups(new), self._state))
-            self._state, chance = heard.state, heard.chance
+            self._heard = yield from self._model.ask(_Heard(self._groups(new), self._state()))
         if rest:
-            chance = (yield from self._model.ask(_Heard(self._groups(rest), self._state))).chance
-        return chance
+            return (yield from self._model.ask(_Heard(self._groups(rest), self._state())))
+        return self._heard
+
+    def _state(self) -> Tensor | None:
+        return None if self._heard is None else self._heard.state
 
     def _groups(self, ids: Sequence[int]) -> Tensor:
         tokens = np.asarray(ids, np.int64) - self._offset

@@ -20,6 +20,9 @@ SPECULATION_OUTCOMES = ("hit", "rolled_back", "abandoned", "mismatched", "no_sla
 # the judge's word of a silence that ended a turn (`hearing.end_of_turn.Word`)
 END_WORDS = ("sure", "likely", "unsure", "unlikely", "plain")
 
+# What speech into an answer is taken for; all but the first leave the answer as it is.
+VERDICTS = ("interruption", "backchannel", "noise", "echo")
+
 # Seconds until work was due when it was done; below 0: late.
 SLACK_BUCKETS = (-2.0, -1.0, -0.5, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8)
 BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 16, 32, 64)
@@ -117,6 +120,14 @@ class Metrics:
         self.interruptions = Counter(
             "aqaa_interruptions", "Answers that the user spoke into", registry=r
         )
+        self.doubted_speech = Counter(
+            "aqaa_doubted_speech",
+            "Speech into an answer under semantic_vad, by what it was taken for",
+            ["verdict"],
+            registry=r,
+        )
+        for verdict in VERDICTS:
+            self.doubted_speech.labels(verdict)
         self.reopened_turns = Counter(
             "aqaa_reopened_turns", "Turns that had ended and went on", registry=r
         )

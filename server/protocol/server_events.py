@@ -320,6 +320,17 @@ class LatencyReported(FromServer):
     stages: dict[str, float]
 
 
+class InterruptionReported(FromServer):
+    """Extension `interruptions`: somebody seems to speak into the answer; later, why it goes on.
+
+    If it is interrupted, `input_audio_buffer.speech_started` tells so instead.
+    """
+
+    type: Literal["aqaa.interruption"] = "aqaa.interruption"
+    state: Literal["suspected", "dismissed"]
+    reason: Literal["backchannel", "noise", "echo"] | None = None
+
+
 ServerEvent = (
     ErrorEvent
     | SessionCreated
@@ -353,6 +364,7 @@ ServerEvent = (
     | ResponseOutputAudioTranscriptDelta
     | ResponseOutputAudioTranscriptDone
     | LatencyReported
+    | InterruptionReported
 )
 
 SERVER_EVENTS: TypeAdapter[ServerEvent] = TypeAdapter(

@@ -143,10 +143,11 @@ class Extensions(Wire):
     """What is not OpenAI's, off unless asked for: strict clients end a session over unknown events.
 
     `latency` sends `aqaa.latency` with each answer's first sound; `captions` adds `audio_start_ms`
-    to transcript deltas.
+    to transcript deltas; `interruptions` sends `aqaa.interruption` while it is doubtful whether an
+    answer is interrupted.
     """
 
-    extensions: tuple[Literal["latency", "captions"], ...] = ()
+    extensions: tuple[Literal["latency", "captions", "interruptions"], ...] = ()
 
 
 class Session(Wire):

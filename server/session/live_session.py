@@ -43,11 +43,12 @@ from aqaa.server.hearing.input_queue import (
     SuppressIdle,
 )
 from aqaa.server.hearing.item_sounds import ItemSounds
-from aqaa.server.hearing.speech_input import (
+from aqaa.server.hearing.speech_events import (
     BufferFull,
     SilenceTimedOut,
+    SpeechDismissed,
     SpeechEvent,
-    SpeechInput,
+    SpeechSuspected,
     TurnEncoded,
     TurnEnded,
     TurnGrew,
@@ -57,6 +58,7 @@ from aqaa.server.hearing.speech_input import (
     TurnSound,
     TurnStarted,
 )
+from aqaa.server.hearing.speech_input import SpeechInput
 from aqaa.server.hearing.transcribing import TurnWindows
 from aqaa.server.hearing.turn_detector import TurnRules
 from aqaa.server.observe.logs import response_id
@@ -70,6 +72,7 @@ from aqaa.server.protocol.items import Output
 from aqaa.server.protocol.machine import SessionMachine
 from aqaa.server.protocol.session_types import Session
 from aqaa.server.session.head_start import HeadStart, request_of, start_answer
+from aqaa.server.session.interruptions import Interruptions
 from aqaa.server.session.memory import Memory
 from aqaa.server.session.outlet import Outlet
 from aqaa.server.session.sound_count import count_sound
@@ -123,11 +126,12 @@ class LiveSession:
         audio = self._machine.session.audio.input
         self._input_format = audio.format
         self._odd_byte = b""  # the first half of a sample that the client cut in two
+        rules = TurnRules.of_session(self._machine.session)
         self._speech = SpeechInput(
             parts.tokenising,
             parts.vad.stream(),
             input_of(audio.format),
-            _rules(self._machine.session),
+            rules,
             parts.max_turn_seconds,
             parts.judge,
         )
@@ -145,6 +149,8 @@ class LiveSession:
             on_sound=self._on_sound,
             on_bad_audio=self._on_bad_audio,
         )
+        self._interruptions = Interruptions(parts.services, self._input.put, outlet.send)
+        self._interruptions.configure(self._machine.session, rules)
         self._last_turn: str | None = None  # the item of a turn that may go on
         self._epoch = 0  # of the client's buffer: raised by each of its commits and clears
         self._speech_end: float | None = None
@@ -245,6 +251,7 @@ class LiveSession:
                 self._services.metrics.interruptions.inc(effect.interrupted)
                 self._memory.cut(effect.item_id, effect.audio_end_ms)
                 self._outlet.drop(effect.item_id)
+                self._interruptions.stopped()
             case fx.ForgetItem():
                 if effect.item_id == self._last_turn:
                     self._input.put(LetTurnGo())
@@ -276,6 +283,7 @@ class LiveSession:
         """The client committed or cleared its buffer: later reports about it are out of date."""
         self._epoch += 1
         self._words.empty_buffer()
+        self._interruptions.forget()
         self._odd_byte = b""
         self._head_start.stop_warming()
         self._head_start.roll_back("abandoned")
@@ -287,7 +295,9 @@ class LiveSession:
             converter = input_of(audio.format)
             self._input_format, self._odd_byte = audio.format, b""
         self._words.configure(session)
-        self._input.put(ConfigureInput(converter, _rules(session)))
+        rules = TurnRules.of_session(session)
+        self._interruptions.configure(session, rules)
+        self._input.put(ConfigureInput(converter, rules))
 
     def _heard_ms(self, item_id: str) -> int | None:
         """How much of an answer has been heard by now; None: all of it, or it is unknown."""
@@ -312,7 +322,10 @@ class LiveSession:
         if job.epoch != self._epoch:
             return
         match event:
+            case SpeechSuspected() | SpeechDismissed():
+                self._interruptions.react(event)
             case TurnStarted():
+                self._interruptions.speech_began()
                 self._apply(self._machine.on_input(fx.SpeechStarted(_ms(event.sample))))
             case TurnReopened():
                 self._services.metrics.reopened_turns.inc()
@@ -448,7 +461,8 @@ class LiveSession:
                 given: fx.Input = fx.RunText(run.response_id, event.text, event.tokens, start)
                 self._apply(self._machine.on_input(given))
             case AnswerSound():
-                given = fx.RunSound(run.response_id, event.data, event.tokens)
+                data = self._interruptions.sound(run, answer.progress.playback, event.data)
+                given = fx.RunSound(run.response_id, data, event.tokens)
 
                 def sound_left() -> None:
                     answer.progress.left.send(event.seconds, self._clock())
@@ -479,16 +493,6 @@ class LiveSession:
         self._runs.pop(run.response_id, None)
         self._services.metrics.answers.labels(over.status).inc()
         self._apply(self._machine.on_input(fx.RunEnded(run.response_id, over.status, over.code)))
-
-
-def _rules(session: Session) -> TurnRules | None:
-    """How the session's turns are told; None: by its client."""
-    detection = session.audio.input.turn_detection
-    if detection is None:
-        return None
-    rules = TurnRules.of(detection)
-    # Where nothing is answered, nothing is to be taken back: what was written down stays.
-    return rules if session.type == "realtime" else rules.without_take_back()
 
 
 def _ms(sample: int) -> int:

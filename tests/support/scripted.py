@@ -24,6 +24,7 @@ from aqaa.server.compute.model import Work, work_of
 from aqaa.server.dialogue.prompt import PromptBuilder
 from aqaa.server.engine.contract import EngineStats, SamplingParams, check_prompt
 from aqaa.server.hearing.end_of_turn import Eagerness, Judge
+from aqaa.server.hearing.interruption import Kinds
 from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.observe.metrics import Metrics
 from aqaa.server.parts import ModelParts, Services, synthesis_of, voices_of
@@ -228,14 +229,16 @@ def group(code: int) -> list[int]:
 class ScriptedJudge:
     """Says what it is told to, one chance a quiet, the last again and again; keeps what it heard.
 
-    `asked`: the ids of the turn, at each time that it was asked.
+    `kinds`: what it takes every speaker's sound for. `asked`: the ids of the turn, at each time
+    that it was asked.
     """
 
     name = "scripted"
     ask_after_ms = 64
 
-    def __init__(self, *chances: float) -> None:
+    def __init__(self, *chances: float, kinds: Kinds | None = None) -> None:
         self._chances = list(chances)
+        self.kinds = kinds
         self.asked: list[tuple[int, ...]] = []
 
     def thresholds(self, eagerness: Eagerness) -> TurnThresholds:
@@ -259,6 +262,9 @@ class ScriptedListener:
 
     def chance_of_end(self, rest: Sequence[int]) -> Work[float]:
         return work_of(lambda: self._judge.say((*self._ids, *rest)))
+
+    def kinds(self, rest: Sequence[int]) -> Work[Kinds | None]:
+        return work_of(lambda: self._judge.kinds)
 
 
 class LoudnessVad:

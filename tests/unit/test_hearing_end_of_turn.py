@@ -20,14 +20,14 @@ from aqaa.server.hearing.end_of_turn import (
     Wait,
     wait_of,
 )
-from aqaa.server.hearing.speech_input import (
+from aqaa.server.hearing.speech_events import (
     SpeechEvent,
-    SpeechInput,
     TurnEnded,
     TurnPaused,
     TurnReopened,
     TurnResumed,
 )
+from aqaa.server.hearing.speech_input import SpeechInput
 from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.hearing.turn_detector import (
     DetectorEvent,

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from scripted import CountingTranscriber, GroupTokenizer, LoudnessVad, pcm
 
 from aqaa.server.compute.model import compute_alone
-from aqaa.server.hearing.speech_input import (
+from aqaa.server.hearing.speech_events import (
     SpeechEvent,
-    SpeechInput,
     TurnEncoded,
     TurnEnded,
     TurnReopened,
     TurnStarted,
 )
+from aqaa.server.hearing.speech_input import SpeechInput
 from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.hearing.turn_detector import REOPEN_MS, TurnRules
 from aqaa.server.parts import input_of

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from scripted import GROUP_SAMPLES, GroupStream, GroupTokenizer, LoudnessVad, pcm
 
 from aqaa.server.compute.model import compute_alone
-from aqaa.server.hearing.speech_input import (
+from aqaa.server.hearing.speech_events import (
     BufferFull,
     SilenceTimedOut,
     SpeechEvent,
-    SpeechInput,
     TurnEncoded,
     TurnEnded,
     TurnGrew,
     TurnStarted,
 )
+from aqaa.server.hearing.speech_input import SpeechInput
 from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.hearing.turn_detector import TurnRules
 from aqaa.server.parts import WireFormat, input_of, output_of

@@ -1,0 +1,208 @@
+"""Speech into an answer: what interrupts it, and what it goes on through."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+import pytest
+from live_talk import FakeClock, Talk, speak_and_pause
+from scripted import AUDIO, ScriptedEngine, ScriptedJudge, scripted_parts, woven
+
+from aqaa.server.audio.wire import AudioFormat, decode
+from aqaa.server.hearing.end_of_turn import Judge
+from aqaa.server.hearing.interruption import Kinds
+from aqaa.server.protocol import server_events as server
+from aqaa.server.protocol.types import Json
+from aqaa.server.session.ducking import GAIN, LONGEST_SECONDS
+
+SEMANTIC: Json = {"type": "semantic_vad", "eagerness": "high"}
+WIRE = AudioFormat("pcm16", 24_000)
+ANSWER = 40  # groups: 4.8 s
+STARTED = "input_audio_buffer.speech_started"
+
+
+@pytest.fixture
+async def talk() -> AsyncIterator[Talk]:
+    talk = await answering(SEMANTIC)
+    yield talk
+    await talk.close()
+
+
+async def answering(detection: Json, judge: Judge | None = None) -> Talk:
+    """A conversation whose answer is made and is being played, past when its turn may go on."""
+    engine = ScriptedEngine(answer=lambda prompt: woven("an answer that takes a while", ANSWER))
+    clock = FakeClock()
+    talk = Talk(scripted_parts(engine, clock=clock, judge=judge), clock)
+    session = {
+        "audio": {"input": {"turn_detection": detection}},
+        "aqaa": {"extensions": ["interruptions"]},
+    }
+    await talk.send("session.update", session=session)
+    await speak_and_pause(talk, silence=0.7)
+    await talk.until("response.done")
+    await talk.say(1.2, loud=False)
+    return talk
+
+
+def told(talk: Talk) -> list[tuple[str, str | None]]:
+    return [
+        (event.state, event.reason)
+        for event in talk.events
+        if isinstance(event, server.InterruptionReported)
+    ]
+
+
+def loud_groups(prompt: Sequence[int]) -> int:
+    """How many groups of the user's speech are in the prompt; those of the answers are quiet."""
+    return sum(token - AUDIO > 100 for token in [one for one in prompt if one >= AUDIO][::5])
+
+
+def verdicts(talk: Talk) -> dict[str, float]:
+    kinds = ("interruption", "backchannel", "noise", "echo")
+    counts = {kind: talk.counted("aqaa_doubted_speech_total", verdict=kind) for kind in kinds}
+    return {kind: count for kind, count in counts.items() if count}
+
+
+async def test_a_word_of_assent_leaves_the_answer_as_it_is(talk: Talk) -> None:
+    await talk.say(0.3, loud=True)
+    await talk.say(1.0, loud=False)
+    await talk.until("aqaa.interruption", 2)
+    assert talk.types().count(STARTED) == 1
+    assert talk.types().count("input_audio_buffer.committed") == 1
+    assert told(talk) == [("suspected", None), ("dismissed", "backchannel")]
+    assert verdicts(talk) == {"backchannel": 1}
+
+
+async def test_who_goes_on_speaking_interrupts(talk: Talk) -> None:
+    await talk.say(0.7, loud=True)
+    started = await talk.until(STARTED, 2)
+    assert isinstance(started, server.InputAudioBufferSpeechStarted)
+    assert abs(started.audio_start_ms - (3000 - 300)) <= 64  # with the padding before it
+    assert told(talk) == [("suspected", None)]
+    assert verdicts(talk) == {"interruption": 1}
+
+
+async def test_nothing_of_an_interruption_is_lost(talk: Talk) -> None:
+    await talk.say(1.0, loud=True)  # as long as the question
+    await talk.say(0.7, loud=False)
+    await talk.until("response.created", 2)
+    await talk.conversation.idle()
+    engine = talk.parts.services.engine
+    assert isinstance(engine, ScriptedEngine)
+    assert abs(loud_groups(engine.prompts[-1]) - 2 * loud_groups(engine.prompts[0])) <= 1
+
+
+async def test_an_answer_that_is_still_made_is_cancelled_as_ever() -> None:
+    engine = ScriptedEngine(answer=lambda prompt: woven("slowly", 400), seconds=0.003)
+    clock = FakeClock()
+    talk = Talk(scripted_parts(engine, clock=clock), clock)
+    await talk.send("session.update", session={"audio": {"input": {"turn_detection": SEMANTIC}}})
+    await speak_and_pause(talk, silence=0.7)
+    await talk.say(1.2, loud=False)
+    await talk.becomes(lambda: len(talk.sound()) >= 2 * WIRE.rate)
+    await talk.say(0.7, loud=True)
+    over = await talk.until("response.done")
+    assert isinstance(over, server.ResponseDone)
+    assert over.response.status == "cancelled"
+    assert over.response.status_details is not None
+    assert over.response.status_details.reason == "turn_detected"
+    assert talk.types().index(STARTED) < talk.types().index("response.done")
+    await talk.close()
+
+
+async def test_a_click_is_a_noise(talk: Talk) -> None:
+    await talk.say(0.1, loud=True)
+    await talk.say(1.0, loud=False)
+    await talk.until("aqaa.interruption", 2)
+    assert verdicts(talk) == {"noise": 1}
+
+
+async def test_a_short_word_that_the_judge_takes_for_speech_interrupts() -> None:
+    judge = ScriptedJudge(0.95, kinds=Kinds(speech=0.9, backchannel=0.1, noise=0.0))
+    talk = await answering(SEMANTIC, judge)
+    await talk.say(0.3, loud=True)
+    await talk.say(0.7, loud=False)
+    await talk.until(STARTED, 2)
+    await talk.until("response.created", 2)
+    assert verdicts(talk) == {"interruption": 1}
+    await talk.close()
+
+
+async def test_assent_is_over_before_its_turn_is() -> None:
+    judge = ScriptedJudge(0.95, kinds=Kinds(speech=0.1, backchannel=0.9, noise=0.0))
+    talk = await answering(SEMANTIC, judge)  # which ends a turn after 200 ms of silence
+    await talk.say(0.3, loud=True)
+    await talk.say(1.0, loud=False)
+    await talk.until("aqaa.interruption", 2)
+    assert verdicts(talk) == {"backchannel": 1}
+    assert talk.types().count("input_audio_buffer.committed") == 1
+    await talk.close()
+
+
+async def test_the_answer_that_comes_back_through_the_microphone_is_an_echo(talk: Talk) -> None:
+    heard = decode(talk.sound(), WIRE)
+    again = (np.clip(2 * heard[WIRE.rate :], -1, 1) * 32767).astype("<i2").tobytes()
+    for begin in range(0, 30_000, 960):
+        talk.clock.now += 0.02
+        await talk.append(again[begin : begin + 960])
+    await talk.until("aqaa.interruption", 2)
+    assert ("dismissed", "echo") in told(talk)
+    assert "interruption" not in verdicts(talk)
+
+
+@pytest.mark.parametrize(
+    "detection", [{"type": "server_vad", "silence_duration_ms": 300}, {"type": "server_vad"}]
+)
+async def test_plain_server_vad_cuts_at_speech(detection: Json) -> None:
+    talk = await answering(detection)
+    await talk.say(0.1, loud=True)
+    await talk.until(STARTED, 2)
+    assert told(talk) == []
+    assert verdicts(talk) == {}
+    await talk.close()
+
+
+async def test_an_answer_that_may_not_be_interrupted_is_not_even_suspected_of_it() -> None:
+    talk = await answering({**SEMANTIC, "interrupt_response": False})
+    await talk.say(0.3, loud=True)
+    await talk.say(1.0, loud=False)
+    await talk.until(STARTED, 2)
+    assert told(talk) == []
+    await talk.close()
+
+
+async def test_speech_after_the_answer_was_heard_is_a_turn(talk: Talk) -> None:
+    await talk.say(6.0, loud=False)
+    await talk.say(0.3, loud=True)
+    await talk.say(0.7, loud=False)
+    await talk.until("response.created", 2)
+    assert told(talk) == []
+
+
+async def test_what_the_client_clears_is_not_doubted_any_more(talk: Talk) -> None:
+    await talk.say(0.2, loud=True)
+    await talk.until("aqaa.interruption")
+    await talk.send("input_audio_buffer.clear")
+    await talk.say(1.0, loud=False)
+    assert told(talk) == [("suspected", None)]
+    assert verdicts(talk) == {}
+
+
+async def test_the_answer_is_quiet_while_it_is_doubted() -> None:
+    engine = ScriptedEngine(answer=lambda prompt: woven("slowly", 400), seconds=0.003)
+    clock = FakeClock()
+    talk = Talk(scripted_parts(engine, clock=clock), clock)
+    await talk.send("session.update", session={"audio": {"input": {"turn_detection": SEMANTIC}}})
+    await speak_and_pause(talk, silence=0.7)
+    await talk.say(1.2, loud=False)
+    await talk.becomes(lambda: len(talk.sound()) >= 2 * WIRE.rate)
+    clock.now += 10  # the client has played all: what is sent now is heard now
+    before = len(talk.sound())
+    await talk.say(0.1, loud=True)
+    await talk.becomes(lambda: len(talk.sound()) >= before + 4 * WIRE.rate)  # 2 s
+    heard = np.abs(decode(talk.sound(), WIRE))
+    levels = heard[: heard.size // 240 * 240].reshape(-1, 240).max(axis=1)  # of 10 ms
+    quiet = 0.01 * np.count_nonzero(levels <= 1.1 * GAIN * heard.max())
+    assert 0.3 < quiet <= LONGEST_SECONDS
+    await talk.close()
