@@ -1,8 +1,9 @@
 """Moments at which a listener wonders whether the speaker has finished, cut out of speech.
 
-From a clip: the whole with its silence (finished); the whole with a pause put in (finished, though
-it paused); that pause, and places where the clip is broken off (not finished). Beside these what is
-no turn: backchannels, coughs, dishes, and the assistant's own voice through a room.
+From a clip: the whole with its silence (finished); the whole with a pause between two words
+(finished, though it paused); and the clip broken off between two words (not finished), once
+anywhere and once near its end, where a break sounds most like an end. Beside these what is no turn:
+backchannels, coughs, dishes, and the assistant's own voice through a room.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from aqaa.recipe.speech.voices import Wave
 FRAME = RATE // 100
 LEAD = (0.1, 0.5)  # seconds of quiet before speech that a turn begins with
 ASKED = (0.05, 0.35)  # seconds of quiet after which is asked
+LAST_WORDS = 3  # as many ends of words are near the end of a turn
 PAUSE = (0.15, 0.9)  # seconds of a pause within a turn
-BREAK = (0.25, 0.92)  # share of the speech after which it may break off
-NEAR = 0.06  # share on both sides of a place in which the quietest moment is looked for
+ROUGH = 0.3  # share of moments through room, noise or telephone
+NEAR = 0.05  # share on both sides of a place in which the quietest moment is looked for
 BACKCHANNELS = (
     "Mhm.", "Uh huh.", "Yeah.", "Yes.", "Okay.", "Right.", "Sure.", "I see.", "Aha.", "Oh.", "Hm.",
     "Ah.", "Ah, okay.", "Yeah, yeah.", "Okay, okay.", "Oh, right.", "Great.", "Cool.", "Wow.",
@@ -54,13 +56,15 @@ def moments(
     """Moments of one clip that says `text`; `wholes` are the normalised texts that are complete."""
     speech = trim(wave, 0.0)
     found = [Moment(_heard(speech, rng), True, 0)]
-    for _ in range(2):
-        share = float(rng.uniform(*BREAK))
+    between = word_ends(text)
+    if not between:
+        return found
+    late = between[max(0, len(between) - LAST_WORDS) :]
+    for share in (rng.choice(between), rng.choice(late)):
         if not may_be_whole(text, share, wholes):
             place = quiet_place(speech, share)
             found.append(Moment(_heard(speech[:place], rng), False, 0))
-    share = float(rng.uniform(*BREAK))
-    place = quiet_place(speech, share)
+    place = quiet_place(speech, rng.choice(between))
     pause = np.zeros(int(rng.uniform(*PAUSE) * RATE), np.float32)
     found.append(
         Moment(_heard(np.concatenate([speech[:place], pause, speech[place:]]), rng), True, 0)
@@ -109,6 +113,12 @@ def cough(rng: np.random.Generator) -> Wave:
     return joined
 
 
+def word_ends(text: str) -> list[float]:
+    """About where each word but the last ends, as shares of the speech; letters take one time."""
+    ends = [place for place, letter in enumerate(text.strip()) if letter == " "]
+    return [place / len(text.strip()) for place in ends]
+
+
 def quiet_place(speech: Wave, share: float) -> int:
     """The sample near `share` of `speech` where it is the quietest, in the middle of 10 ms."""
     frames = len(speech) // FRAME
@@ -140,6 +150,6 @@ def _heard(speech: Wave, rng: np.random.Generator) -> Wave:
     """`speech` between the quiet before it and that in which is asked, as a microphone has it."""
     lead, tail = (int(rng.uniform(*span) * RATE) for span in (LEAD, ASKED))
     wave = np.pad(speech, (lead, tail)).astype(np.float32)
-    if rng.random() < 0.5:
+    if rng.random() < ROUGH:
         return distort(wave, rng)
     return add_noise(wave * np.float32(rng.uniform(0.15, 1.0)), rng.uniform(30, 60), rng)

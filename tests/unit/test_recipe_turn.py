@@ -16,6 +16,7 @@ from aqaa.recipe.turn.moments import (
     may_be_whole,
     moments,
     quiet_place,
+    word_ends,
 )
 from aqaa.recipe.turn.tokens import UNKNOWN, Asked, complete, load, save
 from aqaa.recipe.turn.train import area, batch_of, export, losses, report, train_head
@@ -72,6 +73,13 @@ def test_a_clip_gives_wholes_that_end_and_breaks_that_do_not() -> None:
     assert all(len(one.wave) < len(whole.wave) for one in breaks)
     assert len(paused.wave) > len(whole.wave)
     assert {moment.kind for moment in found} == {0}
+
+
+def test_a_clip_is_broken_off_where_its_words_end() -> None:
+    assert word_ends("Set a timer.") == pytest.approx([3 / 12, 5 / 12])
+    assert word_ends("Stop.") == []
+    (whole,) = moments(words(0.4), "Stop.", frozenset(), np.random.default_rng(0))
+    assert whole.end
 
 
 def test_words_that_could_be_all_are_no_break() -> None:
