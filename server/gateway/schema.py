@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from aqaa.server.protocol.tools import MAX_TOOLS, FunctionTool
+from aqaa.server.protocol.tools import MAX_TOOLS, FunctionName, FunctionTool
 
 MIN_TEMPERATURE = 0.01  # below it sampling is greedy in all but name
 MOST_TOKENS = 2**31 - 1
@@ -90,7 +90,7 @@ class ChatTool(Body):
 class FunctionNamed(Body):
     """Its name."""
 
-    name: str
+    name: FunctionName
 
 
 class NamedChoice(Body):

@@ -143,12 +143,13 @@ async def test_the_choice_of_tools_is_obeyed(
     ("messages", "more", "why"),
     [
         ([USER], {"tool_choice": {"type": "function", "function": {"name": "fly"}}}, "not among"),
+        ([USER], {"tool_choice": {"type": "function", "function": {"name": "a b"}}}, "tool_choice"),
         ([USER], {"tool_choice": "required", "tools": []}, "not among"),
         ([USER], {"tools": [{"type": "function", "function": {"name": "no spaces"}}]}, "name"),
         ([USER], {"tools": [TIMER] * 129}, "128"),
         ([USER, {"role": "tool", "tool_call_id": "c9", "content": ""}], {}, "c9"),
     ],
-    ids=["stranger", "none to require", "name", "too many", "no call"],
+    ids=["stranger", "no name", "none to require", "name", "too many", "no call"],
 )
 async def test_what_cannot_be_called_is_refused(
     client: openai.AsyncOpenAI, messages: list[Any], more: dict[str, Any], why: str
