@@ -95,7 +95,8 @@ def talk(
         async with connect(url, model=model, api_key=api_key, on_trouble=tell) as server:
             audio: Json = {"input": {"turn_detection": {"type": TURN_DETECTION}}}
             await server.update_session(
-                audio=audio | ({"output": {"voice": voice}} if voice else {})
+                audio=audio | ({"output": {"voice": voice}} if voice else {}),
+                aqaa={"extensions": ["interruptions"]},
             )
             typer.secho("Speak. Ctrl-C ends the conversation.", dim=True, err=True)
             await converse(server, lambda words: typer.echo(words, nl=False))

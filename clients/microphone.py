@@ -19,6 +19,7 @@ from aqaa.server.protocol.client_events import ConversationItemTruncate
 from aqaa.server.protocol.server_events import (
     ErrorEvent,
     InputAudioBufferSpeechStarted,
+    InterruptionReported,
     ResponseCreated,
     ResponseDone,
     ResponseOutputAudioDelta,
@@ -28,6 +29,8 @@ from aqaa.server.protocol.server_events import (
 )
 
 BLOCK = WIRE_RATE // 50
+LOW = 0.2  # the answer's level while it is doubtful whether the user interrupts
+RAMP_SECONDS = 0.03
 
 
 class Player:
@@ -41,6 +44,8 @@ class Player:
         self._queue: deque[NDArray[np.float32]] = deque()
         self.item: str | None = None
         self.played = 0
+        self._low = False
+        self._gain = 1.0
 
     def put(self, item: str, pcm: NDArray[np.float32]) -> None:
         """More of `item`; a new item starts at zero."""
@@ -62,7 +67,24 @@ class Player:
                 if fits.size < head.size:
                     self._queue.appendleft(head[fits.size :])
             self.played += filled
+            if self._low or self._gain < 1.0:
+                out *= self._level(count)
         return out
+
+    def duck(self, low: bool) -> None:
+        """Be quiet, or as loud as ever again."""
+        self._low = low
+
+    def _level(self, count: int) -> NDArray[np.float32]:
+        """The gains of the next `count` samples: a ramp towards what is wanted, without a click."""
+        target = LOW if self._low else 1.0
+        span = (1.0 - LOW) / (RAMP_SECONDS * WIRE_RATE) * np.arange(1, count + 1)
+        if target < self._gain:
+            gains = np.maximum(target, self._gain - span)
+        else:
+            gains = np.minimum(target, self._gain + span)
+        self._gain = float(gains[-1])
+        return np.asarray(gains, dtype=np.float32)
 
     def cut(self) -> tuple[str, int] | None:
         """Be silent; the item that was cut and the milliseconds of it that were heard."""
@@ -70,6 +92,7 @@ class Player:
             if not self._queue or self.item is None:
                 return None
             self._queue.clear()
+            self._low = False
             return self.item, round(1000 * self.played / WIRE_RATE)
 
 
@@ -189,6 +212,8 @@ async def converse(server: Connection, on_text: Callable[[str], None]) -> None:
                                     audio_end_ms=cut[1],
                                 )
                             )
+                    case InterruptionReported():
+                        player.duck(event.state == "suspected")
                     case ResponseOutputAudioTranscriptDelta():
                         on_text(event.delta)
                     case ResponseOutputAudioTranscriptDone():

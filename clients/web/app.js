@@ -106,7 +106,7 @@ function sessionConfig(rate, hasSpoken) {
       },
       output: { format, voice, speed: Number($("speed").value) },
     },
-    aqaa: { extensions: ["latency"] },
+    aqaa: { extensions: ["latency", "interruptions"] },
   };
 }
 
@@ -297,6 +297,9 @@ class Session {
         break;
       case "aqaa.latency":
         this.latencies.account(event.stages);
+        break;
+      case "aqaa.interruption": // somebody seems to speak into the answer, or it was nothing
+        this.speaker.duck(event.state === "suspected");
         break;
       case "conversation.item.deleted": // a part of a turn that went on, and the answer to it
         this.captions.remove(event.item_id);

@@ -44,6 +44,7 @@ export class Speaker {
 
   begin(item) { this.node.port.postMessage({ kind: "begin", item }); }
   end(item) { this.node.port.postMessage({ kind: "end", item }); }
+  duck(low) { this.node.port.postMessage({ kind: "duck", low }); }
   interrupt(item) { this.node.port.postMessage({ kind: "interrupt", item }); }
 
   play(item, samples) {

@@ -16,7 +16,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from aqaa.clients import turn as turn_module
 from aqaa.clients.client import WIRE_RATE, connect, realtime_url
 from aqaa.clients.load_test import LoadPlan, Report, run
-from aqaa.clients.microphone import Player
+from aqaa.clients.microphone import LOW, Player
 from aqaa.clients.sound import speech_end, write_sound
 from aqaa.clients.turn import GapCounter, SpokenAnswer, speak
 from aqaa.models.errors import AudioError, CapacityError, ConnectionLostError, NoSpeechError
@@ -295,6 +295,26 @@ def test_the_player_knows_how_much_of_an_answer_was_heard() -> None:
     assert player.cut() == ("a", 150)
     assert player.cut() is None
     assert not player.take(100).any()
+
+
+def test_the_player_is_quiet_while_it_is_doubtful_whether_the_user_interrupts() -> None:
+    player = Player()
+    player.put("a", np.ones(4 * WIRE_RATE, np.float32))
+    assert (player.take(480) == 1).all()
+    player.duck(True)
+    falling = player.take(480)
+    assert np.abs(np.diff(falling)).max() < 0.01
+    player.take(480)
+    assert player.take(480) == pytest.approx(LOW)
+    player.duck(False)
+    assert player.take(480)[-1] < 1
+    player.take(480)
+    assert (player.take(480) == 1).all()
+    player.duck(True)
+    player.cut()
+    player.put("b", np.ones(WIRE_RATE, np.float32))
+    player.take(960)
+    assert (player.take(480) == 1).all()
 
 
 def test_an_answer_cannot_be_written_to_an_unknown_kind_of_file(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 const PREBUFFER_SECONDS = 0.06;
 const REPORT_SECONDS = 0.05;
 const FADE_SECONDS = 0.008; // an interrupted answer is faded, not chopped
+const LOW = 0.2; // while it is doubtful whether somebody interrupts
+const RAMP_SECONDS = 0.03;
+const LONGEST_LOW_SECONDS = 1.5; // whatever becomes of the word that ends it
 
 class Playback extends AudioWorkletProcessor {
   constructor() {
@@ -23,9 +26,12 @@ class Playback extends AudioWorkletProcessor {
     this.complete = false;
     this.fade = 0;
     this.peak = 0;
+    this.gain = 1;
+    this.low = 0; // samples for which it is to be low yet
   }
 
   receive(message) {
+    if (message.kind === "duck") this.low = message.low ? LONGEST_LOW_SECONDS * sampleRate : 0;
     if (message.kind === "begin") this.reset(message.item);
     if (message.item !== this.item) return;
     if (message.kind === "samples" && this.fade === 0 && message.samples.length > 0) {
@@ -38,6 +44,13 @@ class Playback extends AudioWorkletProcessor {
       this.report("interrupted");
       if (!this.playing) this.reset(null);
     }
+  }
+
+  // Towards the level that is wanted now.
+  level() {
+    const step = (1 - LOW) / (RAMP_SECONDS * sampleRate);
+    this.gain = this.low-- > 0 ? Math.max(LOW, this.gain - step) : Math.min(1, this.gain + step);
+    return this.gain;
   }
 
   next() {
@@ -61,7 +74,7 @@ class Playback extends AudioWorkletProcessor {
     }
     if (this.playing) {
       for (let i = 0; i < out.length && this.buffered > 0; i++) {
-        let x = this.next();
+        let x = this.next() * this.level();
         if (this.fade > 0) {
           x *= this.fade / (FADE_SECONDS * sampleRate);
           if (--this.fade === 0) {
