@@ -23,8 +23,8 @@ from aqaa.recipe.turn.tokens import (
     SHARD,
     Asked,
     answer_plan,
-    backchannel_plan,
     complete,
+    interjection_plan,
     load,
     make_shard,
     tokenise,
@@ -74,9 +74,9 @@ def main() -> None:
     wholes = complete(
         [*domain.questions(), *domain.variants(), *(command.said for command in commands())]
     )
-    hums = backchannel_plan()
-    say_all([*hums, *answer_plan()], processes=1)
-    clips = [*training_clips(domain, arguments.clips), *hums]
+    interjections = interjection_plan()
+    say_all([*interjections, *answer_plan()], processes=1)
+    clips = [*training_clips(domain, arguments.clips), *interjections]
     random.Random(4).shuffle(clips)
     rows = rows_from(work_dir() / "turn", clips, wholes)
     head = train_head(rows, arguments.epochs)

@@ -13,13 +13,22 @@ from aqaa.recipe.evaluate.questions import held_out_questions
 from aqaa.recipe.speech.cache import Utterance
 from aqaa.recipe.speech.store import hear
 from aqaa.recipe.speech.voices import HELD_OUT, TEACHER
-from aqaa.recipe.turn.moments import BACKCHANNELS, Moment, backchannel, disturbance, moments
+from aqaa.recipe.turn.moments import (
+    BACKCHANNELS,
+    INTERRUPTIONS,
+    Moment,
+    backchannel,
+    disturbance,
+    interruption,
+    moments,
+)
 
 QUESTIONS = 60
 
 
 def held_out_moments(domain: Domain, wholes: frozenset[str], seed: int = 11) -> list[Moment]:
-    """Of `QUESTIONS` questions and all commands of the evaluation, backchannels, and noises."""
+    """Of `QUESTIONS` questions and all commands of the evaluation, backchannels,
+    interruptions, and noises."""
     rng = np.random.default_rng(seed)
     asked = [talk.turns[0].said for talk in held_out_questions(domain)]
     asked = random.Random(seed).sample(sorted(set(asked)), QUESTIONS)
@@ -31,6 +40,8 @@ def held_out_moments(domain: Domain, wholes: frozenset[str], seed: int = 11) -> 
         found += moments(wave, text, wholes, rng)
     for number, text in enumerate(BACKCHANNELS):
         found.append(backchannel(hear(Utterance(text, HELD_OUT[number % len(HELD_OUT)])), rng))
+    for number, text in enumerate(INTERRUPTIONS):
+        found.append(interruption(hear(Utterance(text, HELD_OUT[number % len(HELD_OUT)])), rng))
     answers = domain.answers()[:: len(domain.answers()) // 30]
     found += [disturbance(hear(Utterance(text, TEACHER)), rng) for text in answers]
     return found

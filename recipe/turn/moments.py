@@ -34,6 +34,15 @@ BACKCHANNELS = (
     "True.", "Ha ha.", "Got it.",
 )  # fmt: skip
 
+# Said into an answer, to end it: as short as a backchannel, and meant.
+INTERRUPTIONS = (
+    "Stop.", "Wait.", "Stop it.", "Hold on.", "Wait a moment.", "No.", "No, no.", "No, stop.",
+    "Please stop.", "Be quiet.", "Quiet.", "Enough.", "That is enough.", "Never mind.",
+    "Forget it.", "Cancel that.", "Not that one.", "That is wrong.", "What?", "But why?", "Excuse me.",
+    "Say that again.", "Can you repeat that?", "Slower, please.", "Louder.", "Next question.",
+    "Another question.", "Sorry, one more thing.", "Let me ask something else.",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -75,6 +84,11 @@ def moments(
 def backchannel(wave: Wave, rng: np.random.Generator) -> Moment:
     """Of a clip that says one of `BACKCHANNELS`."""
     return Moment(_heard(trim(wave, 0.0), rng), None, 1)
+
+
+def interruption(wave: Wave, rng: np.random.Generator) -> Moment:
+    """Of a clip that says one of `INTERRUPTIONS`, which is all that is said."""
+    return Moment(_heard(trim(wave, 0.0), rng), True, 0)
 
 
 def disturbance(answer: Wave, rng: np.random.Generator) -> Moment:

@@ -18,7 +18,15 @@ from aqaa.recipe.domain.numbers import normalise
 from aqaa.recipe.speech.cache import Utterance
 from aqaa.recipe.speech.store import hear
 from aqaa.recipe.speech.voices import SPOKEN, TEACHER, VOICES, Wave
-from aqaa.recipe.turn.moments import BACKCHANNELS, Moment, backchannel, disturbance, moments
+from aqaa.recipe.turn.moments import (
+    BACKCHANNELS,
+    INTERRUPTIONS,
+    Moment,
+    backchannel,
+    disturbance,
+    interruption,
+    moments,
+)
 
 GROUP = 1920  # samples
 SHARD = 100  # clips
@@ -26,7 +34,7 @@ UNKNOWN = 2  # of an end that is not asked for
 DISTURBANCES = 0.35  # of them for each clip
 ANSWERS = 100
 CHEAP = 0.1  # cpu-seconds for a second of speech
-NATURAL = 12  # one in so many human voices says a backchannel
+NATURAL = 12  # one in so many human voices says an interjection
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,9 @@ def make_shard(utterances: Sequence[Utterance], path: Path, wholes: frozenset[st
         if utterance.text in BACKCHANNELS:
             found += [backchannel(wave, rng) for _ in range(3)]
             continue
+        if utterance.text in INTERRUPTIONS:
+            found += [interruption(wave, rng) for _ in range(3)]
+            continue
         found += moments(wave, utterance.text, wholes, rng)
         if rng.random() < DISTURBANCES:
             found.append(disturbance(next(answers), rng))
@@ -81,12 +92,13 @@ def answer_plan() -> list[Utterance]:
     return [Utterance(text, TEACHER) for text in texts[:: max(1, len(texts) // ANSWERS)]]
 
 
-def backchannel_plan() -> list[Utterance]:
-    """Half of the voices that cost little say each backchannel, and some of the human ones."""
+def interjection_plan() -> list[Utterance]:
+    """What is said into answers: half of the voices that cost little say each of `BACKCHANNELS` and
+    `INTERRUPTIONS`, and some of the human ones."""
     cheap = [name for name in SPOKEN if VOICES[name].cost <= CHEAP]
     natural = [name for name in SPOKEN if VOICES[name].engine == "kokoro"]
     plan = []
-    for number, text in enumerate(BACKCHANNELS):
+    for number, text in enumerate((*BACKCHANNELS, *INTERRUPTIONS)):
         voices = cheap[number % 2 :: 2] + natural[number % NATURAL :: NATURAL]
         plan += [Utterance(text, v, (0.95, 1.1)[place % 3 == 0]) for place, v in enumerate(voices)]
     return plan

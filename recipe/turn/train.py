@@ -50,8 +50,9 @@ def losses(head: TurnHead, rows: Sequence[Asked]) -> Tensor:
         groups = _roughen(groups)
     end, kind, _ = head(groups)
     last = end.gather(1, lengths[:, None] - 1)[:, 0]
-    asked = ends != UNKNOWN
-    loss = F.binary_cross_entropy_with_logits(last[asked], ends[asked].float())
+    asked = ends != UNKNOWN  # of none of them, where a batch is of the shortest: backchannels
+    missed = F.binary_cross_entropy_with_logits(last[asked], ends[asked].float(), reduction="sum")
+    loss = missed / max(1, int(asked.sum()))
     place = torch.arange(groups.shape[1])[None]
     heard = (place < lengths[:, None]) & ((place >= EARLY - 1) | (place == lengths[:, None] - 1))
     wanted = kinds[:, None].expand_as(heard)[heard]

@@ -11,14 +11,16 @@ from aqaa.models.groups import GROUP_TOKENS, check_groups
 from aqaa.recipe.speech.augment import RATE
 from aqaa.recipe.turn.moments import (
     BACKCHANNELS,
+    INTERRUPTIONS,
     cough,
     disturbance,
+    interruption,
     may_be_whole,
     moments,
     quiet_place,
     word_ends,
 )
-from aqaa.recipe.turn.tokens import UNKNOWN, Asked, complete, load, save
+from aqaa.recipe.turn.tokens import UNKNOWN, Asked, complete, interjection_plan, load, save
 from aqaa.recipe.turn.train import area, batch_of, export, losses, report, train_head
 from aqaa.server.hearing.turn_head import KINDS, WEIGHTS, TurnHead
 
@@ -119,6 +121,24 @@ def test_padding_changes_nothing() -> None:
     alone, _, _ = head(torch.from_numpy(short.tokens).view(1, -1, GROUP_TOKENS))
     assert end[0, lengths[0] - 1].item() == pytest.approx(alone[0, -1].item(), abs=1e-5)
     assert together.isfinite()
+
+
+def test_a_batch_in_which_no_end_is_asked_for_teaches_the_kinds() -> None:
+    hums = [row for row in made_up(60, 4) if row.end == UNKNOWN]
+    head = TurnHead()
+    loss = losses(head, hums)
+    loss.backward()
+    assert loss.isfinite()
+    assert head.kind.weight.grad is not None
+    assert head.kind.weight.grad.abs().sum() > 0
+
+
+def test_what_is_said_to_end_an_answer_is_whole_and_is_speech() -> None:
+    moment = interruption(words(0.3), np.random.default_rng(0))
+    assert (moment.end, KINDS[moment.kind]) == (True, "speech")
+    said = {utterance.text for utterance in interjection_plan()}
+    assert said == {*BACKCHANNELS, *INTERRUPTIONS}
+    assert not {*BACKCHANNELS} & {*INTERRUPTIONS}
 
 
 def test_it_learns_what_tells_an_end_from_a_break_and_the_kinds(tmp_path: Path) -> None:
