@@ -38,9 +38,9 @@ BACKCHANNELS = (
 INTERRUPTIONS = (
     "Stop.", "Wait.", "Stop it.", "Hold on.", "Wait a moment.", "No.", "No, no.", "No, stop.",
     "Please stop.", "Be quiet.", "Quiet.", "Enough.", "That is enough.", "Never mind.",
-    "Forget it.", "Cancel that.", "Not that one.", "That is wrong.", "What?", "But why?", "Excuse me.",
-    "Say that again.", "Can you repeat that?", "Slower, please.", "Louder.", "Next question.",
-    "Another question.", "Sorry, one more thing.", "Let me ask something else.",
+    "Forget it.", "Cancel that.", "Not that one.", "That is wrong.", "What?", "But why?",
+    "Excuse me.", "Say that again.", "Can you repeat that?", "Slower, please.", "Louder.",
+    "Next question.", "Another question.", "Sorry, one more thing.", "Let me ask something else.",
 )  # fmt: skip
 
 
