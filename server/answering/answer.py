@@ -48,6 +48,7 @@ from aqaa.server.urgency import Kind
 log = logging.getLogger(__name__)
 
 SPECULATION_SECONDS = 2.0  # of sound at most for an answer that nobody has asked for yet
+INVALID_CALL = "invalid_tool_call"  # the code of an answer that ended in a malformed call
 EVENT_QUEUE_SIZE = 64  # between decoder and vocoder, and between vocoder and reader
 
 
@@ -173,8 +174,14 @@ class Answer:
     async def next(self) -> AnswerEvent:
         """The next event; `AnswerEnd` is the last."""
         event = await self._events.get()
-        if isinstance(event, AnswerEnd):
-            self.over, self._end = True, event
+        calls = self._services.metrics.calls
+        match event:  # calls are counted here: those of a speculation that is dropped are none
+            case AnswerCall():
+                calls.labels("whole").inc()
+            case AnswerEnd():
+                self.over, self._end = True, event
+                if event.code == INVALID_CALL:
+                    calls.labels("malformed").inc()
         return event
 
     def adopt(self) -> None:
@@ -221,8 +228,6 @@ class Answer:
             over = await self._take_ids()
         except AqaaError as error:
             log.warning("the answer failed: %s", error)
-            if isinstance(error, CallError):
-                self._services.metrics.calls.labels("malformed").inc()
             over = AnswerEnd("failed", error_code(error), str(error))
         except Exception:
             log.exception("the answer failed for a reason that is a bug")
@@ -261,10 +266,7 @@ class Answer:
 
     async def _take_event(self, event: object) -> None:
         match event:
-            case TextDelta() | VoiceSwitch():
-                await self._parsed.put(event)
-            case ToolCall():
-                self._services.metrics.calls.labels("whole").inc()
+            case TextDelta() | VoiceSwitch() | ToolCall():
                 await self._parsed.put(event)
             case AudioGroup():
                 now = self._services.clock()
@@ -410,6 +412,6 @@ def error_code(error: AqaaError) -> str:
         case PromptError():
             return "context_length_exceeded"
         case CallError():
-            return "invalid_tool_call"
+            return INVALID_CALL
         case _:
             return "server_error"

@@ -214,11 +214,15 @@ async def test_a_speculative_answer_calls_nothing_until_the_turn_is_over(talk: T
     assert len(engine_of(talk).prompts) == 1, "the speculation was adopted"
 
 
-async def test_a_user_who_goes_on_is_called_nothing(talk: Talk) -> None:
+async def test_a_user_who_goes_on_is_called_nothing(talk: Talk, model: Model) -> None:
+    model.first = [*call('{"name":"fly","arguments":{}}'), EOT]
     await speak_and_pause(talk, silence=0.3)
     await talk.becomes(lambda: len(engine_of(talk).prompts) == 1)
+    for _ in range(50):
+        await asyncio.sleep(0)
     await talk.say(0.5, loud=True)
     assert "response.function_call_arguments.done" not in talk.types()
+    assert talk.counted("aqaa_tool_calls_total", outcome="malformed") == 0
 
 
 async def test_an_interruption_amid_a_call_leaves_nothing_of_it(talk: Talk) -> None:

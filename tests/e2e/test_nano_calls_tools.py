@@ -1,0 +1,69 @@
+"""nano does what it is told to: a spoken command, a function, a spoken answer, by openai-agents."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agents import function_tool
+from agents.realtime import RealtimeAgent, RealtimeRunner
+from ears import hear, mentions
+from wire_sound import RATE, in_real_time, pcm16, samples
+
+from aqaa.models.bundle import load_bundle, nano_path
+
+pytestmark = pytest.mark.agents
+
+# "Set a timer for five minutes.", by piper's voice joe, which nano was trained on.
+COMMAND = Path(__file__).parent / "recordings" / "set-timer-joe.flac"
+SECONDS = 90
+
+
+@pytest.mark.skipif(
+    load_bundle(nano_path()).tools is None, reason="nano's decoder has not learned to call yet"
+)
+async def test_a_spoken_command_is_carried_out_and_confirmed_aloud(server: str) -> None:
+    calls: list[tuple[int, int, int]] = []
+
+    @function_tool(strict_mode=False)
+    def set_timer(hours: int = 0, minutes: int = 0, seconds: int = 0) -> str:
+        """Start a timer."""
+        calls.append((hours, minutes, seconds))
+        return '{"ok":true}'
+
+    @function_tool(strict_mode=False)
+    def lock_door(door: str) -> str:
+        """Lock a door."""
+        raise AssertionError("nobody asked for it")
+
+    agent = RealtimeAgent(name="house", tools=[set_timer, lock_door])
+    url = server.replace("http", "ws", 1) + "/v1/realtime?model=nano"
+    config: Any = {"url": url, "api_key": "unused"}
+    sound, text = b"", ""
+    async with (
+        asyncio.timeout(SECONDS),
+        await RealtimeRunner(agent).run(model_config=config) as session,
+    ):
+
+        async def speak() -> None:
+            async with aclosing(in_real_time(pcm16(COMMAND))) as pieces:
+                async for piece in pieces:
+                    await session.send_audio(piece)
+
+        speaking = asyncio.create_task(speak())
+        async for event in session:
+            assert event.type != "error", event
+            if event.type == "audio":
+                sound += event.audio.data
+            if event.type == "raw_model_event" and event.data.type == "transcript_delta":
+                text += event.data.delta
+            if event.type == "audio_end":
+                break
+        speaking.cancel()
+    assert calls == [(0, 5, 0)]
+    assert mentions(text, ["five"]), text
+    heard = hear(samples(sound), RATE)
+    assert mentions(heard, ["timer"]), heard
