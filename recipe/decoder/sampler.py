@@ -46,9 +46,9 @@ class Mix:
 
 CLOSING_MIX = Mix(brief=0.65, brief_written=0.15)
 # From a decoder that knows the questions but no tools: hearing commands is what takes the time, and
-# a call alone costs a fifth of a conversation.
+# a call alone costs a fifth of a conversation. Written ones cost half of that, and teach to copy.
 FURTHER_MIX = Mix(
-    brief=0.7, brief_written=0.15, another_turn=0.3, tools=0.65, command=0.88, command_written=0.1
+    brief=0.7, brief_written=0.15, another_turn=0.3, tools=0.6, command=0.88, command_written=0.3
 )
 ORDERS = 0.45  # of spoken commands: an order has six arguments, any other command one or two
 
