@@ -48,8 +48,9 @@ CLOSING_MIX = Mix(brief=0.65, brief_written=0.15)
 # From a decoder that knows the questions but no tools: hearing commands is what takes the time, and
 # a call alone costs a fifth of a conversation. Written ones cost half of that, and teach to copy.
 FURTHER_MIX = Mix(
-    brief=0.7, brief_written=0.15, another_turn=0.3, tools=0.6, command=0.88, command_written=0.3
+    brief=0.7, brief_written=0.15, another_turn=0.3, tools=0.6, command=0.6, command_written=0.3
 )
+STRANGE = 0.4  # of what is asked among tools and is no command: that nothing and nobody can do
 ORDERS = 0.45  # of spoken commands: an order has six arguments, any other command one or two
 
 
@@ -125,7 +126,10 @@ class Sampler:
             whole = self._command(talk, brief)
         else:
             self.layout.declare(talk, at_home(self.rng))
-            self._any_fact(talk, brief)
+            if self.rng.random() < STRANGE:
+                self._turn(talk, self.rng.choice(self._families["refuse"]), brief)
+            else:
+                self._any_fact(talk, brief)
             whole = not brief
         if whole and self.rng.random() < self.mix.another_turn:
             self._any_fact(talk)

@@ -148,6 +148,14 @@ def test_spoken_commands_come_of_those_that_somebody_has_said(
     assert all(firsts)
 
 
+def test_among_tools_much_is_asked_that_none_is_for(domain: Domain, layout: Layout) -> None:
+    sampler = sampler_of(domain, layout, Mix(tools=1.0, command=0.0, brief=1.0))
+    talks = [layout.pieces.model.decode(text_ids(sampler.talk(), layout)) for _ in range(100)]
+    refused = sum("Sorry, I am too small" in text for text in talks)
+    assert 25 < refused < 65
+    assert not any('{"name":"' in text for text in talks)
+
+
 def text_ids(talk: Talk, layout: Layout) -> list[int]:
     return [token for token in talk.ids if token < layout.tokens.audio_offset]
 
