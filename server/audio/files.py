@@ -90,7 +90,8 @@ def _read(data: BinaryIO, name: str, max_seconds: float) -> tuple[Samples, int]:
             samples = _mixed_down(file)
         else:
             raise AudioError(f"{name} holds no audio")
-        if len(samples) < stated and file.format != "MP3":  # an mp3 only estimates its length
+        # What MPEG compressed, in an mp3 or a wav, only estimates its length.
+        if len(samples) < stated and not file.subtype.startswith("MPEG"):
             raise AudioError(f"{name} is truncated: {len(samples)} of {stated} samples")
     try:
         return check_samples(samples), rate
@@ -124,17 +125,21 @@ def _duration(seconds: float) -> str:
 
 
 def _with_its_size(data: BinaryIO, name: str) -> BinaryIO:
-    """The file; of a wav whose size is a placeholder, a copy that says what is there.
+    """The file; of a wav or RF64 whose size is a placeholder, a copy that says what is there.
 
     Raises:
         AudioError: a wav is truncated, which libsndfile would read without a word.
     """
     head = data.read(12)
-    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+    if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:] == b"WAVE":
+        large: int | None = None  # the size of an RF64's audio, which stands in a chunk before it
         while len(chunk := data.read(8)) == 8:
             kind, size = struct.unpack("<4sI", chunk)
             start = data.tell()
+            if kind == b"ds64" and len(sizes := data.read(16)) == 16:
+                large = struct.unpack("<QQ", sizes)[1]
             if kind == b"data":
+                size = size if large is None else large
                 present = data.seek(0, io.SEEK_END) - start
                 if present < size < _LARGEST_SIZE:
                     raise AudioError(
@@ -149,11 +154,18 @@ def _with_its_size(data: BinaryIO, name: str) -> BinaryIO:
 
 
 def _resized(data: BinaryIO, start: int, present: int) -> BinaryIO:
-    """A copy of a wav whose last chunk begins at `start` and holds all that is `present`."""
+    """A copy of a wav whose last chunk begins at `start` and holds all that is `present`.
+
+    Of an RF64 it is a wav, in which the chunk of sizes is junk.
+    """
     data.seek(0)
     copy = io.BytesIO(data.read())
-    copy.seek(4)
-    copy.write(struct.pack("<I", min(start - 8 + present, 0xFFFFFFFF)))
+    copy.seek(12)
+    if copy.read(4) == b"ds64":
+        copy.seek(12)
+        copy.write(b"JUNK")
+    copy.seek(0)
+    copy.write(struct.pack("<4sI", b"RIFF", min(start - 8 + present, 0xFFFFFFFF)))
     copy.seek(start - 4)
     copy.write(struct.pack("<I", present))
     copy.seek(0)

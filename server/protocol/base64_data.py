@@ -18,9 +18,10 @@ def decode_base64(text: str) -> bytes:
     Raises:
         ValueError: it is not base64.
     """
-    if text.startswith("data:"):
+    text = text.strip()
+    if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")
-        if not comma or not head.endswith(";base64"):
+        if not comma or not head.lower().endswith(";base64"):
             raise ValueError("a data URI must be data:...;base64,...")
     try:
         return _decode(text.encode("ascii"))

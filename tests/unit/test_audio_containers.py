@@ -86,6 +86,28 @@ def test_a_wav_from_a_pipe_is_read_whatever_stands_for_its_size(riff: int, data:
     assert read_audio(wav(riff, data)).size == round(SECONDS * 16_000)
 
 
+def rf64(stated: int, behind: bytes = b"") -> bytes:
+    """The tone as an RF64 that states so many bytes, with another chunk behind it."""
+    form = struct.pack("<IHHIIHH", 16, 1, 1, RATE, RATE * 2, 2, 16)
+    sizes = struct.pack("<4sIQQQI", b"ds64", 28, stated + 72 if stated else 0, stated, 0, 0)
+    head = b"RF64\xff\xff\xff\xffWAVE" + sizes + b"fmt " + form + b"data\xff\xff\xff\xff"
+    return head + PCM + behind
+
+
+@pytest.mark.parametrize("stated", [0, 2**64 - 73, 2**63 - 1])
+def test_an_rf64_from_a_pipe_is_read_whatever_stands_for_its_size(stated: int) -> None:
+    assert read_audio(rf64(stated)).size == round(SECONDS * 16_000)
+
+
+def test_what_stands_behind_the_sound_of_an_rf64_is_no_sound() -> None:
+    note = struct.pack("<4sI", b"LIST", 4000) + b"INFO" + bytes(3996)
+    assert read_audio(rf64(len(PCM), note)).size == round(SECONDS * 16_000)
+
+
+def test_an_mp3_inside_a_wav_is_not_taken_for_truncated() -> None:
+    assert read_audio(muxed("wav", "libmp3lame")).size / 16_000 == pytest.approx(SECONDS, abs=0.1)
+
+
 def test_a_wav_that_broke_off_is_still_refused() -> None:
     with pytest.raises(AudioError, match="truncated"):
         read_audio(wav(36 + 2 * len(PCM), 2 * len(PCM)))

@@ -22,8 +22,17 @@ STANDARD = base64.b64encode(DATA).decode()
         base64.urlsafe_b64encode(DATA).decode(),
         base64.urlsafe_b64encode(DATA).decode().rstrip("=") + "\n",
         f"data:audio/wav;codecs=1;base64,{STANDARD}",
+        f" DATA:audio/wav;Base64,{STANDARD}",
     ],
-    ids=["standard", "line breaks", "no padding", "url-safe", "url-safe, no padding", "data URI"],
+    ids=[
+        "standard",
+        "line breaks",
+        "no padding",
+        "url-safe",
+        "url-safe, no padding",
+        "data URI",
+        "DATA URI behind a blank",
+    ],
 )
 def test_every_spelling_of_base64_is_read(text: str) -> None:
     assert decode_base64(text) == DATA
