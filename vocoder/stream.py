@@ -285,13 +285,27 @@ class ChunkSynthesiser:
         return max(0, spoken - piece.chunk.state.frames)
 
     def _sounds(self, pieces: Sequence[_Piece]) -> list[Tensor]:
-        """HiFT's sound of each piece from its first unspoken frame on, in the CPU's memory."""
-        rows = self._filled_up(pieces)
+        """HiFT's sound of each piece from its first unspoken frame on, in the CPU's memory.
+
+        Of the frames held back it is computed as far as the next chunk's sound fades in, and HiFT
+        is given as many more as it can see.
+        """
+        cut = [self._heard(piece) for piece in pieces]
+        rows = self._filled_up(cut)
         mel = self._padded_mel(rows)
         length = mel.shape[2] * self.hop
         source = stack_padded([piece.source for piece in rows], length, left=True)[:, None]
         waves = self._run_decode(mel, source)[: len(pieces)].cpu()
-        return [wave[-piece.new * self.hop :] for wave, piece in zip(waves, pieces, strict=True)]
+        return [wave[-piece.new * self.hop :] for wave, piece in zip(waves, cut, strict=True)]
+
+    def _heard(self, piece: _Piece) -> _Piece:
+        """The piece without the frames at its end that change nothing of the sound it gives."""
+        fading = -(-SOUND_FADE_SAMPLES // self.hop)
+        new = min(piece.new, piece.fresh + fading + self.context)
+        end = self.context + new
+        return replace(
+            piece, new=new, mel=piece.mel[:, :end], source=piece.source[: end * self.hop]
+        )
 
     def _padded_mel(self, pieces: Sequence[_Piece]) -> Tensor:
         """[B, M, context + the most new frames]: silence before the context of shorter pieces."""

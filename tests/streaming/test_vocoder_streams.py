@@ -115,6 +115,32 @@ def test_no_chunk_is_computed_that_gives_no_sound(speed: float) -> None:
     assert sum(lengths) + len(rest) == patient.samples(12, speed)
 
 
+def test_of_what_is_held_back_only_what_can_be_heard_becomes_sound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = schedule(4, 3).model_copy(update={"lookahead_frames": 30})
+    economical = tiny_vocoder(config, "ada")
+    synthesiser = economical.synthesiser
+    frames: list[int] = []
+    decode = synthesiser._run_decode
+
+    def counting(mel: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+        frames.append(mel.shape[2])
+        return decode(mel, source)
+
+    monkeypatch.setattr(synthesiser, "_run_decode", counting)
+    parts = portions(tokens(12), [1] * 12)
+    sound, spared = say(economical, parts), list(frames)
+    frames.clear()
+    monkeypatch.setattr(ChunkSynthesiser, "_heard", lambda self, piece: piece)
+    np.testing.assert_allclose(sound, say(economical, parts), atol=ROUNDING)
+    beyond = 30 - 1 - synthesiser.context  # a frame to fade in, and what HiFT sees
+    assert beyond > 0
+    assert [all_of - some for all_of, some in zip(frames, spared, strict=True)] == (
+        [beyond] * len(frames)
+    )
+
+
 def test_nanos_first_chunk_is_enough_to_start_an_answer_with() -> None:
     bundle = load_bundle(nano_path())
     grid = Grid(22_050, 256, 1.0)
