@@ -68,7 +68,9 @@ class Settings(BaseSettings):
         default="", pattern="^(/[^/?#]+)*$", description="the path prefix behind a proxy: /aqaa"
     )
     max_sessions: Positive = Field(
-        default=8, description="conversations at once; the next one is refused, not served badly"
+        default=8,
+        description="conversations at once, fewer where the machine serves fewer well; the next "
+        "one is refused",
     )
     max_sessions_per_key: Positive | None = Field(default=None, description="None: no such bound")
     max_rest_requests: Positive = Field(

@@ -14,6 +14,7 @@ from aqaa.server.audio.wire import AudioFormat, InputConverter, OutputConverter
 from aqaa.server.clock import Clock
 from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Model
+from aqaa.server.compute.places import IdPace, Places
 from aqaa.server.dialogue.answer_parser import AnswerParser
 from aqaa.server.dialogue.prompt import PromptBuilder
 from aqaa.server.dialogue.text_codec import TextCodec
@@ -101,6 +102,7 @@ class Services:
     executor: Executor
     metrics: Metrics
     clock: Clock
+    pace: IdPace  # of the answers' ids
     ahead_seconds: float
     tracer: TurnTracer | None = None  # None: nobody collects traces
 
@@ -121,6 +123,7 @@ class ModelParts:
     services: Services
     max_turn_seconds: float
     speculation: bool
+    places: Places | None = None  # None: how many conversations are served well is not measured
 
     def session_of_type(self, type: object, expires_at: int | None = None) -> Session:
         """A new session: a conversation (`realtime`), or one that only writes down what it hears.

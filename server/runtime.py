@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from aqaa.models.bundle import TOKENIZER_RATE, Bundle, load_bundle
 from aqaa.models.errors import BundleError, EngineError
@@ -22,7 +23,9 @@ from aqaa.server.clock import MonotonicClock
 from aqaa.server.compute.cores import available_cores
 from aqaa.server.compute.devices import place, visible_gpus
 from aqaa.server.compute.executor import Executor
-from aqaa.server.compute.model import compute_alone
+from aqaa.server.compute.model import Work
+from aqaa.server.compute.places import IdPace, Need, Places, Punctuality
+from aqaa.server.compute.plan import PUSH_SECONDS
 from aqaa.server.compute.torch_threads import set_torch_threads
 from aqaa.server.config import Settings
 from aqaa.server.dialogue.prompt import PromptBuilder, SystemTurn, Turn, UserTurn
@@ -33,6 +36,7 @@ from aqaa.server.hearing.vad import FRAME_SAMPLES, VadModel
 from aqaa.server.observe.metrics import Metrics
 from aqaa.server.observe.traces import tracer_of_environment
 from aqaa.server.parts import ModelParts, Services, synthesis_of, voices_of
+from aqaa.server.urgency import Kind
 from aqaa.tokenizers.dual import DualTokenizer
 from aqaa.tokenizers.text import TextTokenizer
 from aqaa.tokenizers.transcriber import Transcriber
@@ -97,18 +101,34 @@ class Runtime:
         log.info("ends of turns by %s (%s)", "silence" if judge is None else judge.name, why)
         metrics = Metrics()
         clock = MonotonicClock()
+        punctuality, pace = Punctuality(clock), IdPace(_spoken_ids(bundle))
         threads = compute.threads or _default_threads()
         executor = Executor(
             threads,
             clock=clock,
-            meter=metrics.compute,
+            meters=[metrics.compute, punctuality],
             on_thread_start=partial(set_torch_threads, max(1, available_cores() // threads)),
         )
         metrics.watch(engine.stats, executor.waiting)
+        tokenising = Tokenising(tokenizer, CPU_BATCH if hearing.device == "cpu" else GPU_BATCH)
+        synthesis = synthesis_of(vocoder)
+        needs = [
+            Need(vad.model, TOKENIZER_RATE / FRAME_SAMPLES, "cpu"),
+            Need(tokenising.model, _tokenizer_calls(bundle), hearing.device),
+            Need(synthesis, _vocoder_calls(bundle), speaking.device),
+        ]
+        places = Places(
+            available_cores(),
+            needs,
+            executor.seconds,
+            lambda: engine.stats().seconds_per_id * _spoken_ids(bundle),
+            punctuality,
+            pace,
+        )
         parts = ModelParts(
             bundle=bundle,
             tokenizer=tokenizer,
-            tokenising=Tokenising(tokenizer, CPU_BATCH if hearing.device == "cpu" else GPU_BATCH),
+            tokenising=tokenising,
             transcriber=transcriber,
             vad=vad,
             judge=judge,
@@ -118,8 +138,9 @@ class Runtime:
             services=Services(
                 engine=engine,
                 vocoder=vocoder,
-                synthesis=synthesis_of(vocoder),
+                synthesis=synthesis,
                 executor=executor,
+                pace=pace,
                 metrics=metrics,
                 clock=clock,
                 ahead_seconds=settings.ahead_seconds,
@@ -127,6 +148,7 @@ class Runtime:
             ),
             max_turn_seconds=min(settings.max_turn_seconds, _longest_turn(bundle)),
             speculation=settings.speculation,
+            places=places,
         )
         runtime = cls(parts, time.monotonic() - began)
         await runtime._warm_up(vocoder)
@@ -144,7 +166,8 @@ class Runtime:
         began = time.monotonic()
         parts = self.parts
         noise = np.random.default_rng(0).normal(0, 0.05, round(TOKENIZER_RATE * WARM_SECONDS))
-        tokens = await asyncio.to_thread(_hear, parts, noise.astype(np.float32))
+        hearing = _hear(parts, noise.astype(np.float32))
+        tokens = await parts.services.executor.run(hearing, Kind.BULK)
         system = parts.bundle.decoder.system_prompt
         turns: list[Turn] = [SystemTurn(system)] if system else []
         turns.append(UserTurn((tuple(tokens),)))
@@ -163,6 +186,23 @@ class Runtime:
         )
 
 
+def _spoken_ids(bundle: Bundle) -> float:
+    """Ids in a second of an answer, while text goes with its sound."""
+    tokens = bundle.tokens
+    block_seconds = tokens.audio_block / GROUP_TOKENS * GROUP_SECONDS
+    return (tokens.text_block + tokens.audio_block) / block_seconds
+
+
+def _tokenizer_calls(bundle: Bundle) -> float:
+    """Calls of both tokenizers' networks for a second of speech."""
+    return 1 / PUSH_SECONDS + 1000 / bundle.tokenizer.streaming.chunk_ms
+
+
+def _vocoder_calls(bundle: Bundle) -> float:
+    """Chunks in a second of an answer that has been going on for a while."""
+    return 1 / (bundle.vocoder.chunk_groups[-1] * GROUP_SECONDS)
+
+
 def _longest_turn(bundle: Bundle) -> float:
     """Seconds of speech that leave room in the context for an answer and the turn's headers."""
     context = bundle.decoder.context
@@ -170,20 +210,20 @@ def _longest_turn(bundle: Bundle) -> float:
     return room // GROUP_TOKENS * GROUP_SECONDS
 
 
-def _hear(parts: ModelParts, samples: np.ndarray[tuple[int], np.dtype[np.float32]]) -> list[int]:
+def _hear(parts: ModelParts, samples: NDArray[np.float32]) -> Work[list[int]]:
     vad = parts.vad.stream()
     for begin in range(0, samples.size - FRAME_SAMPLES, FRAME_SAMPLES):
-        compute_alone(vad.push(samples[begin : begin + FRAME_SAMPLES]))
+        yield from vad.push(samples[begin : begin + FRAME_SAMPLES])
     tokenising = parts.tokenising
     stream = tokenising.stream()
-    ids = compute_alone(tokenising.push(stream, samples[: samples.size // 2]))
+    ids = yield from tokenising.push(stream, samples[: samples.size // 2])
     if parts.judge is not None:
         listener = parts.judge.listen()
         listener.hear(samples[: samples.size // 2], ids)
-        compute_alone(listener.chance_of_end(()))
-    ids += compute_alone(tokenising.push(stream, samples[samples.size // 2 :]))
+        yield from listener.chance_of_end(())
+    ids += yield from tokenising.push(stream, samples[samples.size // 2 :])
     end = stream.fork()
-    ids += compute_alone(tokenising.flush(end))
+    ids += yield from tokenising.flush(end)
     if parts.transcriber is not None:
         words = parts.transcriber.stream()
         for window in end.take_windows():

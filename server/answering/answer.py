@@ -239,15 +239,20 @@ class Answer:
         begun = len(self.request.prompt) - params.answered
         for token in self.request.prompt[begun:]:
             await self._take_id(token)
+        asked: float | None = None  # for the next id; the first one waits for its prompt, too
         stream = self._services.engine.generate(self._key, self.request.prompt, params)
         async with aclosing(stream) as ids:
             async for token in ids:
+                now = self._services.clock()
+                if asked is not None:
+                    self._services.pace.came(now - asked)
                 if progress.timeline.first_token is None:
-                    progress.timeline.first_token = self._services.clock()
+                    progress.timeline.first_token = now
                     progress.reused = self._services.engine.reused(self._key)
                 await self._take_id(token)
                 if self._parser.over:
                     break
+                asked = self._services.clock()
         progress.reused = self._services.engine.reused(self._key)  # some know it only now
         ended = self._parser.over
         for event in self._parser.finish():

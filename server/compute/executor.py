@@ -19,7 +19,7 @@ import itertools
 import math
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -128,7 +128,7 @@ class Executor:
         threads: int,
         *,
         clock: Callable[[], float] = time.monotonic,
-        meter: Meter | None = None,
+        meters: Sequence[Meter] = (),
         on_thread_start: Callable[[], None] | None = None,
     ) -> None:
         """Start the threads.
@@ -136,11 +136,11 @@ class Executor:
         Args:
             threads: how many.
             clock: that of the deadlines, in seconds.
-            meter: takes measurements.
+            meters: take measurements.
             on_thread_start: called first in each thread.
         """
         self._clock = clock
-        self._meter = meter
+        self._meters = meters
         self._on_thread_start = on_thread_start
         self._most_heavy = self._most_unwanted = max(1, threads - 2)
         self._heavy = self._unwanted = 0  # batches that run
@@ -148,6 +148,7 @@ class Executor:
         self._lanes: dict[_Lane, list[_Entry]] = {}
         self._entries: dict[Job[Any], _Entry] = {}  # of the jobs that wait
         self._seconds: defaultdict[Model[Any, Any], float] = defaultdict(float)  # a call, a mean
+        self._batches: Counter[Model[Any, Any]] = Counter()
         self._order = itertools.count()
         self._wake = threading.Condition()
         self._closed = False
@@ -210,6 +211,11 @@ class Executor:
             ahead = sum(self._seconds[call.model] for call in calls if call.model.heavy)
             running = sum(self._running.values()) / 2  # half of each is done, on average
         return (ahead + running) / self._most_heavy
+
+    def seconds(self, model: Model[Any, Any]) -> float:
+        """What a call of this model takes, its share of a batch; 0 before the first."""
+        with self._wake:
+            return self._seconds.get(model, 0.0)
 
     def close(self) -> None:
         """Drop what waits and stop the threads after what they are at; waits for them."""
@@ -277,6 +283,13 @@ class Executor:
             self._lanes.pop(lane, None)
         return bool(heap)
 
+    def _measured(self, model: Model[Any, Any], seconds: float) -> None:
+        """A call took so long. The first of all counts only until the second: it is a slow one."""
+        count = self._batches[model]
+        self._batches[model] += 1
+        share = max(NEWEST_SHARE, 1 / max(1, count))
+        self._seconds[model] += share * (seconds - self._seconds[model])
+
     # --- the threads ------------------------------------------------------------------------------
 
     def _work(self) -> None:
@@ -307,11 +320,10 @@ class Executor:
             self._running.pop(threading.get_ident(), None)
             self._heavy -= model.heavy
             self._unwanted -= not wanted
-            mean = self._seconds[model]
-            each = seconds / len(batch)
-            self._seconds[model] = mean + NEWEST_SHARE * (each - mean) if mean else each
-        if self._meter is not None and model is not START:
-            self._meter.batch(model.name, len(batch), seconds)
+            self._measured(model, seconds / len(batch))
+        if model is not START:
+            for meter in self._meters:
+                meter.batch(model.name, len(batch), seconds)
         for job, result in zip(jobs, results, strict=True):
             job.seconds += seconds
             # The last call is for this thread, which picks next: each waking costs the others.
@@ -334,9 +346,10 @@ class Executor:
                     self._queue(job, call, shape)
                     if wake:
                         self._wake.notify()
-        elif self._meter is not None and job.deadline is not None:
+        elif job.deadline is not None:
             now = self._clock()
-            self._meter.done(job.kind.value, job.due(now) - now)
+            for meter in self._meters:
+                meter.done(job.kind.value, job.due(now) - now)
 
 
 def _run(model: Model[Any, Any], first: Job[Any], values: Sequence[Any]) -> Sequence[Any]:

@@ -130,6 +130,8 @@ class EngineStats:
         cancelled: streams and warm-ups that were cancelled or superseded before their end.
         evictions: sessions whose computed tokens were dropped to make room.
         tokens_per_second: generated ids over the last seconds, all sessions together.
+        seconds_per_id: what an id takes of this machine's cores, its share of a step of several;
+            0 where the decoder computes elsewhere.
     """
 
     running: int = 0
@@ -143,6 +145,7 @@ class EngineStats:
     cancelled: int = 0
     evictions: int = 0
     tokens_per_second: float = 0.0
+    seconds_per_id: float = 0.0
 
 
 class Engine(Protocol):

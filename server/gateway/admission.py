@@ -86,8 +86,18 @@ class Keys:
 class Gate:
     """Counts who is in, and refuses whoever would not be served well."""
 
-    def __init__(self, most: int, most_per_caller: int | None) -> None:
+    def __init__(
+        self, most: int, most_per_caller: int | None, offered: Callable[[int], int] | None = None
+    ) -> None:
+        """Nobody is in yet.
+
+        Args:
+            most: places.
+            most_per_caller: of these for one caller; None: no such bound.
+            offered: how many places are offered while so many are taken; None: all.
+        """
         self._most = most
+        self._offered = offered
         self._most_per_caller = most_per_caller
         self._callers: Counter[str] = Counter()
         self._left = asyncio.Event()
@@ -96,6 +106,10 @@ class Gate:
     def inside(self) -> int:
         """How many are in."""
         return self._callers.total()
+
+    def places(self) -> int:
+        """How many may be in."""
+        return self._most if self._offered is None else self._offered(self.inside())
 
     @contextmanager
     def enter(self, caller: str) -> Iterator[None]:
@@ -106,8 +120,9 @@ class Gate:
         """
         if self.draining:
             raise CapacityError("the server is going down; connect to another")
-        if self.inside() >= self._most:
-            raise CapacityError(f"all {self._most} places are taken; try again later")
+        most = self.places()
+        if self.inside() >= most:
+            raise CapacityError(f"all {most} places are taken; try again later")
         if self._most_per_caller is not None and self._callers[caller] >= self._most_per_caller:
             raise CapacityError(f"this key has its {self._most_per_caller} places; end one first")
         self._callers[caller] += 1

@@ -33,11 +33,15 @@ class ServerState:
     @classmethod
     def of(cls, settings: Settings, parts: ModelParts) -> ServerState:
         """A server that has just started, over loaded and warmed parts."""
+        most, measured = settings.max_sessions, parts.places
+        offered = None if measured is None else lambda inside: measured.offered(inside, most)
+        sessions = Gate(most, settings.max_sessions_per_key, offered)
+        parts.services.metrics.places.set_function(sessions.places)
         return cls(
             settings=settings,
             parts=parts,
             keys=Keys([key.get_secret_value() for key in settings.api_keys]),
-            sessions=Gate(settings.max_sessions, settings.max_sessions_per_key),
+            sessions=sessions,
             requests=Gate(settings.max_rest_requests, settings.max_rest_requests_per_key),
         )
 

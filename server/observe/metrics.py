@@ -99,6 +99,9 @@ class Metrics:
             "aqaa_underrun_seconds", "Seconds for which a client had nothing to play", registry=r
         )
         self.sessions = Gauge("aqaa_active_sessions", "Open WebSocket sessions", registry=r)
+        self.places = Gauge(
+            "aqaa_places", "Sessions that may be open, by what their work takes now", registry=r
+        )
         self.requests = Gauge("aqaa_active_requests", "REST answers in the making", registry=r)
         self.refused = Counter(
             "aqaa_refused_sessions", "Sessions and requests refused", ["reason"], registry=r

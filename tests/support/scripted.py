@@ -21,6 +21,7 @@ from aqaa.models.errors import EngineDiedError, TokenError
 from aqaa.server.clock import Clock, MonotonicClock
 from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Work, work_of
+from aqaa.server.compute.places import IdPace
 from aqaa.server.dialogue.prompt import PromptBuilder
 from aqaa.server.engine.contract import EngineStats, SamplingParams, check_prompt
 from aqaa.server.hearing.end_of_turn import Eagerness, Judge
@@ -426,7 +427,7 @@ def scripted_parts(
     engine = engine or ScriptedEngine()
     clock = clock or MonotonicClock()
     metrics = Metrics()
-    executor = executor or Executor(1, clock=clock, meter=metrics.compute)
+    executor = executor or Executor(1, clock=clock, meters=[metrics.compute])
     metrics.watch(engine.stats, executor.waiting)
     voices = voices or Voices()
     return ModelParts(
@@ -440,6 +441,7 @@ def scripted_parts(
         prompts=PromptBuilder.of(parts, letters),
         voices=voices_of(("joe", "amy"), "joe"),
         services=Services(
+            pace=IdPace(spoken_ids=70.0),
             engine=engine,
             vocoder=voices,
             synthesis=synthesis_of(voices),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextvars import ContextVar
 
@@ -274,7 +275,7 @@ async def test_measurements_are_taken() -> None:
         def done(self, kind: str, slack: float) -> None:
             slacks.append((kind, slack))
 
-    executor = Executor(1, clock=lambda: NOW, meter=Meter())
+    executor = Executor(1, clock=lambda: NOW, meters=[Meter()])
     run = Recorder()
     run.release.set()
     await executor.run(model(run).ask(2), Kind.LIVE, NOW + 3)
@@ -282,6 +283,19 @@ async def test_measurements_are_taken() -> None:
     await asyncio.to_thread(executor.close)
     assert batches == [("test", 1), ("test", 1)]
     assert slacks == [("live", 3.0)]
+
+
+async def test_what_a_call_takes_is_measured_and_the_first_slow_one_is_forgotten() -> None:
+    durations = iter([0.2, 0.01, 0.01])
+    slow = Model[int, int]("slow", lambda values: [time.sleep(next(durations)) or 0], max_batch=1)
+    executor = Executor(1, clock=lambda: NOW)
+    assert executor.seconds(slow) == 0.0
+    await executor.run(slow.ask(0), Kind.LIVE)
+    assert executor.seconds(slow) >= 0.2
+    for _ in range(2):
+        await executor.run(slow.ask(0), Kind.LIVE)
+    await asyncio.to_thread(executor.close)  # all is counted by now
+    assert 0.01 <= executor.seconds(slow) < 0.2
 
 
 def test_work_can_be_computed_on_the_spot() -> None:

@@ -39,6 +39,7 @@ CACHE_GRAIN_IDS = 256  # cache room is granted in multiples of this
 WARM_GROWTH_IDS = 512  # extra room for a prompt that is only warmed, because it will grow
 MAX_BATCH = 8  # sessions in one step; more would make each step, and so each gap, longer
 SECONDS_PER_ID = GROUP_SECONDS * 3 / 25  # of sound: 10 text ids come with 15 audio ids, 3 groups
+NEWEST_STEP = 0.05  # share of the latest step in the mean of what an id takes
 DECODE_LEAD_SECONDS = 1.5  # a vocoder's chunk and its look-ahead need half of it
 
 END = None
@@ -112,6 +113,7 @@ class Scheduler:
         self._rate = Rate()
         self._computed = self._reused = self._generated = 0
         self._generations = self._cancelled = self._evictions = 0
+        self._id_seconds = 0.0  # that an id takes, a mean
         default = torch.get_num_threads()
         started = threading.Barrier(workers + 1)
         self._threads = [
@@ -201,6 +203,7 @@ class Scheduler:
                 cancelled=self._cancelled,
                 evictions=self._evictions,
                 tokens_per_second=self._rate.value(),
+                seconds_per_id=self._id_seconds,
             )
 
     # --- with the lock held -----------------------------------------------------------------------
@@ -250,8 +253,14 @@ class Scheduler:
         torch.set_num_threads(1)  # a step's products are too small to split
         started.wait()
         while taken := self._take_due():
+            began = time.monotonic()
             outcomes = self._run(taken)
+            each = (time.monotonic() - began) / len(taken)
+            steps = taken[0][1].decodes
             with self._lock:
+                if steps:
+                    mean = self._id_seconds or each
+                    self._id_seconds = mean + NEWEST_STEP * (each - mean)
                 for (state, job), outcome in zip(taken, outcomes, strict=True):
                     self._deliver_outcome(state, job, outcome)
 
