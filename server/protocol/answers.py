@@ -37,7 +37,7 @@ class Answers:
 
     def open(self, response: OpenResponse) -> list[Output]:
         """What is said begins: its item enters the conversation, if it is of it."""
-        if response.opened:
+        if response.opened or response.calls:
             return []
         item_id = response.run.item_id
         if not response.run.default:

@@ -203,7 +203,9 @@ class OpenResponse:
         return events
 
     def add_text(self, given: RunText, *, captions: bool) -> list[server.ServerEvent]:
-        """More text; with `captions`, where in the sound it is spoken."""
+        """More text, which a call ends; with `captions`, where in the sound it is spoken."""
+        if self.calls:
+            return []
         self._texts.append((given.start_ms, given.text))
         self._text_tokens += given.tokens
         run = self.run
@@ -227,7 +229,12 @@ class OpenResponse:
         ]
 
     def add_sound(self, data: bytes, tokens: int) -> list[server.ServerEvent]:
-        """More sound; a text answer has none. Tokens that gave no sound are only counted."""
+        """More sound, which a call ends; a text answer has none.
+
+        Tokens that gave no sound are only counted.
+        """
+        if self.calls:
+            return []
         self._audio_tokens += tokens
         self.sound_bytes += len(data)
         if not data:

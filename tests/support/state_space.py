@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 T = TypeVar("T")
-AN_ID = re.compile(r"(?:conv|item|resp)_\d+")
+AN_ID = re.compile(r"(?:call|conv|item|resp)_\d+")
 
 
 @cache
