@@ -272,7 +272,7 @@ def tables() -> str:
         seen.add(name)
         event = f"`{field.event}`" if field.event != last else ""
         last = field.event
-        path = name.removeprefix(field.event).strip()
+        path = name.removeprefix(field.event).strip().replace("[](", "[] (")  # not a link
         lines.append(f"| {event} | `{path}` | {verdict.word} | {verdict.note} |")
     lines += [
         "",
