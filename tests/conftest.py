@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from javascript import has_agents
 from vllm_engines import (  # noqa: F401 - fixtures; shared by folders, so vLLM starts once
     step1_bundle,
     vllm_engine,
@@ -33,6 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Say at once what would be skipped."""
     if config.getoption("whole"):
         missing = [name for name in PACKAGES if find_spec(name) is None]
+        missing += [] if has_agents() else ["node with @openai/agents-realtime"]
         if missing:
             raise pytest.UsageError(f"not installed: {', '.join(missing)}")
 

@@ -1,0 +1,72 @@
+"""@openai/agents-realtime for JavaScript, unchanged but for its url, against scripted models."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from javascript import NODE, agents_modules
+from scripted import CountingTranscriber, ScriptedEngine, pcm, woven
+from scripted_server import Served, serving
+
+pytestmark = pytest.mark.agents
+SOON = 120.0  # of which a few seconds are speech: node and the machine may be slow
+PROGRAM = Path(__file__).resolve().parents[1] / "support" / "agents_js" / "talk.mjs"
+SPEECH = pcm(0.4, loud=False) + pcm(1.2, loud=True)
+GROUPS = 60  # of an answer: 7.2 s
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    engine = ScriptedEngine(lambda prompt: woven("hello there", GROUPS))
+    async with serving(engine, transcriber=CountingTranscriber()) as running:
+        yield running
+
+
+async def talk(served: Served, folder: Path, turns: int) -> Any:
+    """What the client has seen in a conversation of so many turns."""
+    speech = folder / "speech.pcm"
+    speech.write_bytes(SPEECH)
+    command = [NODE, PROGRAM, agents_modules(), f"{served.ws}?model=scripted", speech, str(turns)]
+    process = await asyncio.create_subprocess_exec(
+        *map(str, command), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(SOON):
+            out, faults = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, faults.decode()
+    return json.loads(out)
+
+
+async def test_a_spoken_turn_is_answered_and_stands_in_the_history_in_words(
+    served: Served, tmp_path: Path
+) -> None:
+    seen = await talk(served, tmp_path, turns=1)
+    assert seen["errors"] == []
+    assert seen["demoted"] == [], "events that its schema does not accept"
+    assert seen["sound"] == GROUPS * 2880 * 2
+    said = [(item["role"], item["content"][0]["transcript"]) for item in seen["history"]]
+    assert [role for role, _ in said] == ["user", "assistant"]
+    assert said[0][1].startswith("one two three")
+    assert said[1][1] == "hello there"
+
+
+async def test_an_answer_that_is_spoken_over_is_cut_and_the_new_turn_answered(
+    served: Served, tmp_path: Path
+) -> None:
+    seen = await talk(served, tmp_path, turns=2)
+    assert seen["errors"] == []
+    assert seen["demoted"] == []
+    assert seen["interrupted"] >= 1
+    assert seen["truncated"] >= 1
+    assert seen["statuses"][-1] == "completed"
+    assert [item["role"] for item in seen["history"]] == ["user", "assistant"] * 2
