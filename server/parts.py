@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqaa.models.bundle import Bundle
+from aqaa.server.audio.noise import STRONGEST
 from aqaa.server.audio.wire import AudioFormat, InputConverter, OutputConverter
 from aqaa.server.clock import Clock
 from aqaa.server.compute.executor import Executor
@@ -29,7 +30,7 @@ from aqaa.server.protocol.configure import Voices, updated
 from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.limits import Limits
-from aqaa.server.protocol.session_types import Session
+from aqaa.server.protocol.session_types import NoiseReduction, Session
 from aqaa.server.protocol.tools import FunctionTool, NamedFunction, ToolChoice
 from aqaa.server.protocol.types import Json, PcmaFormat, PcmFormat, PcmuFormat
 from aqaa.tokenizers.transcriber import Transcriber
@@ -232,10 +233,20 @@ def wire_audio(format: WireFormat) -> AudioFormat:
             return AudioFormat("pcma", 8000)
 
 
-def input_of(format: WireFormat) -> Callable[[], InputConverter]:
-    """Makes converters from this format."""
-    audio = wire_audio(format)
-    return lambda: InputConverter(audio)
+def input_of(
+    format: WireFormat, noise: NoiseReduction | None = None
+) -> Callable[[], InputConverter]:
+    """Makes converters from this format, with the wanted noise reduction."""
+    audio, level = wire_audio(format), noise_level(noise)
+    return lambda: InputConverter(audio, level)
+
+
+def noise_level(wanted: NoiseReduction | None) -> int:
+    """How strongly the suppressor works: a distant microphone brings more noise than a near one."""
+    if wanted is None:
+        return 0
+    full = STRONGEST if wanted.type == "far_field" else STRONGEST // 2
+    return round(full * (1.0 if wanted.strength is None else wanted.strength))
 
 
 def output_of(format: WireFormat) -> OutputConverter:

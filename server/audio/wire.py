@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from aqaa.models.bundle import TOKENIZER_RATE, VOCODER_RATE
 from aqaa.models.errors import AudioError, StreamClosedError
+from aqaa.server.audio.noise import NoiseFilter
 from aqaa.tokenizers.stream import Samples, check_samples
 
 Encoding = Literal["pcm16", "pcmu", "pcma"]
@@ -84,8 +85,11 @@ class Resampler:
 class InputConverter:
     """A client's audio to float32 at 16 kHz; one for each stream."""
 
-    def __init__(self, source: AudioFormat) -> None:
+    def __init__(self, source: AudioFormat, noise_level: int = 0) -> None:
+        """`noise_level`: how strongly noise is suppressed, 0 (not) to `noise.STRONGEST`."""
         self.source = source
+        self._filter = NoiseFilter(noise_level) if noise_level else None
+        self._samples_out = 0
         self._resampler = Resampler(source.rate, TOKENIZER_RATE)
         self._closed = False
 
@@ -97,11 +101,11 @@ class InputConverter:
     @property
     def samples_out(self) -> int:
         """Samples returned so far, at 16 kHz."""
-        return self._resampler.samples_out
+        return self._samples_out
 
     @property
     def pending(self) -> int:
-        """Samples at 16 kHz that were pushed and that the resampler still holds."""
+        """Samples at 16 kHz that were pushed and are still held here."""
         return self.samples_in * TOKENIZER_RATE // self.source.rate - self.samples_out
 
     def push(self, data: bytes) -> Samples:
@@ -113,10 +117,11 @@ class InputConverter:
         """
         if self._closed:
             raise StreamClosedError("this audio stream has ended: open a new one")
-        return self._resampler.push(decode(data, self.source))
+        samples = self._resampler.push(decode(data, self.source))
+        return self._count(samples if self._filter is None else self._filter.push(samples))
 
     def flush(self) -> Samples:
-        """What the resampler still holds; closes the converter.
+        """What is still held here; closes the converter.
 
         Raises:
             StreamClosedError: it was flushed before.
@@ -124,7 +129,14 @@ class InputConverter:
         if self._closed:
             raise StreamClosedError("this audio stream has ended: open a new one")
         self._closed = True
-        return self._resampler.push(np.empty(0, np.float32), last=True)
+        rest = self._resampler.push(np.empty(0, np.float32), last=True)
+        if self._filter is not None:
+            rest = np.concatenate((self._filter.push(rest), self._filter.flush()))
+        return self._count(rest)
+
+    def _count(self, samples: Samples) -> Samples:
+        self._samples_out += samples.size
+        return samples
 
 
 class OutputConverter:

@@ -84,7 +84,7 @@ Included = Literal["item.input_audio_transcription.logprobs"]
 
 
 class NoiseReduction(Wire):
-    """Accepted and echoed; the tokenizers were trained on noisy speech and need no help."""
+    """How strongly noise is taken out of the microphone's sound before anything hears it."""
 
     type: Literal["near_field", "far_field"] | None = Field(default=None, exclude_if=is_unset)
     strength: float | None = Field(default=None, ge=0.0, le=1.0, exclude_if=is_unset)

@@ -124,13 +124,13 @@ class LiveSession:
         self._words.configure(self._machine.session)
         self._turn_windows = TurnWindows(None, ())  # of the turn that ends just now
         audio = self._machine.session.audio.input
-        self._input_format = audio.format
+        self._heard_as = (audio.format, audio.noise_reduction)
         self._odd_byte = b""  # the first half of a sample that the client cut in two
         rules = TurnRules.of_session(self._machine.session)
         self._speech = SpeechInput(
             parts.tokenising,
             parts.vad.stream(),
-            input_of(audio.format),
+            input_of(*self._heard_as),
             rules,
             parts.max_turn_seconds,
             parts.judge,
@@ -241,7 +241,7 @@ class LiveSession:
                 self._configure(effect.session)
             case fx.StoreAudio():
                 self._memory.expect(effect.item_id)
-                converter = input_of(self._input_format)
+                converter = input_of(self._heard_as[0])
                 self._item_sounds.put(effect.item_id, effect.data, converter)
             case fx.StartRun():
                 self._start_run(effect)
@@ -261,7 +261,7 @@ class LiveSession:
 
     def _append(self, data: bytes) -> None:
         data = self._odd_byte + data
-        whole = len(data) - len(data) % (2 if self._input_format.type == "audio/pcm" else 1)
+        whole = len(data) - len(data) % (2 if self._heard_as[0].type == "audio/pcm" else 1)
         self._odd_byte = data[whole:]
         self._input.put(AppendAudio(data[:whole], self._clock(), self._epoch))
 
@@ -290,10 +290,10 @@ class LiveSession:
 
     def _configure(self, session: Session) -> None:
         audio = session.audio.input
-        converter = None
-        if audio.format != self._input_format:
-            converter = input_of(audio.format)
-            self._input_format, self._odd_byte = audio.format, b""
+        before, self._heard_as = self._heard_as, (audio.format, audio.noise_reduction)
+        if audio.format != before[0]:
+            self._odd_byte = b""
+        converter = input_of(*self._heard_as) if self._heard_as != before else None
         self._words.configure(session)
         rules = TurnRules.of_session(session)
         self._interruptions.configure(session, rules)

@@ -96,9 +96,6 @@ CLIENT = {
     "response.create response.tools[](mcp)*": NO_MCP,
     "session.update": YES,
     "session.update session(realtime).audio.input.format(audio/pcm).rate": ANY_RATE,
-    "session.update session(realtime).audio.input.noise_reduction": Verdict(
-        "echo", "no filter yet"
-    ),
     "session.update session(realtime).audio.input.transcription": ONE_RECOGNISER,
     "session.update session(realtime).audio.input.transcription.model": Verdict(
         "yes", "one recogniser serves every model; a live one's words come before the commit"
@@ -121,7 +118,6 @@ CLIENT = {
     "session.update session(realtime).tools[](mcp)*": NO_MCP,
     "session.update session(realtime).tracing": Verdict("echo", "no traces are shown here"),
     f"{LISTENING}.format(audio/pcm).rate": ANY_RATE,
-    f"{LISTENING}.noise_reduction": Verdict("echo", "no filter yet"),
     f"{LISTENING}.transcription": ONE_RECOGNISER,
     f"{LISTENING}.turn_detection(server_vad).create_response": NO_ANSWERS,
     f"{LISTENING}.turn_detection(server_vad).interrupt_response": NO_ANSWERS,
