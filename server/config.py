@@ -72,6 +72,11 @@ class Settings(BaseSettings):
         description="conversations at once, fewer where the machine serves fewer well; the next "
         "one is refused",
     )
+    min_sessions: Positive = Field(
+        default=1,
+        description="conversations that always find a place, however slow the machine is; as many "
+        "as max_sessions: nothing is measured",
+    )
     max_sessions_per_key: Positive | None = Field(default=None, description="None: no such bound")
     max_rest_requests: Positive = Field(
         default=4, description="REST answers in the making at once; the next one gets 503"

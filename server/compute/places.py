@@ -120,12 +120,12 @@ class Places:
         self._punctuality = punctuality
         self._pace = pace
 
-    def offered(self, inside: int, most: int) -> int:
-        """Places, from 1 to `most`, while `inside` are taken."""
+    def offered(self, inside: int, least: int, most: int) -> int:
+        """Places, from `least` to `most`, while `inside` are taken; `most` wins."""
         fit = min(most, self._fit())
         if self._punctuality.share() < PUNCTUAL or not self._pace.keeps_up():
             fit = min(fit, inside)
-        return max(1, math.floor(fit))
+        return min(most, max(least, math.floor(fit)))
 
     def _fit(self) -> float:
         """Conversations that have room in every device's time."""

@@ -33,8 +33,8 @@ class ServerState:
     @classmethod
     def of(cls, settings: Settings, parts: ModelParts) -> ServerState:
         """A server that has just started, over loaded and warmed parts."""
-        most, measured = settings.max_sessions, parts.places
-        offered = None if measured is None else lambda inside: measured.offered(inside, most)
+        least, most, measured = settings.min_sessions, settings.max_sessions, parts.places
+        offered = None if measured is None else lambda taken: measured.offered(taken, least, most)
         sessions = Gate(most, settings.max_sessions_per_key, offered)
         parts.services.metrics.places.set_function(sessions.places)
         return cls(

@@ -48,7 +48,7 @@ class Machine:
         self.punctuality = Punctuality(lambda: self.now)
         self.pace = IdPace(SPOKEN_IDS)
 
-    def offered(self, inside: int = 0, most: int = MOST) -> int:
+    def offered(self, inside: int = 0, least: int = 1, most: int = MOST) -> int:
         places = Places(
             self.cores,
             [Need(EARS, 10.0, "cpu"), Need(VOICE, 2.0, self.voice_on)],
@@ -57,7 +57,7 @@ class Machine:
             self.punctuality,
             self.pace,
         )
-        return places.offered(inside, most)
+        return places.offered(inside, least, most)
 
     def works(self, kind: str, *slacks: float) -> None:
         for slack in slacks:
@@ -92,6 +92,12 @@ def test_the_device_with_the_least_time_decides() -> None:
 def test_there_is_one_place_on_the_slowest_machine_and_never_more_than_are_allowed() -> None:
     assert Machine(seconds={EARS: 100.0}).offered() == 1
     assert Machine(cores=1000).offered(most=8) == 8
+
+
+def test_an_operator_may_promise_places_whatever_is_measured() -> None:
+    machine = Machine(seconds={EARS: 100.0})
+    assert machine.offered(least=3) == 3
+    assert machine.offered(least=3, most=2) == 2
 
 
 @pytest.mark.parametrize("kind", ["live", "first"])
