@@ -21,7 +21,15 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 # Tests that need one of these skip where it is missing; not so where all are asked for.
-PACKAGES = ("vllm", "playwright", "livekit.agents", "pipecat", "agents", "faster_whisper")
+PACKAGES = (
+    "vllm",
+    "playwright",
+    "marionette_driver",
+    "livekit.agents",
+    "pipecat",
+    "agents",
+    "faster_whisper",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
