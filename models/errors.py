@@ -17,6 +17,7 @@ AqaaError
 │   ├── EngineDiedError    its process or worker is gone
 │   └── EngineBusyError    it refuses for now; try again later
 ├── ConfigError            settings that contradict each other or cannot be read
+├── StoreError             what several gateways share cannot be reached
 ├── CapacityError          the server is full; the session is refused at once
 ├── ConnectionLostError    a client's conversation with a server could not begin or go on
 ├── UnauthorizedError      no key, or one that the server does not know
@@ -80,6 +81,10 @@ class EngineBusyError(EngineError):
 
 class ConfigError(AqaaError):
     """Settings that contradict each other or cannot be read."""
+
+
+class StoreError(AqaaError):
+    """What several gateways share cannot be reached for now."""
 
 
 class CapacityError(AqaaError):

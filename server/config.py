@@ -84,6 +84,12 @@ class Settings(BaseSettings):
     max_rest_requests_per_key: Positive | None = Field(
         default=None, description="None: no such bound"
     )
+    store: str | None = Field(
+        default=None,
+        pattern="^(rediss?|unix)://",
+        description="redis://... of a Redis or Valkey that several gateways share: remembered chat"
+        " audio, places of a key; none: this process's memory",
+    )
     max_connections: Positive = Field(
         default=1000, description="of all kinds, open at once; the next one is closed"
     )

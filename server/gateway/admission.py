@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ class Keys:
 
     def __init__(self, keys: Sequence[str], now: Callable[[], float] = time.time) -> None:
         self._keys = [key.encode() for key in keys]
+        self._names = [caller_name(key) for key in self._keys]
         # Without keys anybody may come; a secret then only carries its settings.
         self._signers = self._keys or [secrets.token_bytes(32)]
         self._now = now
@@ -54,7 +55,7 @@ class Keys:
         places = [n for n, known in enumerate(self._keys) if hmac.compare_digest(known, given)]
         if not places:
             raise UnauthorizedError("this API key is not known here")
-        return Caller(f"key-{places[0]}", {})
+        return Caller(self._names[places[0]], {})
 
     def check_session_key(self, key: str | None) -> Caller:
         """The caller who opens a conversation with this API key or client secret.
@@ -67,7 +68,7 @@ class Keys:
         found = open_secret(self._signers, key.removeprefix(SECRET_PREFIX), self._now())
         if found is not None:
             signer, session = found
-            return Caller(f"key-{signer}" if self._keys else ANYBODY, session)
+            return Caller(self._names[signer] if self._keys else ANYBODY, session)
         if not self._keys:
             return Caller(ANYBODY, {})
         raise UnauthorizedError("this client secret is not known here, or has expired")
@@ -78,7 +79,7 @@ class Keys:
         Raises:
             ProtocolError: the settings are too large to travel in a secret.
         """
-        signer = int(owner.removeprefix("key-")) if self._keys else 0
+        signer = self._names.index(owner) if self._keys else 0
         expires = int(self._now()) + seconds
         return SECRET_PREFIX + seal_secret(self._signers[signer], expires, session), expires
 
@@ -86,59 +87,56 @@ class Keys:
 class Gate:
     """Counts who is in, and refuses whoever would not be served well."""
 
-    def __init__(
-        self, most: int, most_per_caller: int | None, offered: Callable[[int], int] | None = None
-    ) -> None:
+    def __init__(self, most: int, offered: Callable[[int], int] | None = None) -> None:
         """Nobody is in yet.
 
         Args:
             most: places.
-            most_per_caller: of these for one caller; None: no such bound.
             offered: how many places are offered while so many are taken; None: all.
         """
         self._most = most
         self._offered = offered
-        self._most_per_caller = most_per_caller
-        self._callers: Counter[str] = Counter()
+        self._inside = 0
         self._left = asyncio.Event()
         self.draining = False
 
     def inside(self) -> int:
         """How many are in."""
-        return self._callers.total()
+        return self._inside
 
     def places(self) -> int:
         """How many may be in."""
         return self._most if self._offered is None else self._offered(self.inside())
 
     @contextmanager
-    def enter(self, caller: str) -> Iterator[None]:
+    def enter(self) -> Iterator[None]:
         """Be inside for the length of a `with`.
 
         Raises:
-            CapacityError: the server is full or going down, or the caller has its share.
+            CapacityError: the server is full or going down.
         """
         if self.draining:
             raise CapacityError("the server is going down; connect to another")
         most = self.places()
-        if self.inside() >= most:
+        if self._inside >= most:
             raise CapacityError(f"all {most} places are taken; try again later")
-        if self._most_per_caller is not None and self._callers[caller] >= self._most_per_caller:
-            raise CapacityError(f"this key has its {self._most_per_caller} places; end one first")
-        self._callers[caller] += 1
+        self._inside += 1
         try:
             yield
         finally:
-            self._callers[caller] -= 1
-            if not self._callers[caller]:
-                del self._callers[caller]
+            self._inside -= 1
             self._left.set()
 
     async def empty(self) -> None:
         """Wait until nobody is in."""
-        while self.inside():
+        while self._inside:
             self._left.clear()
             await self._left.wait()
+
+
+def caller_name(key: bytes) -> str:
+    """What the holder of an API key is called, at every gateway, without telling the key."""
+    return f"key-{hashlib.sha256(b'aqaa caller' + key).hexdigest()[:16]}"
 
 
 def bearer(headers: Mapping[str, str]) -> str | None:

@@ -12,7 +12,6 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
 from aqaa.server.gateway import errors, transcriptions
-from aqaa.server.gateway.chat_request import Remembered
 from aqaa.server.gateway.origins import ForwardedHeaders
 from aqaa.server.gateway.request_limits import RequestLimits
 from aqaa.server.gateway.rest import open_router, router
@@ -30,7 +29,6 @@ def create_app(server: ServerState) -> FastAPI:
         root_path=server.settings.root_path,
     )
     app.state.server = server
-    app.state.remembered = Remembered()
     errors.install(app)
     app.include_router(open_router, tags=["operations"])
     app.include_router(router, tags=["conversation"])

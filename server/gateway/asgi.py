@@ -52,9 +52,12 @@ class Application:
             keep_for_good()
             state = ServerState.of(settings, runtime.parts)
             self._entrance.open(create_app(state))
-            with _draining_on_signals(state):
-                yield
-            await state.drained()
+            try:
+                with _draining_on_signals(state):
+                    yield
+                await state.drained()
+            finally:
+                await state.store.close()
         finally:
             await runtime.close()
 

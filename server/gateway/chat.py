@@ -20,10 +20,11 @@ from aqaa.server.answering.answer import (
     AnswerText,
 )
 from aqaa.server.answering.single_answer import check_answered, single_answer
-from aqaa.server.gateway.chat_request import Remembered, Wanted
+from aqaa.server.gateway.chat_request import Wanted
 from aqaa.server.gateway.encode import encode
 from aqaa.server.gateway.errors import answer_for
 from aqaa.server.gateway.schema import ChatRequest
+from aqaa.server.gateway.store import Store
 from aqaa.server.parts import ModelParts
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.types import Json
@@ -74,7 +75,7 @@ class Completion:
         self._audio_id = random_id("audio")
         self._created = int(time.time())
 
-    async def whole(self, remembered: Remembered) -> Json:
+    async def whole(self, store: Store) -> Json:
         """The `chat.completion`.
 
         Raises:
@@ -98,7 +99,7 @@ class Completion:
                 message["audio"] = {
                     "id": self._audio_id,
                     "data": base64.b64encode(file).decode("ascii"),
-                    "expires_at": remembered.keep(self._audio_id, answer.progress.ids),
+                    "expires_at": await store.keep(self._audio_id, answer.progress.ids),
                     "transcript": got.text,
                 }
             choice = {
@@ -110,7 +111,7 @@ class Completion:
             usage = self._usage(answer, got)
             return {**self._head("chat.completion"), "choices": [choice], "usage": usage}
 
-    async def stream(self, remembered: Remembered) -> AsyncIterator[bytes]:
+    async def stream(self, store: Store) -> AsyncIterator[bytes]:
         """The server-sent events of `chat.completion.chunk`s, `[DONE]` last.
 
         A failure after the first of them is an event with an `error`, for the status is sent.
@@ -130,7 +131,7 @@ class Completion:
                 yield b"data: " + bytes(answer_for(error).body) + b"\n\n"
                 return
             if self._wanted.spoken and (got.audio_tokens or not got.calls):
-                expires = remembered.keep(self._audio_id, answer.progress.ids)
+                expires = await store.keep(self._audio_id, answer.progress.ids)
                 yield self._event({"audio": {"expires_at": expires}})
             yield self._event({}, got.finish_reason)
             options = self._request.stream_options

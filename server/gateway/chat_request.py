@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,42 +27,13 @@ from aqaa.server.gateway.schema import (
     NamedChoice,
     TextPart,
 )
+from aqaa.server.gateway.store import Store
 from aqaa.server.parts import ModelParts
 from aqaa.server.protocol.base64_data import decode_base64
 from aqaa.server.protocol.limits import Limits
 from aqaa.server.protocol.tools import FunctionTool, NamedFunction, ToolChoice, names_a_stranger
 
-REMEMBER_SECONDS = 3600  # for which `audio.id` stands for an answer; OpenAI's is an hour too
-REMEMBER_ANSWERS = 1000
 MOST_RECORDINGS = 8  # of one request: older ones leave with their messages
-
-
-class Remembered:
-    """Answers that later requests may name by `audio.id`: bounded, and for an hour."""
-
-    def __init__(self) -> None:
-        self._answers: OrderedDict[str, tuple[int, tuple[int, ...]]] = OrderedDict()
-
-    def keep(self, audio_id: str, ids: list[int]) -> int:
-        """Remember an answer's ids; returns when it is forgotten (Unix seconds)."""
-        expires = int(time.time()) + REMEMBER_SECONDS
-        self._answers[audio_id] = (expires, tuple(ids))
-        while len(self._answers) > REMEMBER_ANSWERS:
-            self._answers.popitem(last=False)
-        return expires
-
-    def find(self, audio_id: str) -> tuple[int, ...]:
-        """The ids of an answer.
-
-        Raises:
-            InputError: it was never given, or is forgotten.
-        """
-        expires, ids = self._answers.get(audio_id, (0, ()))
-        if expires <= time.time():
-            raise InputError(
-                f"no answer {audio_id!r} is remembered here; send its transcript as `content`"
-            )
-        return ids
 
 
 @dataclass(frozen=True)
@@ -79,7 +48,7 @@ class Wanted:
     calling: Calling | None
 
 
-async def understand(parts: ModelParts, request: ChatRequest, remembered: Remembered) -> Wanted:
+async def understand(parts: ModelParts, request: ChatRequest, store: Store) -> Wanted:
     """What a request asks for.
 
     Raises:
@@ -100,7 +69,7 @@ async def understand(parts: ModelParts, request: ChatRequest, remembered: Rememb
     outputs = _outputs(request.messages)
     turns: list[Turn] = []
     for message in _recent(request.messages, limits):
-        turns += await _turns(parts, message, remembered, outputs)
+        turns += await _turns(parts, message, store, outputs)
     if not any(isinstance(turn, UserTurn | ResultTurn) for turn in turns):
         raise InputError("the messages hold no question: give a user's text or audio")
     told = next((turn.text for turn in turns if isinstance(turn, SystemTurn)), None)
@@ -181,12 +150,12 @@ def _default_system(parts: ModelParts) -> str:
 
 
 async def _turns(
-    parts: ModelParts, message: ChatMessage, remembered: Remembered, outputs: dict[str, str]
+    parts: ModelParts, message: ChatMessage, store: Store, outputs: dict[str, str]
 ) -> list[Turn]:
     """What a message is in the prompt; `outputs` stand behind their calls."""
     if message.role in ("tool", "function"):
         return []
-    said = await _turn(parts, message, remembered)
+    said = await _turn(parts, message, store)
     turns: list[Turn] = [] if said is None else [said]
     for call in message.tool_calls or () if parts.bundle.tools is not None else ():
         turns.append(CallTurn(call.function.name, call.function.arguments))
@@ -195,9 +164,9 @@ async def _turns(
     return turns
 
 
-async def _turn(parts: ModelParts, message: ChatMessage, remembered: Remembered) -> Turn | None:
+async def _turn(parts: ModelParts, message: ChatMessage, store: Store) -> Turn | None:
     if message.role == "assistant" and message.audio is not None:
-        return AssistantTurn(remembered.find(message.audio.id))
+        return AssistantTurn(await store.find(message.audio.id))
     contents: list[str | tuple[int, ...]] = []
     content = message.content or []
     for part in [content] if isinstance(content, str) else content:

@@ -22,6 +22,7 @@ from aqaa.models.errors import (
     NoSpeechError,
     OriginError,
     PromptError,
+    StoreError,
     UnauthorizedError,
 )
 from aqaa.server.protocol.errors import ProtocolError
@@ -65,6 +66,8 @@ def answer_for(error: Exception) -> Response:
             return reply(400, "invalid_audio", message)
         case InputError():
             return reply(400, "invalid_value", message)
+        case StoreError():
+            return reply(503, "store_unavailable", message)
         case CapacityError() | EngineBusyError():
             return reply(503, "server_full", message)
         case EngineError():

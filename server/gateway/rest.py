@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -24,7 +24,7 @@ from aqaa.server.answering.single_answer import (
 from aqaa.server.dialogue.prompt import SystemTurn, Turn, UserTurn
 from aqaa.server.gateway.admission import Caller, bearer
 from aqaa.server.gateway.chat import Collected, Completion
-from aqaa.server.gateway.chat_request import Remembered, understand
+from aqaa.server.gateway.chat_request import understand
 from aqaa.server.gateway.disconnect import unless_left
 from aqaa.server.gateway.encode import check_container, encode, media_type
 from aqaa.server.gateway.json_input import off_the_loop, parse_json
@@ -115,12 +115,6 @@ open_router = APIRouter()
 Whoever = Annotated[Caller, Depends(_caller)]
 
 
-def _remembered(request: Request) -> Remembered:
-    remembered = request.app.state.remembered
-    assert isinstance(remembered, Remembered)
-    return remembered
-
-
 @open_router.get("/health/live", summary="Whether the process runs")
 async def live() -> Json:
     """Always 200 while the server runs."""
@@ -191,29 +185,29 @@ async def chat_completions(
     connection: Request,
     server: Server,
     caller: Whoever,
-    remembered: Annotated[Remembered, Depends(_remembered)],
 ) -> Response:
     """OpenAI's audio shape; `stream: true` gives `chat.completion.chunk`s with `delta.audio`."""
     _check_model(server, request.model)
-    with ExitStack() as stack:
-        stack.enter_context(server.place(caller))
-        wanted = await unless_left(connection, understand(server.parts, request, remembered))
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(server.place(caller))
+        understanding = understand(server.parts, request, server.store)
+        wanted = await unless_left(connection, understanding)
         completion = Completion(server.parts, request, wanted)
         if not request.stream:
-            return JSONResponse(await unless_left(connection, completion.whole(remembered)))
-        return HeldStream(completion.stream(remembered), stack.pop_all())
+            return JSONResponse(await unless_left(connection, completion.whole(server.store)))
+        return HeldStream(completion.stream(server.store), stack.pop_all())
 
 
 class HeldStream(StreamingResponse):
     """A stream of events that keeps its place until it has ended, however it ends."""
 
-    def __init__(self, events: AsyncIterator[bytes], place: ExitStack) -> None:
+    def __init__(self, events: AsyncIterator[bytes], place: AsyncExitStack) -> None:
         super().__init__(events, media_type="text/event-stream", headers=STREAM)
         self._place = place
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the request."""
-        with self._place:
+        async with self._place:
             await super().__call__(scope, receive, send)
 
 
@@ -252,7 +246,7 @@ async def answer(
         check_answered(got.over)
         return got.text, await asyncio.to_thread(encode, b"".join(got.pcm), container)
 
-    with server.place(caller):
+    async with server.place(caller):
         text, file = await unless_left(request, whole())
     headers = {"X-Transcript": _header(text), **NO_STORE}
     return Response(file, media_type=media_type(container), headers=headers)

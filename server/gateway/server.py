@@ -47,12 +47,16 @@ async def run(settings: Settings, announce: Callable[[str], None]) -> None:
             runtime = await Runtime.load(settings, server.entrance.loaded)
             try:
                 keep_for_good()
-                server.open(ServerState.of(settings, runtime.parts))
+                state = ServerState.of(settings, runtime.parts)
+                server.open(state)
                 host = "localhost" if settings.host in EVERYWHERE else settings.host
                 port = listener.getsockname()[1]
                 name = runtime.parts.bundle.name
                 announce(f"aqaa serves {name}: talk to it at http://{host}:{port}")
-                await serving
+                try:
+                    await serving
+                finally:
+                    await state.store.close()
             finally:
                 await runtime.close()
         finally:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
 from aqaa.models.errors import CapacityError
 from aqaa.server.config import Settings
 from aqaa.server.gateway.admission import Caller, Gate, Keys
+from aqaa.server.gateway.store import LocalStore, Store, share_of
+from aqaa.server.observe.metrics import Metrics
 from aqaa.server.parts import ModelParts
 
 PARTS = ("tokenizer", "vocoder", "vad", "engine", "gateway")
@@ -27,22 +29,24 @@ class ServerState:
     keys: Keys
     sessions: Gate
     requests: Gate
+    store: Store
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     started: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
     def of(cls, settings: Settings, parts: ModelParts) -> ServerState:
-        """A server that has just started, over loaded and warmed parts."""
+        """A server that has just started, over loaded and warmed parts; in a running loop."""
         least, most, measured = settings.min_sessions, settings.max_sessions, parts.places
         offered = None if measured is None else lambda taken: measured.offered(taken, least, most)
-        sessions = Gate(most, settings.max_sessions_per_key, offered)
+        sessions = Gate(most, offered)
         parts.services.metrics.places.set_function(sessions.places)
         return cls(
             settings=settings,
             parts=parts,
             keys=Keys([key.get_secret_value() for key in settings.api_keys]),
             sessions=sessions,
-            requests=Gate(settings.max_rest_requests, settings.max_rest_requests_per_key),
+            requests=Gate(settings.max_rest_requests),
+            store=_store(settings, parts.services.metrics),
         )
 
     def drain(self) -> None:
@@ -60,21 +64,32 @@ class ServerState:
             "gateway": "draining" if self.draining.is_set() else "up",
         }
 
-    @contextmanager
-    def place(self, caller: Caller) -> Iterator[None]:
-        """A place for one REST answer, for the length of a `with`.
+    @asynccontextmanager
+    async def conversation(self, caller: Caller) -> AsyncIterator[None]:
+        """A place for one conversation, for the length of an `async with`.
+
+        Raises:
+            CapacityError: there is none.
+        """
+        most = self.settings.max_sessions_per_key
+        with self.sessions.enter():
+            async with share_of(self.store, "sessions", caller.name, most):
+                yield
+
+    @asynccontextmanager
+    async def place(self, caller: Caller) -> AsyncIterator[None]:
+        """A place for one REST answer, for the length of an `async with`.
 
         Raises:
             CapacityError: there is none.
         """
         metrics = self.parts.services.metrics
+        most = self.settings.max_rest_requests_per_key
         try:
-            with self.requests.enter(caller.name):
-                metrics.requests.inc()
-                try:
-                    yield
-                finally:
-                    metrics.requests.dec()
+            with self.requests.enter():
+                async with share_of(self.store, "requests", caller.name, most):
+                    with metrics.requests.track_inprogress():
+                        yield
         except CapacityError:
             metrics.refused.labels("server_full").inc()
             raise
@@ -86,3 +101,11 @@ class ServerState:
             async with asyncio.timeout(self.settings.drain_seconds):
                 await self.sessions.empty()
                 await self.requests.empty()
+
+
+def _store(settings: Settings, metrics: Metrics) -> Store:
+    if settings.store is None:
+        return LocalStore()
+    from aqaa.server.gateway.redis_store import RedisStore  # 0.1 s, for those who use it
+
+    return RedisStore(settings.store, metrics.store_failures.inc)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -108,8 +108,8 @@ async def transcriptions(request: Request, server: Server, caller: Whoever) -> R
     _transcriber(parts)
     data, asked = await _form(request)
     logprobs = "logprobs" in asked.include
-    with ExitStack() as stack:
-        stack.enter_context(server.place(caller))
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(server.place(caller))
         recording = await unless_left(request, Recording.read(parts, data))
         if asked.stream:
             return HeldStream(_events(recording, logprobs=logprobs), stack.pop_all())

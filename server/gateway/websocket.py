@@ -67,7 +67,7 @@ async def _admit(socket: WebSocket, server: ServerState, key: str | None) -> Goo
         return Goodbye(REFUSED, "origin_not_allowed", refusal(socket.headers["origin"]))
     try:
         caller = server.keys.check_session_key(key)
-        with server.sessions.enter(caller.name):
+        async with server.conversation(caller):
             return await _serve(socket, server, caller.session)
     except UnauthorizedError as error:
         return Goodbye(REFUSED, "invalid_api_key", str(error))

@@ -161,6 +161,9 @@ class Metrics:
         )
         for outcome in ("whole", "malformed"):
             self.calls.labels(outcome)
+        self.store_failures = Counter(
+            "aqaa_store_failures", "Calls that the gateways' store did not answer", registry=r
+        )
         self.spoken = Counter("aqaa_spoken_seconds", "Seconds of sound sent", registry=r)
 
     def watch(self, engine: Callable[[], EngineStats], waiting: Callable[[], int]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from shutil import which
@@ -16,6 +15,7 @@ from shutil import which
 import httpx
 import psutil
 import pytest
+from programs import PATIENCE, eventually, haproxy, redis_server, running, status
 from serving import AQAA, READY_WITHIN, free_port
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -25,49 +25,8 @@ pytestmark = [
     pytest.mark.skipif(which("haproxy") is None, reason="needs haproxy: apt-get install haproxy"),
 ]
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "deploy/haproxy"
 WORKER = ROOT / "tests/support/token_worker.py"
 KEY = "a-key-of-both-gateways"
-PATIENCE = 20.0  # seconds for anything to happen
-
-
-def eventually(true: Callable[[], bool], seconds: float = PATIENCE) -> float:
-    """Seconds until `true()`; fails when that takes too long."""
-    began = time.monotonic()
-    while not true():
-        assert time.monotonic() - began < seconds, "it never happened"
-        time.sleep(0.02)
-    return time.monotonic() - began
-
-
-def status(url: str) -> int:
-    try:
-        return httpx.get(url, timeout=2).status_code
-    except httpx.TransportError:
-        return 0
-
-
-@contextmanager
-def running(command: list[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, env=os.environ | environment)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-@contextmanager
-def haproxy(name: str, bind: str, **servers: str) -> Iterator[tuple[str, str]]:
-    """haproxy with a file of deploy/haproxy; the addresses of its front and of its metrics."""
-    front, stats = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-    command = ["haproxy", "-db", "-f", str(FOLDER / name)]
-    with running(command, **{bind: front}, STATS_BIND=stats, **servers) as process:
-        eventually(lambda: status(f"http://{stats}/metrics") == 200 or process.poll() is not None)
-        assert process.poll() is None, "haproxy does not run"
-        yield front, stats
-
-
 # --- gateways -------------------------------------------------------------------------------------
 
 
@@ -142,6 +101,65 @@ def test_gateways_share_callers_and_one_that_drains_or_dies_takes_only_its_own_a
         gateways[second].kill()
         assert [close_code(socket) for socket in owned[second]] == [None, None]
         eventually(lambda: status(f"http://{front}/health/ready") == 503)
+
+
+@pytest.fixture
+def sharing_gateways() -> Iterator[dict[str, str]]:
+    """Two with scripted models, a Redis server between them and one conversation a key."""
+    with ExitStack() as stack:
+        store, _ = stack.enter_context(redis_server(free_port()))
+        settings = {"AQAA_API_KEYS": KEY, "AQAA_STORE": store, "AQAA_MAX_SESSIONS_PER_KEY": "1"}
+        places = {}
+        for number in (1, 2):
+            port = str(free_port())
+            command = [sys.executable, "-m", "uvicorn", "scripted_asgi:app", "--port", port]
+            folder = ["--app-dir", str(WORKER.parent), "--log-level", "warning"]
+            stack.enter_context(running([*command, *folder], **settings))
+            base = f"http://127.0.0.1:{port}"
+            eventually(lambda base=base: status(f"{base}/health/ready") == 200, READY_WITHIN)
+            places[f"GATEWAY_{number}"] = f"127.0.0.1:{port}"
+        yield places
+
+
+@pytest.mark.skipif(which("redis-server") is None, reason="needs redis-server (Debian)")
+def test_gateways_behind_one_name_share_secrets_answers_and_places(
+    sharing_gateways: dict[str, str],
+) -> None:
+    with haproxy("gateways.cfg", "AQAA_BIND", **sharing_gateways) as (front, _):
+        eventually(lambda: status(f"http://{front}/health/ready") == 200)
+        chat = {
+            "model": "scripted",
+            "modalities": ["text", "audio"],
+            "audio": {"voice": "joe", "format": "wav"},
+            "messages": [{"role": "user", "content": "hi"}],
+        }
+
+        def answer(*more: dict[str, object]) -> httpx.Response:
+            asked = {**chat, "messages": [*chat["messages"], *more]}
+            headers = {"Authorization": f"Bearer {KEY}"}
+            url = f"http://{front}/v1/chat/completions"
+            return httpx.post(url, headers=headers, json=asked, timeout=PATIENCE)
+
+        audio = answer().json()["choices"][0]["message"]["audio"]
+        said: dict[str, object] = {"role": "assistant", "audio": {"id": audio["id"]}}
+        follow_up: dict[str, object] = {"role": "user", "content": "and then?"}
+        assert [answer(said, follow_up).status_code for _ in range(6)] == [200] * 6
+
+        secret = client_secret(f"http://{front}")
+        headers = {"Authorization": f"Bearer {secret}"}
+
+        def call() -> ClientConnection:
+            return connect(f"ws://{front}/v1/realtime", additional_headers=headers)
+
+        for _ in range(6):  # one after the other: both gateways take some
+            with call() as socket:
+                assert "session.created" in str(socket.recv(timeout=PATIENCE))
+            time.sleep(0.1)  # the store hears that it has left
+        with call() as inside:
+            assert "session.created" in str(inside.recv(timeout=PATIENCE))
+            for _ in range(4):
+                with call() as late:
+                    assert close_code(late) == 1013
 
 
 # --- decoders -------------------------------------------------------------------------------------

@@ -41,7 +41,14 @@ ELSEWHERE: Object = {  # gateways of a vLLM that others run
     "models": {"hostPath": "/bundles"},
     "networkPolicy": {"egress": [{"to": [{"namespaceSelector": {}}], "ports": [{"port": 8000}]}]},
 }
-CASES = {"nano": NANO, "130b": OMNI, "filled": FILLED, "elsewhere": ELSEWHERE}
+TRACED: Object = FILLED | {"traces": {"endpoint": "http://collector.tracing:4318"}}
+CASES = {
+    "nano": NANO,
+    "130b": OMNI,
+    "filled": FILLED,
+    "elsewhere": ELSEWHERE,
+    "traced": TRACED,
+}
 
 
 @cache
@@ -234,6 +241,8 @@ def test_pods_may_do_no_more_than_they_need(case: str) -> None:
 def test_a_gateways_settings_are_settings(case: str) -> None:
     known = set(Settings.model_fields)
     for variable in container(one(case, "Deployment", "gateway"))["env"]:
+        if variable["name"].startswith("OTEL_"):
+            continue
         name = variable["name"].removeprefix("AQAA_").split("__")[0].lower()
         assert name in known, variable
 
@@ -249,6 +258,21 @@ def test_a_decoder_may_copy_its_model_from_where_the_operator_lets_it() -> None:
     (way,) = FILLED["networkPolicy"]["egress"]
     for component in ("gateway", "decoder"):
         assert way in one("filled", "NetworkPolicy", component)["spec"]["egress"]
+
+
+def test_gateways_and_decoders_trace_to_the_same_collector_and_reach_it() -> None:
+    gateway = container(one("traced", "Deployment", "gateway"))
+    decoder = container(one("traced", "StatefulSet", "decoder"))
+    endpoint = "http://collector.tracing:4318"
+    assert {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": endpoint} in gateway["env"]
+    assert f"--otlp-traces-endpoint={endpoint}/v1/traces" in decoder["args"]
+    protocol = {"name": "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "value": "http/protobuf"}
+    assert protocol in decoder["env"]
+    for component in ("gateway", "decoder"):
+        egress = one("traced", "NetworkPolicy", component)["spec"]["egress"]
+        assert {"ports": [{"protocol": "TCP", "port": 4318}]} in egress
+    everywhere = [v["name"] for v in container(one("nano", "Deployment", "gateway"))["env"]]
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" not in everywhere
 
 
 def test_running_answers_may_end_before_the_pod_is_killed() -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+import traced_vllm
+from otlp_collector import collecting
 from tiny_step1 import write_step1, write_step1_bundle
 from vllm_engines import greedy, long_prompt, read, vllm_settings
 from vllm_server import engine_core
@@ -82,6 +84,18 @@ async def test_a_checkpoint_whose_tensors_do_not_fit_is_refused_before_vllm_star
     with pytest.raises(BundleError, match="mlp"):
         await engine.start()
     assert family() == before
+
+
+def test_vllms_span_of_an_answer_is_a_child_of_its_turn(tmp_path):
+    bundle = write_step1_bundle(tmp_path / "bundle", write_step1(tmp_path / "decoder"))
+    with collecting() as collector:
+        environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        command = [sys.executable, traced_vllm.__file__, str(bundle)]
+        subprocess.run(command, env=environment, check=True, timeout=300)
+    spans = [s for s in collector.spans if s.trace_id.hex() == traced_vllm.TRACE_ID]
+    assert [(s.name, s.parent_span_id.hex()) for s in spans] == [
+        ("llm_request", traced_vllm.SPAN_ID)
+    ]
 
 
 def test_vllms_processes_end_when_their_gateway_is_killed(tmp_path):

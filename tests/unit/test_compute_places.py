@@ -138,12 +138,12 @@ def test_nobody_else_comes_in_while_the_decoder_is_slower_than_speech() -> None:
 
 def test_whoever_finds_no_place_is_refused_at_once_and_the_others_stay() -> None:
     machine = Machine()
-    gate = Gate(MOST, None, lambda inside: machine.offered(inside))
-    with gate.enter("a"), gate.enter("b"), gate.enter("c"):
+    gate = Gate(MOST, lambda inside: machine.offered(inside))
+    with gate.enter(), gate.enter(), gate.enter():
         machine.works("live", *[-1.0] * LEAST_JOBS)
-        with pytest.raises(CapacityError, match="all 3 places"), gate.enter("d"):
+        with pytest.raises(CapacityError, match="all 3 places"), gate.enter():
             pass
         assert gate.inside() == 3
         machine.now += WINDOW_SECONDS + 1
-        with gate.enter("d"):
+        with gate.enter():
             assert gate.inside() == 4

@@ -31,7 +31,7 @@ from aqaa.models.errors import (
     MissingDependencyError,
 )
 from aqaa.models.step1 import Step1Config, weight_files
-from aqaa.server.engine.contract import SamplingParams
+from aqaa.server.engine.contract import SamplingParams, traceparent
 from aqaa.server.engine.embedded.step1 import Step1
 from aqaa.server.engine.settings import VllmSettings
 from aqaa.server.engine.vllm.launch_flags import (
@@ -39,6 +39,7 @@ from aqaa.server.engine.vllm.launch_flags import (
     engine_environment,
     environment,
     sampling_arguments,
+    traces_endpoint,
 )
 from aqaa.server.engine.vllm.plugin import OWNER
 from aqaa.server.engine.vllm.relay import PREFILL_ONLY, RelayEngine, TokenDelta
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 log = logging.getLogger(__name__)
+
+# The gateway's own; vLLM's default is gRPC.
+TRACES_PROTOCOL = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
 
 
 class VllmEngine(RelayEngine):
@@ -145,9 +149,13 @@ class VllmEngine(RelayEngine):
         cuda = not current_platform.is_cpu()
         arguments = engine_arguments(self._model, self._context, self._settings, cuda=cuda)
         variables = engine_environment(self._settings, cuda=cuda)
-        with environment({**variables, OWNER: str(os.getpid())}):  # no other engine starts inside
+        traces = traces_endpoint(os.environ)
+        # vLLM's spans are made of its statistics, which are off otherwise: they cost time.
+        arguments |= {"otlp_traces_endpoint": traces, "disable_log_stats": traces is None}
+        variables |= TRACES_PROTOCOL | {OWNER: str(os.getpid())}  # no other engine starts inside
+        with environment(variables):
             former = multiprocessing.active_children()
-            llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments, disable_log_stats=True))
+            llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
             added = [child for child in multiprocessing.active_children() if child not in former]
         self._processes = added
         self._sentinels = [os.dup(child.sentinel) for child in added]
@@ -210,8 +218,13 @@ class VllmEngine(RelayEngine):
         if not self._requests:
             self._last_output = time.monotonic()
         self._requests += 1
+        parent = traceparent.get()
         stream = llm.generate(
-            tokens_input(list(prompt)), _vllm_params(params), uuid.uuid4().hex, session_id=session
+            tokens_input(list(prompt)),
+            _vllm_params(params),
+            uuid.uuid4().hex,
+            trace_headers=None if parent is None else {"traceparent": parent},
+            session_id=session,
         )
         try:
             async with aclosing(stream) as outputs:

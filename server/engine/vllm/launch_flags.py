@@ -101,6 +101,14 @@ def engine_environment(settings: VllmSettings, *, cuda: bool) -> dict[str, str]:
     return environment
 
 
+def traces_endpoint(variables: Mapping[str, str]) -> str | None:
+    """Where OpenTelemetry's variables say that spans go, by OTLP over HTTP; None: nowhere."""
+    if endpoint := variables.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        return endpoint
+    base = variables.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    return f"{base.rstrip('/')}/v1/traces" if base else None
+
+
 def share_cpus(cpus: list[int], ranks: int) -> str:
     """An equal share of `cpus` for each rank, as VLLM_CPU_OMP_THREADS_BIND writes it.
 
