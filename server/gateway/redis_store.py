@@ -16,6 +16,7 @@ import time
 from array import array
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final, TypeVar
 
 from redis.asyncio import Redis
@@ -101,9 +102,11 @@ class RedisStore:
             raise StoreError(
                 f"{error}; send the transcript of {audio_id!r} as `content`, or try again later"
             ) from error
-        if data is None or len(data) % 4:
+        if not isinstance(data, bytes) or len(data) % 4:
             raise is_forgotten(audio_id)
-        return tuple(array("I", data))
+        ids = array("I")
+        ids.frombytes(data)
+        return tuple(ids)
 
     async def take(self, place: Place, most: int) -> None:
         """See `Store`; while the server is away the places of this process alone are counted."""
@@ -158,9 +161,9 @@ class RedisStore:
         for place in held:
             by_key.setdefault(_key(place), []).append(place.id)
         for key, ids in by_key.items():
-            await self._ask(lambda k=key, i=ids: self._renew(keys=[k], args=[LEASE_SECONDS, *i]))
+            await self._ask(partial(self._renew, keys=[key], args=[LEASE_SECONDS, *ids]))
         for place in left:
-            await self._ask(lambda p=place: self._redis.zrem(_key(p), p.id))
+            await self._ask(partial(self._redis.zrem, _key(place), place.id))
 
     async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
         """What the server answers.
