@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from javascript import NODE, agents_modules
-from scripted import CountingTranscriber, ScriptedEngine, pcm, woven
+from scripted import AUDIO, EOT, CountingTranscriber, ScriptedEngine, call, pcm, woven
 from scripted_server import Served, serving
 
 pytestmark = pytest.mark.agents
@@ -28,11 +28,12 @@ async def served() -> AsyncIterator[Served]:
         yield running
 
 
-async def talk(served: Served, folder: Path, turns: int) -> Any:
-    """What the client has seen in a conversation of so many turns."""
+async def talk(served: Served, folder: Path, *, turns: int, answers: int) -> Any:
+    """What the client has seen in a conversation of so many turns and answers."""
     speech = folder / "speech.pcm"
     speech.write_bytes(SPEECH)
-    command = [NODE, PROGRAM, agents_modules(), f"{served.ws}?model=scripted", speech, str(turns)]
+    url = f"{served.ws}?model=scripted"
+    command = [NODE, PROGRAM, agents_modules(), url, speech, turns, answers]
     process = await asyncio.create_subprocess_exec(
         *map(str, command), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -50,7 +51,7 @@ async def talk(served: Served, folder: Path, turns: int) -> Any:
 async def test_a_spoken_turn_is_answered_and_stands_in_the_history_in_words(
     served: Served, tmp_path: Path
 ) -> None:
-    seen = await talk(served, tmp_path, turns=1)
+    seen = await talk(served, tmp_path, turns=1, answers=1)
     assert seen["errors"] == []
     assert seen["demoted"] == [], "events that its schema does not accept"
     assert seen["sound"] == GROUPS * 2880 * 2
@@ -63,10 +64,30 @@ async def test_a_spoken_turn_is_answered_and_stands_in_the_history_in_words(
 async def test_an_answer_that_is_spoken_over_is_cut_and_the_new_turn_answered(
     served: Served, tmp_path: Path
 ) -> None:
-    seen = await talk(served, tmp_path, turns=2)
+    seen = await talk(served, tmp_path, turns=2, answers=2)
     assert seen["errors"] == []
     assert seen["demoted"] == []
     assert seen["interrupted"] >= 1
     assert seen["truncated"] >= 1
     assert seen["statuses"][-1] == "completed"
     assert [item["role"] for item in seen["history"]] == ["user", "assistant"] * 2
+
+
+def calls_first(prompt: Sequence[int]) -> list[int]:
+    """A model that sets a timer, and speaks once it is told what came of it."""
+    said = "".join(chr(token) for token in prompt if token < AUDIO)
+    wanted = '{"name":"set_timer","arguments":{"minutes":5}}'
+    return woven("your timer runs", 8) if "tool\n" in said else [*call(wanted), EOT]
+
+
+async def test_a_function_is_called_and_what_it_gave_back_is_answered(tmp_path: Path) -> None:
+    async with serving(ScriptedEngine(calls_first), transcriber=CountingTranscriber()) as served:
+        seen = await talk(served, tmp_path, turns=1, answers=2)
+    assert seen["errors"] == []
+    assert seen["demoted"] == []
+    assert seen["calls"] == [5]
+    assert seen["statuses"] == ["completed", "completed"]
+    kinds = [item["type"] for item in seen["history"]]
+    assert kinds == ["message", "function_call", "message"]
+    assert seen["history"][1]["output"] == "ok"
+    assert seen["history"][2]["content"][0]["transcript"] == "your timer runs"

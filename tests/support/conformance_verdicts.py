@@ -190,7 +190,10 @@ COMPANIONS: dict[str, dict[str, Any]] = {
 # What an object must have though OpenAI's types leave it open, by the end of its path.
 NEEDED: dict[str, dict[str, Any]] = {".tools[](function)": {"name": "f"}}
 
-SENT = {"rate_limits.updated": "an empty list: sessions are counted, not tokens"}
+SENT = {
+    "conversation.item.retrieved": "with what was said, without its audio",
+    "rate_limits.updated": "an empty list: sessions are counted, not tokens",
+}
 
 NO_MCP_HERE, NO_CALL_HERE = "there is no MCP", "there are no calls here"
 NEVER_SENT = {

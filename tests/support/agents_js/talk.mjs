@@ -1,35 +1,48 @@
 // One conversation of @openai/agents-realtime, unchanged but for its url, over a WebSocket.
 //
-//     node talk.mjs MODULES URL SPEECH TURNS
+//     node talk.mjs MODULES URL SPEECH TURNS ANSWERS
 //
 // speaks SPEECH (24 kHz, 16 bit, mono) in real time, then silence. Two seconds into an answer it speaks
-// again, until it has spoken TURNS times. When the last answer is whole and the user's words are known
-// it writes what it has seen as JSON.
+// again, until it has spoken TURNS times. When ANSWERS answers are over, the last of them whole, and the
+// user's words are known, it writes what it has seen as JSON. It has a tool that sets a timer.
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 
-const [modules, url, speechFile, turns] = process.argv.slice(2);
+const [modules, url, speechFile, turns, answers] = process.argv.slice(2);
 const library = join(modules, "@openai/agents-realtime/dist");
 const load = (file) => import(pathToFileURL(join(library, file)));
-const { OpenAIRealtimeWebSocket, RealtimeAgent, RealtimeSession } = await load("index.mjs");
+const { OpenAIRealtimeWebSocket, RealtimeAgent, RealtimeSession, tool } = await load("index.mjs");
 const { parseRealtimeEvent } = await load("openaiRealtimeEvents.mjs");
 
 const PIECE = 960; // bytes of 20 ms
 const speech = readFileSync(speechFile);
 const THINKING = 2000; // ms of an answer that are heard before it is spoken over: it is a turn of its own
 const silence = Buffer.alloc(PIECE);
-const seen = { sound: 0, interrupted: 0, errors: [], demoted: [], statuses: [], truncated: 0 };
+const seen = { sound: 0, interrupted: 0, errors: [], calls: [], demoted: [], statuses: [], truncated: 0 };
 let spoken = 1;
 let speakAt = null; // when the answer is spoken over
 let position = 0;
 
 const transport = new OpenAIRealtimeWebSocket({ url, useInsecureApiKey: true });
-const session = new RealtimeSession(new RealtimeAgent({ name: "aqaa", instructions: "" }), {
-    transport,
-    model: "scripted",
+const setTimer = tool({
+    name: "set_timer",
+    description: "Start a timer.",
+    parameters: {
+        type: "object",
+        properties: { minutes: { type: "integer" } },
+        required: ["minutes"],
+        additionalProperties: false,
+    },
+    strict: false,
+    execute: ({ minutes }) => {
+        seen.calls.push(minutes);
+        return "ok";
+    },
 });
+const agent = new RealtimeAgent({ name: "aqaa", instructions: "", tools: [setTimer] });
+const session = new RealtimeSession(agent, { transport, model: "scripted" });
 session.on("error", (error) => seen.errors.push(JSON.stringify(error)));
 session.on("audio", (event) => {
     seen.sound += event.data.byteLength;
@@ -54,7 +67,7 @@ session.on("transport_event", (event) => {
 
 function isOver() {
     const users = session.history.filter((item) => item.role === "user");
-    const whole = seen.statuses.at(-1) === "completed" && seen.statuses.length >= Number(turns);
+    const whole = seen.statuses.at(-1) === "completed" && seen.statuses.length >= Number(answers);
     return whole && users.length > 0 && users.every((item) => item.content[0].transcript);
 }
 
