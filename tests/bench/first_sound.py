@@ -94,7 +94,8 @@ async def _first_chunk(
 ) -> tuple[int, Any]:
     """Have the engine answer until a chunk is due; how many groups it took, and the chunk."""
     parser, groups = parts.parser(), 0
-    answer = parts.services.engine.generate(key, prompt, parts.sampling())
+    asked, params = parts.asked(prompt, None, None)
+    answer = parts.services.engine.generate(key, asked, params)
     async for token in answer:
         for event in parser.push([token]):
             if isinstance(event, AudioGroup):
