@@ -33,8 +33,9 @@ async def run(events: int, seed: int) -> tuple[Fuzzed, Health]:
     found.wrong += first.faults + health.faults
     if health.sessions or health.answers:
         found.wrong.append(f"{health.sessions} sessions and {health.answers} answers are left")
-    if (held := max(first.held_ms, health.held_ms)) > HELD_MS:
-        found.wrong.append(f"the event loop was held for {held:.0f} ms")
+    held = max((first, health), key=lambda one: one.held_ms)
+    if held.held_ms > HELD_MS:
+        found.wrong.append(f"the event loop was held for {held.held_ms:.0f} ms by {held.held_by}")
     return found, first
 
 

@@ -14,7 +14,8 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -43,28 +44,33 @@ def bulk_settings() -> dict[str, str]:
     return {"AQAA_MAX_REST_REQUESTS": str(ANSWERS + 1)}
 
 
+def bulk_work(url: str, upload_seconds: float, item_seconds: float) -> AbstractContextManager[Done]:
+    """Such a process beside the block; its counts are in the value once the block has ended."""
+    return working(Path(__file__), url, str(upload_seconds), str(item_seconds))
+
+
 @contextmanager
-def bulk_work(url: str, upload_seconds: float, item_seconds: float) -> Iterator[Done]:
-    """Such a process beside the block; its counts are in the value once the block has ended.
+def working(program: Path, *arguments: str) -> Iterator[Done]:
+    """A program beside the block which prints a line when it has begun, and its counts at the end.
 
     Raises:
         RuntimeError: it failed.
     """
     done = Done()
-    command = [sys.executable, __file__, url, str(upload_seconds), str(item_seconds)]
+    command = [sys.executable, str(program), *arguments]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         try:
             if not process.stdout.readline():
-                raise RuntimeError("the bulk work did not begin")
+                raise RuntimeError(f"{program.stem} did not begin")
             yield done
             told, _ = process.communicate(timeout=60)
         finally:
             process.kill()
     if process.returncode != 0:
-        raise RuntimeError(f"the bulk work ended with {process.returncode}")
+        raise RuntimeError(f"{program.stem} ended with {process.returncode}")
     done.update(json.loads(told))
 
 

@@ -19,12 +19,14 @@ class LoopWatch:
 
     def __init__(self) -> None:
         self.longest = 0.0  # seconds of the longest callback
+        self.which = ""  # that was
 
     def run(self, callback: Handle) -> None:
         """Run one callback."""
         began = own_time()
         _run(callback)
-        self.longest = max(self.longest, own_time() - began)
+        if (took := own_time() - began) > self.longest:
+            self.longest, self.which = took, repr(callback)
 
 
 @asynccontextmanager

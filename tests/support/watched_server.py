@@ -34,6 +34,7 @@ class Health:
         sessions: conversations that are open.
         answers: answers that the engine is giving.
         held_ms: how long the event loop was held, at most, since it was asked before.
+        held_by: the callback that held it.
         faults: log records of errors since it was asked before, with their tracebacks.
         rss: bytes of memory that are resident.
         threads: threads of the process.
@@ -44,6 +45,7 @@ class Health:
     sessions: int
     answers: int
     held_ms: float
+    held_by: str
     faults: list[str]
     rss: int
     threads: int
@@ -68,11 +70,13 @@ def health(served: Served, watch: LoopWatch, faults: Faults) -> Health:
     """What the server says of itself now."""
     process = psutil.Process()
     kept, faults.kept = faults.kept, []
-    longest, watch.longest = watch.longest, 0.0
+    longest, which = watch.longest, watch.which
+    watch.longest = 0.0
     return Health(
         sessions=served.state.sessions.inside(),
         answers=served.engine.running,
         held_ms=1000 * longest,
+        held_by=which,
         faults=kept,
         rss=process.memory_info().rss,
         threads=threading.active_count(),
