@@ -77,8 +77,8 @@ def report(found: Mapping[str, str], present: Sequence[str]) -> str:
     missing = ", ".join(f"`{name}`" for name in present if name not in found)
     unmeasured = f" Not measured yet: {missing}." if missing else ""
     return (
-        "# Performance\n\nThe latest tables of `make bench`. Machine of the latest run: "
-        f"{machine()}, shared and noisy: compare within a table, not across days.\n\n"
+        "# Performance\n\nThe latest tables of `make bench`, each with its day and machine (not noted "
+        "in the oldest), all shared and noisy: compare within a table, not across days.\n\n"
         "One table alone: `python tests/bench/run.py NAME`. Names: "
         f"{', '.join(f'`{name}`' for name in present)}.{unmeasured}\n\n{body}"
     )
@@ -99,7 +99,7 @@ def main() -> int:
             failed.append(name)
             continue
         print(printed, flush=True)
-        found[name] = f"_{datetime.date.today()}_\n\n{printed.strip()}\n\n"
+        found[name] = f"_{datetime.date.today()}, {machine()}_\n\n{printed.strip()}\n\n"
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(report(found, present), encoding="utf-8")
     print(f"failed: {', '.join(failed)}" if failed else f"written: {REPORT}")
