@@ -9,7 +9,7 @@ WITHOUT_CUDA := $(BIN)/python deploy/without_cuda.py
 # beyond those of development.
 QUICK := --ignore=tests/e2e -m "not (vllm or browser or programs or agents or whisper or deep)"
 
-.PHONY: serve quick test setup check bench fuzz soak nano clean typing
+.PHONY: serve quick test setup check bench harness fuzz soak nano clean typing
 
 serve: $(VENV)/.serve
 	$(BIN)/aqaa serve
@@ -29,6 +29,9 @@ check: $(VENV)/.dev typing
 
 bench: $(VENV)/.test
 	$(BIN)/python tests/bench/run.py
+
+harness: $(VENV)/.dev build/harness/.foreign
+	PYTHONPATH=tests/support $(BIN)/python tests/harness/harnesses.py build/harness/bin/python
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python tests/endurance/fuzz.py
@@ -68,6 +71,14 @@ $(VENV)/.recipe: $(BIN)/python pyproject.toml
 	# Kokoro's style vectors (Apache-2.0) ship in this package; its code is not used.
 	mkdir -p $(VENV)/share/kokoro-js
 	cd $(VENV)/share && npm pack --silent kokoro-js@1.2.1 && tar xzf kokoro-js-1.2.1.tgz -C kokoro-js --strip-components=1
+	touch $@
+
+# Of speech-to-speech only its evals run here. Whole, it wants its models, and an openai-python that
+# is not the one we claim to be: so without its dependencies, beside what the evals import.
+build/harness/.foreign: Makefile
+	$(PYTHON) -m venv build/harness
+	build/harness/bin/pip install --quiet numpy scipy soundfile 'websockets>=13' huggingface_hub
+	build/harness/bin/pip install --quiet --no-deps speech-to-speech==1.1.0
 	touch $@
 
 # mypy cannot see an editable install's finder: give it a tree of links that looks like the wheel.
