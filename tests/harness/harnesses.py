@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import soundfile
@@ -34,6 +34,7 @@ from recorded_questions import Sound
 from serving import serving
 
 from aqaa.clients.client import WIRE_RATE, realtime_url
+from aqaa.clients.detection import TurnDetectionKind
 from aqaa.clients.replay import INPUT, OUTPUT
 
 HERE = Path(__file__).resolve().parent
@@ -44,6 +45,7 @@ BEGIN, END = "<!-- Written by make harness. -->\n", "<!-- Here the results end. 
 LIMIT = 600  # seconds for a harness; the longest takes about two minutes
 HEARD = 0.01  # of full scale, the mean of FRAME_SECONDS from which sound is heard
 FRAME_SECONDS = 0.02
+WORD_GAP = 0.5  # seconds of silence from which an answer has stopped, and not only paused
 
 
 def run(command: Sequence[str | Path], log: Path, **environment: str) -> int:
@@ -147,15 +149,21 @@ def big_bench_audio_tables(report: Mapping[str, Any]) -> str:
 
 
 def full_duplex(base: str) -> str:
-    """When the assistant was heard in each clip's output.wav.
+    """When the assistant was heard in each clip's output.wav, by the turn detection asked for.
 
     Raises:
         RuntimeError: a clip was not replayed to its end.
     """
-    folder, log = WORK / "full_duplex", WORK / "full_duplex.log"
+    rows = [row for detection in get_args(TurnDetectionKind) for row in _replayed(base, detection)]
+    head = ("clip", "detection", "spoke early", "latency, ms", "stopped, ms", "answered again, ms")
+    return markdown(head, rows)
+
+
+def _replayed(base: str, detection: str) -> list[list[str]]:
+    folder, log = WORK / "full_duplex" / detection, WORK / f"full_duplex_{detection}.log"
     write_clips(folder)
     program = [sys.executable, "-m", "aqaa.clients.replay", folder, "--url", base]
-    if run(program, log) != 0:
+    if run([*program, "--detection", detection], log) != 0:
         raise RuntimeError(log.read_text(encoding="utf-8")[-2000:])
     rows = []
     for name, clip in clips().items():
@@ -163,9 +171,8 @@ def full_duplex(base: str) -> str:
         heard, rate = soundfile.read(folder / name / OUTPUT, dtype="float32")
         if (heard.size, rate) != (said.size, WIRE_RATE):
             raise RuntimeError(f"{name}: {OUTPUT} is not as long as {INPUT}")
-        rows.append([name, *(_cell(value) for value in heard_in(clip, heard))])
-    head = ("clip", "spoke before the end", "latency, ms", "stopped, ms", "answered again, ms")
-    return markdown(head, rows)
+        rows.append([name, detection, *(_cell(value) for value in heard_in(clip, heard))])
+    return rows
 
 
 def heard_in(clip: Clip, heard: Sound) -> tuple[object, object, object, object]:
@@ -180,11 +187,10 @@ def heard_in(clip: Clip, heard: Sound) -> tuple[object, object, object, object]:
     latency = _until(loud[end:])
     if clip.cut_in is None:
         return early, latency, None, None
-    after = loud[round(clip.cut_in / FRAME_SECONDS) :]
-    if not after[0]:  # between two words, or already silent
+    at, half = round(clip.cut_in / FRAME_SECONDS), round(WORD_GAP / FRAME_SECONDS)
+    after = loud[at:]
+    if not loud[at - half : at].any():
         return early, latency, "was silent", _until(after)
-    # A pause between two words is no stop: silence of half a second is.
-    half = round(0.5 / FRAME_SECONDS)
     quiet = np.convolve(after, np.ones(half), mode="valid") == 0
     stopped = _until(quiet)
     again = None if stopped is None else _until(after[round(stopped / 1000 / FRAME_SECONDS) :])

@@ -140,7 +140,7 @@ class Clip:
 def clips() -> Mapping[str, Clip]:
     """One clip of each of three tasks, by Full-Duplex-Bench's folders."""
     waves = by_name()
-    wait, story_time = _silence(6), _silence(4)
+    wait, story_time = _silence(6), _silence(3)
     plain, story = waves["1-capital-joe_lively"], waves["6-story-kokoro_mix3"]
     slow = hesitating(waves["4-month_before-kumo"], PAUSES, random.Random(0))
     cut_in = (story.size + story_time.size) / WIRE_RATE

@@ -54,6 +54,13 @@ def test_a_pause_between_two_words_is_no_stop() -> None:
     assert heard_in(clip, sounding((2, 4.2), (4.5, 8)))[2:] == (None, None)
 
 
+def test_who_is_cut_into_between_two_words_had_not_stopped() -> None:
+    clip = Clip(sounding((0, 1), (4, 5)), 1.0, cut_in=4.0)
+    assert heard_in(clip, sounding((2, 3.9), (4.1, 4.4)))[2:] == (400, None)
+    assert heard_in(clip, sounding((2, 3.9), (6, 7)))[2:] == (0, 2000)
+    assert heard_in(clip, sounding((2, 3.2), (6, 7)))[2:] == ("was silent", 2000)
+
+
 def test_the_clips_are_in_the_folders_that_the_replay_looks_for(tmp_path: Path) -> None:
     write_clips(tmp_path)
     assert [str(clip.parent.relative_to(tmp_path)) for clip in clips_in(tmp_path)] == sorted(
