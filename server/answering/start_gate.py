@@ -34,7 +34,7 @@ class StartGate:
         self._decoded += 1
 
     def vocoded(self, groups: int, took: float) -> None:
-        """The vocoder has taken `groups` more groups, in `took` seconds, its waiting not included."""
+        """The vocoder has taken `groups` more groups, in `took` seconds without its waiting."""
         self._vocoded += groups
         self._took = took
 
