@@ -78,7 +78,8 @@ def report(found: Mapping[str, str], present: Sequence[str]) -> str:
     unmeasured = f" Not measured yet: {missing}." if missing else ""
     return (
         "# Performance\n\nThe latest tables of `make bench`, each with its day and machine "
-        "(not noted in the oldest), all shared and noisy: compare within a table, not across days.\n\n"
+        "(not noted in the oldest), all shared and noisy: compare within a table, "
+        "not across days.\n\n"
         "One table alone: `python tests/bench/run.py NAME`. Names: "
         f"{', '.join(f'`{name}`' for name in present)}.{unmeasured}\n\n{body}"
     )
