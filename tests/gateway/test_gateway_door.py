@@ -62,10 +62,13 @@ async def test_a_secret_that_was_changed_opens_nothing(locked: Served, change: A
 
 
 async def test_a_secret_carries_no_more_settings_than_fit_a_header(locked: Served) -> None:
-    refused = await secret(locked, {"tools": [{"name": "x" * 5000}]})
+    def told(size: int) -> dict[str, Any]:
+        return {"tools": [{"type": "function", "name": "lamp", "description": "x" * size}]}
+
+    refused = await secret(locked, told(5000))
     assert refused.status_code == 400
     assert "4096" in refused.json()["error"]["message"]
-    assert (await secret(locked, {"tools": [{"name": "x" * 3500}]})).status_code == 200
+    assert (await secret(locked, told(3500))).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,10 @@ def test_encoder_states_of_a_batch_are_those_of_each_alone(dual) -> None:
             (together.after.memory, one.after.memory),
             (together.after.window, one.after.window),
         ):
-            torch.testing.assert_close(ours, theirs, atol=FEATURE_ROUNDING, rtol=FEATURE_ROUNDING)
+            # What is added up is as large as the largest: so are its roundings.
+            rounding = FEATURE_ROUNDING * max(1.0, float(theirs.abs().max()))
+            torch.testing.assert_close(ours, theirs, atol=rounding, rtol=FEATURE_ROUNDING)
+            assert float(theirs.abs().max()) < 30
         assert together.after.frames == one.after.frames
         assert together.after.remembered == one.after.remembered
 
