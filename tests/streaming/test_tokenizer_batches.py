@@ -20,6 +20,7 @@ from aqaa.tokenizers.steps import run_together
 
 PUSH = 1600  # samples, 100 ms
 FEATURE_ROUNDING = 1e-5
+ROUNDINGS = 1e-6  # of the largest value: eight of float32's
 
 
 @pytest.fixture(scope="module", params=["published", "nano"])
@@ -135,9 +136,8 @@ def test_encoder_states_of_a_batch_are_those_of_each_alone(dual) -> None:
             (together.after.window, one.after.window),
         ):
             # What is added up is as large as the largest: so are its roundings.
-            rounding = FEATURE_ROUNDING * max(1.0, float(theirs.abs().max()))
+            rounding = max(FEATURE_ROUNDING, ROUNDINGS * float(theirs.abs().max()))
             torch.testing.assert_close(ours, theirs, atol=rounding, rtol=FEATURE_ROUNDING)
-            assert float(theirs.abs().max()) < 30
         assert together.after.frames == one.after.frames
         assert together.after.remembered == one.after.remembered
 
