@@ -19,8 +19,9 @@ from aqaa.tokenizers.semantic_network import MelWindow
 from aqaa.tokenizers.steps import run_together
 
 PUSH = 1600  # samples, 100 ms
-FEATURE_ROUNDING = 1e-5
-ROUNDINGS = 1e-6  # of the largest value: eight of float32's
+FEATURE_ROUNDING = (
+    2e-5  # float32 sums in another order: up to 1.05e-5 was seen, on AVX-512 without bfloat16
+)
 
 
 @pytest.fixture(scope="module", params=["published", "nano"])
@@ -135,9 +136,7 @@ def test_encoder_states_of_a_batch_are_those_of_each_alone(dual) -> None:
             (together.after.memory, one.after.memory),
             (together.after.window, one.after.window),
         ):
-            # What is added up is as large as the largest: so are its roundings.
-            rounding = max(FEATURE_ROUNDING, ROUNDINGS * float(theirs.abs().max()))
-            torch.testing.assert_close(ours, theirs, atol=rounding, rtol=FEATURE_ROUNDING)
+            torch.testing.assert_close(ours, theirs, atol=FEATURE_ROUNDING, rtol=FEATURE_ROUNDING)
         assert together.after.frames == one.after.frames
         assert together.after.remembered == one.after.remembered
 
