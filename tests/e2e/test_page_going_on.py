@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import soundfile
-from chromium import chromium
+from chromium import ask, chromium, opened
 from page_server import TwoServers, two_page_servers
 from playwright.sync_api import Browser, Page, expect
 from scripted import AUDIO, pcm
@@ -37,26 +37,14 @@ def servers(request: pytest.FixtureRequest) -> Iterator[TwoServers]:
 
 @pytest.fixture
 def page(browser: Browser, servers: TwoServers) -> Iterator[Page]:
-    context = browser.new_context(permissions=["microphone"])
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(servers.url)
-    expect(page.locator("#voice option").first).to_be_attached()
-    yield page
-    context.close()
-    assert errors == []
+    with opened(browser, servers.url) as page:
+        yield page
 
 
 def start(page: Page, mode: str) -> None:
     page.get_by_label(mode).check()
     page.get_by_role("button", name="Start").click()
     expect(page.locator(STATE)).to_have_attribute("data-state", "listening", timeout=SOON)
-
-
-def ask(page: Page, text: str) -> None:
-    page.get_by_placeholder("or type a question").fill(text)
-    page.get_by_role("button", name="Send").click()
 
 
 def letters(prompt: tuple[int, ...]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import soundfile
-from chromium import chromium, keep_screenshot
+from chromium import ask, chromium, keep_screenshot, opened
 from page_server import PageServer, page_server
 from playwright.sync_api import Browser, Page, expect
 
@@ -34,26 +34,14 @@ def server(request: pytest.FixtureRequest) -> Iterator[PageServer]:
 
 @pytest.fixture
 def page(browser: Browser, server: PageServer) -> Iterator[Page]:
-    context = browser.new_context(permissions=["microphone"])
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(server.url)
-    expect(page.locator("#voice option").first).to_be_attached()
-    yield page
-    context.close()
-    assert errors == []
+    with opened(browser, server.url) as page:
+        yield page
 
 
 def start(page: Page, mode: str = "Hands-free") -> None:
     page.get_by_label(mode).check()
     page.get_by_role("button", name="Start").click()
     expect(page.locator(STATE)).to_have_attribute("data-state", "listening", timeout=SOON)
-
-
-def ask(page: Page, text: str) -> None:
-    page.get_by_placeholder("or type a question").fill(text)
-    page.get_by_role("button", name="Send").click()
 
 
 def test_a_double_click_opens_one_session(page: Page, server: PageServer) -> None:

@@ -18,13 +18,14 @@ from decoder_shard import Precision
 from numpy.typing import NDArray
 from published_step1 import OMNI
 from published_tokenizers import published_linguistic, published_semantic
-from sustained import ear, ears_of, sustained, voice
+from sustained import ear, sustained, voice
 from tiny_vocoder import PUBLISHED, TINY, random_vocoder, tokens
 
 from aqaa.models.bundle import TOKENIZER_RATE, VocoderConfig, load_bundle, nano_path
 from aqaa.models.groups import GROUP_SECONDS
 from aqaa.models.step1 import Step1Config
 from aqaa.server.compute.model import Model
+from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.tokenizers.dual import DualTokenizer
 from aqaa.tokenizers.funasr_encoder import EncoderChunk
 from aqaa.tokenizers.semantic_network import MelWindow
@@ -205,7 +206,7 @@ def who_is_sustained(device: str, size: Dimensions) -> dict[str, Any]:
     synthesis = Model[Any, Any](
         "vocoder", vocoder.synthesise, vocoder.shape_of, vocoder.max_batch, heavy=True
     )
-    hearing = ears_of(tokenizer, most)
+    hearing = Tokenising(tokenizer, most)
     return {
         "voices": sustained(lambda: voice(vocoder, synthesis, "any"), size.sustained, size.seconds),
         "ears": sustained(lambda: ear(hearing), size.sustained, size.seconds),

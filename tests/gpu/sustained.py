@@ -17,7 +17,6 @@ from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Model, Work
 from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.urgency import Kind
-from aqaa.tokenizers.dual import DualTokenizer
 from aqaa.vocoder.vocoder import Vocoder
 
 THREADS = 8
@@ -48,11 +47,6 @@ def ear(tokenizing: Tokenising) -> tuple[Beat, float]:
         return (yield from tokenizing.push(stream, noise.astype(np.float32)))
 
     return beat, EAR_SECONDS
-
-
-def ears_of(tokenizer: DualTokenizer, max_batch: int) -> Tokenising:
-    """The tokenizers as a model of the executor."""
-    return Tokenising(tokenizer, max_batch=max_batch)
 
 
 def sustained(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
@@ -35,6 +35,26 @@ def chromium(microphone: Path) -> Iterator[Browser]:
         )
         yield browser
         browser.close()
+
+
+@contextmanager
+def opened(browser: Browser, url: str) -> Iterator[Page]:
+    """The page at `url`, with a microphone; no script of it may fail meanwhile."""
+    context = browser.new_context(permissions=["microphone"])
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(url)
+    expect(page.locator("#voice option").first).to_be_attached()
+    yield page
+    context.close()
+    assert errors == []
+
+
+def ask(page: Page, text: str) -> None:
+    """Send a typed question."""
+    page.get_by_placeholder("or type a question").fill(text)
+    page.get_by_role("button", name="Send").click()
 
 
 def keep_screenshot(page: Page, name: str) -> None:

@@ -93,7 +93,8 @@ async def test_nothing_of_an_interruption_is_lost(talk: Talk) -> None:
     assert abs(loud_groups(engine.prompts[-1]) - 2 * loud_groups(engine.prompts[0])) <= 1
 
 
-async def test_an_answer_that_is_still_made_is_cancelled_as_ever() -> None:
+async def within_a_long_answer() -> tuple[Talk, FakeClock]:
+    """A talk of which two seconds of an answer are there, and more is being made."""
     engine = ScriptedEngine(answer=lambda prompt: woven("slowly", 400), seconds=0.003)
     clock = FakeClock()
     talk = Talk(scripted_parts(engine, clock=clock), clock)
@@ -101,6 +102,11 @@ async def test_an_answer_that_is_still_made_is_cancelled_as_ever() -> None:
     await speak_and_pause(talk, silence=0.7)
     await talk.say(1.2, loud=False)
     await talk.becomes(lambda: len(talk.sound()) >= 2 * WIRE.rate)
+    return talk, clock
+
+
+async def test_an_answer_that_is_still_made_is_cancelled_as_ever() -> None:
+    talk, _ = await within_a_long_answer()
     await talk.say(0.7, loud=True)
     over = await talk.until("response.done")
     assert isinstance(over, server.ResponseDone)
@@ -190,13 +196,7 @@ async def test_what_the_client_clears_is_not_doubted_any_more(talk: Talk) -> Non
 
 
 async def test_the_answer_is_quiet_while_it_is_doubted() -> None:
-    engine = ScriptedEngine(answer=lambda prompt: woven("slowly", 400), seconds=0.003)
-    clock = FakeClock()
-    talk = Talk(scripted_parts(engine, clock=clock), clock)
-    await talk.send("session.update", session={"audio": {"input": {"turn_detection": SEMANTIC}}})
-    await speak_and_pause(talk, silence=0.7)
-    await talk.say(1.2, loud=False)
-    await talk.becomes(lambda: len(talk.sound()) >= 2 * WIRE.rate)
+    talk, clock = await within_a_long_answer()
     clock.now += 10  # the client has played all: what is sent now is heard now
     before = len(talk.sound())
     await talk.say(0.1, loud=True)
