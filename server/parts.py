@@ -22,7 +22,7 @@ from aqaa.server.dialogue.text_codec import TextCodec
 from aqaa.server.dialogue.tools import Calling, Tool
 from aqaa.server.engine.contract import Engine, SamplingParams
 from aqaa.server.hearing.end_of_turn import Judge
-from aqaa.server.hearing.speech_input import SpeechProbability
+from aqaa.server.hearing.no_speech import SpeechProbability
 from aqaa.server.hearing.tokenising import AudioTokenizer, Tokenising
 from aqaa.server.observe.metrics import Metrics
 from aqaa.server.observe.traces import TurnTracer

@@ -21,6 +21,7 @@ from aqaa.models.errors import (
     CallError,
     EngineBusyError,
     EngineDiedError,
+    NoSpeechError,
     PromptError,
 )
 from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
@@ -43,6 +44,7 @@ from aqaa.server.observe.latency import Timeline
 from aqaa.server.observe.logs import response_id, session_id
 from aqaa.server.observe.traces import TurnRecord, traceparent_of
 from aqaa.server.parts import Services, VoiceStream
+from aqaa.server.protocol.limits import NO_SPEECH
 from aqaa.server.urgency import Kind
 
 log = logging.getLogger(__name__)
@@ -418,5 +420,7 @@ def error_code(error: AqaaError) -> str:
             return "context_length_exceeded"
         case CallError():
             return INVALID_CALL
+        case NoSpeechError():
+            return NO_SPEECH
         case _:
             return "server_error"

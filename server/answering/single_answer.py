@@ -6,24 +6,18 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from aqaa.models.bundle import TOKENIZER_RATE
-from aqaa.models.errors import EngineBusyError, EngineError, NoSpeechError, PromptError
-from aqaa.models.groups import GROUP_SECONDS
+from aqaa.models.errors import EngineBusyError, EngineError, PromptError
 from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerRequest
 from aqaa.server.audio.files import read_audio
 from aqaa.server.compute.model import Work, work_of
 from aqaa.server.dialogue.prompt import RenderedTurn, Turn
 from aqaa.server.dialogue.tools import Calling
-from aqaa.server.hearing.vad import FRAME_SAMPLES, SPEECH_PROBABILITY
+from aqaa.server.hearing.no_speech import check_speech
 from aqaa.server.parts import ModelParts, output_of
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.types import PcmFormat, bytes_per_second
 from aqaa.server.urgency import Kind
 
-MIN_SECONDS = GROUP_SECONDS  # one group of audio tokens
 REST_FORMAT = PcmFormat(rate=24000)  # what OpenAI's pcm16 is; files are encoded from it
 
 
@@ -39,22 +33,9 @@ async def tokenise_recording(parts: ModelParts, data: bytes) -> tuple[int, ...]:
 
 def _tokenise(parts: ModelParts, data: bytes) -> Work[tuple[int, ...]]:
     samples = read_audio(data, max_seconds=parts.max_turn_seconds)
-    seconds = samples.size / TOKENIZER_RATE
-    if seconds < MIN_SECONDS:
-        raise NoSpeechError(f"the recording is {seconds:.2f} s long: too short to hold a word")
-    if not (yield from _somebody_speaks(parts, samples)):
-        raise NoSpeechError("nobody speaks in the recording: is the microphone muted?")
+    yield from check_speech(parts.vad.stream(), samples)
     encoded = yield from parts.tokenising.encode(samples)
     return tuple(encoded.ids)
-
-
-def _somebody_speaks(parts: ModelParts, samples: NDArray[np.float32]) -> Work[bool]:
-    vad = parts.vad.stream()
-    for at in range(0, samples.size - FRAME_SAMPLES + 1, FRAME_SAMPLES):
-        probability = yield from vad.push(samples[at : at + FRAME_SAMPLES])
-        if probability >= SPEECH_PROBABILITY:
-            return True
-    return False
 
 
 async def render(parts: ModelParts, turns: Sequence[Turn | RenderedTurn]) -> list[RenderedTurn]:

@@ -26,6 +26,7 @@ from aqaa.models.errors import (
     UnauthorizedError,
 )
 from aqaa.server.protocol.errors import ProtocolError
+from aqaa.server.protocol.limits import NO_SPEECH
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def answer_for(error: Exception) -> Response:
         case PromptError():
             return reply(400, "context_length_exceeded", message, param="messages")
         case NoSpeechError():
-            return reply(400, "no_speech", message)
+            return reply(400, NO_SPEECH, message)
         case AudioError():
             return reply(400, "invalid_audio", message)
         case InputError():

@@ -22,6 +22,7 @@ from aqaa.server.hearing.speech_events import SpeechEvent, TurnSound
 from aqaa.server.hearing.speech_input import SpeechInput
 from aqaa.server.hearing.transcribing import TurnWindows
 from aqaa.server.hearing.turn_detector import TurnRules
+from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.urgency import Kind
 
 T = TypeVar("T")
@@ -111,7 +112,7 @@ class InputQueue:
         *,
         on_speech: Callable[[SpeechEvent, AppendAudio], None],
         on_sound: Callable[[str, TurnSound], None],
-        on_bad_audio: Callable[[AudioError], None],
+        on_bad_audio: Callable[[ProtocolError], None],
     ) -> None:
         """A queue that reports, on the event loop, to its callbacks.
 
@@ -121,7 +122,7 @@ class InputQueue:
             clock: tells when jobs are due.
             on_speech: takes what happened in a stream, and the job that brought it.
             on_sound: takes an item's id and its whole sound.
-            on_bad_audio: takes the error of audio that is not of the stated format.
+            on_bad_audio: takes what is wrong with audio that is not of the stated format.
         """
         self._speech = speech
         self._executor = executor
@@ -217,7 +218,7 @@ class InputQueue:
         except AudioError as error:
             if isinstance(job, CommitBuffer):
                 self._on_sound(job.item_id, TurnSound((), TurnWindows(None, ())))
-            self._on_bad_audio(error)
+            self._on_bad_audio(ProtocolError("invalid_value", str(error), "audio"))
 
     async def _compute(self, work: Work[T], deadline: float | None) -> T:
         return await self._executor.run(work, Kind.FIRST, deadline)

@@ -7,13 +7,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from aqaa.models.errors import AudioError
+from aqaa.models.errors import AudioError, NoSpeechError
 from aqaa.server.audio.wire import InputConverter
 from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Work
+from aqaa.server.hearing.no_speech import SpeechProbability, check_speech
 from aqaa.server.hearing.speech_events import TurnSound
 from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.hearing.transcribing import TurnWindows
+from aqaa.server.protocol.errors import ProtocolError
+from aqaa.server.protocol.limits import NO_SPEECH
 from aqaa.server.urgency import Kind
 
 BACKLOG_BYTES = 2_000_000  # of sound that waits (20 s at 48 kHz): then the socket is not read
@@ -25,20 +28,24 @@ class ItemSounds:
     def __init__(
         self,
         tokenising: Tokenising,
+        vad: Callable[[], SpeechProbability],
         executor: Executor,
         *,
         on_sound: Callable[[str, TurnSound], None],
-        on_bad_audio: Callable[[AudioError], None],
+        on_bad_audio: Callable[[ProtocolError], None],
     ) -> None:
         """Reports go to the callbacks, on the event loop: an item's sound, after its fault if any.
 
         Args:
             tokenising: for whole recordings.
+            vad: makes a VAD stream, for one recording.
             executor: where it computes.
             on_sound: takes an item's id and its sound; without tokens if it is unusable.
-            on_bad_audio: takes the error of audio that is not of the stated format.
+            on_bad_audio: takes what is wrong with sound that is not of the stated format, or with a
+                question in which nobody speaks.
         """
         self._tokenising = tokenising
+        self._vad = vad
         self._executor = executor
         self._on_sound = on_sound
         self._on_bad_audio = on_bad_audio
@@ -46,10 +53,13 @@ class ItemSounds:
         self._waiting_bytes = 0
         self._less = asyncio.Event()
 
-    def put(self, item_id: str, data: bytes, converter: Callable[[], InputConverter]) -> None:
-        """Tokenise `data`, in the format that `converter` reads."""
+    def put(
+        self, item_id: str, data: bytes, converter: Callable[[], InputConverter], *, asks: bool
+    ) -> None:
+        """Tokenise `data`, in the format that `converter` reads; `asks`: it must hold a question,
+        else whatever is there is written down."""
         self._waiting_bytes += len(data)
-        task = asyncio.create_task(self._tokenise(item_id, data, converter))
+        task = asyncio.create_task(self._tokenise(item_id, self._encode(data, converter, asks)))
         self._tasks[item_id] = task
 
         def done(_: asyncio.Task[None]) -> None:
@@ -79,19 +89,22 @@ class ItemSounds:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _tokenise(
-        self, item_id: str, data: bytes, converter: Callable[[], InputConverter]
-    ) -> None:
+    async def _tokenise(self, item_id: str, work: Work[TurnSound]) -> None:
         try:
-            sound = await self._executor.run(self._encode(data, converter), Kind.BULK)
+            sound = await self._executor.run(work, Kind.BULK)
         except AudioError as error:
             self._on_sound(item_id, TurnSound((), TurnWindows(None, ())))
-            self._on_bad_audio(error)
+            code = NO_SPEECH if isinstance(error, NoSpeechError) else "invalid_value"
+            self._on_bad_audio(ProtocolError(code, f"item {item_id}: {error}", "item.content"))
         else:
             self._on_sound(item_id, sound)
 
-    def _encode(self, data: bytes, converter: Callable[[], InputConverter]) -> Work[TurnSound]:
+    def _encode(
+        self, data: bytes, converter: Callable[[], InputConverter], asks: bool
+    ) -> Work[TurnSound]:
         whole = converter()
         samples = np.concatenate((whole.push(data), whole.flush()))
+        if asks:
+            yield from check_speech(self._vad(), samples)
         recording = yield from self._tokenising.encode(samples)
         return TurnSound(tuple(recording.ids), TurnWindows(None, recording.windows))

@@ -24,18 +24,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aqaa.models.bundle import TOKENIZER_RATE
-from aqaa.models.groups import GROUP_SECONDS
 from aqaa.server.audio.wire import AudioFormat, InputConverter
 from aqaa.server.compute.model import Work
 from aqaa.server.hearing.doubted_speech import DoubtedSpeech
 from aqaa.server.hearing.end_of_turn import Judge, TurnListener, Wait, wait_of
 from aqaa.server.hearing.loudspeaker import Loudspeaker
+from aqaa.server.hearing.no_speech import SpeechProbability, why_no_question
 from aqaa.server.hearing.speech_events import (
     BufferFull,
     SilenceTimedOut,
@@ -72,13 +71,6 @@ from aqaa.tokenizers.transcriber import WindowOrTail
 
 Samples = NDArray[np.float32]
 KEPT_SECONDS = 10  # of sound before any speech, for a client that commits it all the same
-
-
-class SpeechProbability(Protocol):
-    """A VAD stream (`vad.VadStream`)."""
-
-    def push(self, frame: Samples, /) -> Work[float]:
-        """Probability of speech in float32 [512] at 16 kHz."""
 
 
 @dataclass
@@ -174,11 +166,7 @@ class SpeechInput:
         """Why what is buffered is no question, in words; None if somebody speaks in it."""
         begin = self._begin_of_buffer() if self._turn is None else self._turn.begin
         seconds = (self._heard_until() - begin) / TOKENIZER_RATE
-        if seconds < GROUP_SECONDS:
-            return f"{seconds:.2f} s of sound are too short to hold a word"
-        if self._turn is None and not self._spoken:
-            return f"nobody speaks in these {seconds:.1f} s of sound: is the microphone muted?"
-        return None
+        return why_no_question(seconds, spoken=self._spoken or self._turn is not None)
 
     def clear(self) -> None:
         """Forget what is buffered, and that somebody was speaking."""

@@ -16,6 +16,7 @@ CHARACTERS_PER_TOKEN = 8  # more than any natural text has: English has about fo
 APPEND_BYTES = 15 * 1024 * 1024  # OpenAI's bound on one append
 COMMIT_MIN_MS = 100  # OpenAI refuses to commit less than this
 COMMIT_EMPTY = "input_audio_buffer_commit_empty"  # the code of a commit that holds no question
+NO_SPEECH = "no_speech"  # the code of an item or a recording that holds none
 
 Declared = Callable[[Sequence[FunctionTool]], str]  # what a prompt says of them
 

@@ -17,6 +17,7 @@ from typing import Literal
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.effects import ConversationItem, RunStarted, RunText, StartRun
 from aqaa.server.protocol.errors import ProtocolError
+from aqaa.server.protocol.limits import NO_SPEECH
 from aqaa.server.protocol.session_types import Session
 from aqaa.server.protocol.tools import names_a_stranger
 from aqaa.server.protocol.types import (
@@ -46,6 +47,7 @@ FAILURES = {
     "engine_busy": "The model has no room for another answer now; ask again later.",
     "context_length_exceeded": "The conversation and the instructions are longer than the model"
     " can read: shorten or delete some of it.",
+    NO_SPEECH: "Nobody speaks in the sound of the newest item: there is nothing to answer.",
     "invalid_tool_call": "The model began to call a function in a way that its declaration does not"
     " allow: nothing was called. Ask again.",
     "server_error": "The answer could not be given; ask again.",

@@ -23,7 +23,7 @@ import logging
 from collections.abc import Callable
 
 from aqaa.models.bundle import TOKENIZER_RATE
-from aqaa.models.errors import AqaaError, AudioError
+from aqaa.models.errors import AqaaError
 from aqaa.server.answering.answer import (
     Answer,
     AnswerCall,
@@ -141,13 +141,14 @@ class LiveSession:
             parts.services.clock,
             on_speech=self._on_speech,
             on_sound=self._on_sound,
-            on_bad_audio=self._on_bad_audio,
+            on_bad_audio=self.refuse,
         )
         self._item_sounds = ItemSounds(
             parts.tokenising,
+            parts.vad.stream,
             parts.services.executor,
             on_sound=self._on_sound,
-            on_bad_audio=self._on_bad_audio,
+            on_bad_audio=self.refuse,
         )
         self._interruptions = Interruptions(parts.services, self._input.put, outlet.send)
         self._interruptions.configure(self._machine.session, rules)
@@ -242,7 +243,8 @@ class LiveSession:
             case fx.StoreAudio():
                 self._memory.expect(effect.item_id)
                 converter = input_of(self._heard_as[0])
-                self._item_sounds.put(effect.item_id, effect.data, converter)
+                asks = self._machine.session.type == "realtime"
+                self._item_sounds.put(effect.item_id, effect.data, converter, asks=asks)
             case fx.StartRun():
                 self._start_run(effect)
             case fx.StopRun():
@@ -383,9 +385,6 @@ class LiveSession:
         if key is not None:
             await self._services.engine.release(key)
 
-    def _on_bad_audio(self, error: AudioError) -> None:
-        self.refuse(ProtocolError("invalid_value", str(error), "audio"))
-
     # --- answers ----------------------------------------------------------------------------------
 
     def _start_run(self, run: fx.StartRun) -> None:
@@ -413,7 +412,8 @@ class LiveSession:
         key = self._key if run.default else f"{self._key}/{run.response_id}"
         answer: Answer | None = None
         try:
-            await self._memory.ready(run.items)
+            own = run.instructions != self._machine.session.instructions
+            await self._memory.ready(run.items, asks=not own)
             request = await request_of(self._parts, self._memory, run)
             answer = self._head_start.take(request) if run.default else None
             answer = answer or start_answer(self._parts, key, request, run)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from aqaa.models.bundle import TokensConfig
+from aqaa.models.errors import NoSpeechError
 from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import work_of
@@ -123,11 +124,19 @@ class Memory:
         known = {*self._sounds, *self._words, *self._answers, *self._rendered}
         return known - {INSTRUCTIONS}
 
-    async def ready(self, items: Iterable[ConversationItem]) -> None:
-        """Wait until all sound of these items is tokenised."""
+    async def ready(self, items: Sequence[ConversationItem], *, asks: bool = True) -> None:
+        """Wait until all sound of these items is tokenised; `asks`: the newest is the question.
+
+        Raises:
+            NoSpeechError: it is nothing but sound in which nobody speaks.
+        """
         waiting = [self._sounds[item.id] for item in items if item.id in self._sounds]
         if waiting:
             await asyncio.wait(waiting)
+        newest = items[-1] if items else None
+        spoken = isinstance(newest, Message) and newest.id in self._sounds
+        if asks and newest is not None and spoken and self._source(newest).content is None:
+            raise NoSpeechError(f"nobody speaks in {newest.id}")
 
     async def turns(
         self,

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from aqaa.models.bundle import TOKENIZER_RATE, TurnThresholds
 from aqaa.server.compute.model import Work, compute_alone
 from aqaa.server.hearing.end_of_turn import Eagerness, Judge, TurnListener, Wait
-from aqaa.server.hearing.speech_input import SpeechInput, SpeechProbability
+from aqaa.server.hearing.no_speech import SpeechProbability
+from aqaa.server.hearing.speech_input import SpeechInput
 from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.hearing.turn_detector import (
     REOPEN_MS,
