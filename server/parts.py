@@ -17,9 +17,11 @@ from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Model
 from aqaa.server.compute.places import IdPace, Places
 from aqaa.server.dialogue.answer_parser import AnswerParser
+from aqaa.server.dialogue.call_schema import schema_of_call
 from aqaa.server.dialogue.prompt import PromptBuilder
 from aqaa.server.dialogue.text_codec import TextCodec
 from aqaa.server.dialogue.tools import Calling, Tool
+from aqaa.server.engine.call_shape import CallShape
 from aqaa.server.engine.contract import Engine, SamplingParams
 from aqaa.server.hearing.end_of_turn import Judge
 from aqaa.server.hearing.no_speech import SpeechProbability
@@ -191,7 +193,14 @@ class ModelParts:
             may_call=calling is not None and bool(calling.allowed),
             parallel_calls=calling is None or calling.parallel,
         )
-        return (*prompt, *opening), replace(params, answered=len(opening))
+        params = replace(params, answered=len(opening), calls=self._calls(calling))
+        return (*prompt, *opening), params
+
+    def _calls(self, calling: Calling | None) -> CallShape | None:
+        marks = self.bundle.tools
+        if marks is None or calling is None or not calling.allowed:
+            return None
+        return CallShape(marks.call_start, marks.call_end, schema_of_call(calling.allowed))
 
     def limits(self) -> Limits:
         """What one session may hold: text and sound that can be in a prompt."""

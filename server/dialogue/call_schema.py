@@ -1,90 +1,130 @@
-"""What a function's JSON schema demands of its arguments, as a validator.
+"""What is demanded of a function's arguments: the part of its JSON schema that is held to.
 
-Checked are types, `enum`, `const`, `properties`, `required`, `additionalProperties`, `items`,
-`anyOf` and `oneOf`. What else a schema may say is the function's own to check: anything passes.
+Held to are types, `enum`, `const`, `properties`, `required`, `additionalProperties`, `items`,
+`anyOf` and `oneOf`. What else a schema may say is the function's own to check: anything passes. A
+call is held to it twice: while its ids are drawn (`schema_of_call`), and once it is there
+(`validator_of`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from pydantic_core import CoreSchema, SchemaValidator, core_schema
+from pydantic_core import CoreSchema, SchemaValidator, core_schema, to_json
 
-DEEPEST = 8  # schemas in schemas; what lies deeper is not checked
+from aqaa.server.dialogue.tools import Tool
+
+DEEPEST = 8  # schemas in schemas; what lies deeper is not held to
 
 
 def validator_of(parameters: Mapping[str, Any] | None, *, partial: bool) -> SchemaValidator:
     """Checks a function's arguments; with `partial`, those of a call that is not whole yet."""
-    schema = dict(parameters or {})
+    schema = _arguments(parameters)
     if partial:
         schema["required"] = []
-    return SchemaValidator(_object(schema, DEEPEST))
+    return SchemaValidator(_validated(schema))
 
 
-def _schema(given: object, depth: int) -> CoreSchema:
+def schema_of_call(tools: Sequence[Tool]) -> str:
+    """JSON schema, as JSON, of a call of any of `tools`: `{"name":...,"arguments":{...}}`."""
+    calls = [
+        {
+            "type": "object",
+            "properties": {"name": {"enum": [tool.name]}, "arguments": _arguments(tool.parameters)},
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for tool in tools
+    ]
+    return to_json({"anyOf": calls}).decode()
+
+
+def _arguments(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
+    return _object(parameters or {}, DEEPEST)
+
+
+def _held(given: object, depth: int) -> dict[str, Any]:
+    """What of a schema is held to: nothing, or `enum`, or `anyOf`, or a `type` and what is its."""
     if not isinstance(given, Mapping) or depth == 0:
-        return core_schema.any_schema()
+        return {}
     if "const" in given:
-        return _literals([given["const"]])
+        return _one_of([given["const"]])
     if isinstance(values := given.get("enum"), list):
-        return _literals(values)
+        return _one_of(values)
     for key in ("anyOf", "oneOf"):
         if isinstance(choices := given.get(key), list):
-            return _union([_schema(choice, depth - 1) for choice in choices])
+            return _any_of([_held(choice, depth - 1) for choice in choices])
     match given.get("type"):
-        case str(kind):
-            return _typed(kind, given, depth)
         case list() as kinds:
-            return _union([_typed(kind, given, depth) for kind in kinds])
-        case _:
-            return core_schema.any_schema()
+            return _any_of([_typed(kind, given, depth) for kind in kinds])
+        case kind:
+            return _typed(kind, given, depth)
 
 
-def _typed(kind: object, given: Mapping[str, Any], depth: int) -> CoreSchema:
+def _typed(kind: object, given: Mapping[str, Any], depth: int) -> dict[str, Any]:
     match kind:
-        case "string":
-            return core_schema.str_schema(strict=True)
-        case "integer":
-            return core_schema.int_schema(strict=True)
-        case "number":
-            return core_schema.float_schema(strict=True)
-        case "boolean":
-            return core_schema.bool_schema(strict=True)
-        case "null":
-            return core_schema.none_schema()
+        case "string" | "integer" | "number" | "boolean" | "null":
+            return {"type": kind}
         case "array":
-            return core_schema.list_schema(_schema(given.get("items"), depth - 1), strict=True)
+            return {"type": "array", "items": _held(given.get("items"), depth - 1)}
         case "object":
             return _object(given, depth)
         case _:
-            return core_schema.any_schema()
+            return {}
 
 
-def _object(given: Mapping[str, Any], depth: int) -> CoreSchema:
+def _object(given: Mapping[str, Any], depth: int) -> dict[str, Any]:
     properties, required = given.get("properties"), given.get("required")
-    needed = set(filter(_is_text, required)) if isinstance(required, list) else set()
     known = {str(k): v for k, v in properties.items()} if isinstance(properties, Mapping) else {}
-    fields = {
-        name: core_schema.typed_dict_field(_schema(one, depth - 1), required=name in needed)
-        for name, one in known.items()
+    needed = dict.fromkeys(filter(_is_text, required if isinstance(required, list) else ()))
+    return {
+        "type": "object",
+        "properties": {name: _held(known.get(name), depth - 1) for name in {**known, **needed}},
+        "required": list(needed),
+        "additionalProperties": given.get("additionalProperties") is not False,
     }
-    fields |= {
-        name: core_schema.typed_dict_field(core_schema.any_schema(), required=True)
-        for name in needed - known.keys()
-    }
-    closed = given.get("additionalProperties") is False
-    return core_schema.typed_dict_schema(fields, extra_behavior="forbid" if closed else "allow")
 
 
-def _literals(values: Sequence[Any]) -> CoreSchema:
-    if values and all(isinstance(value, str | int | bool | None) for value in values):
-        return core_schema.literal_schema(list(values))
-    return core_schema.any_schema()
+def _one_of(values: Sequence[Any]) -> dict[str, Any]:
+    simple = values and all(isinstance(value, str | int | bool | None) for value in values)
+    return {"enum": list(values)} if simple else {}
 
 
-def _union(choices: Sequence[CoreSchema]) -> CoreSchema:
-    return core_schema.union_schema(list(choices)) if choices else core_schema.any_schema()
+def _any_of(choices: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"anyOf": choices} if choices else {}
+
+
+def _validated(held: Mapping[str, Any]) -> CoreSchema:
+    match held:
+        case {"enum": values}:
+            return core_schema.literal_schema(values)
+        case {"anyOf": choices}:
+            return core_schema.union_schema([_validated(choice) for choice in choices])
+        case {"type": "string"}:
+            return core_schema.str_schema(strict=True)
+        case {"type": "integer"}:
+            return core_schema.int_schema(strict=True)
+        case {"type": "number"}:
+            return core_schema.float_schema(strict=True)
+        case {"type": "boolean"}:
+            return core_schema.bool_schema(strict=True)
+        case {"type": "null"}:
+            return core_schema.none_schema()
+        case {"type": "array", "items": items}:
+            return core_schema.list_schema(_validated(items), strict=True)
+        case {"type": "object"}:
+            fields = {
+                name: core_schema.typed_dict_field(
+                    _validated(one), required=name in held["required"]
+                )
+                for name, one in held["properties"].items()
+            }
+            closed = not held["additionalProperties"]
+            extra: Literal["allow", "forbid"] = "forbid" if closed else "allow"
+            return core_schema.typed_dict_schema(fields, extra_behavior=extra)
+        case _:
+            return core_schema.any_schema()
 
 
 def _is_text(value: object) -> bool:

@@ -30,6 +30,7 @@ from typing import Protocol
 
 from aqaa.models.bundle import Bundle
 from aqaa.models.errors import InputError, PromptError
+from aqaa.server.engine.call_shape import CallShape
 from aqaa.server.engine.pattern import AnswerPattern
 
 # The W3C trace context of the current turn, if it is traced; vllm-http sends it on to vLLM.
@@ -47,8 +48,10 @@ class SamplingParams:
         temperature: 0 takes the likeliest id; otherwise logits are divided by it.
         top_p: ids are drawn from the smallest set whose probabilities reach this sum.
         repetition_aware: the published rule (SPEC 5): an id that is the last one, and stands at
-            least twice among the last `REPETITION_WINDOW` ids of prompt and output, is not drawn.
+            least twice among the last `REPETITION_WINDOW` ids of prompt and output, is not drawn,
+            unless it is of a call.
         pattern: ids that break this pattern are not drawn; None allows any.
+        calls: inside a call, ids that break its schema are not drawn; None: it may not call.
         max_tokens: the stream ends after this many ids, or when the context is full.
         seed: makes a sampled answer repeatable on one engine; None draws a fresh seed.
         stop_ids: the stream ends after the first of these, and delivers it.
@@ -63,6 +66,7 @@ class SamplingParams:
     top_p: float = 0.9
     repetition_aware: bool = False
     pattern: AnswerPattern | None = None
+    calls: CallShape | None = None
     max_tokens: int = 2048
     seed: int | None = None
     stop_ids: tuple[int, ...] = ()

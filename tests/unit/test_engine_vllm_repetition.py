@@ -60,6 +60,18 @@ def test_fewer_ids_than_the_window_are_free_to_repeat():
     assert banned(processor((ASKED, [9] * 4, [9] * 6)), 1) == [(0, 9)]
 
 
+def test_the_ids_of_a_call_are_free_to_repeat():
+    calls = {"call_start": 11, "call_end": 12, "schema": "{}"}
+    may_call = SamplingParams(extra_args={"repetition_aware": True, "calls": calls})
+    output = []
+    rule = processor((may_call, REPEATING, output))
+    assert banned(rule, 1) == [(0, 9)]
+    output += [11, 9, 9]
+    assert banned(rule, 1) == []
+    output += [9, 12, 9, 9]
+    assert banned(rule, 1) == [(0, 9)]
+
+
 @pytest.mark.parametrize("value", ["yes", 1, None], ids=repr)
 def test_anything_but_a_boolean_is_refused(value):
     with pytest.raises(ValueError, match="repetition_aware"):

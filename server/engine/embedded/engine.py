@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aqaa.models.errors import AqaaError, EngineDiedError
 from aqaa.models.step1 import Step1Config
+from aqaa.server.engine.call_mask import CallGrammars
 from aqaa.server.engine.contract import EngineStats, SamplingParams, check_prompt
 from aqaa.server.engine.embedded.scheduler import END, DecodeJob, Scheduler, StreamItem
 from aqaa.server.engine.embedded.step1 import Step1
@@ -43,6 +44,7 @@ class EmbeddedEngine:
         self._config = Step1Config.load(directory)
         self._context = min(context or self._config.max_seq_len, self._config.max_seq_len)
         self._model: Step1 | None = None
+        self._grammars: CallGrammars | None = None
         self._scheduler: Scheduler | None = None
         self._latest: dict[str, DecodeJob] = {}  # generations, by session
 
@@ -67,9 +69,10 @@ class EmbeddedEngine:
             return
         if self._model is None:
             self._model = await asyncio.to_thread(Step1.load, self._directory, self._context)
+            self._grammars = await asyncio.to_thread(CallGrammars.beside, self._directory)
         bytes_per_id = self._config.kv_per_token * FLOAT32_BYTES
         capacity = max(self._context, self._settings.cache_mb * 2**20 // bytes_per_id)
-        self._scheduler = Scheduler(self._model, capacity, self._settings.workers)
+        self._scheduler = Scheduler(self._model, capacity, self._settings.workers, self._grammars)
 
     async def close(self) -> None:
         """End all work; see the contract."""

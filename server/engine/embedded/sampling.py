@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aqaa.server.engine.call_mask import CallGrammars, CallMask
+from aqaa.server.engine.call_shape import CallPlace
 from aqaa.server.engine.contract import REPETITION_WINDOW, SamplingParams
 from aqaa.server.engine.pattern_mask import PatternMask
 
@@ -42,12 +44,23 @@ def random_share(seed: int, position: int) -> float:
 class Sampler:
     """Draws the ids of one answer."""
 
-    def __init__(self, params: SamplingParams, answer: Sequence[int] = ()) -> None:
-        """`answer`: the ids of it that are in the prompt already."""
+    def __init__(
+        self,
+        params: SamplingParams,
+        answer: Sequence[int] = (),
+        grammars: CallGrammars | None = None,
+    ) -> None:
+        """`answer`: the ids of it that are in the prompt already. `grammars`: the decoder's."""
         self._params = params
         self._seed = secrets.randbits(64) if params.seed is None else params.seed
         self._position = len(answer)
-        self._mask = None if params.pattern is None else PatternMask(params.pattern, answer)
+        calls = params.calls
+        self._call = None if calls is None else CallPlace(calls, answer)
+        self._masks: list[PatternMask | CallMask] = []
+        if params.pattern is not None:
+            self._masks.append(PatternMask(params.pattern, answer))
+        if calls is not None and grammars is not None:
+            self._masks.append(CallMask(grammars, calls, answer))
 
     @torch.inference_mode()
     def pick(self, logits: Tensor, ids: Sequence[int]) -> int:
@@ -55,17 +68,20 @@ class Sampler:
 
         Each id that it returns counts as part of the answer: the pattern goes on from there.
         """
-        if self._mask is not None:
-            self._mask.apply(logits)
+        for mask in self._masks:
+            mask.apply(logits)
         picked = self._draw(logits, ids)
         self._position += 1
-        if self._mask is not None:
-            self._mask.push([picked])
+        for mask in self._masks:
+            mask.push([picked])
+        if self._call is not None:
+            self._call.push(picked)
         return picked
 
     def _draw(self, logits: Tensor, ids: Sequence[int]) -> int:
         params = self._params
-        banned = repeated_id(ids) if params.repetition_aware else None
+        in_call = self._call is not None and self._call.inside
+        banned = repeated_id(ids) if params.repetition_aware and not in_call else None
         if banned is not None:
             logits[banned] = -torch.inf
         if params.temperature == 0:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from aqaa.models.errors import AqaaError, EngineBusyError, EngineDiedError, EngineError
 from aqaa.models.groups import GROUP_SECONDS
+from aqaa.server.engine.call_mask import CallGrammars
 from aqaa.server.engine.contract import MAX_UNREAD_IDS, EngineStats, SamplingParams
 from aqaa.server.engine.embedded.sampling import Sampler
 from aqaa.server.engine.embedded.step1 import Step1
@@ -101,9 +102,19 @@ class _SessionState:
 class Scheduler:
     """Owns the worker threads and all sessions. Its methods are thread-safe."""
 
-    def __init__(self, model: Step1, capacity: int, workers: int) -> None:
-        """Start `workers` threads; `capacity` is the cache room of all sessions, in ids."""
+    def __init__(
+        self, model: Step1, capacity: int, workers: int, grammars: CallGrammars | None = None
+    ) -> None:
+        """Start the threads.
+
+        Args:
+            model: the decoder.
+            capacity: the cache room of all sessions, in ids.
+            workers: how many threads.
+            grammars: of the decoder's calls; None: nothing holds them to their schemas.
+        """
         self._model = model
+        self._grammars = grammars
         self._capacity = capacity
         self._lock = threading.Condition()
         self._sessions: OrderedDict[str, _SessionState] = OrderedDict()  # oldest use first
@@ -329,7 +340,8 @@ class Scheduler:
         """Compute a chunk of the prompt or one step; return the new id, if there is one."""
         if job.sampler is None:
             params = job.params or SamplingParams()
-            job.sampler = Sampler(params, job.prompt[len(job.prompt) - params.answered :])
+            answer = job.prompt[len(job.prompt) - params.answered :]
+            job.sampler = Sampler(params, answer, self._grammars)
             self._reuse_prefix(state, job)
         ids = state.ids
         chunk = job.prompt[len(ids) : len(ids) + PREFILL_CHUNK_IDS] if not job.made else [job.last]

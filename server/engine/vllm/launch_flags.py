@@ -77,6 +77,8 @@ def _extra_arguments(params: SamplingParams, draws: bool) -> dict[str, Any] | No
         extra["repetition_aware"] = True
     if params.pattern is not None:
         extra["answer_pattern"] = asdict(params.pattern)
+    if params.calls is not None:
+        extra["calls"] = asdict(params.calls)
     if draws:
         extra["seeded_draw"] = {
             "seed": params.seed,
