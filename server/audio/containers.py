@@ -1,4 +1,4 @@
-"""Sound in the containers of browsers and phones, read by FFmpeg: webm, mp4, aac, amr, wma, mov.
+"""Sound in the containers of browsers, phones and recorders, read by FFmpeg.
 
 FFmpeg is held to formats that carry sound themselves: a playlist would have it open other files.
 """
@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from aqaa.models.errors import AudioError
 from aqaa.server.audio.wire import HIGHEST_RATE, LOWEST_RATE
 
-DEMUXERS = "matroska,webm,mov,mp4,m4a,3gp,aac,amr,asf,flac,ogg,mp3,wav,w64,aiff,caf,au"
+DEMUXERS = (
+    "matroska,webm,mov,mp4,m4a,3gp,3g2,aac,loas,amr,asf,flac,ogg,mp3,wav,w64,aiff,caf,au,avi,"
+    "flv,live_flv,mpeg,mpegts,rm,nut,ac3,eac3,dts,mpc,mpc8,ape,tta,wv,tak,voc,sox,gsm,oma,dsf,ircam,nistsphere"
+)
+SEND = (
+    "Send wav, flac, mp3, ogg, webm, mp4 or m4a, aac, amr, wma, aiff, caf, au, w64, avi, flv or "
+    "mpegts"
+)
 BEGINNINGS = {  # what a file is, for who sent another by mistake
     b"%PDF": "a PDF",
     b"PK\x03\x04": "a zip archive",
@@ -44,11 +51,16 @@ def read_with_ffmpeg(
     """
     try:
         with av.open(
-            data, mode="r", options={"format_whitelist": DEMUXERS, "protocol_whitelist": "none"}
+            data,
+            mode="r",
+            options={"format_whitelist": DEMUXERS, "protocol_whitelist": "none"},
+            metadata_errors="replace",  # a title may be in any encoding
         ) as container:
             if not container.streams.audio:
                 raise AudioError(f"{name} holds no sound")
             stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise AudioError(f"{name} holds sound of a kind that cannot be read. {SEND}")
             rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
             if not LOWEST_RATE <= rate <= HIGHEST_RATE:
                 raise AudioError(f"{name}: unsupported sample rate {rate} Hz")
@@ -83,7 +95,4 @@ def not_audio(data: BinaryIO, name: str) -> str:
     data.seek(0)
     head = data.read(16)
     kind = next((k for begin, k in BEGINNINGS.items() if head.startswith(begin)), "unknown data")
-    return (
-        f"{name} cannot be read as audio: it looks like {kind}. Send wav, flac, mp3, ogg, webm, "
-        "mp4 or m4a, aac, amr, wma, aiff or caf"
-    )
+    return f"{name} cannot be read as audio: it looks like {kind}. {SEND}"

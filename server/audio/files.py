@@ -31,6 +31,14 @@ _LARGEST_SIZE = 1 << 30
 _LARGEST_FRAMES = 1 << 40  # libsndfile's answer for a flac that does not say is 2**63 - 1
 
 
+class _InMemory(io.BytesIO):
+    """A file's bytes; libsndfile seeks to before the beginning of one that is broken."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """As of any file, but stays at the beginning."""
+        return super().seek(max(0, offset) if whence == io.SEEK_SET else offset, whence)
+
+
 def read_audio(
     source: Path | str | bytes, rate: int = TOKENIZER_RATE, *, max_seconds: float = MAX_SECONDS
 ) -> Samples:
@@ -59,7 +67,7 @@ def decode_audio(
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise AudioError(f"no such audio file: {name}")
     try:
-        with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+        with _InMemory(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
             data = _with_its_size(file, name)
             try:
                 return _read(data, name, max_seconds)
@@ -70,7 +78,7 @@ def decode_audio(
 
 
 def _read(data: BinaryIO, name: str, max_seconds: float) -> tuple[Samples, int]:
-    with soundfile.SoundFile(data) as file:
+    with soundfile.SoundFile(data) as file, np.errstate(over="ignore", invalid="ignore"):
         rate: int = file.samplerate
         if not LOWEST_RATE <= rate <= HIGHEST_RATE:
             raise AudioError(f"{name}: unsupported sample rate {rate} Hz")
@@ -124,13 +132,19 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
+def _truncated(name: str, present: int, size: int) -> AudioError:
+    return AudioError(f"{name} is truncated: {present} of {size} bytes of audio are there")
+
+
 def _with_its_size(data: BinaryIO, name: str) -> BinaryIO:
-    """The file; of a wav or RF64 whose size is a placeholder, a copy that says what is there.
+    """The file; of a wav, RF64 or W64 whose size is a placeholder, a copy that says what is there.
 
     Raises:
         AudioError: a wav is truncated, which libsndfile would read without a word.
     """
     head = data.read(12)
+    if head[:4] == b"riff" and data.read(28)[12:16] == b"wave":
+        return _w64_with_its_size(data, name)
     if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:] == b"WAVE":
         large: int | None = None  # the size of an RF64's audio, which stands in a chunk before it
         while len(chunk := data.read(8)) == 8:
@@ -142,13 +156,33 @@ def _with_its_size(data: BinaryIO, name: str) -> BinaryIO:
                 size = size if large is None else large
                 present = data.seek(0, io.SEEK_END) - start
                 if present < size < _LARGEST_SIZE:
-                    raise AudioError(
-                        f"{name} is truncated: {present} of {size} bytes of audio are there"
-                    )
+                    raise _truncated(name, present, size)
                 if present and (size == 0 or size > present):
                     return _resized(data, start, present)
                 break
             data.seek(start + size + size % 2)
+    data.seek(0)
+    return data
+
+
+def _w64_with_its_size(data: BinaryIO, name: str) -> BinaryIO:
+    """As `_with_its_size`, of a Wave64: its names have 16 bytes, its sizes 8 and count the head."""
+    while len(chunk := data.read(24)) == 24:
+        start, size = data.tell(), struct.unpack("<Q", chunk[16:])[0] - 24
+        present = data.seek(0, io.SEEK_END) - start
+        if chunk[:4] == b"data" and present < size < _LARGEST_SIZE:
+            raise _truncated(name, present, size)
+        if chunk[:4] == b"data" and not 0 < size <= present:
+            data.seek(0)
+            copy = _InMemory(data.read())
+            copy.seek(16)
+            copy.write(struct.pack("<Q", start + present))
+            copy.seek(start - 8)
+            copy.write(struct.pack("<Q", 24 + present))
+            data = copy
+        if chunk[:4] == b"data" or not 0 <= size <= present:
+            break
+        data.seek(start + size + -size % 8)
     data.seek(0)
     return data
 
@@ -159,7 +193,7 @@ def _resized(data: BinaryIO, start: int, present: int) -> BinaryIO:
     Of an RF64 it is a wav, in which the chunk of sizes is junk.
     """
     data.seek(0)
-    copy = io.BytesIO(data.read())
+    copy = _InMemory(data.read())
     copy.seek(12)
     if copy.read(4) == b"ds64":
         copy.seek(12)

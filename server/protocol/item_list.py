@@ -82,6 +82,12 @@ class ItemList:
             self._characters += self._characters_of(item)
             self._items[item_id] = item
 
+    def clear(self) -> list[str]:
+        """Take all out; returns their ids."""
+        ids, self._order, self._characters = self._order, [], 0
+        self._items.clear()
+        return ids
+
     def remove(self, item_id: str) -> bool:
         """Take an item out; False if it is not there."""
         item = self._items.pop(item_id, None)

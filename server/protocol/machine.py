@@ -106,6 +106,10 @@ class SessionMachine:
         """What a new session says first."""
         return [server.SessionCreated(event_id=self._event_id(), session=shown(self.session))]
 
+    def close(self) -> list[Output]:
+        """The session is over: its items leave at once, not with the next collection of garbage."""
+        return [fx.ForgetItem(item_id) for item_id in self._items.conversation.clear()]
+
     def refuse(self, error: ProtocolError) -> list[Output]:
         """The `error` event for a client's message."""
         detail = Error(

@@ -214,6 +214,7 @@ class LiveSession:
         await asyncio.gather(*runs, return_exceptions=True)
         await self._item_sounds.close()
         await self._head_start.close()
+        self._apply(self._machine.close())
         while self._cleaning:
             await asyncio.wait(list(self._cleaning))
         await self._services.engine.release(self._key)

@@ -23,6 +23,7 @@ EVENTS_A_SESSION = 250
 VANISH = 0.1  # the share of sessions that end without a goodbye
 BETA = 0.2  # the share of sessions that speak the beta
 DONE_WITHIN = 60.0  # seconds for the last answers of a session
+LAST = "the_end"  # the type and the id of each session's last event, which means nothing
 PACE = 16  # events between two looks at what the server says
 
 LOUD = base64.b64encode(pcm(0.3, loud=True)).decode()
@@ -201,6 +202,7 @@ class Fuzzer:
         self._found = found
         self._open: set[str] = set()
         self._done: set[str] = set()
+        self._answered = False  # the last event
         self._news = asyncio.Event()
 
     async def run(self, url: str, events: int) -> None:
@@ -220,7 +222,7 @@ class Fuzzer:
                 if self._draw.random() < VANISH:
                     client.transport.abort()
                 else:
-                    await self._finish()
+                    await self._finish(client)
             closed = client.close_code
             await client.close()
             with suppress(ConnectionClosed):
@@ -228,10 +230,13 @@ class Fuzzer:
             if closed is not None and closed != 1006:
                 self._complain(f"the server closed with {closed}: {client.close_reason}")
 
-    async def _finish(self) -> None:
+    async def _finish(self, client: ClientConnection) -> None:
+        """Leave when all that was sent has been answered: the last event by an error that names
+        it."""
+        await client.send(json.dumps({"type": LAST, "event_id": LAST}))
         try:
             async with asyncio.timeout(DONE_WITHIN):
-                while self._open:
+                while self._open or not self._answered:
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
@@ -243,6 +248,7 @@ class Fuzzer:
                 self._take(json.loads(message, parse_constant=self._no_number))
         finally:
             self._open.clear()
+            self._answered = True
             self._news.set()
 
     def _no_number(self, name: str) -> None:
@@ -261,6 +267,9 @@ class Fuzzer:
                     self._complain(f"{name} was done twice, or was never begun")
                 self._open.discard(name)
                 self._done.add(name)
+                self._news.set()
+            case "error" if event["error"].get("event_id") == LAST:
+                self._answered = True
                 self._news.set()
             case "conversation.item.added" | "conversation.item.created":
                 self._mutator.items.append(event["item"]["id"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import random
 import struct
 from fractions import Fraction
 
@@ -27,13 +29,17 @@ def muxed(
     file = io.BytesIO()
     layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[channels]
     with av.open(file, "w", format=container, options=options or {}) as out:
-        stream = out.add_stream(codec, rate=RATE, layout=layout, bit_rate=64_000)
-        samples = np.repeat(TONE, channels)[np.newaxis]
-        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=layout)
-        frame.sample_rate, frame.time_base = RATE, Fraction(1, RATE)
-        for packet in [*stream.encode(frame), *stream.encode(None)]:
-            out.mux(packet)
+        write_tone(out, codec, layout)
     return file.getvalue()
+
+
+def write_tone(out: av.container.OutputContainer, codec: str, layout: str = "mono") -> None:
+    stream = out.add_stream(codec, rate=RATE, layout=layout, bit_rate=64_000)
+    samples = np.repeat(TONE, stream.codec_context.channels)[np.newaxis]
+    frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=layout)
+    frame.sample_rate, frame.time_base = RATE, Fraction(1, RATE)
+    for packet in [*stream.encode(frame), *stream.encode(None)]:
+        out.mux(packet)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +53,18 @@ def muxed(
         ("asf", "wmav2", {}),
         ("mov", "pcm_s16le", {}),
         ("3gp", "aac", {}),
+        ("au", "pcm_s16be", {}),
+        ("w64", "pcm_s16le", {}),
+        ("avi", "libmp3lame", {}),
+        ("flv", "aac", {}),
+        ("mpegts", "aac", {}),
+        ("latm", "aac", {}),
+        ("mp4", "alac", {}),
+        ("wv", "wavpack", {}),
+        ("tta", "tta", {}),
+        ("ac3", "ac3", {}),
     ],
-    ids=["webm of MediaRecorder", "mp4", "mp4 in pieces", "m4a", "aac", "wma", "mov", "3gp"],
+    ids=lambda value: value if isinstance(value, str) else "".join(value),
 )
 @pytest.mark.parametrize("channels", [1, 2])
 def test_what_recorders_upload_is_read(
@@ -102,6 +118,97 @@ def test_an_rf64_from_a_pipe_is_read_whatever_stands_for_its_size(stated: int) -
 def test_what_stands_behind_the_sound_of_an_rf64_is_no_sound() -> None:
     note = struct.pack("<4sI", b"LIST", 4000) + b"INFO" + bytes(3996)
     assert read_audio(rf64(len(PCM), note)).size == round(SECONDS * 16_000)
+
+
+class Pipe:
+    """Takes bytes in order only, as a pipe does: what is written first stays."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def write(self, data: bytes) -> int:
+        self.data += data
+        return len(data)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [
+        ("au", "pcm_s16be"),
+        ("w64", "pcm_s16le"),
+        ("avi", "libmp3lame"),
+        ("flv", "aac"),
+        ("mpegts", "aac"),
+        ("caf", "pcm_s16le"),
+        ("aiff", "pcm_s16be"),
+    ],
+)
+def test_other_files_from_a_pipe_are_read_too(container: str, codec: str) -> None:
+    pipe = Pipe()
+    with av.open(pipe, "w", format=container) as out:
+        write_tone(out, codec)
+    assert read_audio(pipe.data).size / 16_000 == pytest.approx(SECONDS, abs=0.1)
+
+
+def every_kind() -> dict[tuple[str, str, str], bytes]:
+    """The tone at 8 kHz in each container, encoding and byte order that libsndfile writes."""
+    files: dict[tuple[str, str, str], bytes] = {}
+    for container in soundfile.available_formats():
+        for encoding in soundfile.available_subtypes(container):
+            for order in ("FILE", "LITTLE", "BIG"):
+                file = io.BytesIO()
+                with contextlib.suppress(soundfile.LibsndfileError, ValueError):
+                    soundfile.write(
+                        file,
+                        TONE[::6],
+                        8000,
+                        format=container,
+                        subtype=encoding,
+                        endian=None if order == "FILE" else order,
+                    )
+                    files[container, encoding, order] = file.getvalue()
+    return files
+
+
+HEADLESS = {"RAW", "SD2"}  # nothing in such a file says what it is
+
+
+def test_whatever_libsndfile_writes_is_read_or_refused_in_words() -> None:
+    kinds = every_kind()
+    assert len(kinds) > 230
+    refused: dict[tuple[str, str], str] = {}
+    for kind, data in kinds.items():
+        try:
+            samples = read_audio(data)
+        except AudioError as error:
+            refused[kind[:2]] = str(error)
+        else:
+            assert samples.size > 0, kind
+    assert [words for words in refused.values() if "Send wav, flac" not in words] == []
+    assert {kind for kind in refused if kind[0] not in HEADLESS} <= {
+        ("AIFF", "DWVW_16"),  # libsndfile writes these and cannot read them
+        ("AIFF", "DWVW_24"),
+    }
+
+
+def test_files_that_are_broken_anywhere_are_read_or_refused_in_words() -> None:
+    draw = random.Random(5)
+    kinds = [*every_kind().values()]
+    kinds += [muxed(*kind) for kind in [("mp4", "libopus"), ("flv", "aac"), ("avi", "pcm_s16le")]]
+    wrong: dict[str, bytes] = {}
+    for _ in range(600):
+        data = bytearray(draw.choice(kinds))
+        for _ in range(draw.choice((1, 3, 10))):
+            at = draw.randrange(min(len(data), draw.choice((64, 400))))
+            data[at : at + 4] = draw.choice((b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x80", b""))
+        data = data[: draw.choice((len(data), draw.randrange(len(data))))]
+        try:
+            read_audio(bytes(data), max_seconds=10.0)
+        except AudioError:
+            pass
+        except Exception as error:
+            wrong[repr(error)] = bytes(data)
+    assert wrong == {}
 
 
 def test_an_mp3_inside_a_wav_is_not_taken_for_truncated() -> None:
