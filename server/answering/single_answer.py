@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from aqaa.models.errors import EngineBusyError, EngineError, PromptError
 from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerRequest
-from aqaa.server.audio.files import read_audio
 from aqaa.server.compute.model import Work, work_of
 from aqaa.server.dialogue.prompt import RenderedTurn, Turn
 from aqaa.server.dialogue.tools import Calling
@@ -28,11 +30,11 @@ async def tokenise_recording(parts: ModelParts, data: bytes) -> tuple[int, ...]:
         AudioError: it is no such recording, or longer than a turn may be.
         NoSpeechError: nobody speaks in it.
     """
-    return await parts.services.executor.run(_tokenise(parts, data), Kind.BULK)
+    samples = await parts.services.decoder.decode(data, parts.max_turn_seconds)
+    return await parts.services.executor.run(_tokenise(parts, samples), Kind.BULK)
 
 
-def _tokenise(parts: ModelParts, data: bytes) -> Work[tuple[int, ...]]:
-    samples = read_audio(data, max_seconds=parts.max_turn_seconds)
+def _tokenise(parts: ModelParts, samples: NDArray[np.float32]) -> Work[tuple[int, ...]]:
     yield from check_speech(parts.vad.stream(), samples)
     encoded = yield from parts.tokenising.encode(samples)
     return tuple(encoded.ids)

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from aqaa.models.errors import AudioError
 from aqaa.server.audio.wire import HIGHEST_RATE, LOWEST_RATE
 
+MAX_CHANNELS = 8  # more than any recorder of speech has; each multiplies what is decoded
+MAX_VALUES = 384_000  # samples of all channels a second: two at 192 kHz, eight at 48 kHz
+
 DEMUXERS = (
     "matroska,webm,mov,mp4,m4a,3gp,3g2,aac,loas,amr,asf,flac,ogg,mp3,wav,w64,aiff,caf,au,avi,"
     "flv,live_flv,mpeg,mpegts,rm,nut,ac3,eac3,dts,mpc,mpc8,ape,tta,wv,tak,voc,sox,gsm,oma,dsf,ircam,nistsphere"
@@ -38,8 +41,25 @@ BEGINNINGS = {  # what a file is, for who sent another by mistake
 }
 
 
+def check_rate(name: str, rate: int, channels: int) -> None:
+    """Refuse what no recorder of speech makes and what would take long to decode.
+
+    Raises:
+        AudioError: the sample rate in Hz, the channels, or what both make a second, is too much.
+    """
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise AudioError(f"{name}: unsupported sample rate {rate} Hz")
+    if channels > MAX_CHANNELS:
+        raise AudioError(f"{name} has {channels} channels; at most {MAX_CHANNELS} are read")
+    if rate * channels > MAX_VALUES:
+        raise AudioError(
+            f"{name} has {channels} channels at {rate} Hz; at most {MAX_VALUES} samples a second"
+            " of all channels are read: send one channel"
+        )
+
+
 def read_with_ffmpeg(
-    data: BinaryIO, name: str, *, max_seconds: float, max_channels: int
+    data: BinaryIO, name: str, *, max_seconds: float
 ) -> tuple[NDArray[np.float32], int]:
     """The first sound stream as float32 `[n]` mono, channels averaged, and its rate in Hz.
 
@@ -62,10 +82,7 @@ def read_with_ffmpeg(
             if stream.codec_context is None:
                 raise AudioError(f"{name} holds sound of a kind that cannot be read. {SEND}")
             rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
-            if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-                raise AudioError(f"{name}: unsupported sample rate {rate} Hz")
-            if channels > max_channels:
-                raise AudioError(f"{name} has {channels} channels; at most {max_channels} are read")
+            check_rate(name, rate, channels)
             most = round(max_seconds * rate)
             # Packed: PyAV reads beyond the eight planes that a planar frame has room for.
             to_float = av.AudioResampler(format="flt")

@@ -15,15 +15,13 @@ import soundfile
 
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.models.errors import AudioError
-from aqaa.server.audio.containers import read_with_ffmpeg
-from aqaa.server.audio.wire import HIGHEST_RATE, LOWEST_RATE, Resampler
+from aqaa.server.audio.containers import check_rate, read_with_ffmpeg
+from aqaa.server.audio.wire import Resampler
 from aqaa.tokenizers.stream import Samples, check_samples
 
 # A question is seconds long; an hour at 16 kHz is 230 MB of float32 and a bound on memory.
 MAX_SECONDS = 3600.0
-MAX_CHANNELS = 8  # more than any recorder of speech has; each multiplies what is decoded
-# Decoded at once and mixed down at once: 8 channels at 192 kHz are 6 MB of float32.
-BLOCK_SECONDS = 1
+BLOCK_SECONDS = 1  # decoded at once and mixed down at once: 1.5 MB of float32
 
 # Programs that stream a wav to a pipe write 0, 2e9, 0x7FFFF000 or 0xFFFFFFFF as its size. Nobody
 # sends us a file of this size, so a larger one is such a placeholder.
@@ -80,12 +78,7 @@ def decode_audio(
 def _read(data: BinaryIO, name: str, max_seconds: float) -> tuple[Samples, int]:
     with soundfile.SoundFile(data) as file, np.errstate(over="ignore", invalid="ignore"):
         rate: int = file.samplerate
-        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-            raise AudioError(f"{name}: unsupported sample rate {rate} Hz")
-        if file.channels > MAX_CHANNELS:
-            raise AudioError(
-                f"{name} has {file.channels} channels; at most {MAX_CHANNELS} are read"
-            )
+        check_rate(name, rate, file.channels)
         stated = file.frames if file.frames < _LARGEST_FRAMES else 0
         if stated > max_seconds * rate:
             raise AudioError(
@@ -109,7 +102,7 @@ def _read(data: BinaryIO, name: str, max_seconds: float) -> tuple[Samples, int]:
 
 def _read_with_ffmpeg(data: BinaryIO, name: str, max_seconds: float) -> tuple[Samples, int]:
     data.seek(0)
-    return read_with_ffmpeg(data, name, max_seconds=max_seconds, max_channels=MAX_CHANNELS)
+    return read_with_ffmpeg(data, name, max_seconds=max_seconds)
 
 
 def _mixed_down(file: soundfile.SoundFile) -> Samples:

@@ -14,7 +14,6 @@ from pydantic import ValidationError
 
 from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.models.errors import InputError, ModelNotFoundError
-from aqaa.server.audio.files import read_audio
 from aqaa.server.compute.model import work_of
 from aqaa.server.gateway.disconnect import unless_left
 from aqaa.server.gateway.rest import HeldStream, Server, Whoever
@@ -70,10 +69,7 @@ class Recording:
         Raises:
             AudioError: it is no recording that can be read, or it is too long.
         """
-        services = parts.services
-        reading = work_of(lambda: read_audio(data, max_seconds=MAX_SECONDS))
-        samples = await services.executor.run(reading, Kind.BULK)
-        return cls(parts, samples)
+        return cls(parts, await parts.services.decoder.decode(data, MAX_SECONDS))
 
     async def pieces(self) -> AsyncIterator[list[Piece]]:
         """New pieces of text, slice by slice."""

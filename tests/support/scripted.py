@@ -7,6 +7,7 @@ answers with a legal woven stream at the pace that a test asks for, and dies whe
 from __future__ import annotations
 
 import asyncio
+import atexit
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from aqaa.models.bundle import Bundle, TurnThresholds
 from aqaa.models.errors import EngineDiedError, TokenError
+from aqaa.server.audio.decoder import Decoder
 from aqaa.server.clock import Clock, MonotonicClock
 from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Work, work_of
@@ -50,6 +52,9 @@ GROUP_SOUND = 2646  # 120 ms at 22.05 kHz
 FIRST_LETTER = 32  # code points below are control ids
 
 Samples = NDArray[np.float32]
+
+DECODER = Decoder()  # of all servers of a test's process: it takes a second to start
+atexit.register(DECODER.close)
 
 
 def bundle(
@@ -446,6 +451,7 @@ def scripted_parts(
             vocoder=voices,
             synthesis=synthesis_of(voices),
             executor=executor,
+            decoder=DECODER,
             metrics=metrics,
             clock=clock,
             ahead_seconds=60.0,
