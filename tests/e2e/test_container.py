@@ -38,11 +38,7 @@ def test_it_answers_on_a_read_only_root_without_a_home() -> None:
     with subprocess.Popen(command, env=environment) as process:
         try:
             base = f"http://127.0.0.1:{port}"
-            deadline = time.monotonic() + READY_WITHIN
-            while not is_ready(base):
-                assert process.poll() is None, f"ended with {process.returncode}"
-                assert time.monotonic() < deadline, "it did not become ready"
-                time.sleep(0.2)
+            wait_until_ready(base, process)
             answer = httpx.post(f"{base}/v1/answer", files={"file": QUESTION}, timeout=30)
             assert answer.status_code == 200
             assert len(answer.content) > 10_000
@@ -52,6 +48,32 @@ def test_it_answers_on_a_read_only_root_without_a_home() -> None:
             process.kill()
 
 
+def test_it_answers_on_ipv6_alone_with_few_files_and_without_a_locale(tmp_path: Path) -> None:
+    port = free_port()
+    limited = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
+    command = [*limited, AQAA, "serve", "--host", "::1", "--port", str(port)]
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | plain) as process,
+    ):
+        try:
+            base = f"http://[::1]:{port}"
+            wait_until_ready(base, process)
+            told = {"instructions": "You are \u201caqaa\u201d \u2026 \u4f60\u597d"}
+            answer = httpx.post(f"{base}/v1/answer", params=told, content=QUESTION, timeout=30)
+            assert answer.status_code == 200
+            process.terminate()
+            assert process.wait(timeout=30) == 0
+        finally:
+            process.kill()
+    said = log.read_text()
+    assert "allows 256 open files (ulimit -n): at most 156 connections are taken" in said
+    assert f"talk to it at http://localhost:{port}" in said
+    assert "Traceback" not in said
+
+
 def test_a_server_leaves_nothing_in_the_home_of_whoever_runs_it(tmp_path: Path) -> None:
     """onnxruntime would keep a database there, of what it reports to its makers."""
     home = tmp_path / "home"
@@ -59,6 +81,14 @@ def test_a_server_leaves_nothing_in_the_home_of_whoever_runs_it(tmp_path: Path) 
     with serving(tmp_path / "log", environment={"HOME": str(home)}) as base:
         assert httpx.post(f"{base}/v1/answer", files={"file": QUESTION}, timeout=30).is_success
     assert list(home.rglob("*")) == []
+
+
+def wait_until_ready(base: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + READY_WITHIN
+    while not is_ready(base):
+        assert process.poll() is None, f"ended with {process.returncode}"
+        assert time.monotonic() < deadline, "it did not become ready"
+        time.sleep(0.2)
 
 
 def is_ready(base: str) -> bool:

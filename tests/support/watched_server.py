@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from loop_watch import LoopWatch, watched_loop
@@ -143,5 +144,19 @@ async def watched_server(
             await process.wait()
 
 
+class Unkept(list[Any]):
+    """What an engine of a long run notes of its calls: nothing, else it would grow with them."""
+
+    def append(self, value: Any) -> None:
+        """Forget it."""
+
+
+def forgetful_engine() -> ScriptedEngine:
+    """It keeps nothing of what it was asked."""
+    return ScriptedEngine(
+        seconds=0.001, warmed=Unkept(), prompts=Unkept(), asked=Unkept(), released=Unkept()
+    )
+
+
 if __name__ == "__main__":
-    asyncio.run(serve_watched(serving(ScriptedEngine(seconds=0.001), max_sessions=256)))
+    asyncio.run(serve_watched(serving(forgetful_engine(), max_sessions=256)))
