@@ -224,6 +224,10 @@ class VocoderConfig(Section):
         default=8,
         description="mel frames (11.6 ms) that a chunk holds back until the next group is known",
     )
+    min_frames: Positive = Field(
+        default=1,
+        description="mel frames that a chunk must give; one of fewer is made one with the next",
+    )
     context_groups: NonNegative = Field(
         default=2, description="groups already spoken that a chunk is computed together with"
     )

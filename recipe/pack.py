@@ -69,8 +69,9 @@ max_tokens = 400
 path = "CosyVoice-300M-25Hz"
 steps = 1
 temperature = 0.0
-chunk_groups = [4, 4, 6]  # the first gives 0.24 s of sound; with 3, its join is heard
-lookahead_frames = 20  # at 16 and 18 joins are heard; the first sound waits no longer for 20
+chunk_groups = [3, 3, 6]  # 25 ids, a block of text and its sound, are enough to begin
+lookahead_frames = 16
+min_frames = 10  # an answer that began with two groups would be heard to change after them
 context_groups = 10  # with less the end of an answer suffers, with more the joins stand out
 
 [voices]

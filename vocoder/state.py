@@ -132,8 +132,9 @@ def feed(state: StreamState, tokens: Sequence[int]) -> StreamState:
 def due(state: StreamState, config: VocoderConfig, *, final: bool = False) -> Chunk | None:
     """The chunk that `state` has the groups for; with `final`, all that is left, as the last one.
 
-    None when more groups must come first, or, with `final`, when none ever came. A chunk whose
-    frames would all be held back as look-ahead is never due: it is one with the next.
+    None when more groups must come first, or, with `final`, when none ever came. A chunk that
+    would give too few frames, or none, for all are held back, is never due: it is one with the
+    next.
     """
     grid = state.grid
     context = first_needed(state.frames, grid, config)
@@ -155,8 +156,7 @@ def next_end(
 ) -> tuple[int, int]:
     """The group that the next chunk ends before, and the entries of the schedule used up with it.
 
-    By default of an answer's first chunk. One whose frames would all be held back is one with the
-    next.
+    By default of an answer's first chunk. One that would give too few frames is one with the next.
 
     Args:
         config: the schedule.
@@ -166,7 +166,7 @@ def next_end(
         number: entries of the schedule that are used up.
     """
     sizes = config.chunk_groups
-    while grid.frames(end) - config.lookahead_frames <= spoken:
+    while grid.frames(end) - config.lookahead_frames < spoken + config.min_frames:
         end += sizes[min(number, len(sizes) - 1)]
         number += 1
     return end, number

@@ -37,7 +37,7 @@ MOST_AT_END = 1.1  # the same, in the last 40 ms
 MODELS = tuple(MOST_AT_JOINS)
 ANSWERS = nano_path() / "examples" / "answers.json"
 # Groups in each chunk; the last is nano's own.
-SCHEDULES = [(1,), (2,), (1, 2), (1, 2, 3), (3,), (1, 1, 2, 3, 4), (4, 4, 6)]
+SCHEDULES = [(1,), (2,), (1, 2), (1, 2, 3), (3,), (1, 1, 2, 3, 4), (4, 4, 6), (3, 3, 6)]
 
 
 class GivenNoise(KeyedNoise):

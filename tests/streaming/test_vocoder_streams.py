@@ -20,7 +20,7 @@ from aqaa.models.bundle import VocoderConfig, load_bundle, nano_path
 from aqaa.models.errors import InputError, StreamClosedError, TokenError
 from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.vocoder.noise import KeyedNoise
-from aqaa.vocoder.state import Chunk, Grid, StreamState, due, feed
+from aqaa.vocoder.state import Chunk, Grid, StreamState, due, feed, next_end
 from aqaa.vocoder.stream import ChunkSynthesiser
 from aqaa.vocoder.vocoder import Vocoder
 
@@ -144,8 +144,17 @@ def test_of_what_is_held_back_only_what_can_be_heard_becomes_sound(
 def test_nanos_first_chunk_is_enough_to_start_an_answer_with() -> None:
     bundle = load_bundle(nano_path())
     grid = Grid(22_050, 256, 1.0)
-    first = grid.frames(bundle.vocoder.chunk_groups[0]) - bundle.vocoder.lookahead_frames
-    assert first * grid.hop / grid.rate >= 0.12
+    first, _ = next_end(bundle.vocoder, grid)
+    assert first == bundle.vocoder.chunk_groups[0]
+    frames = grid.frames(first) - bundle.vocoder.lookahead_frames
+    assert frames * grid.hop / grid.rate >= 0.12
+
+
+def test_nanos_first_chunk_needs_one_block_of_the_answer() -> None:
+    """A fourth group would come behind the next block's text: fifteen ids later."""
+    bundle = load_bundle(nano_path())
+    groups, _ = next_end(bundle.vocoder, Grid(22_050, 256, 1.0))
+    assert groups * GROUP_TOKENS <= bundle.tokens.audio_block
 
 
 def test_a_stream_that_is_over_before_its_first_chunk_is_the_whole() -> None:

@@ -53,12 +53,18 @@ def test_a_device_is_busy_for_seven_tenths_of_its_time() -> None:
     assert plan_audio(replace(CARD, hearing=0.005, speaking=0.005), 4, 15, 100).sessions == 280
 
 
-@pytest.mark.parametrize(("schedule", "lookahead", "groups"), [((1, 1, 2), 8, 1), ((2, 4), 21, 6)])
-def test_the_first_chunk_is_the_first_that_is_not_all_held_back(
-    schedule: tuple[int, ...], lookahead: int, groups: int
+@pytest.mark.parametrize(
+    ("schedule", "lookahead", "least", "groups"),
+    [((1, 1, 2), 8, 1, 1), ((2, 4), 21, 1, 6), ((2, 1), 16, 4, 2), ((2, 1), 16, 5, 3)],
+)
+def test_the_first_chunk_is_the_first_that_gives_enough_frames(
+    schedule: tuple[int, ...], lookahead: int, least: int, groups: int
 ) -> None:
-    config = VocoderConfig(path=Path(), chunk_groups=schedule, lookahead_frames=lookahead)
-    assert next_end(config, Grid(22_050, 256, 1.0)) == (groups, 1 if groups == 1 else 2)
+    config = VocoderConfig(
+        path=Path(), chunk_groups=schedule, lookahead_frames=lookahead, min_frames=least
+    )
+    chunks = 1 if groups == schedule[0] else 2
+    assert next_end(config, Grid(22_050, 256, 1.0)) == (groups, chunks)
 
 
 def test_vllm_leaves_the_audio_models_their_memory() -> None:
