@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,14 +14,25 @@ import typer
 from aqaa.clients.detection import TURN_DETECTION, TurnDetectionKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.table import Table
 
     from aqaa.clients import load_test
+    from aqaa.clients.tools import MadeCall, Tools
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 Url = Annotated[str, typer.Option(envvar="AQAA_URL", help="Where the server is.")]
 Model = Annotated[str, typer.Option(help="The model's name.")]
+ToolsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tools",
+        help="Functions that the model may call: `demo` (a timer and the clock), or a JSON file of "
+        "what a session declares, whose calls are answered by {ok: true} or their `output`.",
+    ),
+]
 Key = Annotated[str | None, typer.Option(envvar="AQAA_API_KEY", help="API key, if it wants one.")]
 
 
@@ -31,6 +43,7 @@ def ask(
     ] = None,
     text: Annotated[bool, typer.Option("--text", help="Ask for text only, no sound.")] = False,
     voice: Annotated[str | None, typer.Option(help="The voice of the answer.")] = None,
+    tools: ToolsOption = None,
     url: Url = DEFAULT_URL,
     model: Model = "nano",
     api_key: Key = None,
@@ -44,16 +57,20 @@ def ask(
     from aqaa.server.protocol.types import Json
 
     wave = read_audio(question, WIRE_RATE)
+    calls: list[MadeCall] = []
+    offered = _tools(tools, calls.append)
 
     async def run() -> SpokenAnswer:
         async with connect(url, model=model, api_key=api_key) as server:
             audio: Json = {"input": {"turn_detection": {"type": TURN_DETECTION}}}
+            settings: Json = {} if offered is None else {"tools": offered.declared}
             await server.update_session(
                 audio=audio | ({"output": {"voice": voice}} if voice else {}),
                 output_modalities=["text" if text else "audio"],
                 aqaa={"extensions": ["latency"]},
+                **settings,
             )
-            return await speak(server, wave)
+            return await speak(server, wave, tools=offered)
 
     turn = asyncio.run(run())
     if output is not None and turn.audio.size:
@@ -67,9 +84,12 @@ def ask(
             "stages_ms": turn.stages,
             "false_ends": turn.false_ends,
             "underruns": turn.gaps,
+            "calls": [asdict(call) for call in calls],
         }
         typer.echo(json.dumps(shown, indent=2))
         return
+    for call in calls:
+        typer.secho(str(call), dim=True, err=True)
     typer.echo(turn.transcript.strip())
     if turn.heard_after is not None:
         where = f", written to {output}" if output is not None else ""
@@ -79,6 +99,7 @@ def ask(
 
 def talk(
     voice: Annotated[str | None, typer.Option(help="The voice of the answers.")] = None,
+    tools: ToolsOption = None,
     url: Url = DEFAULT_URL,
     model: Model = "nano",
     api_key: Key = None,
@@ -91,15 +112,22 @@ def talk(
     def tell(why: str) -> None:
         typer.secho(f"\n[{why}; going on with another]", dim=True, err=True)
 
+    def called(call: MadeCall) -> None:
+        typer.secho(f"[{call}]", dim=True, err=True)
+
+    offered = _tools(tools, called)
+
     async def run() -> None:
         async with connect(url, model=model, api_key=api_key, on_trouble=tell) as server:
             audio: Json = {"input": {"turn_detection": {"type": TURN_DETECTION}}}
+            settings: Json = {} if offered is None else {"tools": offered.declared}
             await server.update_session(
                 audio=audio | ({"output": {"voice": voice}} if voice else {}),
                 aqaa={"extensions": ["interruptions"]},
+                **settings,
             )
             typer.secho("Speak. Ctrl-C ends the conversation.", dim=True, err=True)
-            await converse(server, lambda words: typer.echo(words, nl=False))
+            await converse(server, lambda words: typer.echo(words, nl=False), offered)
 
     with suppress(KeyboardInterrupt):
         asyncio.run(run())
@@ -147,6 +175,17 @@ def bench(
         typer.secho(line, fg=typer.colors.RED, err=True)
     if troubles:
         raise typer.Exit(1)
+
+
+def _tools(name: str | None, on_call: Callable[[MadeCall], None]) -> Tools | None:
+    from aqaa.clients.tools import demo, read_tools
+
+    def note(text: str) -> None:
+        typer.secho(f"[{text}]", dim=True, err=True)
+
+    if name is None:
+        return None
+    return demo(on_call, note) if name == "demo" else read_tools(Path(name), on_call, note)
 
 
 def _table(report: load_test.Report) -> Table:

@@ -16,6 +16,8 @@ from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.session_types import Session, merge
 from aqaa.server.protocol.types import (
+    FunctionCall,
+    FunctionCallOutput,
     InputSound,
     InputText,
     Item,
@@ -143,6 +145,15 @@ class History:
                 answer = self._items.get(event.item_id)
                 if isinstance(answer, _Answer):
                     self._more(answer, event)
+            case server.ResponseFunctionCallArgumentsDone():
+                call = FunctionCall(
+                    id=event.item_id,
+                    type="function_call",
+                    call_id=event.call_id,
+                    name=event.name,
+                    arguments=event.arguments,
+                )
+                self._keep(event.item_id, call)
             case server.ResponseDone():
                 self._asked = None
                 self._unfinished.clear()
@@ -204,7 +215,12 @@ class History:
                     told.append(Message(id=item_id, role="user", content=[heard]))
                 case _:
                     told.append(item)
-        return told[::-1]
+        calls = {item.call_id for item in told if isinstance(item, FunctionCall)}
+        return [
+            item
+            for item in reversed(told)
+            if not isinstance(item, FunctionCallOutput) or item.call_id in calls
+        ]
 
     def _begin_anew(self) -> None:
         """The new session's sound begins with what no item holds of the old one's."""

@@ -14,6 +14,7 @@ import soxr
 from numpy.typing import NDArray
 
 from aqaa.clients.client import WIRE_RATE, Connection, decode
+from aqaa.clients.tools import Tools
 from aqaa.models.errors import AudioError, MissingDependencyError
 from aqaa.server.protocol.client_events import ConversationItemTruncate
 from aqaa.server.protocol.server_events import (
@@ -174,8 +175,13 @@ def _rates(sounddevice: Any) -> list[int]:
     return list(dict.fromkeys([*rates, 48_000, 44_100]))
 
 
-async def converse(server: Connection, on_text: Callable[[str], None]) -> None:
-    """Talk until cancelled. `on_text` gets the answer's words; a newline ends each answer."""
+async def converse(
+    server: Connection, on_text: Callable[[str], None], tools: Tools | None = None
+) -> None:
+    """Talk until cancelled. `on_text` gets the answer's words; a newline ends each answer.
+
+    `tools`: what the session declares.
+    """
     loop = asyncio.get_running_loop()
     blocks: asyncio.Queue[NDArray[np.float32]] = asyncio.Queue(maxsize=100)
     player = Player()
@@ -196,6 +202,8 @@ async def converse(server: Connection, on_text: Callable[[str], None]) -> None:
         sending = asyncio.create_task(send())
         try:
             async for event in server:
+                for reply in tools.replies(event) if tools is not None else ():
+                    await server.send(reply)
                 match event:
                     case SessionCreated() if answering:
                         player.cut()  # it was cut off, and comes again from its beginning

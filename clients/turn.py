@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from aqaa.clients.client import WIRE_RATE, Connection, decode
 from aqaa.clients.sound import speech_end
+from aqaa.clients.tools import Tools
 from aqaa.models.errors import ConnectionLostError, NoSpeechError
 from aqaa.server.protocol.server_events import (
     ConversationItemDeleted,
@@ -116,12 +117,17 @@ class Microphone:
 
 
 async def speak(
-    server: Connection, wave: NDArray[np.float32], *, on_sound: OnSound | None = None
+    server: Connection,
+    wave: NDArray[np.float32],
+    *,
+    on_sound: OnSound | None = None,
+    tools: Tools | None = None,
 ) -> SpokenAnswer:
     """Speak `wave` (mono float32 at WIRE_RATE) in real time and hear the answer to its end.
 
-    An answer to a part of it, whose turn ended in a pause, gives way to the next. The session must
-    have turn detection on (its default).
+    An answer to a part of it, whose turn ended in a pause, gives way to the next; one that calls
+    functions of `tools`, which the session declares, goes on with what they gave back. The session
+    must have turn detection on (its default).
 
     Raises:
         ConnectionLostError: the server closed, or answered with an error.
@@ -129,7 +135,7 @@ async def speak(
     """
     microphone = Microphone(server, wave)
     sending = asyncio.create_task(microphone.run())
-    hearing = _Hearing(server, microphone, on_sound)
+    hearing = _Hearing(server, microphone, on_sound, tools)
     try:
         return await hearing.run(patience=wave.size / WIRE_RATE + NO_SPEECH_SECONDS)
     finally:
@@ -141,10 +147,17 @@ async def speak(
 class _Hearing:
     """Hears the answer to what a microphone says."""
 
-    def __init__(self, server: Connection, microphone: Microphone, on_sound: OnSound | None):
+    def __init__(
+        self,
+        server: Connection,
+        microphone: Microphone,
+        on_sound: OnSound | None,
+        tools: Tools | None,
+    ) -> None:
         self._server = server
         self._microphone = microphone
         self._on_sound = on_sound
+        self._tools = tools
         self._items: set[str] = set()  # of the question, or of a part of it
         self._false_ends = self._taken_back = 0
 
@@ -186,6 +199,9 @@ class _Hearing:
         pieces: list[NDArray[np.float32]] = []
         async with aclosing(_events(self._server)) as events:
             async for event in events:
+                replies = [] if self._tools is None else self._tools.replies(event)
+                for reply in replies:
+                    await self._server.send(reply)
                 match event:
                     case SessionCreated():
                         # It goes on elsewhere, where the answer begins anew. The silence before
@@ -209,7 +225,7 @@ class _Hearing:
                         turn.stages = dict(event.stages)
                     case ErrorEvent() if event.error.code not in BENIGN:
                         raise ConnectionLostError(f"the server answered: {event.error.message}")
-                    case ResponseDone():
+                    case ResponseDone() if not replies:
                         turn.status = event.response.status
                         details = event.response.status_details
                         if details is None or details.reason != "turn_detected":

@@ -3,6 +3,7 @@ import { Microphone, Speaker, fromBase64, openContext } from "./audio.js";
 import { Captions } from "./captions.js";
 import { Latencies } from "./latency.js";
 import { Realtime } from "./realtime.js";
+import { TOOLS, run } from "./tools.js";
 
 const $ = (id) => document.getElementById(id);
 const SAY = {
@@ -39,6 +40,9 @@ const HINTS = {
     "Tell me a story.",
   ],
 };
+
+// The same, of a model that calls functions.
+const COMMANDS = { nano: ["Set a timer for one minute.", "What time is it?"] };
 
 let session = null; // everything that lives between Start and Stop
 
@@ -106,6 +110,7 @@ function sessionConfig(rate, hasSpoken) {
       },
       output: { format, voice, speed: Number($("speed").value) },
     },
+    tools: TOOLS,
     aqaa: { extensions: ["latency", "interruptions"] },
   };
 }
@@ -120,6 +125,7 @@ class Session {
     this.echoes = 0; // answers in a row that were interrupted as soon as they began
     this.answer = null; // item id that is being heard
     this.making = false; // the server is still making it
+    this.calling = new Set(); // responses that called something and are not over
     this.latencies = new Latencies($("turns"));
   }
 
@@ -243,6 +249,8 @@ class Session {
         if (!this.ready) {
           this.ready = true;
           show("listening");
+          const model = $("model").dataset.id;
+          if (event.session.tools.length > 0) offer([...(HINTS[model] ?? []), ...(COMMANDS[model] ?? [])]);
           for (const text of this.asked.splice(0)) this.say(text);
         }
         break;
@@ -272,6 +280,7 @@ class Session {
         show("thinking");
         break;
       case "response.output_item.added":
+        if (event.item.type !== "message") break;
         this.hasSpoken = true;
         $("voice").disabled = true;
         $("voice-help").hidden = false;
@@ -295,6 +304,9 @@ class Session {
       case "response.output_audio.done":
         this.speaker.end(event.item_id);
         break;
+      case "response.function_call_arguments.done":
+        this.onCall(event);
+        break;
       case "aqaa.latency":
         this.latencies.account(event.stages);
         break;
@@ -315,14 +327,25 @@ class Session {
     }
   }
 
-  // However an answer ends, "Thinking" does not stay.
-  onDone({ status, status_details, output }) {
+  onCall({ response_id, call_id, name, arguments: given }) {
+    const output = run(name, JSON.parse(given), () => this.ended || notice("The timer is over."));
+    this.captions.called(name, given, output);
+    this.calling.add(response_id);
+    this.wire.send("conversation.item.create", { item: { type: "function_call_output", call_id, output } });
+  }
+
+  // However an answer ends, "Thinking" does not stay, unless the model is to go on from what it called.
+  onDone({ id, status, status_details, output }) {
     this.making = false;
+    if (this.calling.delete(id) && status === "completed") {
+      this.wire.send("response.create");
+      return;
+    }
     if (status === "failed") {
       const code = status_details?.error?.code ?? "unknown";
       notice(`There is no answer: ${FAILURES[code] ?? `the server reports ${code}`}`);
     }
-    const item = output[0]?.id;
+    const item = output.find(({ type }) => type === "message")?.id;
     if (item !== undefined && item === this.answer && this.soundless) {
       this.captions.finish(item);
       this.answer = null;

@@ -79,9 +79,14 @@ export class Captions {
     this.turns.delete(turn);
   }
 
-  line(text) {
+  // A function that the model called, and what it was given back.
+  called(name, given, output) {
+    this.line(`${name} ${given} → ${output}`, "call");
+  }
+
+  line(text, kind = "you") {
     const line = document.createElement("li");
-    line.className = "you";
+    line.className = kind;
     line.textContent = text;
     this.list.append(line);
     line.scrollIntoView({ block: "nearest" });

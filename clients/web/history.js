@@ -100,7 +100,13 @@ export class History {
       case "response.created":
         this.asked ??= {};
         break;
+      case "response.function_call_arguments.done": {
+        const { item_id: id, call_id, name } = event;
+        this.keep(id, { told: { type: "function_call", id, call_id, name, arguments: event.arguments } });
+        break;
+      }
       case "response.output_item.added":
+        if (event.item.type !== "message") break;
         this.keep(event.item.id, { words: [], samples: 0 });
         this.unfinished.add(event.item.id);
         break;
@@ -160,7 +166,8 @@ export class History {
         told.push({ type: "message", id, role: "user", content });
       }
     }
-    return told.reverse();
+    const calls = new Set(told.filter(({ type }) => type === "function_call").map(({ call_id }) => call_id));
+    return told.reverse().filter(({ type, call_id }) => type !== "function_call_output" || calls.has(call_id));
   }
 
   cut({ item_id, audio_end_ms }) {

@@ -1,21 +1,26 @@
-"""`aqaa serve` with vLLM as its engine: a spoken question, its answer's sound, and a death."""
+"""`aqaa serve` with vLLM as its engine: a spoken question, its answer's sound, a call, a death."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from calling_bundle import calling_bundle, nano_calls
 from ears import hear, mentions
 from numpy.typing import NDArray
+from openai import AsyncOpenAI
 from serving import Question, server_process, serving
 from vllm_server import engine_core
 
 from aqaa.clients.client import WIRE_RATE, connect
 from aqaa.clients.turn import speak
+from aqaa.recipe.domain.tools import TOOLS
 from aqaa.server.audio.files import read_audio
 
 pytestmark = pytest.mark.vllm
@@ -33,6 +38,20 @@ VLLM = {
 def vllm_serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Its base URL."""
     with serving(tmp_path_factory.mktemp("vllm") / "log", environment=VLLM) as base:
+        yield base
+
+
+@pytest.fixture(scope="module")
+def vllm_calling(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The base URL of one whose decoder calls functions."""
+    if nano_calls():
+        yield request.getfixturevalue("vllm_serving")
+        return
+    folder = tmp_path_factory.mktemp("calling")
+    bundle = calling_bundle(folder / "bundle")
+    with serving(folder / "log", str(bundle), environment=VLLM) as base:
         yield base
 
 
@@ -54,6 +73,38 @@ async def test_a_spoken_question_is_answered_by_sound(
     assert mentions(turn.transcript, question.words), turn.transcript
     heard = hear(turn.audio, WIRE_RATE)
     assert mentions(heard, question.words), f"asked {question.text!r}, heard {heard!r}"
+
+
+async def called(base: str, said: str, choice: Any) -> tuple[str, Any]:
+    """The function that is called for what was written, and its arguments."""
+    tools = [tool.declaration() for tool in TOOLS.values()]
+    content = [{"type": "input_text", "text": said}]
+    async with (
+        AsyncOpenAI(base_url=f"{base}/v1", api_key="unused") as client,
+        client.realtime.connect(model="nano") as connection,
+    ):
+        await connection.session.update(session={"type": "realtime", "tools": tools})
+        item = {"type": "message", "role": "user", "content": content}
+        await connection.conversation.item.create(item=item)
+        await connection.response.create(response={"tool_choice": choice})
+        async for event in connection:
+            assert event.type != "error", event
+            if event.type == "response.done":
+                break
+    assert event.response.status == "completed", event
+    (call,) = event.response.output
+    return call.name, json.loads(call.arguments)
+
+
+async def test_a_command_is_a_call_and_a_forced_call_is_as_declared(vllm_calling: str) -> None:
+    timer = ("set_timer", {"minutes": 5})
+    assert await called(vllm_calling, "Set a timer for five minutes.", "auto") == timer
+    lock = {"type": "function", "name": "lock_door"}
+    name, arguments = await called(vllm_calling, "How are you?", lock)
+    assert name == "lock_door"
+    assert [type(value) for value in arguments.values()] == [str]
+    name, _ = await called(vllm_calling, "How are you?", "required")
+    assert name in TOOLS
 
 
 async def test_kill_9_of_the_engine_mid_answer_fails_that_answer_alone_and_the_next_is_answered(

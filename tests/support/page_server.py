@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
-from scripted import ScriptedEngine, woven
+from mutated_calls import LEGAL
+from scripted import AUDIO, EOT, ScriptedEngine, call, woven
 from scripted_server import serving
 from switched import Switch
 
@@ -58,11 +59,20 @@ def _slow() -> ScriptedEngine:
     return ScriptedEngine(seconds=0.05)
 
 
+def _calling() -> ScriptedEngine:
+    def answer(prompt: Sequence[int]) -> list[int]:
+        said = "".join(chr(token) for token in prompt if token < AUDIO)
+        return woven("Your timer runs.", 6) if "tool\n" in said else [*call(LEGAL[0]), EOT]
+
+    return ScriptedEngine(answer=answer)
+
+
 ENGINES: dict[str, Callable[[], ScriptedEngine]] = {
     "well": ScriptedEngine,
     "broken": _broken,
     "soundless": _soundless,
     "slow": _slow,
+    "calling": _calling,
 }
 
 

@@ -7,7 +7,13 @@ import base64
 from aqaa.clients.history import MOST_ITEMS, SOUND_MS, History
 from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import server_events as server
-from aqaa.server.protocol.types import InputSound, InputText, Message, OutputSound
+from aqaa.server.protocol.types import (
+    FunctionCallOutput,
+    InputSound,
+    InputText,
+    Message,
+    OutputSound,
+)
 
 RATE = 8000
 MS = 2 * RATE // 1000
@@ -183,3 +189,33 @@ def test_an_answer_of_the_old_session_that_is_cut_in_the_new_is_replaced_in_its_
     assert deleted == client.ConversationItemDelete(item_id="answer")
     (kept,) = replayed_items(history)
     assert kept == created.item
+
+
+def called(history: History, call_id: str) -> None:
+    history.received(
+        server.ResponseFunctionCallArgumentsDone(
+            event_id="", response_id="r", item_id=f"i{call_id}", output_index=0, call_id=call_id,
+            name="f", arguments="{}",
+        )
+    )  # fmt: skip
+    output = FunctionCallOutput(
+        id=f"o{call_id}", type="function_call_output", call_id=call_id, output="ok"
+    )
+    history.sent(client.ConversationItemCreate(item=output))
+
+
+def test_calls_are_told_with_what_they_gave_back() -> None:
+    history = History(RATE)
+    called(history, "1")
+    told = [e.item.id for e in history.replay() if isinstance(e, client.ConversationItemCreate)]
+    assert told == ["i1", "o1"]
+
+
+def test_what_a_forgotten_call_gave_back_is_not_told() -> None:
+    history = History(RATE)
+    called(history, "1")
+    for number in range(MOST_ITEMS - 1):
+        item = Message(id=f"m{number}", role="user", content=[InputText(text="x")])
+        history.sent(client.ConversationItemCreate(item=item))
+    told = [e.item.id for e in history.replay() if isinstance(e, client.ConversationItemCreate)]
+    assert told == [f"m{number}" for number in range(MOST_ITEMS - 1)]
