@@ -110,7 +110,7 @@ def talk(
     from aqaa.server.protocol.types import Json
 
     def tell(why: str) -> None:
-        typer.secho(f"\n[{why}; going on with another]", dim=True, err=True)
+        typer.secho(f"\n[{why}; one moment]", dim=True, err=True)
 
     def called(call: MadeCall) -> None:
         typer.secho(f"[{call}]", dim=True, err=True)

@@ -26,6 +26,7 @@ from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from aqaa.clients.history import History
+from aqaa.clients.liveness import Signs, Silent, messages
 from aqaa.models.errors import CapacityError, ConnectionLostError
 from aqaa.server.protocol.client_events import (
     ClientEvent,
@@ -48,6 +49,7 @@ MAX_MESSAGE = 16 * 2**20  # bytes, the protocol's bound
 PATIENCE = 30.0  # seconds for which a conversation that was cut is tried to go on
 OPEN_SECONDS = 5.0  # for a new session to be there
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between two tries
+SOUND_BYTES = WIRE_RATE * 2 * 4 // 3  # of messages, for each second of sound in them
 CLOSING = ("server_full", "session_expired")  # errors that only say why the close frame follows
 
 
@@ -77,6 +79,7 @@ class Connection:
         self._history = History(WIRE_RATE)
         self._begun = False
         self._sending = asyncio.Lock()  # nothing is sent while a new session is told the history
+        self._signs = Signs(on_trouble)
 
     async def send(self, event: ClientEvent) -> None:
         """Send one event.
@@ -117,7 +120,7 @@ class Connection:
         """
         while True:
             try:
-                async for message in self._socket:
+                async for message in messages(self._socket, self._signs):
                     event = _event(message)
                     if event is not None and not _only_explains(event):
                         self._begun |= isinstance(event, SessionCreated)
@@ -127,6 +130,11 @@ class Connection:
                 if not self._may_go_on(closed):
                     raise _lost(closed) from closed
                 yield await self._go_on(_lost(closed))
+            except Silent as silent:
+                self._socket.transport.abort()
+                if not self._begun or self._patience == 0:
+                    raise
+                yield await self._go_on(silent)
             else:
                 return
 
@@ -135,7 +143,9 @@ class Connection:
         await self._socket.close()
 
     async def _send(self, event: ClientEvent) -> None:
-        await self._socket.send(event.model_dump_json(exclude_none=True))
+        message = event.model_dump_json(exclude_none=True)
+        self._signs.sent(len(message) / SOUND_BYTES)
+        await self._socket.send(message)
 
     def _may_go_on(self, closed: ConnectionClosed) -> bool:
         passes = closed.rcvd is None or closed.rcvd.code in (RESTART, TRY_LATER)
@@ -150,7 +160,8 @@ class Connection:
             try:
                 async with self._sending:
                     created = await self._begin_session()
-                    for event in self._history.replay():
+                    unheard = time.monotonic() - self._signs.alive_at
+                    for event in self._history.replay(round(1000 * unheard)):
                         await self._send(event)
                 return created
             except ConnectionClosed as closed:
@@ -195,7 +206,8 @@ async def connect(
     """Open a conversation with the server at `url` (http, https, ws or wss; a path is kept).
 
     When it is cut it is tried to go on for `patience` seconds (0: it ends); `on_trouble` is told
-    why.
+    why. It is also told of a server that gives no sign of life while its events are waited for,
+    within two seconds; after four it counts as cut.
 
     Raises:
         ConnectionLostError: nothing answers there, or it refuses the key.

@@ -27,7 +27,7 @@ from aqaa.server.protocol.types import (
 )
 
 SOUND_MS = 60_000  # that is kept of the newest turns, and of what no turn holds yet
-LISTEN_MS = 1000  # of sound before now that is told though nobody was heard in it: speech may begin
+LISTEN_MS = 1000  # of sound that is told though nobody was heard in it: speech may have begun
 SLICE_MS = 1000  # of one append
 MOST_ITEMS = 200
 
@@ -158,10 +158,11 @@ class History:
                 self._asked = None
                 self._unfinished.clear()
 
-    def replay(self) -> Iterator[client.ClientEvent]:
+    def replay(self, unheard_ms: int = 0) -> Iterator[client.ClientEvent]:
         """What a new session must be sent, in order, to be where the old one was.
 
-        An answer that was being given is asked for again, from its beginning.
+        An answer that was being given is asked for again, from its beginning. Of the newest sound
+        so much had no server that could have heard it.
         """
         for item_id in self._unfinished:
             self._items.pop(item_id, None)
@@ -171,7 +172,7 @@ class History:
         for item in self._told():
             yield client.ConversationItemCreate(item=item)
         self._retold = {name for name, item in self._items.items() if isinstance(item, _Answer)}
-        self._begin_anew()
+        self._begin_anew(unheard_ms)
         size = SLICE_MS * self._bytes_per_ms
         for at in range(0, len(self._input), size):
             yield client.InputAudioBufferAppend(audio=bytes(self._input[at : at + size]))
@@ -222,13 +223,13 @@ class History:
             if not isinstance(item, FunctionCallOutput) or item.call_id in calls
         ]
 
-    def _begin_anew(self) -> None:
+    def _begin_anew(self, unheard_ms: int) -> None:
         """The new session's sound begins with what no item holds of the old one's."""
         pending = self._told_until
         if self._speech_from is not None:
             pending = max(pending, self._speech_from)
         elif self._hears_turns:
-            pending = max(pending, self._heard_until() - LISTEN_MS)
+            pending = max(pending, self._heard_until() - unheard_ms - LISTEN_MS)
         self._forget_input(pending)
         if self._hears_turns:
             self._commit_at = None  # the new session hears for itself where the turn ends

@@ -187,13 +187,13 @@ class _Hearing:
     async def _answer(self, patience: float) -> SpokenAnswer:
         try:
             async with asyncio.timeout(patience) as waiting:
-                return await self._collect(lambda: waiting.reschedule(None))
+                return await self._collect(patience, waiting)
         except TimeoutError:
             raise NoSpeechError(
                 "the server heard nobody speak: is the recording silent, or very quiet?"
             ) from None
 
-    async def _collect(self, on_speech: Callable[[], None]) -> SpokenAnswer:
+    async def _collect(self, patience: float, waiting: asyncio.Timeout) -> SpokenAnswer:
         turn = SpokenAnswer()
         gap_counter = GapCounter()
         pieces: list[NDArray[np.float32]] = []
@@ -207,8 +207,9 @@ class _Hearing:
                         # It goes on elsewhere, where the answer begins anew. The silence before
                         # that is a gap like any other.
                         turn, pieces = SpokenAnswer(heard_after=turn.heard_after), []
+                        waiting.reschedule(asyncio.get_running_loop().time() + patience)
                     case InputAudioBufferSpeechStarted() | ResponseCreated():
-                        on_speech()
+                        waiting.reschedule(None)
                     case ResponseOutputAudioTranscriptDelta() | ResponseOutputTextDelta():
                         turn.transcript += event.delta
                     case ResponseOutputAudioDelta() if event.delta:

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import aclosing
-from pathlib import Path
 
 import psutil
 import pytest
-import traced_vllm
-from otlp_collector import collecting
+import vllm_gateway
+from otlp_collector import Collector, collecting
+from programs import eventually
 from tiny_step1 import write_step1, write_step1_bundle
 from vllm_engines import greedy, long_prompt, read, vllm_settings
 from vllm_server import engine_core
@@ -86,47 +87,42 @@ async def test_a_checkpoint_whose_tensors_do_not_fit_is_refused_before_vllm_star
     assert family() == before
 
 
-def test_vllms_span_of_an_answer_is_a_child_of_its_turn(tmp_path):
-    bundle = write_step1_bundle(tmp_path / "bundle", write_step1(tmp_path / "decoder"))
+@pytest.fixture(scope="module")
+def gateway(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[subprocess.Popen[str], Collector]]:
+    """A process of its own, which has given an answer; what it has told of it."""
+    folder = tmp_path_factory.mktemp("gateway")
+    bundle = write_step1_bundle(folder / "bundle", write_step1(folder / "decoder"))
     with collecting() as collector:
-        environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
-        command = [sys.executable, traced_vllm.__file__, str(bundle)]
-        subprocess.run(command, env=environment, check=True, timeout=300)
-    spans = [s for s in collector.spans if s.trace_id.hex() == traced_vllm.TRACE_ID]
-    assert [(s.name, s.parent_span_id.hex()) for s in spans] == [
-        ("llm_request", traced_vllm.SPAN_ID)
-    ]
+        traces = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "200"}
+        command = [sys.executable, vllm_gateway.__file__, str(bundle)]
+        with subprocess.Popen(
+            command, env=os.environ | traces, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            while process.stdout.readline().strip() != "answered":
+                assert process.poll() is None
+            yield process, collector
+            process.kill()
 
 
-def test_vllms_processes_end_when_their_gateway_is_killed(tmp_path):
-    """In a process of its own, which stands for the gateway."""
-    decoder = write_step1(tmp_path / "decoder")
-    bundle = write_step1_bundle(tmp_path / "bundle", decoder)
-    script = tmp_path / "gateway.py"
-    script.write_text(
-        f"""\
-import asyncio, sys
-sys.path.insert(0, {str(Path(__file__).parent.parent / "support")!r})
-from pathlib import Path
-from vllm_engines import vllm_settings
-from aqaa.models.bundle import load_bundle
-from aqaa.server.engine.vllm.inprocess import VllmEngine
+def test_vllms_span_of_an_answer_is_a_child_of_its_turn(gateway):
+    _, collector = gateway
 
-async def main():
-    await VllmEngine(load_bundle(Path({str(bundle)!r})), vllm_settings()).start()
-    print("started", flush=True)
-    await asyncio.sleep(600)
+    def of_turn() -> list[tuple[str, str]]:
+        mine = (s for s in collector.spans if s.trace_id.hex() == vllm_gateway.TRACE_ID)
+        return [(s.name, s.parent_span_id.hex()) for s in mine]
 
-if __name__ == "__main__":
-    asyncio.run(main())
-"""
-    )
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as gateway:
-        assert gateway.stdout is not None
-        while gateway.stdout.readline().strip() != "started":
-            assert gateway.poll() is None
-        children = psutil.Process(gateway.pid).children(recursive=True)
-        vllm = [p for p in children if "VLLM" in " ".join(p.cmdline())]
-        assert vllm
-        os.kill(gateway.pid, signal.SIGKILL)
+    eventually(of_turn)
+    assert of_turn() == [("llm_request", vllm_gateway.SPAN_ID)]
+
+
+def test_vllms_processes_end_when_their_gateway_is_killed(gateway):
+    """The last test of that process."""
+    process, _ = gateway
+    children = psutil.Process(process.pid).children(recursive=True)
+    vllm = [p for p in children if "VLLM" in " ".join(p.cmdline())]
+    assert vllm
+    os.kill(process.pid, signal.SIGKILL)
     assert not psutil.wait_procs(vllm, timeout=5)[1]

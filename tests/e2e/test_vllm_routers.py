@@ -6,17 +6,14 @@ Real vLLM behind haproxy is in test_vllm_behind_haproxy.
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from shutil import which
 
-import httpx
 import pytest
 from engine_conformance import eventually
-from serving import free_port
+from routers import HEALTH, routing
 from token_server import TokenServer, bundle_without_weights
 
 from aqaa.models.errors import EngineBusyError, EngineDiedError
@@ -25,37 +22,6 @@ from aqaa.server.engine.settings import VllmHttpSettings
 from aqaa.server.engine.vllm.http import VllmHttpEngine
 
 pytestmark = pytest.mark.programs
-
-HAPROXY = Path(__file__).parents[2] / "deploy" / "haproxy" / "vllm.cfg"
-VLLM_ROUTER = (  # as deploy/vllm/gateways-and-router.md has it
-    "--policy consistent_hash --disable-retries --disable-circuit-breaker "
-    "--health-check-interval-secs 1 --health-check-timeout-secs 1 --health-failure-threshold 1 "
-    "--health-success-threshold 1 --worker-startup-check-interval 1"
-)
-HEALTH = {"haproxy": "/health", "vllm-router": "/readiness"}
-
-
-@contextmanager
-def routing(name: str, servers: list[TokenServer]) -> Iterator[str]:
-    """The router's URL."""
-    port, metrics = free_port(), free_port()
-    places = [server.url.removeprefix("http://") for server in servers]
-    environment = {f"VLLM_{n}": place for n, place in enumerate(places, 1)}
-    environment |= {"VLLM_BIND": f"127.0.0.1:{port}", "STATS_BIND": f"127.0.0.1:{metrics}"}
-    if name == "haproxy":
-        command = ["haproxy", "-db", "-f", str(HAPROXY)]
-    else:
-        command = ["vllm-router", "--host", "127.0.0.1", "--port", str(port)]
-        command += ["--prometheus-port", str(metrics), *VLLM_ROUTER.split()]
-        command += ["--worker-urls", *(server.url for server in servers)]
-    process = subprocess.Popen(
-        command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL
-    )
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @pytest.fixture
@@ -73,10 +39,9 @@ async def engine(
     if which(request.param) is None:
         pytest.skip(f"needs {request.param}")
     bundle = bundle_without_weights(tmp_path)
-    with routing(request.param, servers) as url:
-        async with asyncio.timeout(60), httpx.AsyncClient() as client:
-            while not await is_well(client, url + HEALTH[request.param]):  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+    async with AsyncExitStack() as stack:
+        opening = routing(request.param, [server.url for server in servers])
+        url = await asyncio.to_thread(stack.enter_context, opening)  # servers answer meanwhile
         settings = VllmHttpSettings(
             url=url, health_path=HEALTH[request.param], busy_for=0.5, give_up_after=3.0
         )
@@ -84,13 +49,6 @@ async def engine(
         await engine.start()
         yield engine
         await engine.close()
-
-
-async def is_well(client: httpx.AsyncClient, url: str) -> bool:
-    try:
-        return (await client.get(url)).is_success
-    except httpx.TransportError:
-        return False
 
 
 def greedy(count: int) -> SamplingParams:

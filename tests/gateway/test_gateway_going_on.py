@@ -265,6 +265,50 @@ async def test_a_full_server_is_asked_again_until_it_has_a_place(two: Two) -> No
         assert await going_on == "hello there"
 
 
+async def test_a_server_that_freezes_is_told_of_within_two_seconds_and_then_left(two: Two) -> None:
+    troubles: list[tuple[str, float]] = []
+
+    def tell(why: str) -> None:
+        troubles.append((why, time.monotonic()))
+
+    async with connect(two.switch.url, on_trouble=tell) as server:
+        await converse_once(server, SPEECH)
+        two.switch.freeze()
+        began = time.monotonic()
+        asking = asyncio.create_task(speak(server, SPEECH))
+        await asyncio.sleep(2.5)
+        two.switch.replace(two.second.port)
+        answer = await asking
+    assert answer.ok
+    words, times = zip(*troubles, strict=True)
+    assert words == ("the server gives no sign of life", "the server is there no more")
+    assert times[0] - began < 2.0
+    assert 3.5 < times[1] - began < 6.0
+
+
+async def test_a_server_that_is_frozen_for_two_seconds_is_not_left(two: Two) -> None:
+    troubles: list[str] = []
+    async with connect(two.switch.url, on_trouble=troubles.append) as server:
+        two.switch.freeze()
+        asking = asyncio.create_task(speak(server, SPEECH))
+        await asyncio.sleep(2.4)
+        two.switch.thaw()
+        assert (await asking).ok
+    assert troubles == ["the server gives no sign of life"]
+
+
+async def test_a_server_that_has_much_to_hear_is_not_taken_for_frozen(two: Two) -> None:
+    """As one that reads half a minute of sound, sent at once, while it computes."""
+    troubles: list[str] = []
+    async with connect(two.switch.url, on_trouble=troubles.append) as server:
+        two.switch.freeze()
+        await server.append(np.zeros(30 * 24_000, np.float32))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(2.5):
+                await until(server, lambda event: False)
+    assert troubles == []
+
+
 async def test_patience_ends(two: Two) -> None:
     async with connect(two.switch.url, patience=0.6) as server:
         await until(server, lambda event: isinstance(event, SessionCreated))

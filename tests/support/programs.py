@@ -19,7 +19,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "deploy/haproxy"
 PATIENCE: Final = 20.0  # seconds for anything to happen
 
 
-def eventually(true: Callable[[], bool], seconds: float = PATIENCE) -> float:
+def eventually(true: Callable[[], object], seconds: float = PATIENCE) -> float:
     """Seconds until `true()`; fails when that takes too long."""
     began = time.monotonic()
     while not true():

@@ -14,6 +14,9 @@ class Switch:
         self.url = ""
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._frozen: list[asyncio.Event] = []
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     async def __aenter__(self) -> Switch:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -29,6 +32,23 @@ class Switch:
         """Every connection breaks, as when a process is killed."""
         for writer in self._writers:
             writer.transport.abort()
+        for flows in (*self._frozen, self._flows):
+            flows.set()
+
+    def freeze(self) -> None:
+        """Every connection stays open, new ones are taken, and nothing comes."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        """Everything comes that has waited."""
+        self._flows.set()
+
+    def replace(self, to: int) -> None:
+        """New connections go to this port; those to what is frozen stay frozen."""
+        self.to = to
+        self._frozen.append(self._flows)
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -39,16 +59,20 @@ class Switch:
             if self.to is not None:
                 upstream, into = await asyncio.open_connection("127.0.0.1", self.to)
                 self._writers.add(into)
-                await asyncio.gather(_copy(reader, into), _copy(upstream, writer))
+                flows = self._flows
+                await asyncio.gather(_copy(reader, into, flows), _copy(upstream, writer, flows))
                 self._writers.discard(into)
         writer.close()
         self._writers.discard(writer)
         self._tasks.discard(task)
 
 
-async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+async def _copy(
+    source: asyncio.StreamReader, target: asyncio.StreamWriter, flows: asyncio.Event
+) -> None:
     try:
         while data := await source.read(65536):
+            await flows.wait()
             target.write(data)
             await target.drain()
     finally:

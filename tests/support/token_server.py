@@ -1,8 +1,9 @@
 """A small server of vLLM's token-in/token-out route, for faults that a real one shows rarely.
 
 It continues a prompt by counting up from its last id, so any cut answer has one right continuation.
-A test sets how it behaves; all that it is asked is in `requests`. For another host:
-`python token_server.py HOST PORT PACE`.
+A test sets how it behaves; all that it is asked is in `requests`. In a process of its own, with the
+pace of ids in seconds: `python token_server.py HOST PORT PACE`. With a JSON list of IDS behind it,
+it says these whatever it is asked.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class TokenServer:
         self.full = False  # generate answers 503
         self.break_after: list[int] = []  # ids after which each of the next answers breaks off
         self.hang_after: list[int] = []  # ids after which each of the next answers falls silent
+        self.says: list[int] | None = None
         self.url = ""
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -94,6 +96,16 @@ class TokenServer:
             case _:
                 await asyncio.sleep(3600)
 
+    def answer(self, body: dict[str, Any]) -> tuple[list[int], str]:
+        """The ids for a request, and why they end."""
+        params = body["sampling_params"]
+        last, count = body["token_ids"][-1], params["max_tokens"]
+        if self.says is not None:
+            given = (params["extra_args"] or {}).get("answered", 0)  # of an answer that was cut off
+            rest = self.says[given:][:count]
+            return rest, "length" if given + len(rest) < len(self.says) else "stop"
+        return [(last + n) % VOCABULARY for n in range(1, count + 1)], "length"
+
     async def _generate(self, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         writer.write(
             b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/event-stream\r\n\r\n"
@@ -105,17 +117,16 @@ class TokenServer:
             return
         breaks = self.break_after.pop(0) if self.break_after else None
         hangs = self.hang_after.pop(0) if self.hang_after else None
-        last, count = body["token_ids"][-1], body["sampling_params"]["max_tokens"]
-        for n in range(1, count + 1):
-            if n - 1 == breaks:
+        ids, reason = self.answer(body)
+        for n, token in enumerate(ids):
+            if n == breaks:
                 writer.transport.abort()
                 return
-            if n - 1 == hangs:
+            if n == hangs:
                 await asyncio.sleep(3600)
             await asyncio.sleep(self.pace)
-            reason = "length" if n == count else None
-            choice = {"token_ids": [(last + n) % VOCABULARY], "finish_reason": reason}
-            await _event(writer, {"choices": [choice]})
+            ends = reason if n == len(ids) - 1 else None
+            await _event(writer, {"choices": [{"token_ids": [token], "finish_reason": ends}]})
         await _event(writer, {"choices": [], "usage": {"prompt_tokens_details": None}})
         writer.write(b"data: [DONE]\n\n")
         await writer.drain()
@@ -140,19 +151,20 @@ async def _event(writer: asyncio.StreamWriter, event: dict[str, Any]) -> None:
     await writer.drain()
 
 
-def bundle_without_weights(directory: Path) -> Bundle:
+def bundle_without_weights(directory: Path, vocabulary: int = VOCABULARY) -> Bundle:
     """What the HTTP engine needs of a bundle: the decoder's config.json."""
     from tiny_step1 import CONFIG, write_step1_bundle  # and torch, which the program does without
 
     decoder = directory / "decoder"
     decoder.mkdir()
-    (decoder / "config.json").write_text(json.dumps({**CONFIG, "vocab_size": VOCABULARY}))
+    (decoder / "config.json").write_text(json.dumps({**CONFIG, "vocab_size": vocabulary}))
     return load_bundle(write_step1_bundle(directory, decoder))
 
 
-async def _serve_for_ever(host: str, port: str, pace: str) -> None:
+async def _serve_for_ever(host: str, port: str, pace: str, ids: str = "null") -> None:
     server = TokenServer()
     server.pace = float(pace)
+    server.says = json.loads(ids)
     await server.listen(host, int(port))
     await asyncio.Event().wait()
 

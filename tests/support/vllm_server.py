@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,6 +34,8 @@ class VllmServer:
         slow_from: int = 1000,
         host: str = "127.0.0.1",
         inside: Sequence[str] = (),
+        flags: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Make its command line.
 
@@ -46,15 +48,21 @@ class VllmServer:
             slow_from: answers that may have so many ids come at a large model's pace.
             host: the address that it listens on.
             inside: what begins the command line, to run it in a network namespace.
+            flags: what else stands on it.
+            environment: variables beside those that the settings need.
         """
         self.port = free_port()
         self.url = f"http://{host}:{self.port}"
         self._log = log
+        more = environment or {}
+        support = str(Path(__file__).parent)
+        paths = (str(_vllm_metadata(log.parent)), support, more.get("PYTHONPATH"))
         self._environment = {
             **os.environ,
             **engine_environment(settings, cuda=False),
             "SLOW_STEPS_FROM": str(slow_from),
-            "PYTHONPATH": f"{_vllm_metadata(log.parent)}:{Path(__file__).parent}",
+            **more,
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         }
         command = serve_command(model, context, settings, cuda=False, port=self.port)
         command.insert(command.index("--logits-processors") + 1, "slow_steps:SlowSteps")
@@ -62,12 +70,17 @@ class VllmServer:
             *inside,
             str(Path(sys.executable).parent / command[0]),
             *command[1:],
-            *("--host", host, "--api-key", key),
+            *("--host", host, "--api-key", key, *flags),
         ]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it is ready."""
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 self._command,
@@ -76,6 +89,10 @@ class VllmServer:
                 stderr=subprocess.STDOUT,
                 process_group=0,  # no session: Linux would schedule that apart from the tests
             )
+
+    def wait_until_ready(self) -> None:
+        """Until it answers; a second host of a decoder never does."""
+        assert self._process is not None
         deadline = time.monotonic() + READY_WITHIN
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
@@ -120,6 +137,11 @@ class VllmServer:
         """What its supervisor does after a death."""
         self.stop()
         self.start()
+
+    def ends(self, within: float = 30.0) -> int:
+        """The code with which it ends by itself; fails if it does not within so many seconds."""
+        assert self._process is not None
+        return self._process.wait(within)
 
     def stop(self) -> None:
         """End it and whatever is left of its process group."""

@@ -1,6 +1,7 @@
-"""`python traced_vllm.py BUNDLE`: one answer of the in-process vLLM engine to a traced turn.
+"""`python vllm_gateway.py BUNDLE`: a process with the engine `vllm`, as a gateway is.
 
-In a process of its own, since vLLM's tracer is one for the whole process.
+It gives one answer to a traced turn (vLLM's tracer is one for the whole process), says so, and
+stays.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ async def main(bundle: Path) -> None:
     await engine.start()
     traceparent.set(f"00-{TRACE_ID}-{SPAN_ID}-01")
     await read(engine.generate("session", [5, 6, 7], greedy(4)))
-    await engine.close()
+    sys.stdout.write("answered\n")
+    sys.stdout.flush()
+    await asyncio.sleep(600)
 
 
 if __name__ == "__main__":

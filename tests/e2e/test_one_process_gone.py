@@ -1,0 +1,275 @@
+"""Eight conversations while one process of a whole installation dies or freezes.
+
+Two gateways behind haproxy, two decoders behind another, as deploy/haproxy has them. Ears, voice
+and decoders are scripted (test_vllm_behind_haproxy has real ones); the gateways' engine is the real
+one, and so are the routers and the clients. The test is the supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import which
+
+import httpx
+import numpy as np
+import pytest
+from own_time import own_time
+from programs import FOLDER, eventually, status
+from scripted import pcm, woven
+from serving import READY_WITHIN, free_port
+
+from aqaa.clients.client import Connection, connect
+from aqaa.clients.turn import SpokenAnswer, speak
+
+pytestmark = [
+    pytest.mark.programs,
+    pytest.mark.deep,
+    pytest.mark.skipif(which("haproxy") is None, reason="needs haproxy: apt-get install haproxy"),
+]
+
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
+SPEECH = np.frombuffer(pcm(0.6, loud=True), "<i2").astype(np.float32) / 32768
+SAID = "a rather long answer"
+CALLERS = 8
+PACE = 0.018  # seconds an id: a second of sound takes three quarters of one
+AWAY = 3.0  # seconds until what is gone is back
+WORD_WITHIN = 2.0  # seconds
+log = logging.getLogger(__name__)
+
+
+class Program:
+    """One process under supervision."""
+
+    def __init__(self, command: list[str], health: str, **environment: str) -> None:
+        self.health = health  # answers 200 when it is up
+        self._command, self._environment = command, os.environ | environment
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, env=self._environment)
+
+    def is_up(self) -> bool:
+        return status(self.health) == 200
+
+    def befall(self, blow: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(blow)
+
+    def bring_back(self, blow: signal.Signals) -> None:
+        """Start it anew, or let it run again."""
+        if blow == signal.SIGSTOP:
+            self.befall(signal.SIGCONT)
+        else:
+            self.stop()
+            self.start()
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+@dataclass
+class Installation:
+    """All of it. `url` is what callers know."""
+
+    url: str
+    programs: dict[str, Program]
+    stats: dict[str, str]  # haproxy's metrics: of gateways, of decoders
+
+    def servers_up(self, backend: str) -> int:
+        text = httpx.get(f"http://{self.stats[backend]}/metrics").text
+        found = re.search(rf'haproxy_backend_active_servers{{proxy="{backend}"}} (\d+)', text)
+        assert found is not None
+        return int(found[1])
+
+    def is_whole(self) -> bool:
+        try:
+            return all(self.servers_up(backend) == 2 for backend in self.stats)
+        except httpx.TransportError:
+            return False
+
+
+def python(*arguments: str) -> list[str]:
+    return [sys.executable, *arguments]
+
+
+@pytest.fixture(scope="module")
+def installation() -> Iterator[Installation]:
+    ports = [free_port() for _ in range(8)]
+    front, front_stats, router, router_stats, *rest = (f"127.0.0.1:{port}" for port in ports)
+    gateways, decoders = rest[:2], rest[2:]
+    programs = {}
+    for n, place in enumerate(decoders, 1):
+        host, port = place.split(":")
+        ids = json.dumps(woven(SAID, 30))  # 3.6 s of sound
+        command = python(str(SUPPORT / "token_server.py"), host, port, str(PACE), ids)
+        programs[f"decoder {n}"] = Program(command, f"http://{place}/health")
+    for n, place in enumerate(gateways, 1):
+        uvicorn = ("-m", "uvicorn", "relaying_asgi:app", "--app-dir", str(SUPPORT))
+        port = place.split(":")[1]
+        programs[f"gateway {n}"] = Program(
+            python(*uvicorn, "--port", port, "--log-level", "warning"),
+            f"http://{place}/health/ready",
+            AQAA_ENGINE__VLLM_HTTP__URL=f"http://{router}",
+        )
+    programs["router"] = Program(
+        ["haproxy", "-db", "-f", str(FOLDER / "vllm.cfg")],
+        f"http://{router}/health",
+        VLLM_BIND=router,
+        STATS_BIND=router_stats,
+        **{f"VLLM_{n}": place for n, place in enumerate(decoders, 1)},
+    )
+    programs["front"] = Program(
+        ["haproxy", "-db", "-f", str(FOLDER / "gateways.cfg")],
+        f"http://{front}/health/ready",
+        AQAA_BIND=front,
+        STATS_BIND=front_stats,
+        **{f"GATEWAY_{n}": place for n, place in enumerate(gateways, 1)},
+    )
+    with ExitStack() as stack:
+        for name in ("decoder 1", "decoder 2", "router", "gateway 1", "gateway 2", "front"):
+            programs[name].start()
+            stack.callback(programs[name].stop)
+            if name == "router":  # gateways ask it when they start
+                eventually(programs[name].is_up, READY_WITHIN)
+        stats = {"gateways": front_stats, "vllm": router_stats}
+        installation = Installation(f"http://{front}", programs, stats)
+        eventually(installation.is_whole, READY_WITHIN)
+        yield installation
+
+
+@dataclass
+class Caller:
+    """One conversation, and what it was told."""
+
+    server: Connection | None = None
+    words: list[tuple[float, str]] = field(default_factory=list)
+    began: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def trouble(self, why: str) -> None:
+        self.words.append((own_time(), why))
+
+    async def speak(self) -> SpokenAnswer:
+        assert self.server is not None
+        turn = await speak(self.server, SPEECH, on_sound=lambda _: self.began.set())
+        if turn.status == "failed":
+            self.words.append((own_time(), "the answer failed"))
+        return turn
+
+
+@pytest.fixture
+async def callers(installation: Installation) -> AsyncIterator[list[Caller]]:
+    """All are in a conversation, four at each gateway."""
+    eventually(installation.is_whole, READY_WITHIN)
+    async with AsyncExitStack() as stack:
+        callers = [Caller() for _ in range(CALLERS)]
+        for caller in callers:
+            opening = connect(installation.url, on_trouble=caller.trouble)
+            caller.server = await stack.enter_async_context(opening)
+        yield callers
+
+
+def carried(gateway: Program) -> int:
+    """How many conversations it has."""
+    text = httpx.get(gateway.health.replace("/health/ready", "/metrics")).text
+    found = re.search(r"^aqaa_active_sessions (\S+)", text, re.M)
+    assert found is not None
+    return int(float(found[1]))
+
+
+@dataclass
+class Seen:
+    """What came of a blow.
+
+    Attributes:
+        turns: in which it fell.
+        words: of each caller, how long after the blow it had the first word about it, in seconds.
+        next_turns: once everything should be back.
+    """
+
+    turns: list[SpokenAnswer]
+    words: list[float]
+    next_turns: list[SpokenAnswer]
+
+
+async def disturbed(
+    installation: Installation, callers: list[Caller], victim: str, blow: signal.Signals
+) -> Seen:
+    program = installation.programs[victim]
+    speaking = [asyncio.create_task(caller.speak()) for caller in callers]
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(caller.began.wait() for caller in callers))
+    at = own_time()
+    program.befall(blow)
+    await asyncio.sleep(AWAY)
+    program.bring_back(blow)
+    async with asyncio.timeout(30):
+        turns = await asyncio.gather(*speaking)
+    words = [caller.words[0][0] - at for caller in callers if caller.words]
+    async with asyncio.timeout(READY_WITHIN):
+        while not await asyncio.to_thread(installation.is_whole):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    async with asyncio.timeout(30):
+        next_turns = await asyncio.gather(*(caller.speak() for caller in callers))
+    rounded = [round(word, 2) for word in words]
+    gaps = [round(turn.gap_seconds, 2) for turn in turns]
+    log.warning("%s %s: words after %s s, gaps %s s", victim, blow.name, rounded, gaps)
+    assert [turn.transcript for turn in next_turns] == [SAID] * CALLERS
+    return Seen(turns, words, next_turns)
+
+
+BLOWS = pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+
+
+@BLOWS
+async def test_a_decoder_is_missed_by_nobody(
+    installation: Installation, callers: list[Caller], blow: signal.Signals
+) -> None:
+    seen = await disturbed(installation, callers, "decoder 1", blow)
+    assert [turn.transcript for turn in seen.turns] == [SAID] * CALLERS
+    assert seen.words == []
+
+
+@BLOWS
+async def test_a_gateway_takes_four_along_who_are_told_and_go_on_at_the_other(
+    installation: Installation, callers: list[Caller], blow: signal.Signals
+) -> None:
+    assert carried(installation.programs["gateway 1"]) == CALLERS // 2
+    seen = await disturbed(installation, callers, "gateway 1", blow)
+    assert [turn.transcript for turn in seen.turns] == [SAID] * CALLERS
+    assert len(seen.words) == CALLERS // 2
+    assert max(seen.words) < WORD_WITHIN
+
+
+@BLOWS
+async def test_the_router_of_gateways_is_missed_by_all_who_are_told_and_go_on(
+    installation: Installation, callers: list[Caller], blow: signal.Signals
+) -> None:
+    seen = await disturbed(installation, callers, "front", blow)
+    assert [turn.transcript for turn in seen.turns] == [SAID] * CALLERS
+    assert len(seen.words) == CALLERS
+    assert max(seen.words) < WORD_WITHIN
+
+
+@BLOWS
+async def test_the_router_of_decoders_fails_answers_and_no_conversation(
+    installation: Installation, callers: list[Caller], blow: signal.Signals
+) -> None:
+    seen = await disturbed(installation, callers, "router", blow)
+    failed = [turn for turn in seen.turns if turn.status == "failed"]
+    assert all(SAID.startswith(turn.transcript) for turn in seen.turns)
+    assert len(seen.words) == len(failed)
+    assert len(failed) == CALLERS
+    assert max(seen.words) < WORD_WITHIN
