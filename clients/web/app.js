@@ -167,6 +167,7 @@ class Session {
     if (this.context.state === "running") {
       if ($("state").dataset.state === "paused") show("listening");
     } else {
+      $("level-in").value = $("level-out").value = 0;
       show("paused", "the browser has stopped the sound; come back to this page or tap it");
     }
   }
@@ -362,7 +363,8 @@ class Session {
   }
 
   onReport({ kind, item, played, gaps, peak, at }) {
-    $("level-out").value = Math.sqrt(peak);
+    const over = kind === "finished" || kind === "interrupted"; // nothing more is reported
+    $("level-out").value = over ? 0 : Math.sqrt(peak);
     if (kind === "interrupted") {
       const audio_end_ms = Math.round((played / this.context.sampleRate) * 1000);
       this.wire.send("conversation.item.truncate", { item_id: item, content_index: 0, audio_end_ms });

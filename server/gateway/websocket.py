@@ -205,4 +205,5 @@ async def _say_goodbye(socket: WebSocket, goodbye: Goodbye) -> None:
         # A client that does not read gets no event; 1012 needs no explanation.
         if goodbye.error not in ("slow_reader", "server_restarting"):
             await socket.send_text(event.model_dump_json())
-        await socket.close(goodbye.code, goodbye.message[:CLOSE_REASON_BYTES])
+        reason = goodbye.message.encode()[:CLOSE_REASON_BYTES].decode(errors="ignore")
+        await socket.close(goodbye.code, reason)

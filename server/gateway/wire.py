@@ -12,6 +12,8 @@ WebSocket:
   written: the same function in the scope drops it.
 - A client that uploads faster than it is heard has its pong behind its sound: it is not taken for
   gone while it sends, or while nothing is read of it.
+- A handshake that cannot be read (a body, a line of more than 8 kB) got no answer and kept its
+  connection for ever, and one with a header that is not ASCII was a fault: both are refused.
 - The log names no path: its query may hold a key.
 """
 
@@ -75,6 +77,11 @@ class HttpProtocol(H11Protocol):
             self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
             self._stop_waiting()
 
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        """Become a WebSocket. Some proxies say that the request has a body of no bytes."""
+        self.headers = [one for one in self.headers if one != (b"content-length", b"0")]
+        super().handle_websocket_upgrade(event)
+
     def on_response_complete(self) -> None:
         """A response is over; what has come of the next request must become whole in time."""
         super().on_response_complete()
@@ -109,6 +116,10 @@ class RealtimeProtocol(WebSocketsSansIOProtocol):
 
     def handle_connect(self, event: Any) -> None:
         """Begin the application; its scope gets `ABORT`."""
+        own = [v for k, v in event.headers.raw_items() if k.lower().startswith("sec-websocket-")]
+        if not all(value.isascii() for value in own):
+            self._refuse("the headers of a WebSocket handshake are plain ASCII")
+            return
         super().handle_connect(event)
         if hasattr(self, "scope"):
             self.scope["extensions"][ABORT] = {"abort": self.transport.abort}
@@ -123,6 +134,15 @@ class RealtimeProtocol(WebSocketsSansIOProtocol):
             self._linger()
             return
         super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_complete:
+            reason = self.conn.handshake_exc.__cause__ or self.conn.handshake_exc
+            self._refuse(f"the WebSocket handshake cannot be read: {reason}")
+
+    async def send(self, message: Any) -> None:
+        """What the application says; an HTTP response to the handshake completes it, too."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = True
 
     def send_keepalive_ping(self) -> None:
         """Ask whether the peer is there."""
@@ -150,6 +170,16 @@ class RealtimeProtocol(WebSocketsSansIOProtocol):
         self.stop_keepalive()
         self.transport.resume_reading()
         self._linger()
+
+    def _refuse(self, why: str) -> None:
+        body = f"{why}\n".encode(errors="replace")
+        head = (
+            "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n"
+            f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        self.handshake_complete = self.close_sent = True
+        self.transport.write(head.encode() + body)
+        self.transport.close()
 
     def _linger(self) -> None:
         if self.close_timer is not None:

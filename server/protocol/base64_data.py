@@ -6,18 +6,20 @@ from base64 import b64encode
 from binascii import Error, a2b_base64
 
 SLICE = 1 << 20  # characters decoded at once: another thread waits at most some ms for its turn
-BLANKS = b" \t\r\n"
+BLANKS = b" \t\r\n\v\f"
 TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
 def decode_base64(text: str) -> bytes:
     """The bytes behind base64 of the standard or the URL-safe alphabet.
 
-    Line breaks, missing padding and a `data:...;base64,` prefix are accepted.
+    White space, missing padding and a `data:...;base64,` prefix are accepted.
 
     Raises:
         ValueError: it is not base64.
     """
+    if not text.isascii():  # no-break spaces, a byte order mark
+        text = "".join(text.split()).strip("\ufeff")
     text = text.strip()
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")

@@ -144,6 +144,43 @@ def test_a_page_that_is_not_secure_says_what_it_needs(browser: Browser, server: 
     context.close()
 
 
+def test_the_meter_of_the_answer_falls_back_when_it_has_been_heard(page: Page) -> None:
+    page.evaluate(
+        """() => {
+          const meter = document.querySelector("#level-out");
+          window.highest = 0;
+          new MutationObserver(() => { window.highest = Math.max(window.highest, meter.value); })
+            .observe(meter, { attributes: true });
+        }"""
+    )
+    start(page)
+    ask(page, "hello")
+    expect(page.locator("#captions li").last).to_have_text("hello there", timeout=SOON)
+    expect(page.locator(STATE)).to_have_attribute("data-state", "listening", timeout=SOON)
+    assert page.evaluate("window.highest") > 0.1
+    expect(page.locator("#level-out")).to_have_js_property("value", 0)
+
+
+def test_sound_that_stopped_while_the_page_was_hidden_comes_back_when_it_is_seen(
+    page: Page,
+) -> None:
+    keep_context(page)
+    start(page)
+    page.evaluate(
+        """() => {
+          window.seen = (hidden) => {
+            Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+          };
+          window.seen(true);
+          window.context.suspend();
+        }"""
+    )
+    expect(page.locator(STATE)).to_have_attribute("data-state", "paused")
+    page.evaluate("window.seen(false)")
+    expect(page.locator(STATE)).to_have_attribute("data-state", "listening", timeout=SOON)
+
+
 def test_an_unplugged_microphone_is_told(page: Page) -> None:
     page.evaluate(
         """() => {
@@ -158,7 +195,8 @@ def test_an_unplugged_microphone_is_told(page: Page) -> None:
     expect(page.get_by_role("button", name="Start")).to_be_enabled()
 
 
-def test_sound_that_the_browser_stops_comes_back_with_a_tap(page: Page) -> None:
+def keep_context(page: Page) -> None:
+    """Have the page's audio context be `window.context`."""
     page.evaluate(
         """() => {
           const Native = window.AudioContext;
@@ -167,6 +205,10 @@ def test_sound_that_the_browser_stops_comes_back_with_a_tap(page: Page) -> None:
           };
         }"""
     )
+
+
+def test_sound_that_the_browser_stops_comes_back_with_a_tap(page: Page) -> None:
+    keep_context(page)
     start(page)
     page.evaluate("window.context.suspend()")
     expect(page.locator(STATE)).to_have_attribute("data-state", "paused")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -141,11 +142,74 @@ async def test_a_slash_behind_the_path_is_the_same_endpoint(served: Served) -> N
         assert "session.created" in str(await client.recv())
 
 
-async def test_a_wrong_websocket_path_is_not_found_and_says_where_to_go(served: Served) -> None:
+async def test_a_wrong_websocket_path_is_not_found_and_says_where_to_go(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(InvalidStatus) as refused:
         await connect(served.ws.replace("/v1/realtime", "/v1/real"))
     assert refused.value.response.status_code == 404
     assert b"/v1/realtime" in (refused.value.response.body or b"")
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+HANDSHAKE = {
+    "Host": "localhost",
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    "Sec-WebSocket-Version": "13",
+}
+
+
+async def handshake(served: Served, path: str = "/v1/realtime", **headers: str) -> bytes:
+    """The first line of what comes, and the last; the server must end the connection itself."""
+    given = HANDSHAKE | {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items()), "", ""]
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    writer.write("\r\n".join(lines).encode())
+    async with asyncio.timeout(5):
+        head = await reader.readline()
+        reply = head + (b"" if b" 101 " in head else await reader.read())
+    writer.close()
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"Content_Length": "5"}, b"cannot be read: unsupported request body"),
+        ({"Transfer_Encoding": "chunked"}, b"cannot be read: "),
+        ({"path": f"/v1/realtime?instructions={'a' * 9000}"}, b"cannot be read: "),
+        ({"Sec_WebSocket_Protocol": "openai-insecure-api-key.\u00e9"}, b"plain ASCII"),
+        ({"Sec_WebSocket_Key": "\u00e9"}, b"plain ASCII"),
+        ({"Sec_WebSocket_Version": "12"}, b"Sec-WebSocket-Version"),
+    ],
+    ids=["a body", "chunks", "a long line", "subprotocol", "key", "version"],
+)
+async def test_a_handshake_that_cannot_be_read_is_refused_in_words(
+    served: Served, caplog: pytest.LogCaptureFixture, given: dict[str, str], words: bytes
+) -> None:
+    reply = await handshake(served, **given)
+    assert reply.startswith(b"HTTP/1.1 400 ")
+    assert words in reply
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    assert not served.server.server_state.connections
+
+
+async def test_a_handshake_that_says_it_has_no_body_is_one(served: Served) -> None:
+    assert b" 101 " in await handshake(served, Content_Length="0")
+
+
+async def test_a_refused_origin_of_any_letters_is_told_and_is_no_fault(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connect(
+        served.ws, additional_headers={"Origin": "http://" + "\u00e9" * 90}
+    ) as client:
+        assert "may not connect" in str(await client.recv())
+        await client.wait_closed()
+    assert client.close_code == 1008
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_openais_client_in_a_browser_passes_its_preflight(engine: ScriptedEngine) -> None:

@@ -50,6 +50,7 @@ async def test_a_form_whose_part_has_no_filename_is_taken(http: httpx.AsyncClien
     [
         ("multipart/form-data", b"--edge\r\n"),
         ("multipart/form-data; boundary=edge", b"no form"),
+        (f"multipart/form-data; boundary={'edge' * 99}", b"--edge\r\n"),
         (
             "multipart/form-data; boundary=edge",
             b'--edge\r\nContent-Disposition: form-data; name="other"\r\n\r\nx\r\n--edge--\r\n',

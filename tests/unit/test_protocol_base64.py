@@ -23,6 +23,7 @@ STANDARD = base64.b64encode(DATA).decode()
         base64.urlsafe_b64encode(DATA).decode().rstrip("=") + "\n",
         f"data:audio/wav;codecs=1;base64,{STANDARD}",
         f" DATA:audio/wav;Base64,{STANDARD}",
+        f"\ufeff{STANDARD[:80]}\u00a0\v{STANDARD[80:]}",
     ],
     ids=[
         "standard",
@@ -32,6 +33,7 @@ STANDARD = base64.b64encode(DATA).decode()
         "url-safe, no padding",
         "data URI",
         "DATA URI behind a blank",
+        "byte order mark and other blanks",
     ],
 )
 def test_every_spelling_of_base64_is_read(text: str) -> None:
