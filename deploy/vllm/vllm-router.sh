@@ -7,8 +7,8 @@
 # consistent_hash: a conversation stays where its prefix is computed (X-Session-ID).
 # disable-*: with its retries a full decoder is asked again and again, and ten 503 answers open the breaker for everybody.
 # The rest: a worker that is gone is noticed, and one that is back is used, after 1 to 2 s instead of a minute.
+# It says some lines about each request on its standard output, whatever --log-level.
 exec vllm-router \
   --policy consistent_hash --disable-retries --disable-circuit-breaker \
   --health-check-interval-secs 1 --health-check-timeout-secs 1 \
-  --health-failure-threshold 1 --health-success-threshold 1 --worker-startup-check-interval 1 \
-  --log-level warning "$@"
+  --health-failure-threshold 1 --health-success-threshold 1 --worker-startup-check-interval 1 "$@"

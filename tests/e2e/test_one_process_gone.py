@@ -1,8 +1,8 @@
 """Eight conversations while one process of a whole installation dies or freezes.
 
-Two gateways behind haproxy, two decoders behind another, as deploy/haproxy has them. Ears, voice
-and decoders are scripted (test_vllm_behind_haproxy has real ones); the gateways' engine is the real
-one, and so are the routers and the clients. The test is the supervisor.
+Two gateways behind haproxy, two decoders behind another or vllm-router, as deploy/ has them. Ears,
+voice and decoders are scripted (test_vllm_behind_haproxy has real ones); the gateways' engine is
+the real one, and so are the routers and the clients. The test is the supervisor.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 from own_time import own_time
 from programs import FOLDER, eventually, status
+from routers import HEALTH, router_command
 from scripted import pcm, woven
 from serving import READY_WITHIN, free_port
 
@@ -57,7 +58,9 @@ class Program:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self._process = subprocess.Popen(self._command, env=self._environment)
+        self._process = subprocess.Popen(
+            self._command, env=self._environment, stdout=subprocess.DEVNULL
+        )
 
     def is_up(self) -> bool:
         return status(self.health) == 200
@@ -86,27 +89,26 @@ class Installation:
 
     url: str
     programs: dict[str, Program]
-    stats: dict[str, str]  # haproxy's metrics: of gateways, of decoders
-
-    def servers_up(self, backend: str) -> int:
-        text = httpx.get(f"http://{self.stats[backend]}/metrics").text
-        found = re.search(rf'haproxy_backend_active_servers{{proxy="{backend}"}} (\d+)', text)
-        assert found is not None
-        return int(found[1])
+    routers: dict[str, str]  # where each tells of its servers
 
     def is_whole(self) -> bool:
+        """Whether both routers use both of their servers."""
+        two = r'active_servers{proxy="\w+"} 2$|"healthy_workers":2'
         try:
-            return all(self.servers_up(backend) == 2 for backend in self.stats)
+            tells = [httpx.get(url).text for url in self.routers.values()]
         except httpx.TransportError:
             return False
+        return all(re.search(two, text, re.M) for text in tells)
 
 
 def python(*arguments: str) -> list[str]:
     return [sys.executable, *arguments]
 
 
-@pytest.fixture(scope="module")
-def installation() -> Iterator[Installation]:
+@pytest.fixture(scope="module", params=["haproxy", "vllm-router"])
+def installation(request: pytest.FixtureRequest) -> Iterator[Installation]:
+    """With this router before decoders."""
+    kind: str = request.param
     ports = [free_port() for _ in range(8)]
     front, front_stats, router, router_stats, *rest = (f"127.0.0.1:{port}" for port in ports)
     gateways, decoders = rest[:2], rest[2:]
@@ -123,14 +125,11 @@ def installation() -> Iterator[Installation]:
             python(*uvicorn, "--port", port, "--log-level", "warning"),
             f"http://{place}/health/ready",
             AQAA_ENGINE__VLLM_HTTP__URL=f"http://{router}",
+            AQAA_ENGINE__VLLM_HTTP__HEALTH_PATH=HEALTH[kind],
         )
-    programs["router"] = Program(
-        ["haproxy", "-db", "-f", str(FOLDER / "vllm.cfg")],
-        f"http://{router}/health",
-        VLLM_BIND=router,
-        STATS_BIND=router_stats,
-        **{f"VLLM_{n}": place for n, place in enumerate(decoders, 1)},
-    )
+    urls = [f"http://{place}" for place in decoders]
+    command, variables = router_command(kind, ports[2], ports[3], urls)
+    programs["router"] = Program(command, f"http://{router}{HEALTH[kind]}", **variables)
     programs["front"] = Program(
         ["haproxy", "-db", "-f", str(FOLDER / "gateways.cfg")],
         f"http://{front}/health/ready",
@@ -144,8 +143,9 @@ def installation() -> Iterator[Installation]:
             stack.callback(programs[name].stop)
             if name == "router":  # gateways ask it when they start
                 eventually(programs[name].is_up, READY_WITHIN)
-        stats = {"gateways": front_stats, "vllm": router_stats}
-        installation = Installation(f"http://{front}", programs, stats)
+        of_decoders = f"{router_stats}/metrics" if kind == "haproxy" else f"{router}/readiness"
+        tells = {"front": f"http://{front_stats}/metrics", "router": f"http://{of_decoders}"}
+        installation = Installation(f"http://{front}", programs, tells)
         eventually(installation.is_whole, READY_WITHIN)
         yield installation
 
@@ -230,18 +230,40 @@ async def disturbed(
     return Seen(turns, words, next_turns)
 
 
+BEHIND_HAPROXY = pytest.mark.parametrize("installation", ["haproxy"], indirect=True)
 BLOWS = pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
 
 
-@BLOWS
-async def test_a_decoder_is_missed_by_nobody(
-    installation: Installation, callers: list[Caller], blow: signal.Signals
+async def test_a_decoder_that_is_killed_is_missed_by_nobody(
+    installation: Installation, callers: list[Caller]
 ) -> None:
-    seen = await disturbed(installation, callers, "decoder 1", blow)
+    seen = await disturbed(installation, callers, "decoder 1", signal.SIGKILL)
     assert [turn.transcript for turn in seen.turns] == [SAID] * CALLERS
     assert seen.words == []
 
 
+@BEHIND_HAPROXY
+async def test_a_decoder_that_freezes_is_missed_by_nobody(
+    installation: Installation, callers: list[Caller]
+) -> None:
+    seen = await disturbed(installation, callers, "decoder 1", signal.SIGSTOP)
+    assert [turn.transcript for turn in seen.turns] == [SAID] * CALLERS
+    assert seen.words == []
+
+
+@pytest.mark.parametrize("installation", ["vllm-router"], indirect=True)
+async def test_behind_vllm_router_a_decoder_that_freezes_fails_some_answers_and_no_conversation(
+    installation: Installation, callers: list[Caller]
+) -> None:
+    """It does not say who answers: another name may lead an answer back to where it came from."""
+    seen = await disturbed(installation, callers, "decoder 1", signal.SIGSTOP)
+    whole = [turn.transcript for turn in seen.turns if turn.status == "completed"]
+    assert set(whole) == {SAID}
+    assert len(seen.words) == CALLERS - len(whole)
+    assert max(seen.words, default=0.0) < WORD_WITHIN
+
+
+@BEHIND_HAPROXY
 @BLOWS
 async def test_a_gateway_takes_four_along_who_are_told_and_go_on_at_the_other(
     installation: Installation, callers: list[Caller], blow: signal.Signals
@@ -253,6 +275,7 @@ async def test_a_gateway_takes_four_along_who_are_told_and_go_on_at_the_other(
     assert max(seen.words) < WORD_WITHIN
 
 
+@BEHIND_HAPROXY
 @BLOWS
 async def test_the_router_of_gateways_is_missed_by_all_who_are_told_and_go_on(
     installation: Installation, callers: list[Caller], blow: signal.Signals
@@ -263,6 +286,7 @@ async def test_the_router_of_gateways_is_missed_by_all_who_are_told_and_go_on(
     assert max(seen.words) < WORD_WITHIN
 
 
+@BEHIND_HAPROXY
 @BLOWS
 async def test_the_router_of_decoders_fails_answers_and_no_conversation(
     installation: Installation, callers: list[Caller], blow: signal.Signals

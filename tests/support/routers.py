@@ -15,18 +15,24 @@ VLLM_ROUTER = Path(__file__).resolve().parents[2] / "deploy" / "vllm" / "vllm-ro
 HEALTH = {"haproxy": "/health", "vllm-router": "/readiness"}
 
 
+def router_command(
+    name: str, port: int, metrics: int, servers: Sequence[str]
+) -> tuple[list[str], dict[str, str]]:
+    """Starts one on these ports of loopback before two servers of these URLs; its variables."""
+    if name == "haproxy":
+        places = [server.removeprefix("http://") for server in servers]
+        environment = {f"VLLM_{n}": place for n, place in enumerate(places, 1)}
+        environment |= {"VLLM_BIND": f"127.0.0.1:{port}", "STATS_BIND": f"127.0.0.1:{metrics}"}
+        return ["haproxy", "-db", "-f", str(FOLDER / "vllm.cfg")], environment
+    command = [str(VLLM_ROUTER), "--host", "127.0.0.1", "--port", str(port)]
+    return [*command, "--prometheus-port", str(metrics), "--worker-urls", *servers], {}
+
+
 @contextmanager
 def routing(name: str, servers: Sequence[str]) -> Iterator[str]:
     """A router of this name before two servers of these URLs; its own."""
-    port, metrics = free_port(), free_port()
-    places = [server.removeprefix("http://") for server in servers]
-    environment = {f"VLLM_{n}": place for n, place in enumerate(places, 1)}
-    environment |= {"VLLM_BIND": f"127.0.0.1:{port}", "STATS_BIND": f"127.0.0.1:{metrics}"}
-    if name == "haproxy":
-        command = ["haproxy", "-db", "-f", str(FOLDER / "vllm.cfg")]
-    else:
-        command = [str(VLLM_ROUTER), "--host", "127.0.0.1", "--port", str(port)]
-        command += ["--prometheus-port", str(metrics), "--worker-urls", *servers]
+    port = free_port()
+    command, environment = router_command(name, port, free_port(), servers)
     process = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}"
