@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,10 +21,18 @@ from aqaa.recipe.decoder.clips import load_material
 from aqaa.recipe.decoder.layout import Layout
 from aqaa.recipe.decoder.model import NANO, load_decoder, save_decoder
 from aqaa.recipe.decoder.preference import draw_pairs, merge, prefer
-from aqaa.recipe.decoder.prepare import TAKES, codebooks, folder, former, pieces_path, prepare
+from aqaa.recipe.decoder.prepare import (
+    TAKES,
+    codebooks,
+    folder,
+    former,
+    hear_more,
+    pieces_path,
+    prepare,
+)
 from aqaa.recipe.decoder.sampler import CLOSING_MIX, FURTHER_MIX, Mix, Sampler
 from aqaa.recipe.decoder.text import Pieces
-from aqaa.recipe.decoder.train import CLOSING, Training, train
+from aqaa.recipe.decoder.train import CLOSING, FURTHER, Training, train
 from aqaa.recipe.domain.load import load_domain
 
 PROMPTS, STEPS, JUDGED = 3000, 400, 300  # of the preference
@@ -50,15 +60,16 @@ def main() -> None:
         prepare(arguments.processes, arguments.takes, arguments.answers)
         return
     torch.set_num_threads(1)  # two one-thread jobs beat one two-thread job
-    bundled = nano_path() / "decoder"
+    bundled, begin = nano_path() / "decoder", None
+    refresh: Callable[[], None] | None = None
     if arguments.stage == "prefer":
         prefer_words(bundled)
         return
     if arguments.stage == "train":
         settings, mix, name = Training(minutes=arguments.minutes), Mix(), "decoder"
-        begin = None
         if arguments.from_bundle:
             begin, mix = former() if former().exists() else bundled, FURTHER_MIX
+            settings, refresh = replace(FURTHER, minutes=arguments.minutes), hear_more
     else:
         settings, mix, name = CLOSING, CLOSING_MIX, "closed"
         begin = folder() / "before_closing"
@@ -74,6 +85,7 @@ def main() -> None:
         bundled,
         begin=begin,
         name=name,
+        refresh=refresh,
     )
 
 

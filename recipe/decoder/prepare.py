@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import multiprocessing
 import shutil
 from collections.abc import Callable, Sequence
@@ -36,15 +37,17 @@ from aqaa.recipe.decoder.text import has_pieces, train_pieces
 from aqaa.recipe.domain.load import Domain, load_domain
 from aqaa.recipe.domain.replies import all_answers
 from aqaa.recipe.hearing import Hearing
-from aqaa.recipe.speech.cache import Utterance, work_dir
-from aqaa.recipe.speech.corpus import spoken
-from aqaa.recipe.speech.voices import TEACHER, Wave
+from aqaa.recipe.speech.cache import Utterance, cached_path, work_dir
+from aqaa.recipe.speech.corpus import spoken, untold
+from aqaa.recipe.speech.voices import TEACHER, VOICES, Wave
 from aqaa.tokenizers.dual import DualTokenizer
 from aqaa.tokenizers.interleave import interleave
 from aqaa.tokenizers.linguistic import LinguisticTokenizer
 from aqaa.tokenizers.semantic import SemanticTokenizer
 
+log = logging.getLogger(__name__)
 SHARD = 200  # clips in one file
+SPOKEN_MEANWHILE, SPOKEN_NOW = 450, 25  # clips at the most that are heard more at a time
 TAKES = 8  # of every clip, each through a channel of its own; the last is `ROUGH`
 
 
@@ -157,6 +160,23 @@ def prepare(processes: int, takes: int = TAKES, answers: int | None = None) -> N
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         for _ in track(pool.imap_unordered(_shard, jobs), "tokenising questions", total=len(jobs)):
             pass
+
+
+def hear_more() -> None:
+    """One shard more: clips that were spoken meanwhile, and a few of human voices, spoken now.
+
+    So a training that begins with few clips hears more as it goes, without a process beside it.
+    """
+    done = tokenised(folder())
+    left = untold(done)
+    ready = [u for u in left if cached_path(u).exists()][:SPOKEN_MEANWHILE]
+    human = [u for u in left if VOICES[u.voice].human and u not in ready][:SPOKEN_NOW]
+    if not ready + human:
+        return
+    number = 1 + max((int(path.stem.split("-")[1]) for path in shards(folder())), default=-1)
+    path = folder() / f"questions-{number:03}.npz"
+    tokenise_questions(ready + human, path, DISTORTED, encode_all)
+    log.info("heard %d clips more, %d of them spoken for it", len(ready + human), len(human))
 
 
 def codebooks() -> tuple[NDArray[np.float32], NDArray[np.float32]]:

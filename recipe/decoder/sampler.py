@@ -48,7 +48,7 @@ CLOSING_MIX = Mix(brief=0.65, brief_written=0.15)
 # From a decoder that knows the questions but no tools: hearing commands is what takes the time, and
 # a call alone costs a fifth of a conversation. Written ones cost half of that, and teach to copy.
 FURTHER_MIX = Mix(
-    brief=0.7, brief_written=0.15, another_turn=0.3, tools=0.6, command=0.6, command_written=0.3
+    brief=0.88, brief_written=0.12, another_turn=0.3, tools=0.64, command=0.64, command_written=0.25
 )
 STRANGE = 0.4  # of what is asked among tools and is no command: that nothing and nobody can do
 ORDERS = 0.45  # of spoken commands: an order has six arguments, any other command one or two
@@ -101,6 +101,10 @@ class Sampler:
         if self.rng.random() < self.mix.tools:
             return self._household(talk)
         if self.rng.random() < self.mix.brief:
+            if self.rng.random() < self.mix.undeclared:
+                self._ask(talk, self._spoken_command().said, self.mix.brief_written)
+                self._answer(talk, self._refusal, brief=True)
+                return talk
             (opening,) = self.rng.choices(self._openings, self._opening_weights)
             *before, last = opening
             for turn in before:

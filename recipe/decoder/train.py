@@ -7,7 +7,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,8 @@ class Training:
     kept: float = 0.0  # share of the weights that it began with in those that are saved
 
 
+# On from a decoder that knows much: gentler, or it forgets first.
+FURTHER = Training(muon_rate=0.012, adam_rate=2.5e-3, decay_from=0.25)
 # After the run proper: gently, on what was said shortly, for hearing through noise. No ear is
 # trained: a saved decoder has none, and one begun anew would only disturb what is there.
 CLOSING = Training(
@@ -285,6 +287,7 @@ def train(
     out: Path,
     begin: Path | None = None,
     name: str = "decoder",
+    refresh: Callable[[], None] | None = None,
 ) -> None:
     """Trains until `settings.minutes` are used, saving a checkpoint and the decoder on the way.
 
@@ -298,6 +301,7 @@ def train(
         out: where `config.json` and `model.safetensors` of the mean go.
         begin: a saved decoder to start from instead, with its `tokenizer.model`.
         name: of the checkpoint.
+        refresh: called before the material is read, at first and after every saving.
     """
     torch.manual_seed(settings.seed)
     layout = Layout(Pieces.load(pieces_path))
@@ -318,6 +322,8 @@ def train(
     totals: dict[str, float] = {}
     while trainer.seconds < 60 * settings.minutes:
         # Fresh material each time: shards of questions may be added while this runs.
+        if refresh is not None:
+            refresh()
         seed = random.Random(f"{settings.seed} {trainer.steps}").randrange(2**31)
         sampler = Sampler(domain, load_material(work), layout, mix, seed)
         for batch in batches(sampler, settings.batch_tokens, tokens.pad):

@@ -9,11 +9,10 @@ from __future__ import annotations
 import argparse
 import logging
 
-from aqaa.recipe.speech.cache import Utterance, say_all
-from aqaa.recipe.speech.corpus import held_out_plan, to_speak
+from aqaa.recipe.decoder.clips import tokenised
+from aqaa.recipe.speech.cache import Utterance, say_all, work_dir
+from aqaa.recipe.speech.corpus import held_out_plan, to_speak, untold
 from aqaa.recipe.speech.voices import VOICES
-
-CHEAP = 0.2  # cpu-seconds for a second of speech: what costs more is a human voice
 
 
 def main() -> None:
@@ -24,12 +23,15 @@ def main() -> None:
         "--cheap", type=int, help="only so many clips of the voices that cost little"
     )
     parser.add_argument("--human", type=int, help="only so many of the human ones")
+    parser.add_argument(
+        "--decoder", action="store_true", help="only what the decoder has no tokens of yet"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     dear: list[Utterance] = []
     cheap: list[Utterance] = []
-    for utterance in to_speak():
-        (dear if VOICES[utterance.voice].cost > CHEAP else cheap).append(utterance)
+    for utterance in untold(tokenised(work_dir() / "decoder")) if arguments.decoder else to_speak():
+        (dear if VOICES[utterance.voice].human else cheap).append(utterance)
     utterances = [*held_out_plan(), *cheap[: arguments.cheap], *dear[: arguments.human]]
     seconds = say_all(utterances, arguments.processes)
     logging.info("%.2f hours of new speech", seconds / 3600)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Collection
 
 from aqaa.recipe.decoder.corpus import question_plan, soon
 from aqaa.recipe.domain.load import load_domain
@@ -47,6 +48,17 @@ def to_speak() -> list[Utterance]:
     weights, rng = soon(domain), random.Random(9)
     places = {u: rng.random() ** (1 / weights.get(u.text, 1.0)) for u in wanted}
     return sorted(wanted, key=lambda u: -places[u])
+
+
+def untold(done: Collection[Utterance]) -> list[Utterance]:
+    """What the decoder is to hear and `done` lacks, the domain's questions before all commands.
+
+    For a decoder that goes on from tokens whose clips are gone (`recipe/README.md`).
+    """
+    domain = load_domain()
+    asked, wanted = {*domain.questions()}, {*question_plan(domain)}
+    left = [u for u in to_speak() if u in wanted and u not in done]
+    return sorted(left, key=lambda u: u.text not in asked)
 
 
 def spoken() -> list[Utterance]:

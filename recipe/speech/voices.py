@@ -56,6 +56,11 @@ class Voice:
     steady: bool = False
     cost: float = 0.02
 
+    @property
+    def human(self) -> bool:
+        """Whether it sounds like a person; it costs as much more."""
+        return self.engine == "kokoro"
+
 
 def _espeak(accent: str, variant: str, pitch: int) -> Voice:
     gender: Literal["m", "f"] = "f" if variant[0] in "fA" and variant != "Andy" else "m"

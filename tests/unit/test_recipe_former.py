@@ -1,22 +1,28 @@
 """A decoder of new pieces goes on from a former one: its weights, and what it says."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sentencepiece
+import soundfile
 import torch
 
 from aqaa.models.bundle import load_bundle, nano_path
 from aqaa.models.groups import AUDIO_CODES, GROUP_TOKENS, may_stand
-from aqaa.recipe.decoder.clips import rows_of
+from aqaa.recipe.decoder.clips import rows_of, tokenised
+from aqaa.recipe.decoder.corpus import question_plan
 from aqaa.recipe.decoder.model import NANO, Decoder, save_decoder
-from aqaa.recipe.decoder.prepare import former, make_pieces, recited
+from aqaa.recipe.decoder.prepare import folder, former, hear_more, make_pieces, recited
 from aqaa.recipe.decoder.recite import recite
 from aqaa.recipe.decoder.text import CALL_MARKERS, Pieces, has_pieces, train_pieces
 from aqaa.recipe.decoder.train import LETTERS, inherit
 from aqaa.recipe.domain.load import Domain, load_domain
+from aqaa.recipe.speech.cache import cached_path
+from aqaa.recipe.speech.corpus import untold
 
 SPEECH = [3, 4, 1024, 1025, 1026] * 7  # audio tokens of 0.84 s
 
@@ -112,3 +118,39 @@ def test_nano_recites_its_answers_in_whole_groups(domain: Domain) -> None:
     assert len(codes) > 20
     assert len(codes) % GROUP_TOKENS == 0
     assert all(may_stand(int(code), place) for place, code in enumerate(codes))
+
+
+def test_a_training_hears_more_as_it_goes_and_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AQAA_NANO_WORK", str(tmp_path))
+    heard: list[int] = []
+
+    def encode(waves: Sequence[np.ndarray]) -> list[list[int]]:
+        heard.append(len(waves))
+        return [SPEECH] * len(waves)
+
+    monkeypatch.setattr("aqaa.recipe.decoder.prepare.encode_all", encode)
+    monkeypatch.setattr("aqaa.recipe.decoder.prepare.SPOKEN_NOW", 0)
+    folder().mkdir()
+    spoken = untold([])[:3]
+    for utterance in spoken:
+        cached_path(utterance).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(cached_path(utterance), np.sin(np.arange(16_000) / 9), 16_000)
+    hear_more()
+    hear_more()
+
+    assert heard == [3]
+    assert tokenised(folder()) == Counter(spoken)
+
+
+def test_questions_come_before_commands_to_a_decoder_that_lacks_both(
+    domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AQAA_NANO_WORK", str(tmp_path))
+    done = question_plan(domain)[:1000]
+    left = untold(done)
+
+    assert set(left) == set(question_plan(domain)) - set(done)
+    asked = [utterance.text in domain.questions() for utterance in left]
+    assert asked == sorted(asked, reverse=True)
