@@ -17,7 +17,7 @@ from aqaa.recipe.domain.numbers import normalise
 from aqaa.recipe.domain.replies import draw_reply
 from aqaa.recipe.domain.tools import COFFEE
 
-BRIEF = 22  # ids of a brief answer: its header, a text block, two audio groups at the most
+BRIEF = 40  # ids of a brief answer: its header, two text blocks, the audio block between them
 LONGEST = 420  # ids; a conversation gets no further turn beyond this
 WEIGHTS = {"refuse": 40.0}  # of one fact; others 1.0
 SINGLE_WEIGHT = 4.0  # of a fact that is alone in its intent: nothing else teaches its words
@@ -48,10 +48,16 @@ CLOSING_MIX = Mix(brief=0.65, brief_written=0.15)
 # From a decoder that knows the questions but no tools: hearing commands is what takes the time, and
 # a call alone costs a fifth of a conversation. Written ones cost half of that, and teach to copy.
 FURTHER_MIX = Mix(
-    brief=0.88, brief_written=0.12, another_turn=0.3, tools=0.64, command=0.64, command_written=0.25
+    brief=0.6,
+    brief_written=0.12,
+    written=0.5,  # of whole answers: how they sound is learned as well without hearing
+    another_turn=0.2,
+    tools=0.64,
+    command=0.64,
+    command_written=0.25,
 )
 STRANGE = 0.4  # of what is asked among tools and is no command: that nothing and nobody can do
-ORDERS = 0.45  # of spoken commands: an order has six arguments, any other command one or two
+ORDERS = 0.38  # of spoken commands: an order has six arguments, any other command one or two
 
 
 def courses(dialogue: Dialogue) -> list[tuple[Fact, ...]]:
@@ -148,7 +154,10 @@ class Sampler:
 
         Returns whether its last answer is whole, so that something may follow.
         """
-        written = self.rng.random() < self.mix.command_written
+        chance = (
+            self.mix.command_written if brief else max(self.mix.written, self.mix.command_written)
+        )
+        written = self.rng.random() < chance
         command = self.rng.choice(commands()) if written else self._spoken_command()
         said = scene(command, self.rng)
         self.layout.declare(talk, said.text)
@@ -198,7 +207,7 @@ class Sampler:
             self._control(talk, fact, control)
 
     def _turn(self, talk: Talk, fact: Fact, brief: bool = False) -> None:
-        self._ask(talk, self._said(fact), self.mix.written)
+        self._ask(talk, self._said(fact), self.mix.brief_written if brief else self.mix.written)
         self._answer(talk, fact.answer, brief=brief)
 
     def _said(self, fact: Fact) -> str:
