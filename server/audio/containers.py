@@ -38,6 +38,10 @@ BEGINNINGS = {  # what a file is, for who sent another by mistake
     b"#EXTM3U": "a playlist",
     b"\x1aE\xdf\xa3": "Matroska or WebM without sound that can be read",
     b"RIFF": "a RIFF file without sound that can be read",
+    b"OggS": "an Ogg file that is broken or cut off",
+    b"fLaC": "a flac that is broken or cut off",
+    b"ID3": "an mp3 that is broken or cut off",
+    b"\x1f\x8b": "gzip",
 }
 
 
@@ -111,5 +115,6 @@ def not_audio(data: BinaryIO, name: str) -> str:
     """What to tell whoever sent something that is no sound."""
     data.seek(0)
     head = data.read(16)
-    kind = next((k for begin, k in BEGINNINGS.items() if head.startswith(begin)), "unknown data")
+    other = "text" if head.isascii() and head.decode().isprintable() else "unknown data"
+    kind = next((k for begin, k in BEGINNINGS.items() if head.startswith(begin)), other)
     return f"{name} cannot be read as audio: it looks like {kind}. {SEND}"

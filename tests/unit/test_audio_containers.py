@@ -253,7 +253,10 @@ def test_a_flac_that_states_too_little_is_bounded_all_the_same() -> None:
         (b'{"audio": "..."}', "JSON"),
         (b"<html></html>", "HTML"),
         (b"#EXTM3U\nfile:///etc/passwd\n", "playlist"),
-        (b"ffconcat version 1.0\nfile /etc/passwd\n", "unknown"),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", "text"),
+        (b"UklGRiSMAABXQVZFZm10IBAAAAABAAEA", "text"),
+        (b"OggS\0\2" + bytes(50), "Ogg file that is broken"),
+        (b"fLaC\0\0\0\x22" + bytes(20), "flac that is broken"),
         (b"\x00" * 5000, "unknown"),
     ],
 )
