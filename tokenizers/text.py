@@ -15,11 +15,30 @@ _SPACE = "\u2581"  # sentencepiece's mark of a space before a piece
 _REPLACEMENT = "\ufffd"  # Unicode's mark of what cannot be decoded
 
 
+# What phones and word processors write for what keyboards have, and what stands for it: of those,
+# the first that the tokenizer knows.
+_TYPOGRAPHY: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u00b4", ("'", "")),
+    **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", ('"', "")),
+    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", ("-", " ")),
+    **dict.fromkeys("\u00a0\u2007\u2009\u202f\u3000", (" ",)),
+    **dict.fromkeys("\u200b\u2060\ufeff\u00ad", ("",)),
+    "\u2026": ("...", "."),
+}
+
+
 class TextTokenizer:
     """Text to ids and back; safe to share between threads."""
 
     def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
         self._processor = processor
+        self._plain = str.maketrans(
+            {
+                mark: next((one for one in others if self._knows(one)), mark)
+                for mark, others in _TYPOGRAPHY.items()
+                if not self._knows(mark)
+            }
+        )
         self.vocabulary: int = processor.get_piece_size()
 
     @classmethod
@@ -55,9 +74,15 @@ class TextTokenizer:
         return tokenizer
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`; no control id is added, and none can be written as text."""
-        ids: list[int] = self._processor.encode(text, out_type=int)
+        """Ids of `text`; no control id is added, and none can be written as text.
+
+        Typographic quotes, dashes and spaces that the tokenizer lacks are plain ones.
+        """
+        ids: list[int] = self._processor.encode(text.translate(self._plain), out_type=int)
         return ids
+
+    def _knows(self, text: str) -> bool:
+        return self._processor.unk_id() not in self._processor.encode(text, out_type=int)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; control ids are silent.

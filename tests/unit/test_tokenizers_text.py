@@ -11,7 +11,7 @@ from bundles import fixture_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aqaa.models.bundle import load_bundle
+from aqaa.models.bundle import load_bundle, nano_path
 from aqaa.models.errors import BundleError, TokenError
 from aqaa.tokenizers.text import TextTokenizer
 
@@ -106,3 +106,25 @@ def test_text_ids_may_not_reach_into_the_audio_ids(tmp_path: Path, model: bytes)
     tokens = bundle.tokens.model_copy(update={"audio_offset": 300})
     with pytest.raises(BundleError, match="overlap"):
         TextTokenizer.of(bundle.model_copy(update={"tokens": tokens}))
+
+
+@pytest.mark.parametrize(
+    ("typed", "plain"),
+    [
+        ("What\u2019s two plus five?", "What's two plus five?"),
+        ("six\u2013seven \u2014 eight", "six-seven - eight"),
+        ("\u201chello\u201d", "hello"),  # it has no double quotes at all
+        ("and\u2026 then\u00a0what\u200b?", "and... then what?"),
+    ],
+)
+def test_typography_that_a_tokenizer_lacks_is_read_as_what_stands_for_it(
+    typed: str, plain: str
+) -> None:
+    nano = TextTokenizer.of(load_bundle(nano_path()))
+    assert nano.encode(typed) == nano.encode(plain)
+
+
+def test_typography_that_a_tokenizer_has_stays(text: TextTokenizer) -> None:
+    assert text.decode(text.encode("\u201cWhat\u2019s this \u2014 a test\u2026\u201d")) == (
+        "\u201cWhat\u2019s this \u2014 a test\u2026\u201d"
+    )
