@@ -44,7 +44,7 @@ SPEECH = np.frombuffer(pcm(0.6, loud=True), "<i2").astype(np.float32) / 32768
 SAID = "a rather long answer"
 CALLERS = 8
 PACE = 0.018  # seconds an id: a second of sound takes three quarters of one
-AWAY = 3.0  # seconds until what is gone is back
+AWAY = 2.5  # seconds until what is gone is back
 WORD_WITHIN = 2.0  # seconds
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def installation(request: pytest.FixtureRequest) -> Iterator[Installation]:
     programs = {}
     for n, place in enumerate(decoders, 1):
         host, port = place.split(":")
-        ids = json.dumps(woven(SAID, 30))  # 3.6 s of sound
+        ids = json.dumps(woven(SAID, 20))  # 2.4 s of sound
         command = python(str(SUPPORT / "token_server.py"), host, port, str(PACE), ids)
         programs[f"decoder {n}"] = Program(command, f"http://{place}/health")
     for n, place in enumerate(gateways, 1):
@@ -292,8 +292,7 @@ async def test_the_router_of_decoders_fails_answers_and_no_conversation(
     installation: Installation, callers: list[Caller], blow: signal.Signals
 ) -> None:
     seen = await disturbed(installation, callers, "router", blow)
-    failed = [turn for turn in seen.turns if turn.status == "failed"]
-    assert all(SAID.startswith(turn.transcript) for turn in seen.turns)
-    assert len(seen.words) == len(failed)
-    assert len(failed) == CALLERS
-    assert max(seen.words) < WORD_WITHIN
+    whole = [turn.transcript for turn in seen.turns if turn.status == "completed"]
+    assert set(whole) <= {SAID}, "whose last id was there before"
+    assert len(seen.words) == CALLERS - len(whole)
+    assert 0 < max(seen.words) < WORD_WITHIN
