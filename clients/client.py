@@ -239,6 +239,8 @@ async def _open(url: str, model: str, api_key: str | None) -> ClientConnection:
         status = refused.response.status_code
         if status == 503:
             raise CapacityError(f"{url} is full; try again later") from refused
+        if status >= 500:  # of what stands before the servers
+            raise Unreachable(f"{url} answers with HTTP {status}") from refused
         raise ConnectionLostError(f"{url} refused the connection with HTTP {status}") from refused
     except (OSError, InvalidHandshake, TimeoutError) as error:
         raise Unreachable(

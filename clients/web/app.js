@@ -26,6 +26,7 @@ const FAILURES = {
   engine_busy: "the server is busy; try again in a moment",
 };
 // The last: what was interrupted may have left the conversation, because the turn before it went on.
+const SILENT = "The server gives no sign of life. One moment…";
 const BENIGN = ["response_cancel_not_active", "item_truncate_invalid_item_id"];
 const TAP_MS = 250; // a button that is held for less was not meant to record
 const ECHO_SECONDS = 1.5; // an answer that is interrupted this soon, again and again, hears itself
@@ -146,6 +147,7 @@ class Session {
     this.wire = new Realtime({ model, key: $("key").value, rate: context.sampleRate });
     this.wire.addEventListener("event", ({ detail }) => this.onEvent(detail));
     this.wire.addEventListener("trouble", () => this.onTrouble());
+    this.wire.addEventListener("silent", ({ detail }) => notice(detail ? SILENT : ""));
     this.wire.addEventListener("closed", ({ detail }) => this.onClosed(detail));
   }
 

@@ -4,7 +4,7 @@
 import { toBase64 } from "./audio.js";
 
 const SOUND_SECONDS = 60; // that is kept of the newest turns, and of what no turn holds yet
-const LISTEN_SECONDS = 1; // of sound before now that is told though nobody was heard in it
+const LISTEN_SECONDS = 1; // of sound that is told though nobody was heard in it
 const MOST_ITEMS = 200;
 
 export const newItemId = () => `item_${crypto.randomUUID().replaceAll("-", "").slice(0, 20)}`;
@@ -128,13 +128,13 @@ export class History {
   }
 
   // [type, fields] of what a new session must be sent after its settings. An answer that was being given is
-  // asked for again, from its beginning.
-  replay() {
+  // asked for again, from its beginning. Of the newest sound so many seconds had no server to hear them.
+  replay(unheard = 0) {
     for (const id of this.unfinished) this.items.delete(id);
     this.unfinished.clear();
     const events = this.told().map((item) => ["conversation.item.create", { item }]);
     this.retold = new Set([...this.items].filter(([, { words }]) => words).map(([id]) => id));
-    const pending = this.speechFrom ?? (this.hearsTurns ? this.heardUntil - LISTEN_SECONDS * this.rate : 0);
+    const pending = this.speechFrom ?? (this.hearsTurns ? this.heardUntil - (unheard + LISTEN_SECONDS) * this.rate : 0);
     const sound = this.between(Math.max(pending, this.toldUntil), this.heardUntil);
     this.blocks = sound.length > 0 ? [[0, sound]] : [];
     this.heardUntil = sound.length;

@@ -1,7 +1,9 @@
 // The OpenAI Realtime GA protocol over a WebSocket, as far as this page needs it.
 // Close codes: 1013 = full or still loading, 1008 = key or origin refused, 1012 = it restarts.
 // A conversation that has begun goes on in a new session after 1012, 1013 and a connection that broke (1006):
-// the page sees "trouble", then another session.created.
+// the page sees "trouble", then another session.created. A server that is frozen keeps its connection open: while an
+// answer is awaited or somebody speaks, and no event comes, its health route tells whether anybody is there. The page sees
+// "silent", then events, or "trouble".
 import { toBase64 } from "./audio.js";
 import { History, newItemId } from "./history.js";
 
@@ -10,6 +12,10 @@ const EXPLAIN = ["server_full", "session_expired"]; // errors that only say why 
 const PATIENCE_MS = 30_000;
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 2000;
+const LOOK_MS = 400; // without an event: then the health route is asked
+const ANSWER_MS = 1000; // for its answer
+const LEAVE_MS = 4000; // without either: the connection counts as broken
+const LOUD = 2000; // a sample of which somebody may be speaking
 
 export class Realtime extends EventTarget {
   constructor({ model, key, rate }) {
@@ -21,6 +27,12 @@ export class Realtime extends EventTarget {
     this.history = new History(rate);
     this.begun = false; // a session has been there
     this.lostAt = null; // when the present one was lost
+    this.health = new URL("health/live", document.baseURI);
+    this.awaited = false; // an answer
+    this.loud = false; // somebody may have spoken since the server was alive
+    this.aliveAt = performance.now(); // the server has read what was sent until then
+    this.silent = false;
+    this.looks = setInterval(() => this.look(), LOOK_MS);
     this.connect();
   }
 
@@ -33,7 +45,12 @@ export class Realtime extends EventTarget {
   }
 
   onEvent(event) {
+    const now = performance.now();
+    const unheard = (now - (this.awaited || this.loud ? this.aliveAt : this.lostAt ?? now)) / 1000;
+    this.alive(now);
     if (event.type === "error" && EXPLAIN.includes(event.error.code)) return;
+    if (event.type === "input_audio_buffer.speech_stopped") this.awaited = true;
+    if (event.type === "response.done") this.awaited = false;
     this.history.received(event);
     if (event.type === "session.created") {
       this.begun = true;
@@ -41,7 +58,7 @@ export class Realtime extends EventTarget {
     }
     this.dispatchEvent(new CustomEvent("event", { detail: event }));
     if (event.type === "session.created" && !this.told) {
-      for (const [type, fields] of this.history.replay()) this.write(type, fields);
+      for (const [type, fields] of this.history.replay(unheard)) this.write(type, fields);
       this.told = true;
     }
   }
@@ -62,6 +79,41 @@ export class Realtime extends EventTarget {
     this.timer = setTimeout(() => this.connect(), this.pause);
   }
 
+  // Whether anybody is there, if that is in doubt.
+  async look() {
+    const asked = performance.now();
+    const inDoubt = (this.awaited || this.loud) && asked - this.aliveAt > LOOK_MS;
+    if (!inDoubt || !this.open || !this.told || this.looking) return;
+    this.looking = true;
+    const signal = AbortSignal.timeout(ANSWER_MS);
+    const there = await fetch(this.health, { cache: "no-store", signal }).then(() => true, () => false);
+    this.looking = false;
+    if (there) {
+      this.alive(asked);
+    } else if (this.aliveAt < asked && !this.ended) {
+      this.silence(true);
+      if (performance.now() - this.aliveAt > LEAVE_MS) this.leave();
+    }
+  }
+
+  alive(at) {
+    this.aliveAt = at;
+    this.loud = false;
+    this.silence(false);
+  }
+
+  silence(silent) {
+    if (this.silent !== silent) this.dispatchEvent(new CustomEvent("silent", { detail: silent }));
+    this.silent = silent;
+  }
+
+  leave() {
+    const { socket } = this;
+    socket.onmessage = socket.onclose = null;
+    socket.close();
+    this.onClose(1006, "");
+  }
+
   get open() { return this.socket.readyState === WebSocket.OPEN; }
 
   // Settings are not part of the history: the page sends them at each session.created.
@@ -74,6 +126,7 @@ export class Realtime extends EventTarget {
 
   // Sound of the microphone: Int16Array at the session's rate.
   append(pcm) {
+    if (pcm.some((sample) => sample > LOUD)) this.loud = true;
     this.history.sound(pcm);
     if (this.told) this.write("input_audio_buffer.append", { audio: toBase64(pcm) });
   }
@@ -82,12 +135,14 @@ export class Realtime extends EventTarget {
   get heardSeconds() { return this.history.heardUntil / this.history.rate; }
 
   write(type, fields) {
+    if (type === "response.create") this.awaited = true;
     if (this.open) this.socket.send(JSON.stringify({ type, ...fields }));
   }
 
   close() {
     this.ended = true;
     clearTimeout(this.timer);
+    clearInterval(this.looks);
     this.socket.close(1000);
   }
 }

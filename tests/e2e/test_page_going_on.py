@@ -93,6 +93,33 @@ def test_an_answer_that_was_cut_off_comes_again_and_the_page_says_what_it_does(
     expect(page.locator(STATE)).to_have_attribute("data-state", "listening", timeout=SOON)
 
 
+def test_a_server_that_freezes_is_told_of_within_two_seconds_and_then_left(
+    page: Page, servers: TwoServers
+) -> None:
+    start(page, "Push to talk")
+    ask(page, "first question")
+    answers = page.locator("#captions li:not(.you)")
+    expect(answers).to_have_text(["hello there"], timeout=SOON)
+    expect(page.locator(STATE)).to_have_attribute("data-state", "listening", timeout=SOON)
+    page.evaluate(
+        """() => {
+          const notice = document.getElementById("notice");
+          new MutationObserver(() => { window.toldAt ??= performance.now(); })
+            .observe(notice, { childList: true, characterData: true, subtree: true });
+        }"""
+    )
+    servers.freeze_first()
+    ask(page, "second question")
+    asked = page.evaluate("performance.now()")
+    expect(page.locator("#notice")).to_contain_text("no sign of life", timeout=SOON)
+    assert page.evaluate("window.toldAt") - asked < 2000
+    servers.replace_first()
+    expect(answers).to_have_text(["hello there", "hello there"], timeout=SOON)
+    expect(page.locator("#notice")).to_be_hidden()
+    told = letters(servers.prompt_of_second())
+    assert told.index("first question") < told.index("hello there") < told.index("second question")
+
+
 def test_what_was_spoken_comes_along_as_sound(page: Page, servers: TwoServers) -> None:
     start(page, "Hands-free")
     expect(page.locator("#captions li:not(.you)")).to_have_text(["hello there"], timeout=SOON)

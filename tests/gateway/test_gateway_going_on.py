@@ -309,6 +309,29 @@ async def test_a_server_that_has_much_to_hear_is_not_taken_for_frozen(two: Two) 
     assert troubles == []
 
 
+@pytest.mark.parametrize("status", [500, 503])
+async def test_a_router_without_servers_is_asked_again_until_it_has_one(
+    two: Two, status: int
+) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n".encode())
+        writer.close()
+
+    async with (
+        await asyncio.start_server(refuse, "127.0.0.1", 0) as router,
+        connect(two.switch.url) as server,
+    ):
+        await until(server, lambda event: isinstance(event, SessionCreated))
+        two.switch.to = router.sockets[0].getsockname()[1]
+        two.switch.cut()
+        going_on = asyncio.create_task(answer_to(server, "is anybody there?"))
+        await asyncio.sleep(0.5)
+        assert not going_on.done()
+        two.switch.to = two.second.port
+        assert await going_on == "hello there"
+
+
 async def test_patience_ends(two: Two) -> None:
     async with connect(two.switch.url, patience=0.6) as server:
         await until(server, lambda event: isinstance(event, SessionCreated))

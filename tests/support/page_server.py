@@ -36,7 +36,10 @@ def _serve_two(pipe: Connection, kind: str) -> None:
         ):
             pipe.send(switch.url)
             while (message := await asyncio.to_thread(pipe.recv)) != "stop":
-                switch.to = second.port
+                if message == "freeze":
+                    switch.freeze()
+                    continue
+                switch.replace(second.port)
                 if message == "drain":
                     first.state.drain()
                 elif message == "kill":
@@ -101,6 +104,14 @@ class TwoServers(PageServer):
     def kill_first(self) -> None:
         """All connections to the first break; callers come to the second."""
         self._pipe.send("kill")
+
+    def freeze_first(self) -> None:
+        """Its connections stay open, new ones come to it, and it says nothing."""
+        self._pipe.send("freeze")
+
+    def replace_first(self) -> None:
+        """Callers come to the second; the first stays frozen."""
+        self._pipe.send("replace")
 
     def prompt_of_second(self) -> tuple[int, ...]:
         """What the second server's model was asked last."""
