@@ -2,7 +2,7 @@
 
 The shift says how much later than its deadline a kind of work may come before somebody is harmed
 as much as by a gap in an answer's sound. The executor of `server/compute` orders its work by this
-rule alone; an engine may import it too.
+rule alone, and so does the embedded engine.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ class Kind(Enum):
 
 
 # Silence before an answer is heard less than a gap within one. A speculation comes after all sound
-# that is due within the seconds that an answer is made ahead of its playing (4 by default). Bulk
-# work comes last; but whatever has waited for half a minute gets its turn.
-SHIFT_SECONDS = {Kind.LIVE: 0.0, Kind.FIRST: 0.2, Kind.SPECULATIVE: 5.0, Kind.BULK: 30.0}
+# that is due within a second, but before what is made further ahead of its playing: most of them
+# are wanted a moment later. Bulk work comes last; but whatever has waited for half a minute gets
+# its turn.
+SHIFT_SECONDS = {Kind.LIVE: 0.0, Kind.FIRST: 0.2, Kind.SPECULATIVE: 1.0, Kind.BULK: 30.0}
 
 
 def urgency(kind: Kind, deadline: float) -> float:

@@ -54,9 +54,9 @@ EDGE_FADE_SAMPLES = 64  # 3 ms, in which an answer begins and ends, so that neit
 BUCKET_FRAMES = 32
 
 BUCKET_TOKENS = 16  # the same for their tokens, where shapes are fixed
-# Chunks in one call. On a CPU nano's four take 2.2 times as long as one, eight 3.5 to 6 times; on a
-# GPU more cost hardly more (an expectation: none was at hand).
-CPU_BATCH, GPU_BATCH = 4, 32
+# Chunks in one call. On a CPU two of nano's take 1.8 times as long as one, four 3.2 times, and who
+# comes meanwhile waits for all; on a GPU more cost hardly more (an expectation: none was at hand).
+CPU_BATCH, GPU_BATCH = 2, 32
 
 Row = TypeVar("Row")
 Sound = NDArray[np.float32]

@@ -39,7 +39,7 @@ from aqaa.server.dialogue.answer_parser import (
 )
 from aqaa.server.dialogue.call_reader import ToolCall
 from aqaa.server.dialogue.tools import Calling
-from aqaa.server.engine.contract import SamplingParams, traceparent
+from aqaa.server.engine.contract import SamplingParams, purpose, traceparent
 from aqaa.server.observe.latency import Timeline
 from aqaa.server.observe.logs import response_id, session_id
 from aqaa.server.observe.traces import TurnRecord, traceparent_of
@@ -49,7 +49,9 @@ from aqaa.server.urgency import Kind
 
 log = logging.getLogger(__name__)
 
-SPECULATION_SECONDS = 2.0  # of sound at most for an answer that nobody has asked for yet
+# Of sound, which is enough for an answer that nobody has asked for yet: two chunks of nano's. The
+# third is made while they are played.
+SPECULATION_SECONDS = 0.5
 INVALID_CALL = "invalid_tool_call"  # the code of an answer that ended in a malformed call
 EVENT_QUEUE_SIZE = 64  # between decoder and vocoder, and between vocoder and reader
 
@@ -224,6 +226,7 @@ class Answer:
     # --- the decoder's half -----------------------------------------------------------------------
 
     async def _decode(self) -> None:
+        purpose.set(self._kind)  # for this task: the engine's request
         if self._trace is not None:
             traceparent.set(traceparent_of(self._trace))  # for this task: the engine's request
         try:
@@ -357,13 +360,18 @@ class Answer:
         return data
 
     def _urgency(self) -> tuple[Kind, float | None]:
-        now = self._services.clock()
+        kind = self._kind()
+        if kind is Kind.BULK:
+            return kind, None
+        return kind, self.progress.playback.runs_out or self._services.clock()
+
+    def _kind(self) -> Kind:
+        """What its work is for now. May be asked in any thread."""
         if not self._paced:
-            return Kind.BULK, None
+            return Kind.BULK
         if not self._wanted.is_set():
-            return Kind.SPECULATIVE, now
-        runs_out = self.progress.playback.runs_out
-        return (Kind.FIRST, now) if runs_out is None else (Kind.LIVE, runs_out)
+            return Kind.SPECULATIVE
+        return Kind.FIRST if self.progress.playback.runs_out is None else Kind.LIVE
 
     async def _hand_on(self, data: bytes, *, last: bool = False) -> None:
         """Hand on sound; at the beginning only once there is enough to start with."""

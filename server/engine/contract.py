@@ -23,7 +23,7 @@ Rules that every engine keeps, and `tests/support/engine_conformance.py` checks:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -32,9 +32,14 @@ from aqaa.models.bundle import Bundle
 from aqaa.models.errors import InputError, PromptError
 from aqaa.server.engine.call_shape import CallShape
 from aqaa.server.engine.pattern import AnswerPattern
+from aqaa.server.urgency import Kind
 
 # The W3C trace context of the current turn, if it is traced; vllm-http sends it on to vLLM.
 traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
+
+# What the current task's work is for. An engine that decides itself what goes first asks again
+# before each step, from its own threads: a speculation may be wanted by then.
+purpose: ContextVar[Callable[[], Kind]] = ContextVar("purpose", default=lambda: Kind.FIRST)
 
 MAX_UNREAD_IDS = 64  # generated and not read; then a generation waits: over a second of speech
 REPETITION_WINDOW = 10  # ids of prompt + output that the repetition rule looks at (SPEC 5)

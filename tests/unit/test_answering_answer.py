@@ -27,7 +27,7 @@ from aqaa.server.answering.start_gate import MIN_START_SECONDS
 from aqaa.server.compute.executor import Executor, Job
 from aqaa.server.compute.model import Work, work_of
 from aqaa.server.dialogue.prompt import UserTurn
-from aqaa.server.engine.contract import SamplingParams
+from aqaa.server.engine.contract import SamplingParams, purpose
 from aqaa.server.parts import ModelParts, output_of
 from aqaa.server.protocol.types import PcmFormat
 from aqaa.server.urgency import Kind
@@ -105,6 +105,7 @@ def asking(parts: ModelParts, prompt: Sequence[int] = (1, 4, 104)) -> Answer:
 
 
 async def said_by(answer: Answer) -> list[AnswerEvent]:
+    answer.adopt()
     said: list[AnswerEvent] = []
     while not said or not isinstance(said[-1], AnswerEnd):
         said.append(await answer.next())
@@ -140,6 +141,7 @@ async def test_no_piece_of_sound_is_empty_and_no_token_is_lost() -> None:
 async def test_a_slow_voice_starts_with_enough_sound_to_last_until_its_next() -> None:
     parts = spoken_by(Slow)
     answer = asking(parts)
+    answer.adopt()
     first = await first_sound(answer)
     assert first.seconds > 1.5 * GROUP_SECONDS
     await answer.stop()
@@ -161,6 +163,7 @@ async def test_an_answer_starts_with_sound_that_lasts_while_others_go_first() ->
     engine = ScriptedEngine(answer=lambda prompt: woven("x", 12), seconds=0.002)
     parts = scripted_parts(engine, executor=Busy(0.5))
     answer = asking(parts)
+    answer.adopt()
     assert (await first_sound(answer)).seconds >= 0.5
     await answer.stop()
     parts.services.executor.close()
@@ -252,6 +255,25 @@ async def test_a_chunk_is_as_urgent_as_its_sound_is_needed() -> None:
     assert (Kind.LIVE, now + 2.0) in executor.orders
     await answer.stop()
     executor.close()
+
+
+async def test_the_engine_is_told_what_its_work_is_for() -> None:
+    told: list[Callable[[], Kind]] = []
+
+    def said(prompt: Sequence[int]) -> list[int]:
+        told.append(purpose.get())
+        return woven("x", 60)
+
+    parts = scripted_parts(ScriptedEngine(answer=said, seconds=0.002))
+    answer = asking(parts)
+    await answer.next()
+    kinds = [told[0]()]
+    answer.adopt()
+    kinds.append(told[0]())
+    answer.progress.playback.send(2.0, parts.services.clock())
+    kinds.append(told[0]())
+    assert kinds == [Kind.SPECULATIVE, Kind.FIRST, Kind.LIVE]
+    await answer.stop()
 
 
 async def test_a_downloads_chunks_are_bulk() -> None:

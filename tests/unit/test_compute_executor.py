@@ -92,9 +92,10 @@ async def test_kinds_shift_deadlines(executor: Executor) -> None:
         (6, Kind.FIRST, NOW),
         (8, Kind.LIVE, NOW + 0.1),
         (10, Kind.LIVE, NOW + 0.3),
+        (12, Kind.LIVE, NOW + 3.0),
     ]
     run, _ = await behind_a_slow_one(executor, jobs, max_batch=1)
-    assert run.batches == [[0], [8], [6], [10], [4], [2]]
+    assert run.batches == [[0], [8], [6], [10], [4], [12], [2]]
 
 
 async def test_what_nobody_wants_yet_never_shares_a_batch_with_what_somebody_waits_for(

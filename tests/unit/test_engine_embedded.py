@@ -33,6 +33,7 @@ from aqaa.server.engine.embedded.scheduler import (
 )
 from aqaa.server.engine.embedded.step1 import Step1
 from aqaa.server.engine.settings import EmbeddedSettings
+from aqaa.server.urgency import Kind
 
 CONTEXT = 1024
 
@@ -174,10 +175,14 @@ def small_room(directory: Path, sessions: int) -> Scheduler:
     return Scheduler(Step1.load(write_step1(directory), CONTEXT), 256 * sessions, workers=1)
 
 
+def wanted() -> Kind:
+    return Kind.FIRST
+
+
 def submit(scheduler: Scheduler, key: str, tokens: int = 200) -> list[object]:
     """Begin an answer; the list takes what is delivered."""
     delivered: list[object] = []
-    scheduler.submit(key, DecodeJob([1, 2, 3], greedy(tokens), delivered.append))
+    scheduler.submit(key, DecodeJob([1, 2, 3], greedy(tokens), delivered.append, wanted))
     return delivered
 
 
@@ -208,9 +213,9 @@ async def test_running_sessions_are_never_evicted_and_the_next_is_refused(tmp_pa
 async def test_a_long_prompt_does_not_hold_up_an_answer(tmp_path: Path) -> None:
     scheduler = Scheduler(Step1.load(write_step1(tmp_path), CONTEXT), 8192, workers=1)
     order: list[str] = []
-    answering = DecodeJob([1, 2], greedy(12), lambda item: order.append("token"))
+    answering = DecodeJob([1, 2], greedy(12), lambda item: order.append("token"), wanted)
     reading = DecodeJob(
-        [5] * (PREFILL_CHUNK_IDS * 12), None, lambda item: order.append("prompt read")
+        [5] * (PREFILL_CHUNK_IDS * 12), None, lambda item: order.append("prompt read"), wanted
     )
     scheduler.submit("reading", reading)
     scheduler.submit("answering", answering)
@@ -219,8 +224,8 @@ async def test_a_long_prompt_does_not_hold_up_an_answer(tmp_path: Path) -> None:
     assert order.index("prompt read") >= 10
 
 
-def job(due: float, made: int = 1) -> DecodeJob:
-    return DecodeJob([1], greedy(9), lambda _: None, made=made, due=due)
+def job(due: float, made: int = 1, kind: Kind = Kind.LIVE) -> DecodeJob:
+    return DecodeJob([1], greedy(9), lambda _: None, lambda: kind, made=made, due=due)
 
 
 def test_an_answer_that_begins_overtakes_those_that_are_ahead_of_their_sound():
@@ -233,6 +238,24 @@ def test_a_prompt_is_read_alone_and_before_what_is_due_after_it():
     prompt, urgent, early = job(due=4.0, made=0), job(due=3.0), job(due=9.0)
     assert choose([early, prompt, urgent], now=5.0) == [urgent]
     assert choose([early, prompt], now=5.0) == [prompt]
+
+
+def test_what_nobody_waits_for_waits_for_what_somebody_does():
+    live, ahead = job(due=4.9), job(due=6.5)
+    speculation, download = job(due=5.0, kind=Kind.SPECULATIVE), job(due=3.5, kind=Kind.BULK)
+    jobs = [download, speculation, ahead, live]
+    assert choose(jobs, now=5.0) == [live], "steps that are not wanted would make it longer"
+    assert choose([download, speculation, ahead], now=5.0) == [speculation, download]
+    assert choose([download, ahead], now=5.0) == [ahead]
+
+
+def test_a_speculation_that_is_asked_for_is_decoded_as_what_it_is_now():
+    kinds = [Kind.SPECULATIVE]
+    speculation = DecodeJob([1], greedy(9), lambda _: None, lambda: kinds[-1], made=1, due=4.0)
+    live = job(due=4.5)
+    assert choose([live, speculation], now=5.0) == [live]
+    kinds.append(Kind.FIRST)
+    assert choose([live, speculation], now=5.0) == [speculation, live]
 
 
 def test_no_more_are_stepped_together_than_a_gap_allows():

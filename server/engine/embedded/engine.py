@@ -13,7 +13,7 @@ from pathlib import Path
 from aqaa.models.errors import AqaaError, EngineDiedError
 from aqaa.models.step1 import Step1Config
 from aqaa.server.engine.call_mask import CallGrammars
-from aqaa.server.engine.contract import EngineStats, SamplingParams, check_prompt
+from aqaa.server.engine.contract import EngineStats, SamplingParams, check_prompt, purpose
 from aqaa.server.engine.embedded.scheduler import END, DecodeJob, Scheduler, StreamItem
 from aqaa.server.engine.embedded.step1 import Step1
 from aqaa.server.engine.settings import EmbeddedSettings
@@ -137,7 +137,7 @@ class EmbeddedEngine:
         if self._scheduler is None:
             raise EngineDiedError("the engine is not running: start it first")
         items: asyncio.Queue[StreamItem] = asyncio.Queue()  # the scheduler bounds it
-        job = DecodeJob(list(prompt), params, _into(items))
+        job = DecodeJob(list(prompt), params, _into(items), purpose.get())
         self._scheduler.submit(session, job)
         return job, items
 

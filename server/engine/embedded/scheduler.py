@@ -1,10 +1,11 @@
 """Runs many sessions on one decoder, the most urgent first, on a few threads.
 
-Each job has a due time. A worker takes the job that is due first and computes one quantum of it: a
-decoding step, or a chunk of a prompt, so that a long prompt delays nobody. An id is due
-`DECODE_LEAD_SECONDS` before its sound is played, so a new answer overtakes answers that are ahead
-of their playback. All decoding steps that are due are computed together (`Step1.step`); the ids of
-one session do not depend, in any bit, on the others in the batch.
+Each job has a due time, shifted by its kind (`urgency`). A worker takes the job that is due first
+and computes one quantum of it: a decoding step, or a chunk of a prompt, so that a long prompt
+delays nobody. An id is due `DECODE_LEAD_SECONDS` before its sound is played, so a new answer
+overtakes answers that are ahead of their playback. All decoding steps that are due are computed
+together (`Step1.step`), though none that nobody wants yet with one that somebody waits for; the ids
+of one session do not depend, in any bit, on the others in the batch.
 
 Each session keeps the ids that it has computed, with their keys and values. A new job starts after
 the longest common prefix. A job is accepted only if the cache has room for all that it may compute;
@@ -31,6 +32,7 @@ from aqaa.server.engine.contract import MAX_UNREAD_IDS, EngineStats, SamplingPar
 from aqaa.server.engine.embedded.sampling import Sampler
 from aqaa.server.engine.embedded.step1 import Step1
 from aqaa.server.engine.rate import Rate
+from aqaa.server.urgency import Kind, urgency
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class DecodeJob:
 
     Attributes:
         deliver: called in any thread with each id, then with `END` or an error; must not block.
+        purpose: tells, in any thread, what it is for now.
         over: nothing more is delivered.
         stopped: cancelled or superseded; ids that are delivered and not read are void.
         computed: prompt ids that this job ran through the decoder.
@@ -67,6 +70,7 @@ class DecodeJob:
     prompt: list[int]
     params: SamplingParams | None
     deliver: Callable[[StreamItem], None]
+    purpose: Callable[[], Kind]
     over: bool = False
     stopped: bool = False
     computed: int = 0
@@ -405,11 +409,16 @@ def _outcome(state: _SessionState, quantum: Callable[[], int | None]) -> Outcome
 
 
 def choose(jobs: Iterable[DecodeJob], now: float) -> list[DecodeJob]:
-    """The jobs to run next: the one due first; if it decodes, all decoding jobs that are due."""
-    order = sorted(jobs, key=lambda job: job.due)
+    """The jobs to run next: the most urgent; if it decodes, all decoding jobs that are due.
+
+    If it is wanted, only such as are wanted too, and the other way round.
+    """
+    kinds = {job: job.purpose() for job in jobs}  # once: they may change meanwhile
+    order = sorted(kinds, key=lambda job: urgency(kinds[job], job.due))
     if not order or not order[0].decodes:
         return order[:1]
-    steps = [job for job in order if job.decodes]
+    wanted = kinds[order[0]].wanted
+    steps = [job for job in order if job.decodes and kinds[job].wanted == wanted]
     return ([job for job in steps if job.due <= now] or steps)[:MAX_BATCH]
 
 
