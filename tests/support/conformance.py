@@ -59,7 +59,7 @@ class Field:
 
 def client_fields() -> Iterator[Field]:
     """All fields of all events that OpenAI's clients send."""
-    for event in _members(RealtimeClientEvent):
+    for event in members_of(RealtimeClientEvent):
         kind = tag_of(event)
 
         def message(value: Json, kind: str = kind) -> Json:
@@ -88,7 +88,7 @@ def _forms(
     annotation: Any, event: str, path: str, steps: tuple[Step, ...], outer: Callable[[Any], Json]
 ) -> Iterator[Field]:
     """The forms of a field: its one value, or each member of a union."""
-    members = [one for one in _members(annotation) if one is not type(None)]
+    members = [one for one in members_of(annotation) if one is not type(None)]
     models = [one for one in members if _is_model(one)]
     lists = [one for one in members if get_origin(one) is list and _models_in(one)]
     if len(members) > len(models) + len(lists):
@@ -125,7 +125,7 @@ def _sample(annotation: Any, event: str, path: str) -> Any:
     for known in (f"{event} {path}", path, path.rpartition(".")[2]):
         if known in SAMPLES:
             return SAMPLES[known]
-    member = next(one for one in _members(annotation) if one is not type(None))
+    member = next(one for one in members_of(annotation) if one is not type(None))
     if _is_model(member):
         return _smallest(member, event, path)
     if get_origin(member) is Literal:
@@ -151,18 +151,18 @@ def tag_of(model: Model) -> str:
 
 def _all_literals(annotation: Any) -> list[Any]:
     """The values of an annotation that is a literal, or a union of such."""
-    literals = [one for one in _members(annotation) if get_origin(one) is Literal]
+    literals = [one for one in members_of(annotation) if get_origin(one) is Literal]
     return [value for one in literals for value in get_args(one)]
 
 
-def _members(annotation: Any) -> Iterator[Any]:
+def members_of(annotation: Any) -> Iterator[Any]:
     """The members of a union, or what is none."""
     match get_origin(annotation):
         case typing.Annotated:
-            yield from _members(get_args(annotation)[0])
+            yield from members_of(get_args(annotation)[0])
         case typing.Union | types.UnionType:
             for one in get_args(annotation):
-                yield from _members(one)
+                yield from members_of(one)
         case _:
             yield annotation
 
@@ -174,7 +174,7 @@ def _is_model(annotation: Any) -> bool:
 def _models_in(annotation: Any) -> list[Model]:
     """The models that a value, or what it lists, may be."""
     found: list[Model] = []
-    for one in _members(annotation):
+    for one in members_of(annotation):
         if _is_model(one):
             found.append(one)
         elif get_origin(one) in (list, tuple):
@@ -220,12 +220,12 @@ def judged() -> list[tuple[Field, str, Verdict]]:
 
 def ours_by_type() -> dict[str, Model]:
     """The events that this server sends."""
-    return {tag_of(one): one for one in _members(server_events.ServerEvent)}
+    return {tag_of(one): one for one in members_of(server_events.ServerEvent)}
 
 
 def server_types() -> set[str]:
     """The types of the events that OpenAI's service sends."""
-    return {tag_of(one) for one in _members(RealtimeServerEvent)}
+    return {tag_of(one) for one in members_of(RealtimeServerEvent)}
 
 
 def missing_fields(theirs: Model, ours: list[Model], path: str = "") -> Iterator[str]:
@@ -282,7 +282,7 @@ def tables() -> str:
         "|---|---|---|",
     ]
     ours = ours_by_type()
-    for event in sorted(_members(RealtimeServerEvent), key=tag_of):
+    for event in sorted(members_of(RealtimeServerEvent), key=tag_of):
         kind = tag_of(event)
         if kind in ours:
             missing = ", ".join(

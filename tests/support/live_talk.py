@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Literal
 
 from scripted import pcm
+from sdk_events import StrictReader
 
 from aqaa.server.parts import ModelParts
 from aqaa.server.protocol import server_events as server
@@ -62,6 +63,7 @@ class Talk:
         self.parts = parts
         self.clock = clock
         self.events: list[server.ServerEvent] = []
+        self._reader = StrictReader()
         self._arrived = asyncio.Event()
         self._awaited: dict[str, Callable[[], Coroutine[None, None, None]]] = {}
         self._acting: asyncio.Task[None] | None = None
@@ -74,6 +76,7 @@ class Talk:
 
     def _take(self, event: server.ServerEvent) -> None:
         self.events.append(event)
+        self._reader.read(event)
         self._arrived.set()
         if (act := self._awaited.pop(event.type, None)) is not None:
             self._acting = asyncio.create_task(act())
@@ -126,6 +129,7 @@ class Talk:
         self.listening.cancel()
         await self.conversation.close()
         self.parts.services.executor.close()
+        self._reader.check()
 
 
 async def speak_and_pause(talk: Talk, silence: float = 0.6) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripted import ScriptedEngine, scripted_parts
+from sdk_events import read_strictly
 
 from aqaa.server.config import Settings
 from aqaa.server.gateway.server import DrainingServer, listen
@@ -53,7 +54,7 @@ async def serving_parts(
     parts: ModelParts, engine: ScriptedEngine, **settings: Any
 ) -> AsyncIterator[Served]:
     """As `serving`, with these parts, whose engine is `engine`; their executor is closed after."""
-    with listen("127.0.0.1", 0) as listener:
+    with read_strictly(), listen("127.0.0.1", 0) as listener:
         state = ServerState.of(Settings(model="nowhere", **settings), parts)
         server = DrainingServer(state.settings)
         server.open(state)

@@ -29,6 +29,7 @@ from conformance_verdicts import (
 )
 from driven_machine import Driven
 from pydantic import TypeAdapter
+from sdk_events import complaints
 
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol import server_events as server
@@ -132,6 +133,7 @@ def test_the_server_does_with_a_field_what_the_document_says(
 ) -> None:
     driven, ids = a_session_for(field)
     events = on_the_wire(driven.send(named(with_its_call(field.message(field.sample)), ids)))
+    assert [complaints(event) for event in events if complaints(event)] == []
     refused = [event["error"] for event in events if event["type"] == "error"]
     if verdict.word == "refuse":
         assert [error["type"] for error in refused] == ["invalid_request_error"]
