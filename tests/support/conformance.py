@@ -2,7 +2,7 @@
 
 The events and fields are those of openai-python's types; the verdicts are `conformance_verdicts`.
 
-    python tests/support/conformance.py         writes the tables into docs/conformance.md
+`conformance_document` writes the tables.
 """
 
 from __future__ import annotations
@@ -11,17 +11,13 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import openai
 from conformance_verdicts import (
     CLIENT,
     COMPANIONS,
     NEEDED,
-    NEVER_SENT,
     SAMPLES,
-    SENT,
     Verdict,
 )
 from openai.types.realtime import RealtimeClientEvent, RealtimeServerEvent
@@ -29,10 +25,6 @@ from pydantic import BaseModel
 
 from aqaa.server.protocol import server_events
 from aqaa.server.protocol.types import Json
-
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "conformance.md"
-BEGIN = "<!-- The tables are written by tests/support/conformance.py. -->\n"
-END = "<!-- Here the tables end. -->\n"
 
 Model = type[BaseModel]
 Step = str | int  # a key, or a place in a list
@@ -90,7 +82,7 @@ def _forms(
     """The forms of a field: its one value, or each member of a union."""
     members = [one for one in members_of(annotation) if one is not type(None)]
     models = [one for one in members if _is_model(one)]
-    lists = [one for one in members if get_origin(one) is list and _models_in(one)]
+    lists = [one for one in members if get_origin(one) is list and models_in(one)]
     if len(members) > len(models) + len(lists):
         yield Field(event, path, steps, outer, _sample(annotation, event, path))
     for model in models:
@@ -171,14 +163,14 @@ def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _models_in(annotation: Any) -> list[Model]:
+def models_in(annotation: Any) -> list[Model]:
     """The models that a value, or what it lists, may be."""
     found: list[Model] = []
     for one in members_of(annotation):
         if _is_model(one):
             found.append(one)
         elif get_origin(one) in (list, tuple):
-            found += _models_in(get_args(one)[0])
+            found += models_in(get_args(one)[0])
     return found
 
 
@@ -215,7 +207,7 @@ def judged() -> list[tuple[Field, str, Verdict]]:
     return found
 
 
-# --- what the server sends ------------------------------------------------------------------------
+# --- what the server sends ---------------------------------------------------------------------
 
 
 def ours_by_type() -> dict[str, Model]:
@@ -226,87 +218,3 @@ def ours_by_type() -> dict[str, Model]:
 def server_types() -> set[str]:
     """The types of the events that OpenAI's service sends."""
     return {tag_of(one) for one in members_of(RealtimeServerEvent)}
-
-
-def missing_fields(theirs: Model, ours: list[Model], path: str = "") -> Iterator[str]:
-    """The fields of OpenAI's object that none of ours, of the same form, ever has."""
-    for name, info in theirs.model_fields.items():
-        here = f"{path}.{name}" if path else name
-        having = [one for one in ours if name in one.model_fields]
-        if not having:
-            yield here
-            continue
-        own = [inner for one in having for inner in _models_in(one.model_fields[name].annotation)]
-        for inner in _models_in(info.annotation):
-            alike = [one for one in own if tag_of(one) == tag_of(inner)] or _only(inner, own)
-            if alike:
-                yield from missing_fields(inner, alike, here)
-
-
-def _only(theirs: Model, ours: list[Model]) -> list[Model]:
-    """Ours, where theirs has no tag to be told by."""
-    return ours if tag_of(theirs) == theirs.__name__ else _of_type(theirs, ours)
-
-
-def _of_type(theirs: Model, ours: list[Model]) -> list[Model]:
-    return [one for one in ours if tag_of(one).split()[0] == tag_of(theirs).split()[0]]
-
-
-# --- the document ---------------------------------------------------------------------------------
-
-
-def tables() -> str:
-    """The generated part of the document."""
-    lines = [
-        f"Generated from the types of openai-python {openai.__version__}.",
-        "",
-        "## What a client may send",
-        "",
-        "| event | field | | |",
-        "|---|---|---|---|",
-    ]
-    last, seen = "", set[str]()
-    for field, name, verdict in judged():
-        if name in seen:
-            continue
-        seen.add(name)
-        event = f"`{field.event}`" if field.event != last else ""
-        last = field.event
-        path = name.removeprefix(field.event).strip().replace("[](", "[] (")  # not a link
-        lines.append(f"| {event} | `{path}` | {verdict.word} | {verdict.note} |")
-    lines += [
-        "",
-        "## What the server sends",
-        "",
-        "| event | sent | of its fields never sent |",
-        "|---|---|---|",
-    ]
-    ours = ours_by_type()
-    for event in sorted(members_of(RealtimeServerEvent), key=tag_of):
-        kind = tag_of(event)
-        if kind in ours:
-            missing = ", ".join(
-                f"`{one}`" for one in dict.fromkeys(missing_fields(event, [ours[kind]]))
-            )
-            note = f": {SENT[kind]}" if kind in SENT else ""
-            lines.append(f"| `{kind}` | yes{note} | {missing} |")
-        else:
-            lines.append(f"| `{kind}` | never: {NEVER_SENT[kind]} | |")
-    own = sorted(ours.keys() - server_types())
-    lines += ["", f"Of our own, for those who ask: {', '.join(f'`{one}`' for one in own)}."]
-    return "\n".join(lines) + "\n"
-
-
-def document(text: str) -> str:
-    """`text` with its tables written anew."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{tables()}\n{END}{after}"
-
-
-def main() -> None:
-    DOCUMENT.write_text(document(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -2,49 +2,30 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from conformance import (
-    DOCUMENT,
     Field,
     Step,
     client_fields,
-    document,
     judged,
     ours_by_type,
     server_types,
     verdict_key,
 )
-from conformance_verdicts import (
-    ANSWER,
-    CLIENT,
-    NEVER_SENT,
-    RUNNING,
-    SAMPLES,
-    USER_ITEM,
-    Verdict,
-)
-from driven_machine import Driven
-from pydantic import TypeAdapter
+from conformance_document import DOCUMENT, document
+from conformance_tour import a_session_for, named, on_the_wire, with_its_call
+from conformance_verdicts import CLIENT, NEVER_SENT, Verdict
 from sdk_events import complaints
 
-from aqaa.server.protocol import effects as fx
-from aqaa.server.protocol import server_events as server
-from aqaa.server.protocol.items import Output
-from aqaa.server.protocol.types import Json
-
-EVENT: TypeAdapter[server.ServerEvent] = TypeAdapter(server.ServerEvent)
 ABSENT = object()
-TOOL = {"type": "function", "name": "f"}
-CALL = {"type": "function_call", "call_id": SAMPLES["call_id"], "name": "f", "arguments": "{}"}
 
 
 def test_the_document_is_the_one_that_the_types_and_verdicts_give() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
-    assert text == document(text), "run: python tests/support/conformance.py"
+    assert text == document(text), "run: python tests/support/conformance_document.py"
 
 
 def test_no_verdict_is_left_of_a_field_that_is_gone() -> None:
@@ -53,11 +34,6 @@ def test_no_verdict_is_left_of_a_field_that_is_gone() -> None:
 
 def test_what_is_said_never_to_be_sent_is_openais_and_not_ours() -> None:
     assert NEVER_SENT.keys() == server_types() - ours_by_type().keys()
-
-
-def on_the_wire(outputs: list[Output]) -> list[Json]:
-    events = [one for one in outputs if isinstance(one, server.FromServer)]
-    return [EVENT.dump_python(one, mode="json") for one in events]
 
 
 def value_at(thing: Any, steps: Sequence[Step]) -> Any:
@@ -70,46 +46,6 @@ def value_at(thing: Any, steps: Sequence[Step]) -> Any:
             case _:
                 return ABSENT
     return thing
-
-
-def a_session_for(field: Field) -> tuple[Driven, dict[str, str]]:
-    """A session in which the field's event makes sense, and the ids that it has."""
-    if field.path.startswith("session(transcription)"):
-        return Driven(type="transcription"), {}
-    driven = Driven()
-    text = [{"type": "input_text", "text": "x"}]
-    item = {"type": "message", "role": "user", "id": USER_ITEM, "content": text}
-    driven.send({"type": "conversation.item.create", "item": item})
-    driven.send({"type": "conversation.item.create", "item": CALL})
-    driven.send({"type": "session.update", "session": {"tools": [TOOL]}})
-    ids = {}
-    if field.event in ("conversation.item.truncate", "response.cancel"):
-        driven.send({"type": "response.create"})
-        run = driven.runs[-1]
-        driven.happen(fx.RunSound(run.response_id, bytes(9600), 5))
-        ids = {ANSWER: run.item_id, RUNNING: run.response_id}
-    if field.event == "input_audio_buffer.commit":
-        sound = base64.b64encode(bytes(9600)).decode()
-        driven.send({"type": "input_audio_buffer.append", "audio": sound})
-    return driven, ids
-
-
-def with_its_call(message: Json) -> Json:
-    """The message; an output among its input has its call there, too."""
-    given = message.get("response", {}).get("input")
-    if not given or given[0].get("type") != "function_call_output":
-        return message
-    return {**message, "response": {**message["response"], "input": [CALL, *given]}}
-
-
-def named(message: Any, ids: dict[str, str]) -> Any:
-    match message:
-        case dict():
-            return {key: named(value, ids) for key, value in message.items()}
-        case str():
-            return ids.get(message, message)
-        case _:
-            return message
 
 
 SHOWN_BY = {
