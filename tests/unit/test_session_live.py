@@ -292,6 +292,23 @@ async def test_odd_chunks_of_bytes_are_the_same_sound(talk: Talk, engine: Script
     assert sum(token >= AUDIO for token in engine.prompts[-1]) == 10 * 5
 
 
+@pytest.mark.parametrize("end", ["clear", "commit"])
+async def test_half_a_sample_ends_with_its_buffer(
+    talk: Talk, engine: ScriptedEngine, end: str
+) -> None:
+    await talk.send("session.update", session={"audio": {"input": {"turn_detection": None}}})
+    await talk.append(pcm(1.2, loud=True) + b"\x55")
+    await talk.send(f"input_audio_buffer.{end}")
+    await talk.append(pcm(1.2, loud=True))
+    await talk.send("input_audio_buffer.commit")
+    await talk.send("response.create")
+    await talk.until("response.done")
+    newest = [token for token in engine.prompts[-1] if token >= AUDIO][-10 * 5 :]
+    assert len(newest) == 10 * 5
+    loud = {token - AUDIO for token in newest if token < AUDIO + 1024}
+    assert all(200 <= code <= 260 for code in loud), "as loud as it was said"
+
+
 async def test_what_never_left_the_socket_was_not_heard(talk: Talk) -> None:
     talk.outlet.blocked = True
     await speak_and_pause(talk)
