@@ -70,19 +70,27 @@ ANSWER_REPLY: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _server(request: Request) -> ServerState:
+def _state(request: Request) -> ServerState:
     state = request.app.state.server
     assert isinstance(state, ServerState)
     return state
 
 
+async def _server(request: Request) -> ServerState:  # what does not wait: else it gets a thread
+    return _state(request)
+
+
 Server = Annotated[ServerState, Depends(_server)]
 
 
-def _caller(request: Request, server: Server) -> Caller:
+def _admitted(request: Request, server: ServerState) -> Caller:
     if not origin_is_ours(request, server.settings):
         raise OriginError(refusal(request.headers["origin"]))
     return server.keys.check_key(bearer(request.headers))
+
+
+async def _caller(request: Request, server: Server) -> Caller:
+    return _admitted(request, server)
 
 
 class _BoundedJson(Request):
@@ -103,7 +111,7 @@ class _KeyFirst(APIRoute):
         handle = super().get_route_handler()
 
         async def admit(request: Request) -> Response:
-            _caller(request, _server(request))
+            _admitted(request, _state(request))
             return await handle(_BoundedJson(request.scope, request.receive))
 
         return admit

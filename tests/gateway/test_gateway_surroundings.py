@@ -1,12 +1,15 @@
-"""What stands between a server and its clients: how long an idle connection is kept for a proxy."""
+"""What a connection and a request cost: how long an idle one is kept; and no thread."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
+import httpx
+from recordings import recording
 from scripted import ScriptedEngine
-from scripted_server import serving
+from scripted_server import Served, serving
 
 GET = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -26,3 +29,12 @@ async def test_an_idle_connection_is_kept_as_long_as_the_setting_says(
             assert await reader.read() == b""
         assert time.monotonic() - began > 0.9
         writer.close()
+
+
+async def test_a_request_needs_no_thread_of_its_own(served: Served) -> None:
+    """Where many come at once these threads would take the interpreter from the conversations."""
+    async with httpx.AsyncClient(base_url=served.http) as http:
+        assert (await http.get("/metrics")).is_success
+        assert (await http.get("/v1/models")).is_success
+        assert (await http.post("/v1/answer", content=recording())).is_success
+    assert [one.name for one in threading.enumerate() if "AnyIO" in one.name] == []
