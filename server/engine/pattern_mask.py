@@ -31,6 +31,16 @@ class PatternMask:
         forbidden = _forbidden(self._pattern, self._place.allowed(), len(logits), logits.device)
         logits.masked_fill_(forbidden, -torch.inf)
 
+    def span(self, vocabulary: int) -> slice:
+        """The stretch of ids that holds all that may come next: no other logits are needed."""
+        return _span(self._pattern, self._place.allowed(), vocabulary)
+
+
+@functools.lru_cache(maxsize=64)
+def _span(pattern: AnswerPattern, allowed: IdKind, vocabulary: int) -> slice:
+    places = (~_forbidden(pattern, allowed, vocabulary, torch.device("cpu"))).nonzero()
+    return slice(int(places[0]), int(places[-1]) + 1)
+
 
 @functools.lru_cache(maxsize=64)
 def _forbidden(

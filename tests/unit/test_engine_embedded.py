@@ -258,6 +258,15 @@ def test_a_speculation_that_is_asked_for_is_decoded_as_what_it_is_now():
     assert choose([live, speculation], now=5.0) == [speculation, live]
 
 
+def test_only_the_ids_that_may_come_next_are_scored(tmp_path: Path) -> None:
+    decoder = Step1.load(write_step1(tmp_path), CONTEXT)
+    hidden = decoder.forward(torch.tensor([5, 6]), decoder.empty_cache(8), 0)
+    all_of_them, some = decoder.logits(hidden), decoder.logits(hidden, slice(3, 9))
+    torch.testing.assert_close(some[:, 3:9], all_of_them[:, 3:9])
+    assert some[:, :3].isneginf().all()
+    assert some[:, 9:].isneginf().all()
+
+
 def test_no_more_are_stepped_together_than_a_gap_allows():
     jobs = [job(due=float(number)) for number in range(MAX_BATCH + 3)]
     assert choose(reversed(jobs), now=99.0) == jobs[:MAX_BATCH]

@@ -38,7 +38,9 @@ def woven(tokens: TokensConfig, text: int, groups: int) -> list[int]:
 def allows(mask: PatternMask, token: int) -> bool:
     logits = torch.zeros(VOCABULARY)
     mask.apply(logits)
-    return not logits[token].isneginf()
+    allowed = not logits[token].isneginf()
+    assert not allowed or token in range(VOCABULARY)[mask.span(VOCABULARY)]
+    return allowed
 
 
 @pytest.mark.parametrize("tokens", [NANO, BARE], ids=["markers", "no markers"])

@@ -62,6 +62,11 @@ class Sampler:
         if calls is not None and grammars is not None:
             self._masks.append(CallMask(grammars, calls, answer))
 
+    def span(self, vocabulary: int) -> slice:
+        """The stretch of ids that holds all that may come next."""
+        patterns = (mask for mask in self._masks if isinstance(mask, PatternMask))
+        return next((mask.span(vocabulary) for mask in patterns), slice(0, vocabulary))
+
     @torch.inference_mode()
     def pick(self, logits: Tensor, ids: Sequence[int]) -> int:
         """The next id after `ids`, from float32 `logits` `[vocab]`, which may be changed.

@@ -359,7 +359,7 @@ class Scheduler:
                 self._computed += len(chunk)
         if job.params is None or len(ids) < len(job.prompt):
             return None
-        return _pick(state, job, self._model.logits(hidden[-1:])[0])
+        return _pick(state, job, self._scores(job, hidden[-1]))
 
     def _step_batch(self, taken: list[tuple[_SessionState, DecodeJob]]) -> list[Tensor]:
         """Compute the newest id of each: its logits `[vocab]`. A fault changes no session."""
@@ -367,10 +367,17 @@ class Scheduler:
         caches = [state.cache for state, _ in taken]
         starts = [len(state.ids) for state, _ in taken]
         hidden = self._model.step(last, caches, starts)
-        logits = [self._model.logits(row[None])[0] for row in hidden]  # one by one: see `_Buffer`
+        # One by one: see `_Buffer`.
+        logits = [self._scores(job, row) for (_, job), row in zip(taken, hidden, strict=True)]
         for state, job in taken:
             state.ids.append(job.last)
         return logits
+
+    def _scores(self, job: DecodeJob, hidden: Tensor) -> Tensor:
+        """The logits `[vocab]` after `hidden` `[hidden]`, of the ids that `job` may draw now."""
+        assert job.sampler is not None
+        ids = job.sampler.span(self._model.config.vocab_size)
+        return self._model.logits(hidden[None], ids)[0]
 
     def _reuse_prefix(self, state: _SessionState, job: DecodeJob) -> None:
         """Keep the longest common prefix, in a cache that has room for the job."""

@@ -231,9 +231,14 @@ class Step1:
         return self._unit(b.x.all) * self._norm
 
     @torch.inference_mode()
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Scores of the next id: float32 `[n, hidden]` -> `[n, vocab]`."""
-        return torch.mm(hidden, self._head)
+    def logits(self, hidden: Tensor, ids: slice = slice(None)) -> Tensor:
+        """Scores of the next id: float32 `[n, hidden]` -> `[n, vocab]`; -inf outside of `ids`.
+
+        The head is a third of nano's weights, and a step takes as long as reading them.
+        """
+        scores = hidden.new_full((len(hidden), self.config.vocab_size), -torch.inf)
+        torch.mm(hidden, self._head[:, ids], out=scores[:, ids])
+        return scores
 
     def _unit(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """RMSNorm without its weight; `F.rms_norm` costs four times as much on a CPU."""
