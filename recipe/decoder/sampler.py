@@ -48,15 +48,15 @@ CLOSING_MIX = Mix(brief=0.65, brief_written=0.15)
 # From a decoder that knows the questions but no tools: hearing commands is what takes the time, and
 # a call alone costs a fifth of a conversation. Written ones cost half of that, and teach to copy.
 FURTHER_MIX = Mix(
-    brief=0.6,
+    brief=0.5,
     brief_written=0.12,
     written=0.5,  # of whole answers: how they sound is learned as well without hearing
     another_turn=0.2,
     tools=0.64,
-    command=0.64,
+    command=0.54,
     command_written=0.25,
 )
-STRANGE = 0.4  # of what is asked among tools and is no command: that nothing and nobody can do
+STRANGE = 0.5  # of what is asked among tools and is no command: that nothing and nobody can do
 ORDERS = 0.38  # of spoken commands: an order has six arguments, any other command one or two
 
 
