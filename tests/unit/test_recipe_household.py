@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 import soundfile
 
 from aqaa.models.bundle import nano_path
@@ -15,6 +16,7 @@ from aqaa.recipe.evaluate.household import (
     Heard,
     Spoken,
     between,
+    call_markers,
     household_rows,
     listen,
     people_coffee,
@@ -25,7 +27,9 @@ from aqaa.recipe.evaluate.household import (
 from aqaa.recipe.evaluate.pipeline import Pipeline
 
 LATTE = Call("order_coffee", (("coffeeDrink", "latte"), ("size", "twelve ounce")))
+FIVE_MINUTES = (("minutes", 5),)
 SILENCE = np.zeros(8000, np.float32)
+RECORDINGS = Path(__file__).parents[1] / "e2e" / "recordings"
 
 
 def test_a_call_is_right_with_exactly_its_arguments() -> None:
@@ -97,16 +101,32 @@ def test_people_ask_for_tools_that_there_are() -> None:
         assert dict(call.arguments).keys() <= dict(TOOLS[call.name].parameters).keys()
 
 
-async def test_a_decoder_that_was_never_taught_calls_calls_nothing() -> None:
-    """The shipped bundle, all the way from the sound; its ids 1000 and 1001 stand for markers."""
+async def test_nano_calls_the_tool_that_is_asked_for() -> None:
+    """How often it hears the number is for the evaluation to say, and for nano's card."""
     pipeline = Pipeline(nano_path())
+    markers = call_markers(pipeline)
+    assert markers is not None
+    wave, _ = soundfile.read(RECORDINGS / "set-timer-joe.flac", dtype="float32")
+    told = TOOLS["set_timer"], TOOLS["lock_door"]
+    timer = Spoken("Set a timer for five minutes.", wave, told, Call("set_timer", FIVE_MINUTES))
     await pipeline.start()
     try:
-        clip = Spoken("silence", SILENCE, (COFFEE,), LATTE)
-        (heard,) = await listen(pipeline, [clip], (1000, 1001))
-        rows = await household_rows(pipeline, None, lambda what: None)
+        (heard,) = await listen(pipeline, [timer], markers)
     finally:
         await pipeline.close()
-    assert heard.called == ""
-    assert not heard.right
-    assert rows == []  # its pieces have no markers of calls
+    call = json.loads(heard.called)
+    assert (call["name"], [*call["arguments"]]) == ("set_timer", ["minutes"])
+
+
+async def test_a_decoder_whose_pieces_have_no_markers_of_calls_has_no_rows(tmp_path: Path) -> None:
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["What is two plus three?"] * 30),
+        model_prefix=str(tmp_path / "tokenizer"),
+        vocab_size=30,
+        model_type="bpe",
+        minloglevel=2,
+    )
+    pipeline = Pipeline(nano_path())
+    decoder = pipeline.bundle.decoder.model_copy(update={"path": tmp_path})
+    pipeline.bundle = pipeline.bundle.model_copy(update={"decoder": decoder})
+    assert await household_rows(pipeline, None, lambda what: None) == []
