@@ -19,7 +19,14 @@ async def main(sessions: int) -> None:
     parts = paced_parts(engine)
     most = sessions + 10
     await serve_watched(
-        serving_parts(parts, engine, max_sessions=sessions, max_connections=most, drain_seconds=1)
+        serving_parts(
+            parts,
+            engine,
+            strict=False,
+            max_sessions=sessions,
+            max_connections=most,
+            drain_seconds=1,
+        )
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,19 +42,24 @@ class Served:
 
 @asynccontextmanager
 async def serving(
-    engine: ScriptedEngine, *, transcriber: Transcriber | None = None, **settings: Any
+    engine: ScriptedEngine,
+    *,
+    transcriber: Transcriber | None = None,
+    strict: bool = True,
+    **settings: Any,
 ) -> AsyncIterator[Served]:
+    """A server; `strict`: what it sends is read by openai-python's types, and must be of them."""
     parts = scripted_parts(engine, transcriber=transcriber)
-    async with serving_parts(parts, engine, **settings) as served:
+    async with serving_parts(parts, engine, strict=strict, **settings) as served:
         yield served
 
 
 @asynccontextmanager
 async def serving_parts(
-    parts: ModelParts, engine: ScriptedEngine, **settings: Any
+    parts: ModelParts, engine: ScriptedEngine, *, strict: bool = True, **settings: Any
 ) -> AsyncIterator[Served]:
     """As `serving`, with these parts, whose engine is `engine`; their executor is closed after."""
-    with read_strictly(), listen("127.0.0.1", 0) as listener:
+    with read_strictly() if strict else nullcontext(), listen("127.0.0.1", 0) as listener:
         state = ServerState.of(Settings(model="nowhere", **settings), parts)
         server = DrainingServer(state.settings)
         server.open(state)
