@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from calling_bundle import calling_bundle, nano_calls
 from ears import hear, mentions
 from numpy.typing import NDArray
 from openai import AsyncOpenAI
@@ -38,20 +37,6 @@ VLLM = {
 def vllm_serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Its base URL."""
     with serving(tmp_path_factory.mktemp("vllm") / "log", environment=VLLM) as base:
-        yield base
-
-
-@pytest.fixture(scope="module")
-def vllm_calling(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """The base URL of one whose decoder calls functions."""
-    if nano_calls():
-        yield request.getfixturevalue("vllm_serving")
-        return
-    folder = tmp_path_factory.mktemp("calling")
-    bundle = calling_bundle(folder / "bundle")
-    with serving(folder / "log", str(bundle), environment=VLLM) as base:
         yield base
 
 
@@ -96,14 +81,14 @@ async def called(base: str, said: str, choice: Any) -> tuple[str, Any]:
     return call.name, json.loads(call.arguments)
 
 
-async def test_a_command_is_a_call_and_a_forced_call_is_as_declared(vllm_calling: str) -> None:
+async def test_a_command_is_a_call_and_a_forced_call_is_as_declared(vllm_serving: str) -> None:
     timer = ("set_timer", {"minutes": 5})
-    assert await called(vllm_calling, "Set a timer for five minutes.", "auto") == timer
+    assert await called(vllm_serving, "Set a timer for five minutes.", "auto") == timer
     lock = {"type": "function", "name": "lock_door"}
-    name, arguments = await called(vllm_calling, "How are you?", lock)
+    name, arguments = await called(vllm_serving, "How are you?", lock)
     assert name == "lock_door"
     assert [type(value) for value in arguments.values()] == [str]
-    name, _ = await called(vllm_calling, "How are you?", "required")
+    name, _ = await called(vllm_serving, "How are you?", "required")
     assert name in TOOLS
 
 

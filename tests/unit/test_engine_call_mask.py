@@ -13,7 +13,6 @@ from mutated_calls import HOUSEHOLD, LEGAL, TIMER
 from tiny_text import tiny_text
 
 from aqaa.recipe.decoder.prepare import pieces_path
-from aqaa.recipe.decoder.text import has_pieces
 from aqaa.recipe.domain.commands import draw_commands
 from aqaa.recipe.domain.tools import TOOLS
 from aqaa.server.dialogue.call_reader import CallReader
@@ -25,7 +24,6 @@ from aqaa.server.engine.contract import SamplingParams
 from aqaa.server.engine.embedded.sampling import Sampler
 from aqaa.tokenizers.text import TextTokenizer
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXT, TOKENS = tiny_text()
 GRAMMARS = CallGrammars(TEXT)
 START, END = TOKENS.eot, TOKENS.bot  # any two control ids
@@ -60,8 +58,7 @@ def test_no_id_of_a_legal_call_is_forbidden(text: str) -> None:
 
 
 def test_a_call_of_the_household_is_drawn_as_nano_learns_to_spell_it() -> None:
-    begun = ROOT / "recipe" / "begun" / "decoder" / "tokenizer.model"
-    pieces = TextTokenizer.load(next(p for p in (pieces_path(), begun) if has_pieces(p)))
+    pieces = TextTokenizer.load(pieces_path())
     grammars = CallGrammars(pieces)
     tools = [
         Tool(tool.name, tool.description, tool.declaration()["parameters"])
