@@ -74,7 +74,7 @@ async function describeServer() {
     const [models, voices] = await Promise.all([fetchJson("v1/models"), fetchJson("v1/voices")]);
     $("model").textContent = `Model: ${models.data[0].id}`;
     $("model").dataset.id = models.data[0].id;
-    offer(HINTS[models.data[0].id] ?? []);
+    offerHints();
     $("voice").replaceChildren(...voices.data.map((v) => new Option(v.name ?? v.id, v.id)));
     $("voice").value = (voices.data.find((v) => v.default) ?? voices.data[0]).id;
   } catch {
@@ -82,7 +82,10 @@ async function describeServer() {
   }
 }
 
-function offer(questions) {
+// What the model can be asked, and told to do where it may call functions.
+function offerHints(mayCall = false) {
+  const model = $("model").dataset.id;
+  const questions = [...(HINTS[model] ?? []), ...((mayCall && COMMANDS[model]) || [])];
   $("hints").replaceChildren(
     ...questions.map((question) => {
       const button = document.createElement("button");
@@ -111,7 +114,7 @@ function sessionConfig(rate, hasSpoken) {
       },
       output: { format, voice, speed: Number($("speed").value) },
     },
-    tools: TOOLS,
+    tools: $("tools").checked ? TOOLS : [],
     aqaa: { extensions: ["latency", "interruptions"] },
   };
 }
@@ -249,11 +252,10 @@ class Session {
         this.capturing = !pushToTalk() || $("talk").ariaPressed === "true";
         if ($("state").dataset.state === "reconnecting") show("listening");
         this.hasWords = event.session.audio.input.transcription !== null;
+        offerHints(event.session.tools.length > 0);
         if (!this.ready) {
           this.ready = true;
           show("listening");
-          const model = $("model").dataset.id;
-          if (event.session.tools.length > 0) offer([...(HINTS[model] ?? []), ...(COMMANDS[model] ?? [])]);
           for (const text of this.asked.splice(0)) this.say(text);
         }
         break;
@@ -499,7 +501,7 @@ $("mode").addEventListener("change", () => {
 $("speed").addEventListener("input", () => {
   $("speed-shown").textContent = `${Number($("speed").value).toFixed(2)}×`;
 });
-for (const control of ["speed", "voice"]) $(control).addEventListener("change", () => session?.configure());
+for (const control of ["speed", "voice", "tools"]) $(control).addEventListener("change", () => session?.configure());
 $("key-form").addEventListener("submit", (event) => event.preventDefault());
 $("key").addEventListener("change", describeServer);
 describeServer();

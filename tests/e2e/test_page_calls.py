@@ -1,4 +1,4 @@
-"""The page lets the model call its functions, and shows it. A real Chromium, a scripted model."""
+"""The page lets the model call its functions where that is wanted, and shows it. A real Chromium, a scripted model."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def test_a_call_is_shown_run_and_answered_and_another_server_is_told_of_it(tmp_p
         opened(browser, servers.url) as page,
     ):
         page.get_by_label("Push to talk").check()
+        page.get_by_label("Functions").check()
         page.get_by_role("button", name="Start").click()
         expect(page.locator("#state")).to_have_attribute("data-state", "listening", timeout=SOON)
         ask(page, "Five minutes, please.")

@@ -18,6 +18,23 @@ RAY: Final = Path(sys.executable).parent / "ray"
 PORT: Final = 6379
 
 
+def vllm_platform() -> str:
+    """The plugin of vLLM that `cpu_for_ray` writes down."""
+    return "ray_cpu_platform.RayCpuPlatform"
+
+
+def cpu_for_ray(folder: Path) -> dict[str, str]:
+    """Variables with which vLLM's CPU platform takes Ray; both nodes and `vllm serve` need them."""
+    metadata = folder / "ray_cpu_platform-1.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: ray_cpu_platform\nVersion: 1\n"
+    )
+    plugin = f"[vllm.platform_plugins]\nray_cpu = {__name__}:{vllm_platform.__name__}\n"
+    (metadata / "entry_points.txt").write_text(plugin)
+    return {"PYTHONPATH": f"{folder}:{Path(__file__).parent}"}
+
+
 @contextmanager
 def ray_node(host: Host, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """One node, up; at the end nothing runs on its host any more."""
