@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqaa.models.bundle import Bundle
-from aqaa.server.audio.decoder import Decoder
 from aqaa.server.audio.noise import STRONGEST
+from aqaa.server.audio.recordings import RecordingDecoder
 from aqaa.server.audio.wire import AudioFormat, InputConverter, OutputConverter
 from aqaa.server.clock import Clock
 from aqaa.server.compute.executor import Executor
@@ -104,7 +104,7 @@ class Services:
     vocoder: Vocoder
     synthesis: Model[Any, Any]  # the vocoder's chunks
     executor: Executor
-    decoder: Decoder  # of recordings
+    recordings: RecordingDecoder
     metrics: Metrics
     clock: Clock
     pace: IdPace  # of the answers' ids

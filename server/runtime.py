@@ -19,7 +19,7 @@ from aqaa.models.errors import BundleError, EngineError
 from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.server.answering.answer import AnswerEnd
 from aqaa.server.answering.single_answer import single_answer
-from aqaa.server.audio.decoder import Decoder
+from aqaa.server.audio.recordings import RecordingDecoder
 from aqaa.server.clock import MonotonicClock
 from aqaa.server.compute.cores import available_cores
 from aqaa.server.compute.devices import place, visible_gpus
@@ -100,8 +100,8 @@ class Runtime:
         check_markers(bundle, vocoder.voices)
         judge, why = judging
         log.info("ends of turns by %s (%s)", "silence" if judge is None else judge.name, why)
-        decoder = Decoder()
-        decoder.start()
+        recordings = RecordingDecoder()
+        recordings.start()
         metrics = Metrics()
         clock = MonotonicClock()
         punctuality, pace = Punctuality(clock), IdPace(_spoken_ids(bundle))
@@ -143,7 +143,7 @@ class Runtime:
                 vocoder=vocoder,
                 synthesis=synthesis,
                 executor=executor,
-                decoder=decoder,
+                recordings=recordings,
                 pace=pace,
                 metrics=metrics,
                 clock=clock,
@@ -162,7 +162,7 @@ class Runtime:
         """Give everything back."""
         await self.parts.services.engine.close()
         await asyncio.to_thread(self.parts.services.executor.close)
-        await asyncio.to_thread(self.parts.services.decoder.close)
+        await asyncio.to_thread(self.parts.services.recordings.close)
         if self.parts.services.tracer is not None:
             await asyncio.to_thread(self.parts.services.tracer.close)
 

@@ -30,7 +30,7 @@ async def tokenise_recording(parts: ModelParts, data: bytes) -> tuple[int, ...]:
         AudioError: it is no such recording, or longer than a turn may be.
         NoSpeechError: nobody speaks in it.
     """
-    samples = await parts.services.decoder.decode(data, parts.max_turn_seconds)
+    samples = await parts.services.recordings.decode(data, parts.max_turn_seconds)
     return await parts.services.executor.run(_tokenise(parts, samples), Kind.BULK)
 
 

@@ -69,7 +69,7 @@ class Recording:
         Raises:
             AudioError: it is no recording that can be read, or it is too long.
         """
-        return cls(parts, await parts.services.decoder.decode(data, MAX_SECONDS))
+        return cls(parts, await parts.services.recordings.decode(data, MAX_SECONDS))
 
     async def pieces(self) -> AsyncIterator[list[Piece]]:
         """New pieces of text, slice by slice."""

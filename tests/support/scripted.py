@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from aqaa.models.bundle import Bundle, TurnThresholds
 from aqaa.models.errors import EngineDiedError, TokenError
-from aqaa.server.audio.decoder import Decoder
+from aqaa.server.audio.recordings import RecordingDecoder
 from aqaa.server.clock import Clock, MonotonicClock
 from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Work, work_of
@@ -53,8 +53,8 @@ FIRST_LETTER = 32  # code points below are control ids
 
 Samples = NDArray[np.float32]
 
-DECODER = Decoder()  # of all servers of a test's process: it takes a second to start
-atexit.register(DECODER.close)
+RECORDINGS = RecordingDecoder()  # of all servers of a test's process: it takes a second to start
+atexit.register(RECORDINGS.close)
 
 
 def bundle(
@@ -451,7 +451,7 @@ def scripted_parts(
             vocoder=voices,
             synthesis=synthesis_of(voices),
             executor=executor,
-            decoder=DECODER,
+            recordings=RECORDINGS,
             metrics=metrics,
             clock=clock,
             ahead_seconds=60.0,

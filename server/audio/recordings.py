@@ -31,7 +31,7 @@ SAMPLES, REFUSED, FAILED = range(3)
 _REQUEST, _REPLY = struct.Struct("<Qd"), struct.Struct("<QB")
 
 
-class Decoder:
+class RecordingDecoder:
     """The process, from outside; it is started when it is first needed, and again when it died.
 
     One file is decoded at a time; the others wait in order.
@@ -39,7 +39,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._thread = ThreadPoolExecutor(1, "decoder")
+        self._thread = ThreadPoolExecutor(1, "recordings")
 
     def start(self) -> None:
         """Have it load its libraries before the first file comes. Does not wait."""

@@ -15,7 +15,7 @@ import soundfile
 from recordings import recording
 
 from aqaa.models.errors import AudioError
-from aqaa.server.audio.decoder import NICE, Decoder
+from aqaa.server.audio.recordings import NICE, RecordingDecoder
 
 
 def flac() -> bytes:
@@ -25,28 +25,28 @@ def flac() -> bytes:
 
 
 @pytest.fixture
-async def decoder() -> AsyncIterator[Decoder]:
-    decoder = Decoder()
+async def decoder() -> AsyncIterator[RecordingDecoder]:
+    decoder = RecordingDecoder()
     yield decoder
     await asyncio.to_thread(decoder.close)
 
 
-def process_of(decoder: Decoder) -> psutil.Process:
+def process_of(decoder: RecordingDecoder) -> psutil.Process:
     """The one process that came with it."""
     (child,) = [one for one in psutil.Process().children() if decoder_module(one)]
     return child
 
 
 def decoder_module(process: psutil.Process) -> bool:
-    return process.cmdline()[-1] == Decoder.__module__
+    return process.cmdline()[-1] == RecordingDecoder.__module__
 
 
-async def test_recordings_are_read_one_after_the_other(decoder: Decoder) -> None:
+async def test_recordings_are_read_one_after_the_other(decoder: RecordingDecoder) -> None:
     lengths = await asyncio.gather(*(decoder.decode(recording(s), 10.0) for s in (0.5, 1.0, 2.0)))
     assert [samples.size for samples in lengths] == [8000, 16_000, 32_000]
 
 
-async def test_a_file_is_refused_in_the_words_of_its_reader(decoder: Decoder) -> None:
+async def test_a_file_is_refused_in_the_words_of_its_reader(decoder: RecordingDecoder) -> None:
     with pytest.raises(AudioError, match="it looks like JSON"):
         await decoder.decode(b'{"audio": 1}', 10.0)
     with pytest.raises(AudioError, match="at most 1 seconds"):
@@ -54,13 +54,13 @@ async def test_a_file_is_refused_in_the_words_of_its_reader(decoder: Decoder) ->
     assert (await decoder.decode(recording(), 10.0)).size == 16_000
 
 
-async def test_it_gives_way_to_the_conversations(decoder: Decoder) -> None:
+async def test_it_gives_way_to_the_conversations(decoder: RecordingDecoder) -> None:
     await decoder.decode(recording(), 10.0)
     assert process_of(decoder).nice() == min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICE)
 
 
 async def test_a_file_that_ends_the_process_is_refused_and_the_next_one_is_read(
-    decoder: Decoder,
+    decoder: RecordingDecoder,
 ) -> None:
     await decoder.decode(recording(), 10.0)
     process_of(decoder).send_signal(signal.SIGSTOP)
@@ -72,6 +72,6 @@ async def test_a_file_that_ends_the_process_is_refused_and_the_next_one_is_read(
     assert (await decoder.decode(recording(), 10.0)).size == 16_000
 
 
-async def test_a_mistake_of_ours_is_no_fault_of_the_file(decoder: Decoder) -> None:
+async def test_a_mistake_of_ours_is_no_fault_of_the_file(decoder: RecordingDecoder) -> None:
     with pytest.raises(RuntimeError, match="decoding: "):
         await decoder.decode(flac(), float("inf"))  # no whole number of samples
