@@ -1,4 +1,4 @@
-"""The page lets the model call functions where that is wanted. A real Chromium, a scripted model."""
+"""The page lets the model call functions where wanted. A real Chromium, a scripted model."""
 
 from __future__ import annotations
 
