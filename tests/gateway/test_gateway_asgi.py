@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from aqaa.models.errors import BundleError
+from aqaa.server.audio.recordings import RecordingDecoder
 from aqaa.server.config import Settings
 from aqaa.server.gateway import asgi
 from aqaa.server.gateway.asgi import Application
@@ -141,7 +143,9 @@ class Host:
 async def test_the_lifespan_drains_where_no_signal_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asgi, "keep_for_good", lambda: None)  # it is for a whole process
     engine = ScriptedEngine(gate=asyncio.Event())
-    parts = scripted_parts(engine)
+    shared = scripted_parts(engine)
+    services = replace(shared.services, recordings=RecordingDecoder())  # the runtime closes it
+    parts = replace(shared, services=services)
 
     async def load(settings: Settings) -> Runtime:
         return Runtime(parts, 0.0)
