@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import string
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
 KEY = {"Authorization": "Bearer right"}
+SPELLINGS = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"  # of base64
 
 
 @pytest.fixture
@@ -60,6 +62,13 @@ async def test_a_secret_that_was_changed_opens_nothing(locked: Served, change: A
     value = (await secret(locked, {})).json()["value"]
     changed = change(value) if change(value) != value else value[:-1] + "B"
     assert (await first_event(locked, changed))["error"]["code"] == "invalid_api_key"
+
+
+async def test_a_secret_opens_nothing_in_another_spelling_of_its_bytes(locked: Served) -> None:
+    value = (await secret(locked, {})).json()["value"]
+    last = SPELLINGS.index(value[-1])  # its two lowest bits are nothing of the signature
+    other = value[:-1] + SPELLINGS[last ^ 1]
+    assert (await first_event(locked, other))["error"]["code"] == "invalid_api_key"
 
 
 async def test_a_secret_carries_no_more_settings_than_fit_a_header(locked: Served) -> None:

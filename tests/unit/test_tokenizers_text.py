@@ -113,7 +113,7 @@ def test_text_ids_may_not_reach_into_the_audio_ids(tmp_path: Path, model: bytes)
     [
         ("What\u2019s two plus five?", "What's two plus five?"),
         ("six\u2013seven \u2014 eight", "six-seven - eight"),
-        ("\u201chello\u201d", "hello"),  # it has no double quotes at all
+        ("\u201chello\u201d", '"hello"'),
         ("and\u2026 then\u00a0what\u200b?", "and... then what?"),
     ],
 )
