@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from weakref import WeakMethod
 
 from aqaa.models.errors import (
     AqaaError,
@@ -226,7 +228,7 @@ class Answer:
     # --- the decoder's half -----------------------------------------------------------------------
 
     async def _decode(self) -> None:
-        purpose.set(self._kind)  # for this task: the engine's request
+        purpose.set(self._purpose())  # for this task: the engine's request
         if self._trace is not None:
             traceparent.set(traceparent_of(self._trace))  # for this task: the engine's request
         try:
@@ -372,6 +374,11 @@ class Answer:
         if not self._wanted.is_set():
             return Kind.SPECULATIVE
         return Kind.FIRST if self.progress.playback.runs_out is None else Kind.LIVE
+
+    def _purpose(self) -> Callable[[], Kind]:
+        """`_kind`, for the engine to ask, which may keep it longer than this answer lives."""
+        kind = WeakMethod(self._kind)
+        return lambda: Kind.BULK if (known := kind()) is None else known()
 
     async def _hand_on(self, data: bytes, *, last: bool = False) -> None:
         """Hand on sound; at the beginning only once there is enough to start with."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -274,6 +276,11 @@ async def test_the_engine_is_told_what_its_work_is_for() -> None:
     kinds.append(told[0]())
     assert kinds == [Kind.SPECULATIVE, Kind.FIRST, Kind.LIVE]
     await answer.stop()
+    ended = weakref.ref(answer)
+    del answer
+    gc.collect()
+    assert ended() is None, "an engine may keep the question, but not the answer"
+    assert told[0]() is Kind.BULK
 
 
 async def test_a_downloads_chunks_are_bulk() -> None:
