@@ -1,6 +1,7 @@
 // The page: wires microphone, loudspeaker, protocol and captions to the controls.
 import { Microphone, Speaker, fromBase64, openContext } from "./audio.js";
 import { Captions } from "./captions.js";
+import { hintsOf } from "./hints.js";
 import { Latencies } from "./latency.js";
 import { Realtime } from "./realtime.js";
 import { TOOLS, run } from "./tools.js";
@@ -25,25 +26,12 @@ const FAILURES = {
   context_length_exceeded: "the conversation is too long for the model; press Stop and start anew",
   engine_busy: "the server is busy; try again in a moment",
 };
-// The last: what was interrupted may have left the conversation, because the turn before it went on.
 const SILENT = "The server gives no sign of life. One moment…";
+// The last: what was interrupted may have left the conversation, because the turn before it went on.
 const BENIGN = ["response_cancel_not_active", "item_truncate_invalid_item_id"];
 const TAP_MS = 250; // a button that is held for less was not meant to record
 const ECHO_SECONDS = 1.5; // an answer that is interrupted this soon, again and again, hears itself
 const ECHOES = 3;
-// What to ask, by the name of the model.
-const HINTS = {
-  nano: [
-    "What is the capital of France?",
-    "What is four times three?",
-    "Which month comes before November?",
-    "What language do they speak in Italy?",
-    "Tell me a story.",
-  ],
-};
-
-// The same, of a model that calls functions.
-const COMMANDS = { nano: ["Set a timer for one minute.", "What time is it?"] };
 
 let session = null; // everything that lives between Start and Stop
 
@@ -84,8 +72,7 @@ async function describeServer() {
 
 // What the model can be asked, and told to do where it may call functions.
 function offerHints(mayCall = false) {
-  const model = $("model").dataset.id;
-  const questions = [...(HINTS[model] ?? []), ...((mayCall && COMMANDS[model]) || [])];
+  const questions = hintsOf($("model").dataset.id, mayCall);
   $("hints").replaceChildren(
     ...questions.map((question) => {
       const button = document.createElement("button");

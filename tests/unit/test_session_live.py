@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from live_talk import FakeClock, Talk, speak_and_pause
@@ -19,19 +18,6 @@ from scripted import (
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.types import Json, Response
 from aqaa.server.session.head_start import NO_SLACK_SECONDS
-
-
-@pytest.fixture
-def engine() -> ScriptedEngine:
-    return ScriptedEngine()
-
-
-@pytest.fixture
-async def talk(engine: ScriptedEngine) -> AsyncIterator[Talk]:
-    clock = FakeClock()
-    talk = Talk(scripted_parts(engine, clock=clock), clock)
-    yield talk
-    await talk.close()
 
 
 def done(event: server.ServerEvent) -> Response:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
 
 import pytest
 from live_talk import FakeClock, Talk
@@ -11,19 +10,6 @@ from scripted import ScriptedEngine, pcm, scripted_parts
 
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.types import Json, Response
-
-
-@pytest.fixture
-def engine() -> ScriptedEngine:
-    return ScriptedEngine()
-
-
-@pytest.fixture
-async def talk(engine: ScriptedEngine) -> AsyncIterator[Talk]:
-    clock = FakeClock()
-    talk = Talk(scripted_parts(engine, clock=clock), clock)
-    yield talk
-    await talk.close()
 
 
 def message(*sounds: bytes, text: str = "") -> Json:
