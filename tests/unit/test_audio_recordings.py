@@ -25,20 +25,23 @@ def flac() -> bytes:
 
 
 @pytest.fixture
-async def decoder() -> AsyncIterator[RecordingDecoder]:
+async def decoder(others: set[psutil.Process]) -> AsyncIterator[RecordingDecoder]:
     decoder = RecordingDecoder()
     yield decoder
     await asyncio.to_thread(decoder.close)
 
 
-def process_of(decoder: RecordingDecoder) -> psutil.Process:
-    """The one process that came with it."""
-    (child,) = [one for one in psutil.Process().children() if decoder_module(one)]
+@pytest.fixture
+def others() -> set[psutil.Process]:
+    """Processes that were there before: servers of other tests have decoders of their own."""
+    return {*psutil.Process().children()}
+
+
+def process_beside(others: set[psutil.Process]) -> psutil.Process:
+    """The one process that came since."""
+    (child,) = {*psutil.Process().children()} - others
+    assert child.cmdline()[-1] == RecordingDecoder.__module__
     return child
-
-
-def decoder_module(process: psutil.Process) -> bool:
-    return process.cmdline()[-1] == RecordingDecoder.__module__
 
 
 async def test_recordings_are_read_one_after_the_other(decoder: RecordingDecoder) -> None:
@@ -54,19 +57,22 @@ async def test_a_file_is_refused_in_the_words_of_its_reader(decoder: RecordingDe
     assert (await decoder.decode(recording(), 10.0)).size == 16_000
 
 
-async def test_it_gives_way_to_the_conversations(decoder: RecordingDecoder) -> None:
+async def test_it_gives_way_to_the_conversations(
+    decoder: RecordingDecoder, others: set[psutil.Process]
+) -> None:
     await decoder.decode(recording(), 10.0)
-    assert process_of(decoder).nice() == min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICE)
+    assert process_beside(others).nice() == min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICE)
 
 
 async def test_a_file_that_ends_the_process_is_refused_and_the_next_one_is_read(
-    decoder: RecordingDecoder,
+    decoder: RecordingDecoder, others: set[psutil.Process]
 ) -> None:
     await decoder.decode(recording(), 10.0)
-    process_of(decoder).send_signal(signal.SIGSTOP)
+    process = process_beside(others)
+    process.send_signal(signal.SIGSTOP)
     waiting = asyncio.create_task(decoder.decode(recording(), 10.0))
     await asyncio.sleep(0.05)
-    process_of(decoder).send_signal(signal.SIGKILL)  # as a fault in a C library would
+    process.send_signal(signal.SIGKILL)  # as a fault in a C library would
     with pytest.raises(AudioError, match="cannot be decoded: send it as wav"):
         await waiting
     assert (await decoder.decode(recording(), 10.0)).size == 16_000
