@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import numpy as np
 import torch
 from bench_tables import markdown
+from frontier import SHORT_SECONDS, Point, draw
 from scripted import GroupTokenizer
-from turn_taking import Heard, Outcome, Policy, Sound, two_waits, under_judge, under_silence
+from turn_taking import Heard, Policy, Sound, two_waits, under_judge, under_silence
 
-from aqaa.clients.load_test import percentile
 from aqaa.models.bundle import TOKENIZER_RATE, Bundle, load_bundle, nano_path
 from aqaa.recipe.decoder.clips import trim
 from aqaa.recipe.domain.load import load_domain
@@ -41,31 +41,33 @@ from aqaa.server.hearing.turn_head import HeadJudge, TurnHead
 from aqaa.server.hearing.vad import VadModel
 from aqaa.tokenizers.dual import DualTokenizer
 
+PICTURE = Path(__file__).resolve().parents[2] / "docs" / "ends_of_turns.svg"
 TITLE = "Ends of turns: cut off against waited for (nano)"
 LEGEND = (
     "Delay: ms from the last sample of speech to the end of the turn, p50 / p95, of turns that "
     "were not cut. Cut: turns that ended too early. Taken back: cut turns that are open again, for "
     "their speaker goes on within a second. `p >= x`: 200 ms of silence from this probability on, "
-    "600 below it. low, medium, high: `semantic_vad` as it is."
+    "600 below it. `semantic_vad`: as it is."
 )
 QUESTIONS = 60
 VOICE = "rms"
 PAUSE = (0.15, 0.6)  # seconds
 NOISE_DB = 45.0  # below the speech
 LEAD_SECONDS = 0.3
-SHORT_SECONDS = 2.5
 SILENCES = (200, 250, 300, 350, 400, 500, 600)  # ms
 LEAST = (0.99, 0.97, 0.9, 0.8, 0.7, 0.5, 0.3, 0.1)  # probabilities
 EAGERNESS: tuple[Eagerness, ...] = ("low", "medium", "high")
 
 
 def main() -> str:
-    """Markdown: a table for each kind of clips. Takes about three minutes of one core."""
+    """Markdown: a table for each kind of clips, and `PICTURE` of them. About three minutes of one
+    core."""
     torch.set_num_threads(1)
     judges = judges_of(load_bundle(nano_path()))
-    kinds = kinds_of_clips()
-    return f"{LEGEND}\n\n" + "\n\n".join(
-        f"**{what}**, n = {len(clips)}\n\n{table(clips, judges)}" for what, clips in kinds
+    found = {what: points(clips, judges) for what, clips in kinds_of_clips()}
+    draw(found, PICTURE)
+    return f"{LEGEND}\n\n![False ends against delay]({PICTURE.name})\n\n" + "\n\n".join(
+        f"**{what}**, n = {len(row[0].heard)}\n\n{table(row)}" for what, row in found.items()
     )
 
 
@@ -107,24 +109,25 @@ def paused(speech: Sound, text: str, rng: np.random.Generator) -> Sound:
     return add_noise(np.pad(clip, lead).astype(np.float32), NOISE_DB, rng)
 
 
-def table(clips: Sequence[Sound], judges: Sequence[tuple[Judge, Tokenising]]) -> str:
-    """One row a policy."""
-    vad, rows = VadModel.load(), []
+def points(clips: Sequence[Sound], judges: Sequence[tuple[Judge, Tokenising]]) -> list[Point]:
+    """One for each policy."""
+    vad, found = VadModel.load(), []
     for judge, tokenising in judges:
         heard = [Heard.of(clip, tokenising, vad.stream(), judge) for clip in clips]
-        rows += silences(heard) if not rows else []
+        found += silences(heard) if not found else []
         policies = {f"p >= {least:g}": two_waits(least) for least in LEAST}
-        policies |= {eagerness: as_it_is(judge, eagerness) for eagerness in EAGERNESS}
-        for name, policy in policies.items():
-            outcomes = [under_judge(clip, judge, policy) for clip in heard]
-            rows.append([f"{judge.name}, {name}", *measured(heard, outcomes)])
-    return markdown(("ended by", "delay", "cut", f"cut < {SHORT_SECONDS} s", "taken back"), rows)
+        whole = {eagerness: as_it_is(judge, eagerness) for eagerness in EAGERNESS}
+        for by, tried in ((judge.name, policies), (f"semantic_vad, {judge.name}", whole)):
+            for name, policy in tried.items():
+                outcomes = [under_judge(clip, judge, policy) for clip in heard]
+                found.append(Point(by, name, heard, outcomes))
+    return found
 
 
-def silences(heard: Sequence[Heard]) -> list[list[str]]:
-    """The rows of plain silences."""
+def silences(heard: Sequence[Heard]) -> list[Point]:
+    """Of plain silences."""
     return [
-        [f"silence of {ms} ms", *measured(heard, [under_silence(clip, ms) for clip in heard])]
+        Point("silence", f"{ms} ms", heard, [under_silence(clip, ms) for clip in heard])
         for ms in SILENCES
     ]
 
@@ -134,23 +137,7 @@ def as_it_is(judge: Judge, eagerness: Eagerness) -> Policy:
     return lambda chance: wait_of(chance, judge.thresholds(eagerness), eagerness)
 
 
-def measured(heard: Sequence[Heard], outcomes: Sequence[Outcome]) -> list[str]:
-    """The cells of a row."""
-    delays = [one.delay_ms for one in outcomes if one.delay_ms is not None]
-    cut = [one for one in outcomes if one.delay_ms is None]
-    short = [
-        one.delay_ms is None
-        for one, clip in zip(outcomes, heard, strict=True)
-        if clip.spoken_seconds < SHORT_SECONDS
-    ]
-    return [
-        " / ".join(f"{percentile(delays, q):.0f}" for q in (50, 95)) if delays else "-",
-        share(len(cut), len(outcomes)),
-        share(sum(short), len(short)),
-        share(sum(one.taken_back for one in cut), len(cut)),
-    ]
-
-
-def share(count: int, of: int) -> str:
-    """In per cent, and of how many."""
-    return f"{100 * count / of:.1f} % of {of}" if of else "-"
+def table(found: Sequence[Point]) -> str:
+    """One row a policy."""
+    head = ("ended by", "delay", "cut", f"cut < {SHORT_SECONDS} s", "taken back")
+    return markdown(head, [point.cells() for point in found])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
+from frontier import Point, draw
 from scripted import GroupTokenizer, LoudnessVad, ScriptedJudge
-from turn_taking import Heard, two_waits, under_judge, under_silence, with_tail
+from turn_taking import Heard, Outcome, two_waits, under_judge, under_silence, with_tail
 
 from aqaa.server.compute.model import compute_alone
 from aqaa.server.hearing.end_of_turn import SURE_MS
@@ -77,3 +81,30 @@ def test_the_speech_is_as_long_as_it_is() -> None:
     clip = heard_by(ScriptedJudge(0.0), PAUSING)
     assert clip.spoken_seconds == pytest.approx(2.05, abs=0.07)
     assert len(clip.chances) == 2
+
+
+CLIPS = [Heard((), (), 0, seconds) for seconds in (1.0, 2.0, 3.0, 4.0)]
+HALF_CUT = [Outcome(200.0), Outcome(None, taken_back=True), Outcome(400.0), Outcome(None)]
+
+
+def test_a_policy_is_told_by_delay_false_ends_and_those_taken_back() -> None:
+    cells = Point("silence", "200 ms", CLIPS, HALF_CUT).cells()
+    assert cells == ["silence, 200 ms", "300 / 390", "50.0 % of 4", "50.0 % of 2", "50.0 % of 2"]
+
+
+def test_the_picture_names_all_that_end_turns_and_stays_the_same_file(tmp_path: Path) -> None:
+    points = [
+        Point(by, "200 ms", CLIPS, outcomes)
+        for by in ("silence", "a judge")
+        for outcomes in (HALF_CUT, [Outcome(500.0)] * 4, [Outcome(None)] * 4)
+    ]
+    for name in ("one.svg", "other.svg"):
+        draw({"Orders": points}, tmp_path / name)
+    drawn = (tmp_path / "one.svg").read_text(encoding="utf-8")
+    assert {"silence", "a judge", "Orders"} <= set(_words(drawn))
+    assert drawn == (tmp_path / "other.svg").read_text(encoding="utf-8")
+
+
+def _words(svg: str) -> list[str]:
+    texts = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+    return ["".join(text.itertext()).strip() for text in texts]
