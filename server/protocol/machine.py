@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import effects as fx
@@ -27,24 +26,12 @@ from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.items import Items, MakeId, Output
 from aqaa.server.protocol.limits import COMMIT_EMPTY, Limits
-from aqaa.server.protocol.response import (
-    CancelReason,
-    OpenResponse,
-    cancelled,
-    failed,
-    planned_run,
-)
+from aqaa.server.protocol.response import cancelled
+from aqaa.server.protocol.responses import Responses
 from aqaa.server.protocol.session_types import ServerVad, Session
 from aqaa.server.protocol.transcription_types import shown
 from aqaa.server.protocol.transcripts import Transcripts
-from aqaa.server.protocol.types import (
-    Error,
-    InputSound,
-    Message,
-    ResponseOptions,
-    Status,
-    StatusDetails,
-)
+from aqaa.server.protocol.types import Error, InputSound, Message, ResponseOptions
 
 
 class SessionMachine:
@@ -84,20 +71,15 @@ class SessionMachine:
         self._transcribes, self._calls = transcribes, calls
         self._limits = limits or Limits()
         self._make_id = make_id
-        self._conversation_id = make_id("conv")
         self._items = Items(self._limits, make_id)
         self._transcripts = Transcripts(self._items, make_id)
-        self._responses: dict[str, OpenResponse] = {}
         self._answers = Answers(self._items, heard_ms, waits, make_id)
-        self._default: OpenResponse | None = None
-        self._answer_is_due = False  # a turn ended while an answer that it may not interrupt ran
-        self._has_answered = False
+        self._responses = Responses(self._items, self._answers, voices, self._limits, make_id)
         self.speaking = False  # whether the user is, by turn detection
         self._buffered = 0  # bytes appended since the last commit or clear
         self._buffer_item = make_id("item")
         self._last_turn: str | None = None  # the item of the last turn that turn detection ended
         self._taken_back: tuple[str, ...] = ()  # leave for the buffer's item, which says it all
-        self._voice_is_fixed = False
         self.session = as_served(session, voices, transcribes=transcribes, calls=calls)
 
     # --- entry points -----------------------------------------------------------------------------
@@ -143,11 +125,11 @@ class SessionMachine:
             case fx.UserWords() | fx.UserWordsEnded() | fx.UserWordsFailed():
                 return [*self._transcripts.react(given, self.session, self._buffer_item)]
             case _:
-                return self._on_run(given)
+                return self._responses.react(given, self.session)
 
     def answering(self) -> bool:
         """Whether any response is open."""
-        return bool(self._responses)
+        return self._responses.any_open()
 
     def answers_turns(self) -> bool:
         """Whether the end of a turn asks for an answer."""
@@ -156,7 +138,7 @@ class SessionMachine:
 
     def next_run(self) -> fx.StartRun:
         """What an answer would be asked for if the turn that goes on were over now, without it."""
-        run = self._plan(ResponseOptions())[0]
+        run = self._responses.plan(ResponseOptions(), self.session)[0]
         kept = tuple(item for item in run.items if item.id not in self._taken_back)
         return replace(run, items=kept)
 
@@ -193,12 +175,9 @@ class SessionMachine:
             case client.ConversationItemDelete():
                 return self._delete(event.item_id)
             case client.ResponseCreate():
-                options = event.response or ResponseOptions()
-                if unasked is not None and options.input is None and options.instructions is None:
-                    raise ProtocolError(COMMIT_EMPTY, f"there is nothing to answer: {unasked}")
-                return self._create_response(options)
+                return self._create_response(event.response or ResponseOptions(), unasked)
             case client.ResponseCancel():
-                return self._cancel(event)
+                return self._responses.cancel(event, self.session)
 
     def _append(self, event: client.InputAudioBufferAppend) -> list[Output]:
         self._limits.check_append(event.audio)
@@ -245,7 +224,10 @@ class SessionMachine:
             calls=self._calls,
         )
         self._limits.check_session(new)
-        if self._voice_is_fixed and new.audio.output.voice != self.session.audio.output.voice:
+        if (
+            self._responses.voice_is_fixed
+            and new.audio.output.voice != self.session.audio.output.voice
+        ):
             raise ProtocolError(
                 "cannot_update_voice",
                 "the voice cannot change once the session has spoken; open a new session for it",
@@ -264,15 +246,17 @@ class SessionMachine:
     def _delete(self, item_id: str) -> list[Output]:
         self._items.known(item_id, "item_delete_invalid_item_id")
         stopped: list[Output] = []
-        if self._default is not None and self._default.run.item_id == item_id:
-            stopped = self._stop(self._default, "client_cancelled")
+        default = self._responses.default
+        if default is not None and default.run.item_id == item_id:
+            stopped = self._responses.stop(default, "client_cancelled", self.session)
         return [*stopped, *self._items.delete(item_id)]
 
     def _truncate(self, event: client.ConversationItemTruncate) -> list[Output]:
         answer, end = self._answers.truncated(event)
         stopped: list[Output] = []
-        if answer is self._default:  # cut while it is spoken: there is no more to hear
-            stopped = self._close(answer, "cancelled", cancelled("client_cancelled"))
+        if answer is self._responses.default:  # cut while it is spoken: there is no more to hear
+            details = cancelled("client_cancelled")
+            stopped = self._responses.close(answer, "cancelled", details, self.session)
             stopped.insert(0, fx.StopRun(answer.run.response_id))
         return [
             *stopped,
@@ -285,69 +269,12 @@ class SessionMachine:
             ),
         ]
 
-    def _create_response(self, options: ResponseOptions) -> list[Output]:
+    def _create_response(self, options: ResponseOptions, unasked: str | None) -> list[Output]:
+        if unasked is not None and options.input is None and options.instructions is None:
+            raise ProtocolError(COMMIT_EMPTY, f"there is nothing to answer: {unasked}")
         if self._writes_only():
             raise ProtocolError("invalid_value", "a transcription session has no responses", "type")
-        default = options.conversation == "auto"
-        if default and self._default is not None:
-            raise ProtocolError(
-                "conversation_already_has_active_response",
-                "the conversation has an active response"
-                f" ({self._default.run.response_id}); wait for its response.done or cancel it",
-            )
-        if not default and len(self._responses) > self._limits.parallel_responses:
-            raise ProtocolError(
-                "rate_limit_exceeded",
-                f"{self._limits.parallel_responses} out-of-band responses run at once; wait for one"
-                " to be done",
-            )
-        self._limits.check_response(options, self.session)
-        run, sounds = self._plan(options)
-        response = OpenResponse(
-            run,
-            question=self._items.conversation.last_id(),
-            inline=self._items.unknown(item.id for item in run.items),
-            conversation_id=self._conversation_id if default else None,
-            max_output_tokens="inf" if run.max_tokens is None else run.max_tokens,
-            metadata=options.metadata,
-            event_id=self._event_id,
-        )
-        self._responses[run.response_id] = response
-        if default:
-            self._default = response
-            self._answer_is_due = False
-        return [*sounds, *response.created(), run]
-
-    def _plan(self, options: ResponseOptions) -> tuple[fx.StartRun, list[Output]]:
-        """What to answer and how; and where sound that came with the request goes."""
-        default = options.conversation == "auto"
-        output = self.session.audio.output
-        voice = output.voice
-        if options.audio.output.voice is not None:
-            voice = self._voices.find(options.audio.output.voice, "response.audio.output.voice")
-        if default and self._voice_is_fixed and voice != output.voice:
-            raise ProtocolError(
-                "cannot_update_voice",
-                "the voice cannot change once the session has spoken",
-                "response.audio.output.voice",
-            )
-        if options.input is None:
-            items, sounds = tuple(self._items.conversation), list[Output]()
-        else:
-            format = self.session.audio.input.format
-            items, sounds = self._items.context(options.input, format)
-        return planned_run(self.session, options, items, voice, self._make_id), sounds
-
-    def _cancel(self, event: client.ResponseCancel) -> list[Output]:
-        wanted = event.response_id
-        response = self._default if wanted is None else self._responses.get(wanted)
-        if response is not None:
-            return self._stop(response, "client_cancelled")
-        if cut := self._answers.cancel_waiting(wanted):
-            return cut
-        raise ProtocolError(
-            "response_cancel_not_active", "Cancellation failed: no active response found"
-        )
+        return self._responses.create(options, self.session)
 
     # --- inputs -----------------------------------------------------------------------------------
 
@@ -364,8 +291,9 @@ class SessionMachine:
             )
         ]
         if detection.interrupt_response:
-            if self._default is not None:
-                out += self._stop(self._default, "turn_detected")
+            default = self._responses.default
+            if default is not None:
+                out += self._responses.stop(default, "turn_detected", self.session)
             elif (last := self._answers.newest()) is not None:
                 out += self._answers.cut_at_playhead(last)  # all sent, perhaps not all played
         return out
@@ -379,7 +307,7 @@ class SessionMachine:
         detection = self.session.audio.input.turn_detection
         if detection is None or self.speaking:
             return []
-        self._answer_is_due = False
+        self._responses.turn_goes_on()
         out = self._speech_started(fx.SpeechStarted(given.start_ms))
         if self._last_turn is not None and not self._answers.called_after(self._last_turn):
             self._taken_back = (*self._answers.after(self._last_turn), self._last_turn)
@@ -395,14 +323,14 @@ class SessionMachine:
         return [
             stopped,
             *self._commit_buffer(given.tokens),
-            *self._answer(detection.create_response),
+            *self._answer_turn(detection.create_response),
         ]
 
     def _idle_timed_out(self, given: fx.IdleTimedOut) -> list[Output]:
         detection = self.session.audio.input.turn_detection
-        if not isinstance(detection, ServerVad) or self.speaking or self._default is not None:
+        if not isinstance(detection, ServerVad) or self.speaking or self._responses.default:
             return []
-        if not self._has_answered:
+        if not self._responses.has_answered:
             return []  # the time counts from the end of the last answer
         fired = server.InputAudioBufferTimeoutTriggered(
             event_id=self._event_id(),
@@ -410,86 +338,16 @@ class SessionMachine:
             audio_end_ms=given.end_ms,
             item_id=self._buffer_item,
         )
-        return [fired, *self._commit_buffer(given.tokens), *self._answer(detection.create_response)]
+        return [
+            fired,
+            *self._commit_buffer(given.tokens),
+            *self._answer_turn(detection.create_response),
+        ]
 
-    def _answer(self, wanted: bool) -> list[Output]:
-        """Answer the turn that just ended: now, or when the present answer is over."""
+    def _answer_turn(self, wanted: bool) -> list[Output]:
         if not wanted or self._writes_only():
             return []
-        if self._default is not None:
-            self._answer_is_due = True
-            return []
-        return self._create_response(ResponseOptions())
-
-    def _on_run(
-        self, given: fx.RunStarted | fx.RunText | fx.RunSound | fx.RunCall | fx.RunEnded
-    ) -> list[Output]:
-        response = self._responses.get(given.response_id)
-        if response is None:
-            return []
-        match given:
-            case fx.RunStarted():
-                response.started(given)
-                return []
-            case fx.RunText():
-                captions = "captions" in self.session.aqaa.extensions
-                return [*self._answered(response), *response.add_text(given, captions=captions)]
-            case fx.RunSound():
-                if response.run.modality == "text":
-                    return []
-                if response.run.default:
-                    self._voice_is_fixed = True
-                return [*self._answered(response), *response.add_sound(given.data, given.tokens)]
-            case fx.RunCall():
-                self._has_answered |= response.run.default
-                return self._answers.call(response, given)
-            case fx.RunEnded():
-                return self._run_ended(response, given)
-
-    def _answered(self, response: OpenResponse) -> list[Output]:
-        self._has_answered |= response.run.default
-        return self._answers.open(response)
-
-    def _run_ended(self, response: OpenResponse, given: fx.RunEnded) -> list[Output]:
-        match given.status:
-            case "completed":
-                return self._close(response, "completed", None)
-            case "max_output_tokens":
-                details = StatusDetails(type="incomplete", reason="max_output_tokens")
-                return self._close(response, "incomplete", details)
-            case "failed":
-                return self._close(response, "failed", failed(given.code or "server_error"))
-
-    # --- the end of a response --------------------------------------------------------------------
-
-    def _stop(self, response: OpenResponse, reason: CancelReason) -> list[Output]:
-        """Silence a response: no more of it is sent, and it ends where it was being heard."""
-        run = response.run
-        out: list[Output] = [fx.StopRun(run.response_id)]
-        out += self._close(response, "cancelled", cancelled(reason))
-        if run.default and response.opened and run.modality == "audio":
-            out += self._answers.cut_at_playhead(run.item_id)
-        return out
-
-    def _close(
-        self,
-        response: OpenResponse,
-        status: Literal["completed", "cancelled", "incomplete", "failed"],
-        details: StatusDetails | None,
-    ) -> list[Output]:
-        run = response.run
-        del self._responses[run.response_id]
-        out: list[Output] = [*response.close(status, details)]
-        if run.default:
-            self._default = None
-            if response.opened:
-                done: Status = "completed" if status == "completed" else "incomplete"
-                self._items.conversation.replace(run.item_id, response.item(done))
-        own = (*response.inline, run.item_id)
-        out += [fx.ForgetItem(one) for one in own if one not in self._items.conversation]
-        if run.default and self._answer_is_due:
-            out += self._create_response(ResponseOptions())
-        return out
+        return self._responses.answer_turn(self.session)
 
     def _writes_only(self) -> bool:
         return self.session.type == "transcription"

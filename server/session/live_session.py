@@ -23,16 +23,6 @@ import logging
 from collections.abc import Callable
 
 from aqaa.models.bundle import TOKENIZER_RATE
-from aqaa.models.errors import AqaaError
-from aqaa.server.answering.answer import (
-    Answer,
-    AnswerCall,
-    AnswerEnd,
-    AnswerEvent,
-    AnswerSound,
-    AnswerText,
-    error_code,
-)
 from aqaa.server.hearing.input_queue import (
     AppendAudio,
     ClearBuffer,
@@ -40,7 +30,6 @@ from aqaa.server.hearing.input_queue import (
     ConfigureInput,
     InputQueue,
     LetTurnGo,
-    SuppressIdle,
 )
 from aqaa.server.hearing.item_sounds import ItemSounds
 from aqaa.server.hearing.speech_events import (
@@ -61,21 +50,18 @@ from aqaa.server.hearing.speech_events import (
 from aqaa.server.hearing.speech_input import SpeechInput
 from aqaa.server.hearing.transcribing import TurnWindows
 from aqaa.server.hearing.turn_detector import TurnRules
-from aqaa.server.observe.logs import response_id
 from aqaa.server.parts import ModelParts, input_of
 from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.errors import ProtocolError
-from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.items import Output
 from aqaa.server.protocol.machine import SessionMachine
 from aqaa.server.protocol.session_types import Session
-from aqaa.server.session.head_start import HeadStart, request_of, start_answer
+from aqaa.server.session.answer_runs import AnswerRuns
 from aqaa.server.session.interruptions import Interruptions
 from aqaa.server.session.memory import Memory
 from aqaa.server.session.outlet import Outlet
-from aqaa.server.session.sound_count import count_sound
 from aqaa.server.session.stall import StallWatch
 from aqaa.server.session.transcript_relay import TranscriptRelay
 
@@ -99,8 +85,8 @@ class LiveSession:
         self._machine = SessionMachine(
             session,
             parts.voices,
-            self._heard_ms,
-            self._sound_waits,
+            lambda item_id: self._answers.heard_ms(item_id),
+            lambda item_id: self._answers.sound_waits(item_id),
             no_speech=lambda: self._speech.no_speech(),
             transcribes=parts.transcriber is not None,
             calls=parts.bundle.tools is not None,
@@ -109,14 +95,6 @@ class LiveSession:
         self._stall = StallWatch(self._machine, self._append)
         self._memory = Memory(
             parts.bundle.tokens, parts.text, parts.prompts, parts.services.executor
-        )
-        self._head_start = HeadStart(
-            parts,
-            session.id,
-            self._memory,
-            next_run=self._machine.next_run,
-            answering=lambda: self._default_run is not None,
-            dispose=lambda answer: self._clean_up(answer, None),
         )
         self._words = TranscriptRelay(
             parts, self._memory, lambda given: self._apply(self._machine.on_input(given))
@@ -154,12 +132,18 @@ class LiveSession:
         self._interruptions.configure(self._machine.session, rules)
         self._last_turn: str | None = None  # the item of a turn that may go on
         self._epoch = 0  # of the client's buffer: raised by each of its commits and clears
-        self._speech_end: float | None = None
-        self._turn_end: float | None = None
-        self._answers: dict[str, Answer] = {}  # by item id, while some of it may be unheard
-        self._runs: dict[str, asyncio.Task[None]] = {}  # by response id
-        self._default_run: str | None = None
-        self._cleaning: set[asyncio.Task[None]] = set()
+        self._answers = AnswerRuns(
+            parts,
+            session.id,
+            self._memory,
+            self._interruptions,
+            outlet,
+            session=lambda: self._machine.session,
+            next_run=self._machine.next_run,
+            hear=self._input.put,
+            report=lambda given, left: self._apply(self._machine.on_input(given), left),
+        )
+        self._head_start = self._answers.head_start
         self._told_of_tools = False
 
     # --- the socket's side ------------------------------------------------------------------------
@@ -199,8 +183,7 @@ class LiveSession:
 
     async def idle(self) -> None:
         """Wait until no answer is in progress."""
-        while self._runs:
-            await asyncio.wait(list(self._runs.values()))
+        await self._answers.idle()
 
     def kept_items(self) -> set[str]:
         """The items of which tokens are kept."""
@@ -208,15 +191,10 @@ class LiveSession:
 
     async def close(self) -> None:
         """Stop all work and release what the engine holds for the session."""
-        runs = list(self._runs.values())
-        for task in runs:
-            task.cancel()
-        await asyncio.gather(*runs, return_exceptions=True)
+        await self._answers.stop_all()
         await self._item_sounds.close()
-        await self._head_start.close()
         self._apply(self._machine.close())
-        while self._cleaning:
-            await asyncio.wait(list(self._cleaning))
+        await self._answers.cleaned_up()
         await self._services.engine.release(self._key)
 
     # --- what the machine wants -------------------------------------------------------------------
@@ -247,9 +225,9 @@ class LiveSession:
                 asks = self._machine.session.type == "realtime"
                 self._item_sounds.put(effect.item_id, effect.data, converter, asks=asks)
             case fx.StartRun():
-                self._start_run(effect)
+                self._answers.start(effect)
             case fx.StopRun():
-                self._stop_run(effect.response_id)
+                self._answers.stop(effect.response_id)
             case fx.CutItem():
                 self._services.metrics.interruptions.inc(effect.interrupted)
                 self._memory.cut(effect.item_id, effect.audio_end_ms)
@@ -260,7 +238,7 @@ class LiveSession:
                     self._input.put(LetTurnGo())
                 self._item_sounds.forget(effect.item_id)
                 self._memory.forget(effect.item_id)
-                self._answers.pop(effect.item_id, None)
+                self._answers.forget(effect.item_id)
 
     def _append(self, data: bytes) -> None:
         data = self._odd_byte + data
@@ -275,7 +253,7 @@ class LiveSession:
             self._on_sound(commit.item_id, TurnSound(commit.tokens, self._turn_windows))
             return
         self._new_epoch()
-        self._speech_end = self._clock()
+        self._answers.speech_end = self._clock()
         self._input.put(CommitBuffer(commit.item_id))
 
     def _on_sound(self, item_id: str, sound: TurnSound) -> None:
@@ -301,21 +279,6 @@ class LiveSession:
         rules = TurnRules.of_session(session)
         self._interruptions.configure(session, rules)
         self._input.put(ConfigureInput(converter, rules))
-
-    def _heard_ms(self, item_id: str) -> int | None:
-        """How much of an answer has been heard by now; None: all of it, or it is unknown."""
-        answer = self._answers.get(item_id)
-        if answer is None:
-            return None
-        now, left = self._clock(), answer.progress.left
-        if answer.over and not self._sound_waits(item_id) and left.ahead(now) <= 0:
-            return None
-        return int(left.heard(now) * 1000)
-
-    def _sound_waits(self, item_id: str) -> bool:
-        """Whether sound of an answer waits to be sent."""
-        answer = self._answers.get(item_id)
-        return answer is not None and answer.progress.left.sent < answer.progress.playback.sent
 
     # --- what the speech input reports ------------------------------------------------------------
 
@@ -343,7 +306,7 @@ class LiveSession:
                 self._head_start.roll_back("rolled_back")
             case TurnEnded():
                 silent = (event.sample - event.silence_sample) / TOKENIZER_RATE
-                self._speech_end = job.arrived - silent
+                self._answers.speech_end = job.arrived - silent
                 if event.wait is not None:
                     self._services.metrics.turn_ended(event.wait.word, silent)
                 stopped = fx.SpeechStopped(_ms(event.sample), event.tokens)
@@ -358,142 +321,18 @@ class LiveSession:
                 self.refuse(ProtocolError("input_audio_buffer_full", message))
 
     def _end_turn(self, given: fx.Input, windows: TurnWindows) -> None:
-        self._turn_end, self._turn_windows = self._clock(), windows
+        self._answers.turn_end, self._turn_windows = self._clock(), windows
         self._head_start.stop_warming()
         self._apply(self._machine.on_input(given))
         if not self._machine.answering():  # nobody asked for an answer
             self._head_start.roll_back("abandoned")
-            self._speech_end = self._turn_end = None
+            self._answers.speech_end = self._answers.turn_end = None
 
     def _speculate(self, tokens: tuple[int, ...]) -> None:
         """The user pauses: start the answer that the machine asks for if this ends the turn."""
         wanted = self._machine.answers_turns() and self._parts.speculation
-        if wanted and tokens and self._default_run is None:
+        if wanted and tokens and not self._answers.answers_conversation():
             self._head_start.speculate(tokens)
-
-    def _clean_up(self, answer: Answer | None, key: str | None) -> None:
-        """Stop an answer, and release an engine's session, whatever is cancelled meanwhile."""
-        self._clean(asyncio.create_task(self._put_away(answer, key)))
-
-    def _clean(self, task: asyncio.Task[None]) -> None:
-        """Let it end by itself; `close` waits for it and does not cancel it."""
-        self._cleaning.add(task)
-        task.add_done_callback(self._cleaning.discard)
-
-    async def _put_away(self, answer: Answer | None, key: str | None) -> None:
-        if answer is not None:
-            await answer.stop()
-        if key is not None:
-            await self._services.engine.release(key)
-
-    # --- answers ----------------------------------------------------------------------------------
-
-    def _start_run(self, run: fx.StartRun) -> None:
-        if run.default:
-            self._default_run = run.response_id
-            self._turn_end = self._turn_end or self._clock()
-            self._input.put(SuppressIdle(None))
-        task = asyncio.create_task(self._give_answer(run))
-        self._runs[run.response_id] = task
-        task.add_done_callback(lambda _: self._runs.pop(run.response_id, None))
-
-    def _stop_run(self, response: str) -> None:
-        task = self._runs.pop(response, None)
-        if task is not None:
-            task.cancel()
-            self._clean(task)
-        if self._default_run == response:
-            self._default_run = None
-            self._head_start.roll_back("abandoned")  # if the run had not come to take it yet
-            self._input.put(SuppressIdle(0.0))  # its sound is no longer played
-
-    async def _give_answer(self, run: fx.StartRun) -> None:
-        """Give one answer, from the prompt to its end."""
-        response_id.set(run.response_id)
-        key = self._key if run.default else f"{self._key}/{run.response_id}"
-        answer: Answer | None = None
-        try:
-            own = run.instructions != self._machine.session.instructions
-            await self._memory.ready(run.items, asks=not own)
-            request = await request_of(self._parts, self._memory, run)
-            answer = self._head_start.take(request) if run.default else None
-            answer = answer or start_answer(self._parts, key, request, run)
-            self._announce(run, answer)
-            counted = answer.progress.reused
-            while True:
-                event = await answer.next()
-                if answer.progress.reused != counted:  # known with the first id, or with the last
-                    counted = answer.progress.reused
-                    self._report_prompt(run, answer)
-                if isinstance(event, AnswerEnd):
-                    break
-                self._forward(run, answer, event)
-            self._end_run(run, answer, event)
-        except AqaaError as error:
-            log.warning("no answer: %s", error)
-            self._end_run(run, answer, AnswerEnd("failed", error_code(error)))
-        except Exception:
-            log.exception("an answer failed for a reason that is a bug")
-            self._end_run(run, answer, AnswerEnd("failed", "internal_error"))
-        finally:
-            self._clean_up(answer, None if run.default else key)
-
-    def _announce(self, run: fx.StartRun, answer: Answer) -> None:
-        answer.adopt()
-        timeline = answer.progress.timeline
-        if run.default:
-            timeline.speech_end, self._speech_end = self._speech_end, None
-            timeline.turn_end, self._turn_end = self._turn_end, None
-        timeline.tokenise = self._clock()
-        self._answers = {run.item_id: answer} if run.default else self._answers
-        self._memory.answer(run.item_id, answer.progress.ids, run.speed)
-        self._report_prompt(run, answer)
-
-    def _report_prompt(self, run: fx.StartRun, answer: Answer) -> None:
-        """Tell the machine the prompt's size and, once known, how much of it was cached."""
-        kinds, prompt = self._parts.prompts.kinds, answer.request.prompt
-        cached = kinds(prompt[: answer.progress.reused])
-        self._apply(self._machine.on_input(fx.RunStarted(run.response_id, *kinds(prompt), *cached)))
-
-    def _forward(self, run: fx.StartRun, answer: Answer, event: AnswerEvent) -> None:
-        match event:
-            case AnswerText():
-                start = int(event.start * 1000)
-                given: fx.Input = fx.RunText(run.response_id, event.text, event.tokens, start)
-                self._apply(self._machine.on_input(given))
-            case AnswerSound():
-                data = self._interruptions.sound(run, answer.progress.playback, event.data)
-                given = fx.RunSound(run.response_id, data, event.tokens)
-
-                def sound_left() -> None:
-                    answer.progress.left.send(event.seconds, self._clock())
-
-                self._apply(self._machine.on_input(given), sound_left)
-                self._count_sound(run, answer, event)
-            case AnswerCall():
-                given = fx.RunCall(run.response_id, event.name, event.arguments, event.tokens)
-                self._apply(self._machine.on_input(given))
-
-    def _count_sound(self, run: fx.StartRun, answer: Answer, sound: AnswerSound) -> None:
-        """Count sound that has just been sent."""
-        if not sound.data:
-            return
-        stages = count_sound(self._services.metrics, answer.progress, sound, self._clock())
-        if stages and "latency" in self._machine.session.aqaa.extensions:
-            self._outlet.send(
-                server.LatencyReported(
-                    event_id=random_id("event"), response_id=run.response_id, stages=stages
-                )
-            )
-
-    def _end_run(self, run: fx.StartRun, answer: Answer | None, over: AnswerEnd) -> None:
-        if run.default and self._default_run == run.response_id:
-            self._default_run = None
-            ahead = 0.0 if answer is None else answer.progress.playback.ahead(self._clock())
-            self._input.put(SuppressIdle(ahead))
-        self._runs.pop(run.response_id, None)
-        self._services.metrics.answers.labels(over.status).inc()
-        self._apply(self._machine.on_input(fx.RunEnded(run.response_id, over.status, over.code)))
 
 
 def _ms(sample: int) -> int:
