@@ -73,10 +73,10 @@ class Settings(BaseSettings):
         "one is refused",
     )
     min_sessions: Positive = Field(
-        default=4,
-        description="conversations that always find a place, however slow the machine seems: what "
-        "is measured of one that has just started, or is busy with something else, says little; as "
-        "many as max_sessions: nothing is measured",
+        default=1,
+        description="conversations that always find a place, however badly they would be served; "
+        "more where others keep the machine busy now and will not later; as many as max_sessions: "
+        "nothing is measured",
     )
     max_sessions_per_key: Positive | None = Field(default=None, description="None: no such bound")
     max_rest_requests: Positive = Field(

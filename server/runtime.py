@@ -29,6 +29,7 @@ from aqaa.server.compute.places import IdPace, Need, Places, Punctuality
 from aqaa.server.compute.plan import PUSH_SECONDS
 from aqaa.server.compute.torch_threads import set_torch_threads
 from aqaa.server.config import Settings
+from aqaa.server.dialogue.answer_ids import ids_before_groups, spoken_ids
 from aqaa.server.dialogue.prompt import PromptBuilder, SystemTurn, Turn, UserTurn
 from aqaa.server.engine.contract import Engine
 from aqaa.server.hearing.choose_judge import choose_judge
@@ -104,7 +105,7 @@ class Runtime:
         recordings.start()
         metrics = Metrics()
         clock = MonotonicClock()
-        punctuality, pace = Punctuality(clock), IdPace(_spoken_ids(bundle))
+        punctuality, pace = Punctuality(clock), IdPace(spoken_ids(bundle.tokens))
         threads = compute.threads or _default_threads()
         executor = Executor(
             threads,
@@ -116,18 +117,32 @@ class Runtime:
         tokenising = Tokenising(tokenizer, CPU_BATCH if hearing.device == "cpu" else GPU_BATCH)
         synthesis = synthesis_of(vocoder)
         needs = [
-            Need(vad.model, TOKENIZER_RATE / FRAME_SAMPLES, "cpu"),
-            Need(tokenising.model, _tokenizer_calls(bundle), hearing.device),
-            Need(synthesis, _vocoder_calls(bundle), speaking.device),
+            Need(
+                cost=partial(executor.seconds, vad.model),
+                each_second=TOKENIZER_RATE / FRAME_SAMPLES,
+                before_sound=1,
+                device="cpu",
+            ),
+            Need(
+                cost=partial(executor.seconds, tokenising.model),
+                each_second=_tokenizer_calls(bundle),
+                before_sound=_tokenizer_calls(bundle) * PUSH_SECONDS,
+                device=hearing.device,
+            ),
+            Need(
+                cost=lambda: engine.stats().seconds_per_id,
+                each_second=spoken_ids(bundle.tokens),
+                before_sound=ids_before_groups(bundle.tokens, vocoder.first_groups),
+                device="cpu",
+            ),
+            Need(
+                cost=partial(executor.seconds, synthesis),
+                each_second=_vocoder_calls(bundle),
+                before_sound=1,
+                device=speaking.device,
+            ),
         ]
-        places = Places(
-            available_cores(),
-            needs,
-            executor.seconds,
-            lambda: engine.stats().seconds_per_id * _spoken_ids(bundle),
-            punctuality,
-            pace,
-        )
+        places = Places(available_cores(), needs, punctuality, pace)
         parts = ModelParts(
             bundle=bundle,
             tokenizer=tokenizer,
@@ -189,13 +204,6 @@ class Runtime:
             self.loaded_seconds,
             time.monotonic() - began,
         )
-
-
-def _spoken_ids(bundle: Bundle) -> float:
-    """Ids in a second of an answer, while text goes with its sound."""
-    tokens = bundle.tokens
-    block_seconds = tokens.audio_block / GROUP_TOKENS * GROUP_SECONDS
-    return (tokens.text_block + tokens.audio_block) / block_seconds
 
 
 def _tokenizer_calls(bundle: Bundle) -> float:

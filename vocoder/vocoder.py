@@ -23,7 +23,7 @@ from aqaa.models.groups import GROUP_TOKENS, LINGUISTIC_CODES
 from aqaa.vocoder.config import MelConfig, load_config
 from aqaa.vocoder.loading import load_flow, load_hift
 from aqaa.vocoder.noise import KeyedNoise
-from aqaa.vocoder.state import Chunk, Grid, StreamState, due, feed
+from aqaa.vocoder.state import Chunk, Grid, StreamState, due, feed, next_end
 from aqaa.vocoder.stream import ChunkSynthesiser, Sound, Synthesised
 from aqaa.vocoder.voices import Voice, find_voice, load_voices
 
@@ -82,6 +82,11 @@ class Vocoder:
     def rate(self) -> int:
         """Of the sound, in Hz."""
         return self.synthesiser.hift.config.sampling_rate
+
+    @property
+    def first_groups(self) -> int:
+        """That an answer's first chunk takes, at speed 1."""
+        return next_end(self.synthesiser.config, Grid(self.rate, self.synthesiser.hop, 1.0))[0]
 
     def samples(self, groups: int, speed: float = 1.0) -> int:
         """Samples that `groups` groups of audio tokens become: 2,646 each at speed 1."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from aqaa.models.bundle import VOCODER_RATE, Bundle
-from aqaa.models.groups import GROUP_TOKENS
 from aqaa.models.weights import require_file
 from aqaa.server.compute.cores import available_cores
 from aqaa.server.compute.devices import MIN_FREE_BYTES
@@ -18,6 +16,7 @@ from aqaa.server.compute.plan import (
     find_costs,
     plan_audio,
 )
+from aqaa.server.dialogue.answer_ids import ids_before_groups, spoken_ids
 from aqaa.vocoder.config import load_config
 from aqaa.vocoder.state import Grid, next_end
 
@@ -29,10 +28,16 @@ def on_cpu(bundle: Bundle) -> dict[str, str]:
     costs = find_costs("cpu", _flow_bytes(bundle))
     if costs is None or costs.embedded_ids is None:
         return {"decoder": "not measured on a CPU at this size: give --gpus"}
-    cores = available_cores()
+    made = plan_audio(
+        costs,
+        available_cores(),
+        _first_ids(bundle),
+        costs.embedded_ids,
+        spoken_ids(bundle.tokens),
+    )
     return {
         "decoder": f"engine embedded: {costs.embedded_ids:,.0f} tokens/s",
-        **_rows("cpu", plan_audio(costs, cores, _first_ids(bundle), costs.embedded_ids)),
+        **_rows("cpu", made),
     }
 
 
@@ -70,7 +75,7 @@ def _rows(device: str, plan: AudioPlan) -> dict[str, str]:
     costs = plan.costs
     return {
         f"{device} (measured {costs.date})": f"hearing {costs.hearing:.3g}, speaking "
-        f"{costs.speaking:.3g} of real time a session; {plan.sessions} sessions keep up",
+        f"{costs.speaking:.3g} of real time a session; {plan.sessions} sessions are served well",
         f"first sound after the pause, {device}": f"{1000 * plan.first_sound:,.0f} ms, and the "
         "wait for the end of turn",
     }
@@ -78,11 +83,9 @@ def _rows(device: str, plan: AudioPlan) -> dict[str, str]:
 
 def _first_ids(bundle: Bundle) -> int:
     """What the decoder says before the first chunk is whole: blocks of text come between."""
-    tokens = bundle.tokens
     hop = load_config(bundle.vocoder.path / "cosyvoice.yaml").feat_extractor.hop_size
     groups, _ = next_end(bundle.vocoder, Grid(VOCODER_RATE, hop, 1.0))
-    audio = groups * GROUP_TOKENS
-    return audio + math.ceil(audio / tokens.audio_block) * tokens.text_block
+    return ids_before_groups(bundle.tokens, groups)
 
 
 def _flow_bytes(bundle: Bundle) -> int:

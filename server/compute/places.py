@@ -1,27 +1,23 @@
 """How many conversations this machine serves well, by what their work takes on it now.
 
-Two things are measured. What a second of each network's part of a conversation takes, in the
-executor and in the engine: more conversations than have room in the processors' time are refused.
-And whether what is promised is kept: while deadlines are missed, or the decoder is slower than
-speech, nobody else is let in, whatever the sum says.
+Two things are measured. What a conversation's work takes of each device, in the executor and in the
+engine: from that follows how long an answer's first sound waits for the other conversations, and
+nobody comes in who would make that too long. And whether what is promised is kept: while deadlines
+are missed, or the decoder is slower than speech, nobody else is let in, whatever the sum says.
 """
 
 from __future__ import annotations
 
-import math
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from aqaa.server.compute.model import Model
-from aqaa.server.compute.plan import BUSY
+from aqaa.server.compute.waiting import RARELY, Share, conversations_served
 from aqaa.server.urgency import Kind
 
 WINDOW_SECONDS = 20.0  # after which a missed deadline is forgotten: a few turns of a conversation
 LEAST_JOBS = 10  # of a kind within the window: fewer tell nothing
-PUNCTUAL = 0.9  # the least share of deadlines that are met where one more conversation may begin
 CPU = "cpu"
 NEWEST_ID = 1 / 64  # share of the latest id in the mean pace: two or three blocks of speech
 
@@ -81,12 +77,20 @@ class IdPace:
         return self._seconds * self._spoken_ids <= 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Need:
-    """A model that a conversation needs: calls a second, and the device that computes them."""
+    """Work of one kind that a conversation needs: calls of a model, or ids of the decoder.
 
-    model: Model[Any, Any]
-    calls: float
+    Attributes:
+        cost: seconds of the device that one takes now; 0 before anything was measured.
+        each_second: how many a second, while both sides speak at once, as `aqaa plan` reckons.
+        before_sound: how many there are between a pause and the answer's first sound.
+        device: that computes them.
+    """
+
+    cost: Callable[[], float]
+    each_second: float
+    before_sound: float
     device: str
 
 
@@ -94,44 +98,36 @@ class Places:
     """How many conversations may be open at once."""
 
     def __init__(
-        self,
-        cores: int,
-        needs: Sequence[Need],
-        seconds: Callable[[Model[Any, Any]], float],
-        decoding: Callable[[], float],
-        punctuality: Punctuality,
-        pace: IdPace,
+        self, cores: int, needs: Sequence[Need], punctuality: Punctuality, pace: IdPace
     ) -> None:
         """Take measurements from where they are made.
 
         Args:
             cores: of the CPU; any other device is one.
-            needs: of one conversation in which both sides speak at once, as `aqaa plan` reckons.
-            seconds: what a call of a model takes now (`Executor.seconds`).
-            decoding: core-seconds that the decoder takes for a second of an answer; 0 where it
-                computes elsewhere.
+            needs: of one conversation.
             punctuality: fed by the executor.
             pace: fed by the answers.
         """
         self._cores = cores
         self._needs = needs
-        self._seconds = seconds
-        self._decoding = decoding
         self._punctuality = punctuality
         self._pace = pace
 
     def offered(self, inside: int, least: int, most: int) -> int:
         """Places, from `least` to `most`, while `inside` are taken; `most` wins."""
-        fit = min(most, self._fit())
-        if self._punctuality.share() < PUNCTUAL or not self._pace.keeps_up():
+        fit = conversations_served(self._shares(), most)
+        if self._punctuality.share() < 1 - RARELY or not self._pace.keeps_up():
             fit = min(fit, inside)
-        return min(most, max(least, math.floor(fit)))
+        return min(most, max(least, fit))
 
-    def _fit(self) -> float:
-        """Conversations that have room in every device's time."""
-        each = {CPU: self._decoding()}
+    def _shares(self) -> list[Share]:
+        """What a conversation takes of each device, as it was measured up to now."""
+        load, chain = defaultdict[str, float](float), defaultdict[str, float](float)
         for need in self._needs:
-            each[need.device] = each.get(need.device, 0.0) + need.calls * self._seconds(need.model)
-        count = {CPU: self._cores}
-        rooms = [count.get(device, 1) * BUSY / cost for device, cost in each.items() if cost]
-        return min(rooms, default=math.inf)
+            cost = need.cost()
+            load[need.device] += need.each_second * cost
+            chain[need.device] += need.before_sound * cost
+        return [
+            Share(load[device], chain[device], self._cores if device == CPU else 1)
+            for device in load
+        ]

@@ -15,9 +15,9 @@ from typing import Any, Self
 
 from aqaa.models.errors import ConfigError
 from aqaa.server.compute.devices import MIN_FREE_BYTES
+from aqaa.server.compute.waiting import Share, conversations_served
 
 MIB = 2**20
-BUSY = 0.7  # of a device's time: more, and what waits for its turn waits long
 LIKE = 2.0  # networks whose weights differ by less than this factor cost about the same
 PUSH_SECONDS = 0.24  # of speech that the tokenizers take at a time: a linguistic chunk
 
@@ -101,7 +101,8 @@ class AudioPlan:
 
     Attributes:
         costs: what was measured.
-        sessions: that hear and speak at once and keep up, at `BUSY` of the device's time.
+        sessions: that hear and speak at once and are served well, as `server/compute/waiting.py`
+            has it.
         first_sound: seconds from the pause to the first sound, beside the wait for the end of
             turn: the last piece of speech, the ids of the first chunk, the first vocoder call.
     """
@@ -120,7 +121,9 @@ def find_costs(device: str, flow_bytes: int, measured: Sequence[Costs] = MEASURE
     return None
 
 
-def plan_audio(costs: Costs, cores: int, first_ids: int, ids_per_second: float) -> AudioPlan:
+def plan_audio(
+    costs: Costs, cores: int, first_ids: int, ids_per_second: float, spoken_ids: float = 0.0
+) -> AudioPlan:
     """What `costs` mean.
 
     Args:
@@ -128,11 +131,16 @@ def plan_audio(costs: Costs, cores: int, first_ids: int, ids_per_second: float) 
         cores: of a CPU; 1 for a GPU.
         first_ids: that the decoder must say before the first chunk can be spoken.
         ids_per_second: at which it does.
+        spoken_ids: that a second of an answer is made of, if the decoder is on the same cores.
     """
+    audio = PUSH_SECONDS * costs.hearing + costs.first_chunk
+    decoding = first_ids / ids_per_second
+    load = costs.hearing + costs.speaking + spoken_ids / ids_per_second
+    share = Share(load, audio + decoding if spoken_ids else audio, cores)
     return AudioPlan(
         costs=costs,
-        sessions=math.floor(cores * BUSY / (costs.hearing + costs.speaking)),
-        first_sound=PUSH_SECONDS * costs.hearing + first_ids / ids_per_second + costs.first_chunk,
+        sessions=conversations_served([share], math.floor(share.fits())),
+        first_sound=audio + decoding,
     )
 
 

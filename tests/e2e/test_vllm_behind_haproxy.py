@@ -208,7 +208,6 @@ async def test_callers_of_a_gateway_hear_nothing_of_a_server_that_freezes_or_is_
 ):
     """The last test: after it one server is left."""
     environment = {
-        "AQAA_MIN_SESSIONS": "2",  # with a server that froze, or beside busy ones
         "AQAA_ENGINE__ENGINE": "vllm-http",
         "AQAA_ENGINE__VLLM_HTTP__URL": proxy,
         "AQAA_ENGINE__VLLM_HTTP__API_KEY": API_KEY,

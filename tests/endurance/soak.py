@@ -27,7 +27,7 @@ class Table:
 
     def __init__(self) -> None:
         self._next = 0.0
-        print("   done  sessions  held ms  MiB    threads  files  tasks")
+        print("   done  sessions  busy ms  held ms  MiB    threads  files  tasks")
 
     def __call__(self, soaked: Soaked) -> None:
         """After a round."""
@@ -36,8 +36,8 @@ class Table:
         self._next = time.monotonic() + BETWEEN
         now = soaked.rounds[-1]
         print(
-            f"{soaked.done.total():7}  {now.sessions:8}  {now.held_ms:7.1f}  {now.rss / 2**20:5.1f}"
-            f"  {now.threads:7}  {now.files:5}  {now.tasks:5}",
+            f"{soaked.done.total():7}  {now.sessions:8}  {now.busy_ms:7.1f}  {now.held_ms:7.1f}"
+            f"  {now.rss / 2**20:5.1f}  {now.threads:7}  {now.files:5}  {now.tasks:5}",
             flush=True,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 
 import httpx
 import pytest
@@ -37,9 +38,13 @@ async def served() -> AsyncIterator[Served]:
     punctuality = Punctuality(time.monotonic)
     executor, engine = Executor(1, meters=[punctuality]), ScriptedEngine()
     parts = scripted_parts(engine, voices=Voices(Slow), executor=executor)
-    needs = [Need(parts.services.synthesis, CHUNKS, "cpu")]
-    pace = parts.services.pace
-    places = Places(1, needs, executor.seconds, lambda: 0.0, punctuality, pace)
+    voice = Need(
+        cost=partial(executor.seconds, parts.services.synthesis),
+        each_second=CHUNKS,
+        before_sound=1,
+        device="cpu",
+    )
+    places = Places(1, [voice], punctuality, parts.services.pace)
     measuring = replace(parts, places=places)
     async with serving_parts(measuring, engine, min_sessions=1, max_sessions=MOST) as served:
         yield served

@@ -50,6 +50,14 @@ async def test_a_recording_is_answered_and_written_down_by_the_real_parts(
     assert words.json()["text"]
 
 
+async def test_the_first_who_come_find_the_places_that_were_measured_while_warming_up(
+    runtime: Runtime,
+) -> None:
+    places = runtime.parts.places
+    assert places is not None
+    assert places.offered(0, least=1, most=100_000) < 100_000
+
+
 async def test_a_bundle_that_lacks_a_part_is_named(tmp_path: Path, fixtures_dir: Path) -> None:
     path = tiny_bundle(tmp_path, fixtures_dir)
     (path / "voices" / "joe.safetensors").unlink()

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from asyncio.events import Handle
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from own_time import own_time
+
+# What one session may do on a loop that many share.
+BUSY_MS = 20.0  # of computing in one callback
+# Of a callback from its begin to its end. More than it computes, for on a busy machine it also
+# waits for the interpreter, which other threads hold, and for what the machine's host gives others.
+HELD_MS = 50.0
 
 _run = Handle._run
 
@@ -14,19 +21,34 @@ _run = Handle._run
 class LoopWatch:
     """Times each callback on its own, so that many sessions' short turns are not one long one.
 
-    Time in which the loop's thread waited for a CPU does not count: other programs took it.
+    By two clocks. That of its computing tells what it does, whatever else the machine is at, but
+    not that it waits for a lock or a file. The other tells that, too; only time in which the loop's
+    thread waited for a CPU does not count: other programs took it.
+
+    Attributes:
+        busy: seconds of processor time that a callback took, at most.
+        busy_by: the callback that did.
+        held: seconds from a callback's begin to its end, at most.
+        held_by: the callback that took them.
     """
 
     def __init__(self) -> None:
-        self.longest = 0.0  # seconds of the longest callback
-        self.which = ""  # that was
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was seen."""
+        self.busy = self.held = 0.0
+        self.busy_by = self.held_by = ""
 
     def run(self, callback: Handle) -> None:
         """Run one callback."""
-        began = own_time()
+        began, computed = own_time(), time.thread_time()
         _run(callback)
-        if (took := own_time() - began) > self.longest:
-            self.longest, self.which = took, repr(callback)
+        busy, held = time.thread_time() - computed, own_time() - began
+        if busy > self.busy:
+            self.busy, self.busy_by = busy, repr(callback)
+        if held > self.held:
+            self.held, self.held_by = held, repr(callback)
 
 
 @asynccontextmanager

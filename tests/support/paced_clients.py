@@ -226,7 +226,7 @@ async def measure(
         holding = asyncio.create_task(_hold(server, sessions, spoken, measured, ramp, seconds))
         await asyncio.sleep(ramp)
         await server.health()
-        own.longest = 0.0
+        own.reset()
         before, before_own, began = _cpu(process), _cpu(clients), time.monotonic()
         waited = _cpu_wait(server.pid)
         await asyncio.sleep(seconds)
@@ -235,7 +235,7 @@ async def measure(
         measured.client_cores = (_cpu(clients) - before_own) / took
         measured.cpu_wait = (_cpu_wait(server.pid) - waited) / took
         measured.stall_ms = (await server.health()).held_ms
-        measured.client_stall_ms = 1000 * own.longest
+        measured.client_stall_ms = 1000 * own.held
         measured.session_bytes = max(0, process.memory_info().rss - idle) / sessions
         await holding
     return measured

@@ -34,8 +34,11 @@ class Health:
     Attributes:
         sessions: conversations that are open.
         answers: answers that the engine is giving.
-        held_ms: how long the event loop was held, at most, since it was asked before.
-        held_by: the callback that held it.
+        busy_ms: processor time that one callback on the event loop took, at most, since it was
+            asked before.
+        busy_by: that callback.
+        held_ms: how long one callback held the loop, at most, since then.
+        held_by: that callback.
         faults: log records of errors since it was asked before, with their tracebacks.
         rss: bytes of memory that are resident.
         threads: threads of the process.
@@ -45,6 +48,8 @@ class Health:
 
     sessions: int
     answers: int
+    busy_ms: float
+    busy_by: str
     held_ms: float
     held_by: str
     faults: list[str]
@@ -71,19 +76,21 @@ def health(served: Served, watch: LoopWatch, faults: Faults) -> Health:
     """What the server says of itself now."""
     process = psutil.Process()
     kept, faults.kept = faults.kept, []
-    longest, which = watch.longest, watch.which
-    watch.longest = 0.0
-    return Health(
+    told = Health(
         sessions=served.state.sessions.inside(),
         answers=served.engine.running,
-        held_ms=1000 * longest,
-        held_by=which,
+        busy_ms=1000 * watch.busy,
+        busy_by=watch.busy_by,
+        held_ms=1000 * watch.held,
+        held_by=watch.held_by,
         faults=kept,
         rss=process.memory_info().rss,
         threads=threading.active_count(),
         files=process.num_fds(),
         tasks=len(asyncio.all_tasks()),
     )
+    watch.reset()
+    return told
 
 
 async def serve_watched(starting: AbstractAsyncContextManager[Served]) -> None:

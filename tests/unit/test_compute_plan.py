@@ -53,6 +53,12 @@ def test_a_device_is_busy_for_seven_tenths_of_its_time() -> None:
     assert plan_audio(replace(CARD, hearing=0.005, speaking=0.005), 4, 15, 100).sessions == 280
 
 
+def test_a_decoder_on_the_same_cores_takes_its_share_of_them() -> None:
+    nano = MEASURED[0]
+    assert plan_audio(nano, 2, first_ids=25, ids_per_second=610, spoken_ids=69.4).sessions == 4
+    assert plan_audio(nano, 2, first_ids=25, ids_per_second=610).sessions == 7
+
+
 @pytest.mark.parametrize(
     ("schedule", "lookahead", "least", "groups"),
     [((1, 1, 2), 8, 1, 1), ((2, 4), 21, 1, 6), ((2, 1), 16, 4, 2), ((2, 1), 16, 5, 3)],
@@ -76,7 +82,7 @@ def test_vllm_leaves_the_audio_models_their_memory() -> None:
 def test_a_machine_without_a_gpu_is_planned_for_nano() -> None:
     out = said(str(nano_path()), "--gpus", "none")
     assert "engine embedded: 610 tokens/s" in out
-    assert "sessions keep up" in out
+    assert "sessions are served well" in out
     assert "first sound after the pause" in out
 
 
