@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from aqaa.models.copies import to_device
 from aqaa.models.errors import BundleError, MissingDependencyError
 
 # Step-Audio's `chunk_size=[0, 4, 5]` and `encoder_chunk_look_back=4`: 4 new frames behind 5 old
@@ -127,11 +128,12 @@ class ChunkEncoder:
         new = max(counts)
         frames = torch.stack(
             [functional.pad(chunk.frames, (0, 0, 0, new - len(chunk.frames))) for chunk in chunks]
-        ).to(self._device)
+        )
         window = torch.cat(
             [
                 torch.stack([state.window for state in states]),
-                frames * self.output_size**0.5 + self._positions(states, new),
+                to_device(frames, self._device) * self.output_size**0.5
+                + self._positions(states, new),
             ],
             dim=1,
         )
@@ -163,7 +165,7 @@ class ChunkEncoder:
         first = torch.tensor([state.frames + 1 for state in states])[:, None]
         positions = (first + torch.arange(new)).reshape(1, -1)
         code: Tensor = self._network.embed.encode(positions, self._input_size, torch.float32)
-        return code.reshape(len(states), new, self._input_size).to(self._device)
+        return to_device(code.reshape(len(states), new, self._input_size), self._device)
 
     def _encode(
         self, window: Tensor, memory: Tensor, remembered: Tensor, counts: Tensor
@@ -179,8 +181,8 @@ class ChunkEncoder:
         place = torch.arange(window.shape[1])
         there = place < WINDOW_BACK + counts[:, None]
         kept = torch.arange(REMEMBERED_FRAMES) >= REMEMBERED_FRAMES - remembered[:, None]
-        seen = torch.cat([kept, there], dim=1)[:, None, None].to(self._device)
-        real = there[..., None].to(self._device)
+        seen = to_device(torch.cat([kept, there], dim=1)[:, None, None], self._device)
+        real = to_device(there[..., None], self._device)
         memories = []
         x = window
         for number, layer in enumerate(self._layers):

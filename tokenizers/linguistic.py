@@ -19,6 +19,7 @@ import yaml
 from numpy.typing import NDArray
 
 from aqaa.models.bundle import TOKENIZER_RATE, TokenizerConfig
+from aqaa.models.copies import to_cpu
 from aqaa.models.errors import BundleError
 from aqaa.models.groups import LINGUISTIC_CODES
 from aqaa.models.weights import load_state_dict, require_file
@@ -124,7 +125,7 @@ class LinguisticTokenizer:
         counts = [len(chunk.frames) for chunk in chunks]
         # Counted from the front: a slice [-0:] would be all frames of a chunk that has no new ones.
         newest = [e.states[len(e.states) - n :] for e, n in zip(encoded, counts, strict=True)]
-        codes = torch.cdist(torch.cat(newest), self.centres).argmin(-1).to(torch.int32).cpu()
+        codes = to_cpu(torch.cdist(torch.cat(newest), self.centres).argmin(-1).to(torch.int32))
         parts = np.split(codes.numpy(), np.cumsum(counts)[:-1])
         return [LinguisticReply(*reply) for reply in zip(parts, encoded, strict=True)]
 

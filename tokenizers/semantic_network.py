@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from aqaa.models.bundle import SEMANTIC_SEGMENT_SECONDS, SEMANTIC_TOKEN_MS
+from aqaa.models.copies import to_cpu, to_device
 from aqaa.models.errors import BundleError
 from aqaa.models.groups import SEMANTIC_CODES
 from aqaa.tokenizers.onnx_weights import WHAT, PublishedGraph
@@ -105,10 +106,8 @@ class SemanticNetwork(nn.Module):
         most = max(last - first for first, last in spans)
         wanted = torch.tensor([first for first, _ in spans])[:, None] + torch.arange(most)
         first = min(begin for begin, _ in spans)
-        codes = self(
-            mel.to(device), lengths.to(device), starts.to(device), wanted.to(device), first
-        )
-        rows = codes.to(torch.int32).cpu().numpy()
+        inputs = [to_device(tensor, device) for tensor in (mel, lengths, starts, wanted)]
+        rows = to_cpu(self(*inputs, first).to(torch.int32)).numpy()
         return [row[: last - first] for row, (first, last) in zip(rows, spans, strict=True)]
 
     def forward(

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from aqaa.models.copies import to_device
+
 Mask = Tensor | None  # [B, 1, T], 1.0 where a row has data, 0.0 where it is padded
 
 
@@ -29,7 +31,7 @@ def mask_of(lengths: Sequence[int], like: Tensor, size: int | None = None) -> Ma
         return None
     place = torch.arange(longest if size is None else size)
     rows = place < torch.tensor(lengths)[:, None]
-    return rows[:, None].to(like)
+    return to_device(rows[:, None], like.device, like.dtype)
 
 
 def masked(x: Tensor, mask: Mask) -> Tensor:

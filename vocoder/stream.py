@@ -37,6 +37,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from aqaa.models.bundle import VocoderConfig
+from aqaa.models.copies import to_cpu, to_device
 from aqaa.models.groups import GROUP_TOKENS
 from aqaa.vocoder.flow import Flow, token_positions
 from aqaa.vocoder.graphs import GraphRunner
@@ -200,8 +201,8 @@ class ChunkSynthesiser:
         size = self._size(max(frames), self.bucket_frames)
         speaker = torch.stack([prompt.speaker for prompt in prompts])
         mel = self._run_flow(
-            stack_padded(tokens, token_size).to(self.device),
-            stack_padded([_positions(chunk) for chunk in rows], size).to(self.device),
+            to_device(stack_padded(tokens, token_size), self.device),
+            to_device(stack_padded([_positions(chunk) for chunk in rows], size), self.device),
             self._noise(rows, size),
             stack_padded([prompt.mel for prompt in prompts], size),
             speaker,
@@ -247,7 +248,11 @@ class ChunkSynthesiser:
             torch.cat([c.state.prompt_noise, c.state.noise.mel(c.first, c.last, mels)], dim=1)
             for c in chunks
         ]
-        return stack_padded(rows, size).to(self.hift.window) * self.config.temperature
+        return self._to_hift(stack_padded(rows, size)) * self.config.temperature
+
+    def _to_hift(self, tensor: Tensor) -> Tensor:
+        """From the CPU's memory to HiFT's device, in its dtype."""
+        return to_device(tensor, self.device, self.hift.window.dtype)
 
     def _voiced(self, pieces: Sequence[_Piece]) -> list[_Piece]:
         """The pieces with their sources. Rows end at the same place: padding comes first."""
@@ -265,8 +270,8 @@ class ChunkSynthesiser:
         source, phases = self.hift.source(
             f0,
             torch.stack([state.phase for state in states]),
-            offsets.to(f0),
-            stack_padded(drawn, size * self.hop, left=True).to(f0),
+            self._to_hift(offsets),
+            self._to_hift(stack_padded(drawn, size * self.hop, left=True)),
         )
         fresh = [self._fresh(piece) for piece in pieces]
         return [
@@ -295,7 +300,7 @@ class ChunkSynthesiser:
         mel = self._padded_mel(rows)
         length = mel.shape[2] * self.hop
         source = stack_padded([piece.source for piece in rows], length, left=True)[:, None]
-        waves = self._run_decode(mel, source)[: len(pieces)].cpu()
+        waves = to_cpu(self._run_decode(mel, source)[: len(pieces)])
         return [wave[-piece.new * self.hop :] for wave, piece in zip(waves, cut, strict=True)]
 
     def _heard(self, piece: _Piece) -> _Piece:
