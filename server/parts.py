@@ -185,10 +185,14 @@ class ModelParts:
         return AnswerParser(self.bundle.tokens, self.text, self.bundle.tools, calling)
 
     def asked(
-        self, prompt: Sequence[int], max_tokens: int | None, calling: Calling | None
+        self,
+        prompt: Sequence[int],
+        max_tokens: int | None,
+        calling: Calling | None,
+        begun: tuple[int, ...] = (),
     ) -> tuple[tuple[int, ...], SamplingParams]:
-        """The prompt with the beginning that the answer must have, and how to go on from there."""
-        opening = self.prompts.opening(calling)
+        """The prompt with the beginning that the answer has or must have, and how to go on."""
+        opening = begun or self.prompts.opening(calling)
         params = SamplingParams.of(
             self.bundle,
             max_tokens=max_tokens,

@@ -103,7 +103,8 @@ ParsedEvent = TextDelta | AudioGroup | VoiceSwitch | ToolCall | AnswerEnd
 class AnswerRequest:
     """What to answer, and how. A speculation is adopted if the request still equals its own.
 
-    The answer begins with the last `params.answered` ids of the prompt.
+    The answer begins with the last `params.answered` ids of the prompt. `heard_groups`: so much of
+    its sound was heard, in an answer that was cut: what it gives begins behind it.
     """
 
     prompt: tuple[int, ...]
@@ -112,6 +113,7 @@ class AnswerRequest:
     speed: float
     spoken: bool
     calling: Calling | None = None  # None: it may call nothing
+    heard_groups: int = 0
 
 
 @dataclass
@@ -280,7 +282,7 @@ class Answer:
         match event:
             case TextDelta() | VoiceSwitch() | ToolCall():
                 await self._parsed.put(event)
-            case AudioGroup():
+            case AudioGroup() if event.index >= self.request.heard_groups:
                 now = self._services.clock()
                 if self.progress.timeline.first_group is None:
                     self.progress.timeline.first_group = now

@@ -48,6 +48,18 @@ def cut_answer(
     return tuple(kept)
 
 
+def heard_ids(ids: Sequence[int], audio_tokens: int, tokens: TokensConfig) -> tuple[int, ...]:
+    """The answer `ids` up to its first `audio_tokens` audio tokens, as the model gave it.
+
+    Words that nobody heard are in it, since text runs ahead: from there the model goes on as it
+    would have. The group that was being played counts as heard.
+    """
+    left = -(-audio_tokens // GROUP_TOKENS) * GROUP_TOKENS
+    audio = [n for n, one in enumerate(ids) if tokens.audio_offset <= one < tokens.audio_end_id]
+    heard = audio[:left]
+    return tuple(ids[: heard[-1] + 1]) if heard else ()
+
+
 def _segments(ids: Sequence[int], tokens: TokensConfig) -> list[_Segment]:
     segments = [_Segment()]
     for token in ids:

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from aqaa.server.compute.model import Work
 from aqaa.server.hearing.end_of_turn import TurnListener
-from aqaa.server.hearing.interruption import Doubt, Evidence, Verdict
+from aqaa.server.hearing.interruption import (
+    LONGEST_MISTAKE_MS,
+    Dismissal,
+    Doubt,
+    Evidence,
+    Verdict,
+)
 from aqaa.server.hearing.loudspeaker import Loudspeaker
 from aqaa.server.hearing.speech_events import SpeechEvent
 
@@ -46,7 +52,8 @@ class DoubtedSpeech:
         """The next frame, from sample `at` on."""
         if not self._sound:
             self._sound_from = at
-        self._sound.append(frame.copy())
+        if self._doubt.elapsed_ms <= LONGEST_MISTAKE_MS:
+            self._sound.append(frame.copy())
         self._doubt.frame(voiced)
         self._frames_until_asked -= 1
 
@@ -63,7 +70,19 @@ class DoubtedSpeech:
             ended: whether it does: then there is a verdict.
         """
         self._frames_until_asked = ASK_FRAMES
+        self.verdict = self._doubt.verdict((yield from self._evidence(listener, rest, ended=ended)))
+
+    def after_all(
+        self, listener: TurnListener | None, rest: Sequence[int]
+    ) -> Work[Dismissal | None]:
+        """It was taken for an interruption, and is over: what it was else. None: it was one."""
+        if self._doubt.elapsed_ms > LONGEST_MISTAKE_MS:
+            return None
+        return self._doubt.after_all((yield from self._evidence(listener, rest, ended=True)))
+
+    def _evidence(
+        self, listener: TurnListener | None, rest: Sequence[int], *, ended: bool
+    ) -> Work[Evidence]:
         kinds = None if listener is None else (yield from listener.kinds(rest))
         sound = np.concatenate(self._sound) if self._sound else np.zeros(0, np.float32)
-        echo = self._loudspeaker.echo_in(sound, self._sound_from)
-        self.verdict = self._doubt.verdict(Evidence(kinds, echo, ended))
+        return Evidence(kinds, self._loudspeaker.echo_in(sound, self._sound_from), ended)

@@ -26,6 +26,7 @@ NOISE_MS = 200  # voiced: what is over sooner is no word ("yes" has 290 ms in th
 # quarter are, "stop" and "wait", which only a turn head tells from "right".
 LONG_MS = 450
 LONG_DOUBTED_MS = 640  # the same where a turn head takes it for no speech: "okay, okay" goes by
+LONGEST_MISTAKE_MS = 2000  # since the onset: what interrupts for longer is meant
 LAST_MS = 960  # since the onset: a noise that comes and goes is one by then
 # Since the onset: sooner a turn head has heard too little, and too little can be compared with what
 # is played. "stop" and an answer of the user's own of any length are past it.
@@ -92,6 +93,16 @@ class Doubt:
         if voiced_ms >= (LONG_MS if kinds is None or kinds.speech >= 0.5 else LONG_DOUBTED_MS):
             return "interruption"
         return "noise" if self.elapsed_ms >= LAST_MS else None
+
+    def after_all(self, known: Evidence) -> Dismissal | None:
+        """What it was, now that all of it is known and it has interrupted; None: it was meant."""
+        if self.elapsed_ms > LONGEST_MISTAKE_MS:
+            return None
+        if known.echo >= ECHO:
+            return "echo"
+        if known.kinds is None or known.kinds.speech > 1 - SURE:
+            return None
+        return "backchannel" if known.kinds.backchannel >= known.kinds.noise else "noise"
 
     def _is_over(self) -> bool:
         return self._silent * FRAME_MS >= OVER_MS

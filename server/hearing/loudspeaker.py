@@ -9,7 +9,7 @@ through a short filter (the loudspeaker, the nearest walls).
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -49,26 +49,32 @@ class Loudspeaker:
     def __init__(self) -> None:
         self._format = AudioFormat()
         self._pieces: deque[_Piece] = deque()
+        self._plays = False
 
     def play(self, data: bytes, format: AudioFormat, begin: int, now: int) -> None:
         """`data` of this format is played from `begin` on. What was played long before `now` is
         forgotten: what is kept is at most what is sent ahead, and `KEPT_SECONDS`."""
         if format != self._format:
-            self.stop()
+            self._pieces.clear()
             self._format = format
+        self._plays = True
         samples = len(data) // format.sample_bytes * TOKENIZER_RATE // format.rate
         self._pieces.append(_Piece(data, begin, begin + samples))
         while self._pieces[0].end < now - KEPT_SECONDS * TOKENIZER_RATE:
             self._pieces.popleft()
 
-    def stop(self) -> None:
-        """It falls silent."""
-        self._pieces.clear()
+    def stop(self, now: int) -> None:
+        """It falls silent at `now`; what was played till then may still come back."""
+        self._plays = False
+        pieces = [replace(one, end=min(one.end, now)) for one in self._pieces if one.begin < now]
+        self._pieces = deque(pieces)
 
     def heard_at(self, sample: int) -> bool:
         """Whether the assistant is heard there."""
         tail = round(TAIL_SECONDS * TOKENIZER_RATE)
-        return any(piece.begin <= sample < piece.end + tail for piece in self._pieces)
+        return self._plays and any(
+            piece.begin <= sample < piece.end + tail for piece in self._pieces
+        )
 
     def echo_in(self, heard: Samples, begin: int) -> float:
         """What share of `heard` (float32 [n], from sample `begin` on) is what is played, 0 to 1.
@@ -88,7 +94,7 @@ class Loudspeaker:
             converter = InputConverter(self._format)
             sound = np.concatenate((converter.push(piece.data), converter.flush()))
             first = max(0, since - piece.begin)
-            sound = sound[first : until - piece.begin]
+            sound = sound[first : min(until, piece.end) - piece.begin]
             at = piece.begin + first - since
             out[at : at + sound.size] = sound[: out.size - at]
         return out

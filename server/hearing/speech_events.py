@@ -60,7 +60,8 @@ class TurnResumed:
 class TurnEnded:
     """The turn is over: silence began at `silence_sample`, and was long enough at `sample`.
 
-    `wait` is what was asked of the silence; None: the turn was as long as one may be.
+    `wait` is what was asked of the silence; None: the turn was as long as one may be. `nothing`:
+    it interrupted an answer, and was not meant to; None: it was, or nobody asked.
     """
 
     tokens: tuple[int, ...]
@@ -68,6 +69,7 @@ class TurnEnded:
     sample: int
     windows: TurnWindows
     wait: Wait | None
+    nothing: Dismissal | None = None
 
 
 @dataclass(frozen=True)

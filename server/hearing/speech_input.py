@@ -33,6 +33,7 @@ from aqaa.server.audio.wire import AudioFormat, InputConverter
 from aqaa.server.compute.model import Work
 from aqaa.server.hearing.doubted_speech import DoubtedSpeech
 from aqaa.server.hearing.end_of_turn import Judge, TurnListener, Wait, wait_of
+from aqaa.server.hearing.interruption import Dismissal
 from aqaa.server.hearing.loudspeaker import Loudspeaker
 from aqaa.server.hearing.no_speech import SpeechProbability, why_no_question
 from aqaa.server.hearing.speech_events import (
@@ -125,6 +126,7 @@ class SpeechInput:
         self._pause_told = False
         self._loudspeaker = Loudspeaker()
         self._doubted: DoubtedSpeech | None = None
+        self._interrupter: DoubtedSpeech | None = None  # the turn, where it was doubted before
         self._full = False
         self._spoken = False  # whether somebody speaks in what is buffered
 
@@ -233,9 +235,9 @@ class SpeechInput:
             probability = yield from self._vad.push(frame)
             self._spoken |= probability >= SPEECH_PROBABILITY
             detected += self._detector.frame(probability, float(np.dot(frame, frame)))
-            if self._doubted is not None:
+            if (doubted := self._doubted or self._interrupter) is not None:
                 voiced = probability >= self._detector.rules.threshold
-                self._doubted.hear(frame, self._frame_begin, voiced=voiced)
+                doubted.hear(frame, self._frame_begin, voiced=voiced)
             self._frame_begin += FRAME_SAMPLES
         detected += self._detector.clock(self.received)
         return (yield from self._react(detected))
@@ -263,9 +265,10 @@ class SpeechInput:
                 case EndOfTurn():
                     sound = self._pause or TurnSound((), TurnWindows(self._turns, ()))
                     yield from self._settle(sound, ended=True)
-                    ended = self._may_reopen(event)
+                    nothing = yield from self._after_all(sound)
+                    ended = None if nothing else self._may_reopen(event)
                     over = self._ended(sound, event.silence_sample, event.sample, event.wait)
-                    events.append(over)
+                    events.append(replace(over, nothing=nothing))
                     self._ended_turn = ended
                 case Idle():
                     events.append((yield from self._idled(event)))
@@ -306,7 +309,7 @@ class SpeechInput:
 
     def assistant_stops(self) -> None:
         """The client plays nothing any more."""
-        self._loudspeaker.stop()
+        self._loudspeaker.stop(self.received)
 
     def _told(self, work: Work[list[SpeechEvent]]) -> Work[list[SpeechEvent]]:
         """What `work` brought about, but nothing of a turn that is doubted."""
@@ -324,6 +327,8 @@ class SpeechInput:
             return events
         self._doubted = None
         if doubted.verdict == "interruption":
+            goes_on = self._turn is not None and self._detector.rules.regrets
+            self._interrupter = doubted if goes_on else None
             return [*events, TurnStarted(doubted.begin), *doubted.held]
         self._close_turn()
         self._detector.reset(self.received)
@@ -339,6 +344,13 @@ class SpeechInput:
             sound = sound or (yield from self._as_if_ended())
             rest = sound.tokens[len(turn.tokens) :]
         yield from doubted.ask(turn.listener, rest, ended=ended)
+
+    def _after_all(self, sound: TurnSound) -> Work[Dismissal | None]:
+        """What the turn is, which interrupted an answer and ends as `sound`, if it is nothing."""
+        interrupter, turn = self._interrupter, self._turn
+        if interrupter is None or turn is None:
+            return None
+        return (yield from interrupter.after_all(turn.listener, sound.tokens[len(turn.tokens) :]))
 
     # --- a turn that has ended and may go on ------------------------------------------------------
 
@@ -426,6 +438,7 @@ class SpeechInput:
     def _close_turn(self) -> None:
         self._turn, self._ended_turn, self._full = None, None, False
         self._pause, self._pause_told, self._spoken = None, False, False
+        self._interrupter = None
 
     # --- recent samples ---------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ class TurnRules:
 
     `reopen_ms`: so long after its end a turn goes on when its speaker does; 0: it never does.
     `eagerness`: that with which a judge of turns is asked; None: silence alone decides.
+    `regrets`: whether what interrupted an answer is asked about again when it is over.
     """
 
     threshold: float
@@ -53,6 +54,7 @@ class TurnRules:
     create_response: bool
     reopen_ms: int
     eagerness: Eagerness | None
+    regrets: bool = False
 
     @classmethod
     def of(cls, detection: ServerVad | SemanticVad) -> TurnRules:
@@ -84,7 +86,7 @@ class TurnRules:
         detection = session.audio.input.turn_detection
         if detection is None:
             return None
-        rules = cls.of(detection)
+        rules = replace(cls.of(detection), regrets="resume" in session.aqaa.extensions)
         return rules if session.type == "realtime" else rules.without_take_back()
 
     @property

@@ -131,6 +131,15 @@ class Metrics:
         )
         for verdict in VERDICTS:
             self.doubted_speech.labels(verdict)
+        self.regrets = Counter(
+            "aqaa_regretted_interruptions",
+            "Speech that cut an answer and turned out to be this, for sessions that ask",
+            ["verdict"],
+            registry=r,
+        )
+        for verdict in VERDICTS:
+            if verdict != "interruption":
+                self.regrets.labels(verdict)
         self.reopened_turns = Counter(
             "aqaa_reopened_turns", "Turns that had ended and went on", registry=r
         )
@@ -170,8 +179,13 @@ class Metrics:
         """Also tell what the engine and the executor's queue say when they are asked."""
         self.registry.register(_Live(engine, waiting))
 
-    def turn_ended(self, word: str, silent_seconds: float) -> None:
-        """A silence of `silent_seconds` ended a turn; `word` is one of `END_WORDS`."""
+    def turn_ended(self, word: str, silent_seconds: float, nothing: str | None) -> None:
+        """A silence of `silent_seconds` ended a turn; `word` is one of `END_WORDS`.
+
+        `nothing`: what it was, of `VERDICTS`, if it should not have interrupted an answer.
+        """
+        if nothing is not None:
+            self.regrets.labels(nothing).inc()
         self.ends.labels(word).inc()
         self.endpoint_delay.observe(silent_seconds)
 

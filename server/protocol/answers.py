@@ -79,6 +79,16 @@ class Answers:
                 return item.id if item.id in self else None
         return None
 
+    def going_on(self, item_id: str | None) -> OpenResponse | None:
+        """A response that says the rest of this answer, which was cut; None: there is no such
+        answer, or something has been said or called since."""
+        answer = self._responses.get(item_id or "")
+        if answer is None or answer.heard_ms is None or answer.calls or self.newest() != item_id:
+            return None
+        items = [*self._items.conversation]
+        place = next(place for place, item in enumerate(items) if item.id == item_id)
+        return answer.going_on(tuple(items[:place]), self._make_id)
+
     def after(self, item_id: str) -> list[str]:
         """The ids of the answers that stand behind this item; it may have left."""
         order = [item.id for item in self._items.conversation]
@@ -143,4 +153,5 @@ class Answers:
             content=[OutputSound(transcript=answer.heard_text(audio_end_ms))],
         )
         self._items.conversation.replace(item_id, item)
+        answer.heard_ms = audio_end_ms
         return [fx.CutItem(item_id, audio_end_ms, interrupted)]

@@ -70,7 +70,11 @@ class StoreAudio:
 
 @dataclass(frozen=True)
 class StartRun:
-    """Answer now. `items` is the context, oldest first."""
+    """Answer now. `items` is the context, oldest first.
+
+    Where an answer goes on that was cut, `resumes` is its item, which leaves, and `heard_ms` how
+    much of it was heard: the sound begins there, the text from its beginning.
+    """
 
     response_id: str
     item_id: str
@@ -86,6 +90,8 @@ class StartRun:
     tools: tuple[FunctionTool, ...]
     tool_choice: ToolChoice
     parallel_tool_calls: bool
+    resumes: str | None = None
+    heard_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -144,10 +150,14 @@ class SpeechResumed:
 
 @dataclass(frozen=True)
 class SpeechStopped:
-    """The user's turn ended; `tokens` are its audio tokens, which the machine only hands on."""
+    """The user's turn ended; `tokens` are its audio tokens, which the machine only hands on.
+
+    `nothing`: it was not meant for the assistant, whose answer it interrupted.
+    """
 
     end_ms: int
     tokens: tuple[int, ...]
+    nothing: bool = False
 
 
 @dataclass(frozen=True)

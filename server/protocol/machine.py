@@ -79,6 +79,7 @@ class SessionMachine:
         self._buffered = 0  # bytes appended since the last commit or clear
         self._buffer_item = make_id("item")
         self._last_turn: str | None = None  # the item of the last turn that turn detection ended
+        self._interrupted: str | None = None  # the answer into which the user is speaking
         self._taken_back: tuple[str, ...] = ()  # leave for the buffer's item, which says it all
         self.session = as_served(session, voices, transcribes=transcribes, calls=calls)
 
@@ -213,7 +214,7 @@ class SessionMachine:
 
     def _empty_buffer(self) -> None:
         self.speaking, self._buffered, self._buffer_item = False, 0, self._make_id("item")
-        self._taken_back = ()
+        self._taken_back, self._interrupted = (), None
 
     def _update(self, event: client.SessionUpdate) -> list[Output]:
         new = updated(
@@ -293,8 +294,10 @@ class SessionMachine:
         if detection.interrupt_response:
             default = self._responses.default
             if default is not None:
+                self._interrupted = default.run.item_id
                 out += self._responses.stop(default, "turn_detected", self.session)
             elif (last := self._answers.newest()) is not None:
+                self._interrupted = last
                 out += self._answers.cut_at_playhead(last)  # all sent, perhaps not all played
         return out
 
@@ -320,6 +323,11 @@ class SessionMachine:
         stopped = server.InputAudioBufferSpeechStopped(
             event_id=self._event_id(), audio_end_ms=given.end_ms, item_id=self._buffer_item
         )
+        resumed = self._responses.resume(self._interrupted) if given.nothing else []
+        if resumed:
+            self._empty_buffer()
+            cleared = server.InputAudioBufferCleared(event_id=self._event_id())
+            return [stopped, cleared, *resumed]
         return [
             stopped,
             *self._commit_buffer(given.tokens),

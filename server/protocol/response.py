@@ -11,12 +11,14 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import accumulate
 from typing import Literal
 
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.effects import ConversationItem, RunStarted, RunText, StartRun
 from aqaa.server.protocol.errors import ProtocolError
+from aqaa.server.protocol.items import MakeId
 from aqaa.server.protocol.limits import NO_SPEECH
 from aqaa.server.protocol.session_types import Session
 from aqaa.server.protocol.tools import names_a_stranger
@@ -117,6 +119,7 @@ class OpenResponse:
         self._said: Status | None = None  # how what is said ended; None: it goes on
         self.previous_item_id: str | None = None
         self.sound_bytes = 0
+        self.heard_ms: int | None = None  # of its sound, if it was cut
         self._texts: list[tuple[int, str]] = []
         self._event_id = event_id
         self._conversation_id = conversation_id
@@ -125,6 +128,27 @@ class OpenResponse:
         self._prompt = RunStarted(run.response_id, 0, 0)
         self._text_tokens = 0
         self._audio_tokens = 0
+
+    def going_on(self, items: tuple[ConversationItem, ...], make_id: MakeId) -> OpenResponse:
+        """A response that goes on where this one, of the conversation, was cut; `items`: what it
+        answers."""
+        run = replace(
+            self.run,
+            response_id=make_id("resp"),
+            item_id=make_id("item"),
+            items=items,
+            resumes=self.run.item_id,
+            heard_ms=self.run.heard_ms + (self.heard_ms or 0),
+        )
+        return OpenResponse(
+            run,
+            question=self.question,
+            inline=(),
+            conversation_id=self._conversation_id,
+            max_output_tokens=self._max_output_tokens,
+            metadata=self._metadata,
+            event_id=self._event_id,
+        )
 
     @property
     def audio_ms(self) -> int:
@@ -137,17 +161,19 @@ class OpenResponse:
         return "".join(text for _, text in self._texts)
 
     def heard_text(self, audio_end_ms: int) -> str:
-        """The text whose sound began before `audio_end_ms`.
+        """The text whose sound began before `audio_end_ms` of this response's.
 
         While the answer grows, its times are the driver's estimates. A finished answer has its
         text spread over its sound, which is nearer the truth.
         """
+        before = self.run.heard_ms
         if self._said == "completed" and self.audio_ms:
-            characters = math.ceil(len(self.text) * min(1.0, audio_end_ms / self.audio_ms))
+            share = (before + audio_end_ms) / (before + self.audio_ms)
+            characters = math.ceil(len(self.text) * min(1.0, share))
             starts = accumulate((len(text) for _, text in self._texts), initial=0)
             heard = zip(starts, self._texts, strict=False)
             return "".join(text for start, (_, text) in heard if start < characters)
-        return "".join(text for start, text in self._texts if start < audio_end_ms)
+        return "".join(text for start, text in self._texts if start < before + audio_end_ms)
 
     def item(self, status: Status) -> Message:
         """The item of what is said as it is now; `status` is that of one which goes on."""
@@ -226,7 +252,7 @@ class OpenResponse:
                 response_id=run.response_id,
                 item_id=run.item_id,
                 delta=given.text,
-                audio_start_ms=given.start_ms if captions else None,
+                audio_start_ms=max(0, given.start_ms - run.heard_ms) if captions else None,
             )
         ]
 

@@ -117,6 +117,14 @@ class Responses:
             return []
         return self.create(ResponseOptions(), session)
 
+    def resume(self, item_id: str | None) -> list[Output]:
+        """The answer of this item, which was cut, goes on in another; nothing, if it cannot."""
+        response = None if self.default is not None else self._answers.going_on(item_id)
+        if response is None or item_id is None:
+            return []
+        self._open[response.run.response_id] = self.default = response
+        return [*response.created(), response.run, *self._items.delete(item_id)]
+
     def turn_goes_on(self) -> None:
         """The turn that just ended is none yet: it asks for no answer."""
         self._answer_is_due = False

@@ -144,10 +144,10 @@ class Extensions(Wire):
 
     `latency` sends `aqaa.latency` with each answer's first sound; `captions` adds `audio_start_ms`
     to transcript deltas; `interruptions` sends `aqaa.interruption` while it is doubtful whether an
-    answer is interrupted.
+    answer is interrupted; `resume` lets an answer go on if what interrupted it was nothing.
     """
 
-    extensions: tuple[Literal["latency", "captions", "interruptions"], ...] = ()
+    extensions: tuple[Literal["latency", "captions", "interruptions", "resume"], ...] = ()
 
 
 class Session(Wire):

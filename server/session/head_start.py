@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from aqaa.models.errors import AqaaError
+from aqaa.models.groups import GROUP_TOKENS
 from aqaa.server.answering.answer import Answer, AnswerRequest
 from aqaa.server.dialogue.tools import Calling
 from aqaa.server.dialogue.truncation import AUTO, Truncation
@@ -42,8 +43,10 @@ async def request_of(
     turns = await memory.turns(run.items, _told(parts, run), speaking)
     prompt = parts.prompts.finished(turns, _truncation(run))
     calling = _calling(parts, run)
-    asked, params = parts.asked(prompt, run.max_tokens, calling)
-    return AnswerRequest(asked, params, run.voice, run.speed, run.modality == "audio", calling)
+    asked, params = parts.asked(prompt, run.max_tokens, calling, memory.begun(run.item_id))
+    heard = memory.heard_before(run.item_id) // GROUP_TOKENS
+    spoken = run.modality == "audio"
+    return AnswerRequest(asked, params, run.voice, run.speed, spoken, calling, heard)
 
 
 def _told(parts: ModelParts, run: fx.StartRun) -> str:

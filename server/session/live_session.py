@@ -225,6 +225,7 @@ class LiveSession:
                 asks = self._machine.session.type == "realtime"
                 self._item_sounds.put(effect.item_id, effect.data, converter, asks=asks)
             case fx.StartRun():
+                self._memory.resume(effect.item_id, effect.resumes)
                 self._answers.start(effect)
             case fx.StopRun():
                 self._answers.stop(effect.response_id)
@@ -308,8 +309,8 @@ class LiveSession:
                 silent = (event.sample - event.silence_sample) / TOKENIZER_RATE
                 self._answers.speech_end = job.arrived - silent
                 if event.wait is not None:
-                    self._services.metrics.turn_ended(event.wait.word, silent)
-                stopped = fx.SpeechStopped(_ms(event.sample), event.tokens)
+                    self._services.metrics.turn_ended(event.wait.word, silent, event.nothing)
+                stopped = fx.SpeechStopped(_ms(event.sample), event.tokens, bool(event.nothing))
                 self._end_turn(stopped, event.windows)
             case SilenceTimedOut():
                 since, until = _ms(event.since), _ms(event.sample)

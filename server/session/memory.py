@@ -16,7 +16,7 @@ from aqaa.models.errors import NoSpeechError
 from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import work_of
-from aqaa.server.dialogue.barge_in import cut_answer
+from aqaa.server.dialogue.barge_in import cut_answer, heard_ids
 from aqaa.server.dialogue.prompt import (
     AssistantTurn,
     CallTurn,
@@ -48,6 +48,7 @@ class _KeptAnswer:
     ids: list[int]  # the answer's own list: it grows while the answer does
     speed: float
     heard: int | None = None  # audio tokens; None: all
+    before: int = 0  # audio tokens of it that were heard in an item that it goes on from
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,32 @@ class Memory:
 
     def answer(self, item_id: str, ids: list[int], speed: float) -> None:
         """Keep the ids of an answer: a list that may still grow."""
-        self._answers[item_id] = _KeptAnswer(ids, speed)
+        before = self.heard_before(item_id)
+        self._answers[item_id] = _KeptAnswer(ids, speed, before=before)
+
+    def resume(self, item_id: str, cut: str | None) -> None:
+        """An answer begins in this item: the rest of one that was cut in another, if there is."""
+        answer = self._answers.get(cut or "")
+        if answer is not None and answer.heard is not None:
+            ids = [*heard_ids(answer.ids, answer.heard, self._tokens)]
+            self._answers[item_id] = _KeptAnswer(ids, answer.speed, before=answer.heard)
+
+    def begun(self, item_id: str) -> tuple[int, ...]:
+        """The ids of an answer so far, which goes on or is about to."""
+        answer = self._answers.get(item_id)
+        return () if answer is None else tuple(answer.ids)
+
+    def heard_before(self, item_id: str) -> int:
+        """How many audio tokens of an answer were heard in the item that it goes on from."""
+        answer = self._answers.get(item_id)
+        return 0 if answer is None else answer.before
 
     def cut(self, item_id: str, heard_ms: int) -> None:
         """Only so much of the answer was heard, rounded up to a whole group."""
         answer = self._answers.get(item_id)
         if answer is not None:
             groups = math.ceil(heard_ms / 1000 * answer.speed / GROUP_SECONDS)
-            answer.heard = groups * GROUP_TOKENS
+            answer.heard = answer.before + groups * GROUP_TOKENS
 
     def forget(self, item_id: str) -> None:
         """Forget an item that left the conversation."""

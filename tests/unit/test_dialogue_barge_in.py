@@ -8,7 +8,7 @@ from tiny_text import groups, tiny_text
 
 from aqaa.models.groups import GROUP_TOKENS
 from aqaa.server.dialogue.answer_parser import AnswerParser, AudioGroup, Malformed, TextDelta
-from aqaa.server.dialogue.barge_in import cut_answer
+from aqaa.server.dialogue.barge_in import cut_answer, heard_ids
 
 TEXT, TOKENS = tiny_text()
 START, END, EOT = TOKENS.audio_start, TOKENS.audio_end, TOKENS.eot
@@ -38,6 +38,17 @@ def read(ids: tuple[int, ...]) -> tuple[str, int]:
 def test_an_answer_that_was_heard_to_its_end_stays_as_it_was() -> None:
     answer = woven(SENTENCE, 36)
     assert cut_answer([*answer, EOT], 36 * GROUP_TOKENS, TOKENS, TEXT) == tuple(answer)
+
+
+def test_what_was_heard_is_the_beginning_that_the_model_gave() -> None:
+    answer = [*woven(SENTENCE, 36), EOT]
+    for tokens in (18 * GROUP_TOKENS, 18 * GROUP_TOKENS - 3):
+        heard = heard_ids(answer, tokens, TOKENS)
+        assert heard == tuple(answer[: len(heard)])
+        assert read(heard)[1] == 18
+        assert answer[len(heard) - 1] >= TOKENS.audio_offset
+    assert heard_ids(answer, 99 * GROUP_TOKENS, TOKENS) == tuple(answer[:-2])
+    assert heard_ids(answer, 0, TOKENS) == ()
 
 
 def test_an_answer_of_which_nothing_was_heard_is_empty() -> None:

@@ -38,6 +38,40 @@ def settle(
     return verdict, doubt.elapsed_ms
 
 
+def lasted(milliseconds: float) -> Doubt:
+    """All of it speech."""
+    doubt = Doubt(onset_frames=2)
+    while doubt.elapsed_ms < milliseconds:
+        doubt.frame(voiced=True)
+    return doubt
+
+
+NOTHING = Kinds(speech=0.05, backchannel=0.8, noise=0.15)
+CLATTER = Kinds(speech=0.05, backchannel=0.15, noise=0.8)
+
+
+@pytest.mark.parametrize(
+    ("known", "nothing"),
+    [
+        (Evidence(NOTHING), "backchannel"),
+        (Evidence(CLATTER), "noise"),
+        (Evidence(None, echo=ECHO), "echo"),
+        (Evidence(ASSENT), "backchannel"),
+        (Evidence(SPEECH), None),
+        (Evidence(Kinds(speech=0.4, backchannel=0.5, noise=0.1)), None),
+        (Evidence(None), None),
+    ],
+)
+def test_what_interrupted_is_regretted_where_it_surely_was_nothing(
+    known: Evidence, nothing: Verdict | None
+) -> None:
+    assert lasted(800).after_all(known) == nothing
+
+
+def test_who_interrupted_for_long_meant_it() -> None:
+    assert lasted(2100).after_all(Evidence(NOTHING, echo=1.0)) is None
+
+
 def test_who_goes_on_speaking_interrupts_within_half_a_second() -> None:
     verdict, after = settle(voiced_ms=3000)
     assert verdict == "interruption"

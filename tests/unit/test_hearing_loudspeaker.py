@@ -99,9 +99,17 @@ def test_it_is_heard_from_its_first_sample_until_a_little_after_its_last() -> No
     assert loudspeaker.heard_at(8000)
     assert loudspeaker.heard_at(24_000 + 4000)
     assert not loudspeaker.heard_at(24_000 + 5000)
-    loudspeaker.stop()
+    loudspeaker.stop(now=20_000)
     assert not loudspeaker.heard_at(9000)
-    assert loudspeaker.echo_in(voice(0.1, 1), 9000) == 0
+
+
+def test_when_it_has_fallen_silent_what_was_played_till_then_still_comes_back() -> None:
+    sound = voice(3.0, seed=1)
+    loudspeaker = playing(sound, FORMATS[0], begin=0)
+    loudspeaker.stop(now=24_000)
+    early, late = 0.3 * sound[16_000:21_120], 0.3 * sound[32_000:37_120]
+    assert loudspeaker.echo_in(early, 16_000) > 2 * ECHO
+    assert loudspeaker.echo_in(late, 32_000) < ECHO
 
 
 def test_what_was_played_long_ago_is_forgotten() -> None:

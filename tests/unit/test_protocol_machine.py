@@ -35,6 +35,77 @@ def say(driven: Driven, run: fx.StartRun, chunks: int = 1) -> None:
         driven.happen(fx.RunSound(run.response_id, CHUNK, 5))
 
 
+def cut_for_nothing(driven: Driven) -> fx.StartRun:
+    """An answer of 360 ms is spoken into; returns its run."""
+    run = spoken_turn(driven)
+    say(driven, run, chunks=3)
+    driven.happen(fx.SpeechStarted(3000))
+    return run
+
+
+def test_an_answer_that_was_cut_for_nothing_goes_on_in_another_item() -> None:
+    driven = Driven()
+    cut = cut_for_nothing(driven)
+    seen = driven.happen(fx.SpeechStopped(3500, (7,), nothing=True))
+    assert types(seen) == [
+        "input_audio_buffer.speech_stopped",
+        "input_audio_buffer.cleared",
+        "response.created",
+        "rate_limits.updated",
+        "conversation.item.deleted",
+    ]
+    run = driven.runs[-1]
+    assert (run.resumes, run.heard_ms) == (cut.item_id, HEARD_MS)
+    assert run.items == cut.items
+    assert seen.index(run) < seen.index(fx.ForgetItem(cut.item_id))
+    say(driven, run, chunks=3)
+    assert driven.reader.order[1:] == [run.item_id]
+
+
+def test_an_answer_that_goes_on_may_be_cut_again_and_counts_what_was_heard_of_all_of_it() -> None:
+    driven = Driven()
+    cut_for_nothing(driven)
+    driven.happen(fx.SpeechStopped(3500, (7,), nothing=True))
+    say(driven, driven.runs[-1], chunks=3)
+    driven.happen(fx.SpeechStarted(6000))
+    item = driven.machine.next_run().items[-1]
+    assert isinstance(item, Message)
+    assert item.content == [OutputSound(transcript="word0 word1 ")]  # 100 ms of each part
+    driven.happen(fx.SpeechStopped(6500, (7,), nothing=True))
+    assert driven.runs[-1].heard_ms == 2 * HEARD_MS
+
+
+def test_captions_of_an_answer_that_goes_on_count_from_its_own_sound() -> None:
+    driven = Driven()
+    driven.send({"type": "session.update", "session": {"aqaa": {"extensions": ["captions"]}}})
+    cut_for_nothing(driven)
+    driven.happen(fx.SpeechStopped(3500, (7,), nothing=True))
+    run = driven.runs[-1]
+    told = [
+        event.audio_start_ms
+        for start in (0, 240)
+        for event in driven.happen(fx.RunText(run.response_id, "word ", 1, start))
+        if isinstance(event, server.ResponseOutputAudioTranscriptDelta)
+    ]
+    assert told == [0, 240 - HEARD_MS]
+
+
+def test_nothing_goes_on_once_something_else_was_said() -> None:
+    driven = Driven()
+    cut_for_nothing(driven)
+    driven.send(HELLO)
+    seen = types(driven.happen(fx.SpeechStopped(3500, (7,), nothing=True)))
+    assert "input_audio_buffer.committed" in seen
+    assert driven.runs[-1].resumes is None
+
+
+def test_what_interrupts_no_answer_is_a_turn_whatever_it_was() -> None:
+    driven = Driven()
+    driven.happen(fx.SpeechStarted(100))
+    seen = types(driven.happen(fx.SpeechStopped(900, (7,), nothing=True)))
+    assert "input_audio_buffer.committed" in seen
+
+
 def test_a_session_begins_with_its_whole_configuration() -> None:
     driven = Driven()
     (created,) = driven.machine.open()

@@ -113,6 +113,7 @@ ACTIONS: st.SearchStrategy[Action] = st.one_of(
     st.just(happened(fx.SpeechStarted(0))),
     st.just(happened(fx.SpeechResumed(0))),
     st.just(happened(fx.SpeechStopped(900, (7,)))),
+    st.just(happened(fx.SpeechStopped(900, (7,), nothing=True))),
     st.just(happened(fx.IdleTimedOut(0, 900, (7,)))),
     st.builds(run_input, st.just(lambda r: fx.RunStarted(r, 3, 40, 2, 20)), PICK),
     st.builds(run_input, st.just(lambda r: fx.RunText(r, "word ", 1, 0)), PICK),

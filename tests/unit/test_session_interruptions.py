@@ -7,13 +7,21 @@ from collections.abc import AsyncIterator, Sequence
 import numpy as np
 import pytest
 from live_talk import FakeClock, Talk, speak_and_pause
-from scripted import AUDIO, ScriptedEngine, ScriptedJudge, scripted_parts, woven
+from scripted import (
+    AUDIO,
+    ScriptedEngine,
+    ScriptedJudge,
+    ScriptedListener,
+    scripted_parts,
+    woven,
+)
 
 from aqaa.server.audio.wire import AudioFormat, decode
+from aqaa.server.engine.contract import SamplingParams
 from aqaa.server.hearing.end_of_turn import Judge
 from aqaa.server.hearing.interruption import Kinds
 from aqaa.server.protocol import server_events as server
-from aqaa.server.protocol.types import Json
+from aqaa.server.protocol.types import Json, Message, OutputSound
 from aqaa.server.session.ducking import GAIN, LONGEST_SECONDS
 
 SEMANTIC: Json = {"type": "semantic_vad", "eagerness": "high"}
@@ -29,14 +37,23 @@ async def talk() -> AsyncIterator[Talk]:
     await talk.close()
 
 
-async def answering(detection: Json, judge: Judge | None = None) -> Talk:
+def rest_of_answer(prompt: Sequence[int]) -> list[int]:
+    """The model's whole answer, or the rest of it if the prompt ends with its beginning."""
+    whole = woven("an answer that takes a while", ANSWER)
+    known = (n for n in range(len(whole) - 1, 0, -1) if tuple(prompt[-n:]) == tuple(whole[:n]))
+    return whole[next(known, 0) :]
+
+
+async def answering(
+    detection: Json, judge: Judge | None = None, extensions: Sequence[str] = ("interruptions",)
+) -> Talk:
     """A conversation whose answer is made and is being played, past when its turn may go on."""
-    engine = ScriptedEngine(answer=lambda prompt: woven("an answer that takes a while", ANSWER))
+    engine = ScriptedEngine(answer=rest_of_answer)
     clock = FakeClock()
     talk = Talk(scripted_parts(engine, clock=clock, judge=judge), clock)
     session = {
         "audio": {"input": {"turn_detection": detection}},
-        "aqaa": {"extensions": ["interruptions"]},
+        "aqaa": {"extensions": [*extensions]},
     }
     await talk.send("session.update", session=session)
     await speak_and_pause(talk, silence=0.7)
@@ -205,4 +222,91 @@ async def test_the_answer_is_quiet_while_it_is_doubted() -> None:
     levels = heard[: heard.size // 240 * 240].reshape(-1, 240).max(axis=1)  # of 10 ms
     quiet = 0.01 * np.count_nonzero(levels <= 1.1 * GAIN * heard.max())
     assert 0.3 < quiet <= LONGEST_SECONDS
+    await talk.close()
+
+
+class _SecondThoughts(ScriptedJudge):
+    """Takes a sound for speech while it lasts, and for assent once it is over."""
+
+    def listen(self) -> ScriptedListener:
+        self.kinds = Kinds(speech=0.95, backchannel=0.05, noise=0.0)
+        return super().listen()
+
+    def say(self, turn: tuple[int, ...]) -> float:
+        self.kinds = Kinds(speech=0.05, backchannel=0.95, noise=0.0)
+        return super().say(turn)
+
+
+async def interrupted_by_nothing(*extensions: str) -> Talk:
+    """An answer is cut by 0.6 s of assent that is known for it when it is over."""
+    talk = await answering(SEMANTIC, _SecondThoughts(0.95), extensions)
+    await talk.say(0.6, loud=True)
+    await talk.until(STARTED, 2)
+    await talk.say(0.7, loud=False)
+    await talk.until("response.done", 2)
+    return talk
+
+
+async def test_an_answer_that_nothing_cut_goes_on_where_it_was_cut() -> None:
+    talk = await interrupted_by_nothing("resume")
+    first, second = (event for event in talk.events if isinstance(event, server.ResponseDone))
+    (cut,), (rest,) = first.response.output, second.response.output
+    assert isinstance(cut, Message)
+    assert isinstance(rest, Message)
+    deleted = await talk.until("conversation.item.deleted")
+    assert isinstance(deleted, server.ConversationItemDeleted)
+    assert deleted.item_id == cut.id
+    assert talk.types().count("input_audio_buffer.committed") == 1
+    (part,) = rest.content
+    assert isinstance(part, OutputSound)
+    assert part.transcript == "an answer that takes a while"
+    await talk.close()
+
+
+async def test_its_sound_is_what_was_not_heard_and_its_prompt_ends_with_what_was() -> None:
+    talk = await interrupted_by_nothing("resume")
+    engine = talk.parts.services.engine
+    assert isinstance(engine, ScriptedEngine)
+    asked, prompt = engine.asked[-1], engine.prompts[-1]
+    begun = prompt[len(prompt) - asked.answered :]
+    whole = woven("an answer that takes a while", ANSWER)
+    assert begun == tuple(whole[: len(begun)])
+    heard = sum(token >= AUDIO for token in begun) // 5
+    assert 15 <= heard <= 25  # it was cut some two seconds in
+    assert abs(len(talk.sound()) / 2 / WIRE.rate - 0.12 * (2 * ANSWER - heard)) < 0.01
+    await talk.close()
+
+
+async def test_an_answer_goes_on_as_often_as_nothing_cuts_it_and_stays_one_answer() -> None:
+    talk = await interrupted_by_nothing("resume")
+    await talk.say(1.2, loud=False)
+    await talk.say(0.6, loud=True)
+    await talk.until(STARTED, 3)
+    await talk.say(0.7, loud=False)
+    await talk.until("response.done", 3)
+    engine = talk.parts.services.engine
+    assert isinstance(engine, ScriptedEngine)
+    groups = [sum(t >= AUDIO for t in p[len(p) - a.answered :]) // 5 for p, a in _resumed(engine)]
+    assert len(groups) == 2
+    assert groups[0] + 5 < groups[1] < ANSWER
+    await talk.say(6.0, loud=False)
+    await speak_and_pause(talk, silence=0.7)
+    await talk.until("response.done", 4)
+    whole = woven("an answer that takes a while", ANSWER)[:-1]  # the turn's end is the prompt's own
+    last = engine.prompts[-1]
+    assert any(list(last[n : n + len(whole)]) == whole for n in range(len(last)))
+    assert sum(token == whole[0] for token in last) == 1
+    await talk.close()
+
+
+def _resumed(engine: ScriptedEngine) -> list[tuple[tuple[int, ...], SamplingParams]]:
+    """The prompts and parameters of answers that had begun before."""
+    both = zip(engine.prompts, engine.asked, strict=True)
+    return [(prompt, asked) for prompt, asked in both if asked.answered]
+
+
+async def test_what_interrupted_an_answer_is_a_turn_for_clients_that_did_not_ask() -> None:
+    talk = await interrupted_by_nothing()
+    assert talk.types().count("input_audio_buffer.committed") == 2
+    assert "conversation.item.deleted" not in talk.types()
     await talk.close()
