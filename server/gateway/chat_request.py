@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,7 +66,8 @@ async def understand(parts: ModelParts, request: ChatRequest, store: Store) -> W
     name = str(named.get("id", "")) if isinstance(named, dict) else named
     limits = parts.limits()
     calling = _calling(parts, request)
-    limits.check_tools(_declared(request), "", "tools")
+    if declared := _declared(request):
+        await asyncio.to_thread(limits.check_tools, declared, "", "tools")
     outputs = _outputs(request.messages)
     turns: list[Turn] = []
     for message in _recent(request.messages, limits):

@@ -181,7 +181,7 @@ async def client_secrets(
     response.headers.update(NO_STORE)
     session = server.parts.session_of_type(body.session.get("type", "realtime"))
     session = server.parts.configured(session, body.session)
-    server.parts.limits().check_session(session)
+    await asyncio.to_thread(server.parts.limits().check_session, session)
     seconds = body.expires_after.seconds
     value, expires_at = server.keys.make_secret(caller.name, seconds, body.session)
     return {"value": value, "expires_at": expires_at, "session": shown(session).model_dump()}
@@ -239,7 +239,8 @@ async def answer(
     parts = server.parts
     container = check_container(format)
     name = parts.voices.find(voice, "voice")
-    parts.limits().check_instructions(instructions, "instructions")
+    if instructions:
+        await asyncio.to_thread(parts.limits().check_instructions, instructions, "instructions")
     system = instructions or parts.bundle.decoder.system_prompt
     recording = await recording_of(request)  # before a place is taken: it may come slowly
 

@@ -21,9 +21,20 @@ NO_SPEECH = "no_speech"  # the code of an item or a recording that holds none
 Declared = Callable[[Sequence[FunctionTool]], str]  # what a prompt says of them
 
 
+class UncountedError(Exception):
+    """A text is so long that its tokens must be counted elsewhere first. Then try anew."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"{len(text)} characters are not counted yet")
+        self.text = text
+
+
 @dataclass(frozen=True)
 class Limits:
-    """What one session may hold. `of_context` derives the bounds of text from the model."""
+    """What one session may hold. `of_context` derives the bounds of text from the model.
+
+    `count_tokens` may raise `UncountedError`, which passes through all checks.
+    """
 
     items: int = 512
     parallel_responses: int = 4  # out-of-band ones beside the conversation's own
@@ -129,7 +140,7 @@ class Limits:
             )
         if not tools or self.count_tokens is None or self.instruction_tokens is None:
             return
-        count = self.count_tokens(f"{instructions}\n{self.declared(tools)}")
+        count = self.count_tokens(instructions) + self.count_tokens(self.declared(tools))
         if count > self.instruction_tokens:
             raise ProtocolError(
                 "string_above_max_length",

@@ -105,7 +105,11 @@ class SessionMachine:
         return [server.ErrorEvent(event_id=self._event_id(), error=detail)]
 
     def on_client(self, event: client.ClientEvent) -> list[Output]:
-        """React to a client event; one that cannot be obeyed gives an `error` event."""
+        """React to a client event; one that cannot be obeyed gives an `error` event.
+
+        Raises:
+            UncountedError: nothing is done yet; the same event may come again.
+        """
         try:
             return self._obey(event)
         except ProtocolError as error:

@@ -56,6 +56,7 @@ from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.items import Output
+from aqaa.server.protocol.limits import UncountedError
 from aqaa.server.protocol.machine import SessionMachine
 from aqaa.server.protocol.session_types import Session
 from aqaa.server.session.answer_runs import AnswerRuns
@@ -63,6 +64,7 @@ from aqaa.server.session.interruptions import Interruptions
 from aqaa.server.session.memory import Memory
 from aqaa.server.session.outlet import Outlet
 from aqaa.server.session.stall import StallWatch
+from aqaa.server.session.text_counts import TextCounts
 from aqaa.server.session.transcript_relay import TranscriptRelay
 
 log = logging.getLogger(__name__)
@@ -82,6 +84,7 @@ class LiveSession:
         self._clock = parts.services.clock
         self._outlet = outlet
         self._key = session.id
+        self._counts = TextCounts(parts.limits(), parts.services.executor)
         self._machine = SessionMachine(
             session,
             parts.voices,
@@ -90,7 +93,7 @@ class LiveSession:
             no_speech=lambda: self._speech.no_speech(),
             transcribes=parts.transcriber is not None,
             calls=parts.bundle.tools is not None,
-            limits=parts.limits(),
+            limits=self._counts.limits,
         )
         self._stall = StallWatch(self._machine, self._append)
         self._memory = Memory(
@@ -167,9 +170,17 @@ class LiveSession:
             await self._input.worked_off()  # it is known then whether anybody speaks in it
         if isinstance(event, client.SessionUpdate) and event.session.get("tools"):
             self._tell_of_tools()
-        self._apply(self._machine.on_client(event))
+        self._apply(await self._obeyed(event))
         await self._input.room()
         await self._item_sounds.room()
+
+    async def _obeyed(self, event: client.ClientEvent) -> list[Output]:
+        """What comes of the event, once all that it depends on is counted."""
+        while True:
+            try:
+                return self._machine.on_client(event)
+            except UncountedError as missing:
+                await self._counts.learn(missing.text)
 
     def _tell_of_tools(self) -> None:
         bundle = self._parts.bundle
