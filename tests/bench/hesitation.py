@@ -43,7 +43,12 @@ def main(sessions: Sequence[int] = SESSIONS, rounds: int = ROUNDS, turns: int = 
     }
     rows: list[tuple[str, Report]] = []
     fates: list[Counter[str]] = []
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "log") as url:
+    # Whatever the machine serves well: whom hesitation harms is seen where places are scarce.
+    places = {"AQAA_MIN_SESSIONS": str(max(sessions))}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(Path(folder) / "log", environment=places) as url,
+    ):
         for number in sessions:
             reports = {kind: Report(number) for kind in kinds}
             outcomes = {kind: Counter[str]() for kind in kinds}

@@ -40,8 +40,11 @@ Done = Counter[str]  # "upload", "answer", "item"; "upload refused: ..." and so 
 
 
 def bulk_settings() -> dict[str, str]:
-    """What a server needs so that all of the work finds a place: one upload beside the answers."""
-    return {"AQAA_MAX_REST_REQUESTS": str(ANSWERS + 1)}
+    """What a server needs so that all of the work finds a place, beside one conversation."""
+    return {
+        "AQAA_MAX_REST_REQUESTS": str(ANSWERS + 1),  # the upload beside the answers
+        "AQAA_MIN_SESSIONS": "2",  # the items come in a session of their own
+    }
 
 
 def bulk_work(url: str, upload_seconds: float, item_seconds: float) -> AbstractContextManager[Done]:
