@@ -59,6 +59,11 @@ class AudioFormat:
         """Bytes of one sample."""
         return _SAMPLE_BYTES[self.encoding]
 
+    @property
+    def bytes_per_second(self) -> int:
+        """Bytes of one second."""
+        return self.rate * self.sample_bytes
+
 
 class Resampler:
     """Streaming mono resampling between two rates (soxr, high quality: 20 bits, linear phase)."""

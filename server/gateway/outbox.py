@@ -52,6 +52,10 @@ class Outbox:
         self._drained.clear()
         self._more.set()
 
+    def room(self) -> int:
+        """How many bytes more it takes."""
+        return self._most - self._bytes
+
     def drop(self, item_id: str) -> None:
         """Take out the deltas of this item: nobody will hear or read them."""
         gone = [message for message in self._messages if message.delta_of == item_id]

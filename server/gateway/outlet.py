@@ -46,6 +46,10 @@ class OutboxOutlet:
             message = Outgoing(text, delta_of, left)
             self._outbox.put(message, urgent=isinstance(event, URGENT))
 
+    def room(self) -> int:
+        """How many bytes more may wait until they are read."""
+        return self._outbox.room()
+
     def drop(self, item_id: str) -> None:
         """Forget what waits of this answer: it was cut."""
         self._outbox.drop(item_id)

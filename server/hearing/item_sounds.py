@@ -8,11 +8,11 @@ from collections.abc import Callable
 import numpy as np
 
 from aqaa.models.errors import AudioError, NoSpeechError
-from aqaa.server.audio.wire import InputConverter
+from aqaa.server.audio.wire import InputConverter, encode
 from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Work
 from aqaa.server.hearing.no_speech import SpeechProbability, check_speech
-from aqaa.server.hearing.speech_events import TurnSound
+from aqaa.server.hearing.speech_events import HEARD, TurnSound
 from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.hearing.transcribing import TurnWindows
 from aqaa.server.protocol.errors import ProtocolError
@@ -107,4 +107,5 @@ class ItemSounds:
         if asks:
             yield from check_speech(self._vad(), samples)
         recording = yield from self._tokenising.encode(samples)
-        return TurnSound(tuple(recording.ids), TurnWindows(None, recording.windows))
+        windows = TurnWindows(None, recording.windows)
+        return TurnSound(tuple(recording.ids), windows, (encode(samples, HEARD),))

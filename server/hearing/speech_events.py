@@ -5,11 +5,16 @@ Sample positions count from the session's first, at 16 kHz.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from aqaa.models.bundle import TOKENIZER_RATE
+from aqaa.server.audio.wire import AudioFormat
 from aqaa.server.hearing.end_of_turn import Wait
 from aqaa.server.hearing.interruption import Dismissal
 from aqaa.server.hearing.transcribing import TurnWindows
+
+HEARD = AudioFormat("pcm16", TOKENIZER_RATE)  # how a turn's sound is kept
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,8 @@ class TurnEnded:
     """The turn is over: silence began at `silence_sample`, and was long enough at `sample`.
 
     `wait` is what was asked of the silence; None: the turn was as long as one may be. `nothing`:
-    it interrupted an answer, and was not meant to; None: it was, or nobody asked.
+    it interrupted an answer, and was not meant to; None: it was, or nobody asked. `pcm` is as in
+    `TurnSound`.
     """
 
     tokens: tuple[int, ...]
@@ -70,15 +76,20 @@ class TurnEnded:
     windows: TurnWindows
     wait: Wait | None
     nothing: Dismissal | None = None
+    pcm: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True)
 class SilenceTimedOut:
-    """Nobody spoke from `since` to `sample`, for the session's idle timeout."""
+    """Nobody spoke from `since` to `sample`, for the session's idle timeout.
+
+    `pcm` is as in `TurnSound`.
+    """
 
     tokens: tuple[int, ...]
     since: int
     sample: int
+    pcm: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,8 @@ SpeechEvent = (
 
 @dataclass(frozen=True)
 class TurnSound:
-    """A turn's sound: its audio tokens, and the last of its windows."""
+    """A turn's sound: its audio tokens, the last of its windows, and the sound as `HEARD`."""
 
     tokens: tuple[int, ...]
     windows: TurnWindows
+    pcm: Sequence[bytes] = ()

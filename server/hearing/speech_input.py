@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqaa.models.bundle import TOKENIZER_RATE
-from aqaa.server.audio.wire import AudioFormat, InputConverter
+from aqaa.server.audio.wire import AudioFormat, InputConverter, encode
 from aqaa.server.compute.model import Work
 from aqaa.server.hearing.doubted_speech import DoubtedSpeech
 from aqaa.server.hearing.end_of_turn import Judge, TurnListener, Wait, wait_of
@@ -37,6 +37,7 @@ from aqaa.server.hearing.interruption import Dismissal
 from aqaa.server.hearing.loudspeaker import Loudspeaker
 from aqaa.server.hearing.no_speech import SpeechProbability, why_no_question
 from aqaa.server.hearing.speech_events import (
+    HEARD,
     BufferFull,
     SilenceTimedOut,
     SpeechDismissed,
@@ -86,6 +87,7 @@ class _Turn:
     may_reopen: bool
     tokens: list[int] = field(default_factory=list)
     windows: list[WindowOrTail] = field(default_factory=list)  # told; kept if it may re-open
+    pcm: list[bytes] = field(default_factory=list)  # what it was given, as `HEARD`
 
 
 @dataclass(frozen=True)
@@ -293,12 +295,13 @@ class SpeechInput:
         self, sound: TurnSound, silence_sample: int, sample: int, wait: Wait | None
     ) -> TurnEnded:
         self._close_turn()
-        return TurnEnded(sound.tokens, silence_sample, sample, sound.windows, wait)
+        return TurnEnded(sound.tokens, silence_sample, sample, sound.windows, wait, pcm=sound.pcm)
 
     def _idled(self, event: Idle) -> Work[SilenceTimedOut]:
         last_second = self._since(self.received - TOKENIZER_RATE).copy()
         silence = yield from self._tokenising.encode(last_second)
-        return SilenceTimedOut(tuple(silence.ids), event.since, self.received)
+        pcm = (encode(last_second, HEARD),)
+        return SilenceTimedOut(tuple(silence.ids), event.since, self.received, pcm)
 
     # --- speech during an answer ------------------------------------------------------------------
 
@@ -420,10 +423,12 @@ class SpeechInput:
         turn = self._turn
         if turn is not None and turn.fed < self.received:
             samples = self._since(turn.fed)
+            pcm = encode(samples, HEARD)
             new = yield from self._tokenising.push(turn.stream, samples)
             if turn.listener is not None:
                 turn.listener.hear(samples, new)
             turn.tokens += new
+            turn.pcm.append(pcm)
             turn.fed = self.received
             self._forget_before(self._frame_begin)
 
@@ -433,7 +438,7 @@ class SpeechInput:
         end = turn.stream.fork()
         rest = yield from self._tokenising.flush(end)
         tokens = (*turn.tokens, *rest)
-        return TurnSound(tokens, TurnWindows(turn.number, end.take_windows()))
+        return TurnSound(tokens, TurnWindows(turn.number, end.take_windows()), tuple(turn.pcm))
 
     def _close_turn(self) -> None:
         self._turn, self._ended_turn, self._full = None, None, False

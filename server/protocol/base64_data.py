@@ -5,7 +5,8 @@ from __future__ import annotations
 from base64 import b64encode
 from binascii import Error, a2b_base64
 
-SLICE = 1 << 20  # characters decoded at once: another thread waits at most some ms for its turn
+# Characters decoded or made at once: another thread waits at most some ms for its turn.
+SLICE = 1 << 20
 BLANKS = b" \t\r\n\v\f"
 TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 
@@ -38,7 +39,9 @@ def decode_base64(text: str) -> bytes:
 
 def encode_base64(data: bytes) -> str:
     """Base64 of the standard alphabet, with padding."""
-    return b64encode(data).decode("ascii")
+    size = SLICE * 3 // 4
+    pieces = (b64encode(data[at : at + size]) for at in range(0, len(data), size))
+    return b"".join(pieces).decode("ascii")
 
 
 def _decode(data: bytes) -> bytes:

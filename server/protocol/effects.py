@@ -17,9 +17,7 @@ from aqaa.server.protocol.types import (
     FunctionCallOutput,
     Message,
     Modality,
-    PcmaFormat,
-    PcmFormat,
-    PcmuFormat,
+    WireFormat,
 )
 
 ConversationItem = Message | FunctionCall | FunctionCallOutput
@@ -84,7 +82,7 @@ class StartRun:
     modality: Modality
     voice: str
     speed: float
-    format: PcmFormat | PcmuFormat | PcmaFormat
+    format: WireFormat
     max_tokens: int | None
     truncation: TruncationSetting
     tools: tuple[FunctionTool, ...]
@@ -118,6 +116,21 @@ class CutItem:
 
 
 @dataclass(frozen=True)
+class FetchSound:
+    """A client retrieves an item: find its sound, if it is kept, and report it.
+
+    Attributes:
+        item_id: the item.
+        event_id: the client's name of its event.
+        format: what it is to be converted to; None: it stays as it was sent.
+    """
+
+    item_id: str
+    event_id: str | None
+    format: WireFormat | None
+
+
+@dataclass(frozen=True)
 class ForgetItem:
     """The item left the conversation, or was an answer's alone, which is over."""
 
@@ -125,7 +138,16 @@ class ForgetItem:
 
 
 Effect = (
-    Append | Commit | Clear | Configure | StoreAudio | StartRun | StopRun | CutItem | ForgetItem
+    Append
+    | Commit
+    | Clear
+    | Configure
+    | StoreAudio
+    | StartRun
+    | StopRun
+    | CutItem
+    | FetchSound
+    | ForgetItem
 )
 
 # --- inputs: driver -> machine --------------------------------------------------------------------
@@ -249,6 +271,18 @@ class UserWordsFailed:
     item_id: str
 
 
+Words = UserWords | UserWordsEnded | UserWordsFailed
+
+
+@dataclass(frozen=True)
+class SoundFetched:
+    """What `FetchSound` wanted, in base64; None: it is not kept."""
+
+    item_id: str
+    event_id: str | None
+    audio: str | None
+
+
 Input = (
     SpeechStarted
     | SpeechResumed
@@ -262,4 +296,5 @@ Input = (
     | UserWords
     | UserWordsEnded
     | UserWordsFailed
+    | SoundFetched
 )

@@ -11,13 +11,18 @@ from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.item_list import ItemList
 from aqaa.server.protocol.limits import Limits
 from aqaa.server.protocol.types import (
+    Content,
     FunctionCall,
     FunctionCallOutput,
     InputItem,
     InputSound,
+    InputText,
     ItemReference,
     Message,
     OutputSound,
+    OutputText,
+    RetrievedMessage,
+    RetrievedSound,
     WireFormat,
     bytes_per_second,
 )
@@ -113,6 +118,41 @@ class Items:
         self.conversation.remove(item_id)
         return self._gone(item_id)
 
+    def retrieve(self, event: client.ConversationItemRetrieve, format: WireFormat) -> list[Output]:
+        """The item that a client asks for, or, where it has sound, that sound first.
+
+        A user's is wanted in `format`.
+
+        Raises:
+            ProtocolError: there is no such item.
+        """
+        item = self.known(event.item_id, "item_retrieve_invalid_item_id")
+        if not isinstance(item, Message) or not any(_is_sound(part) for part in item.content):
+            return [server.ConversationItemRetrieved(event_id=self._event_id(), item=item)]
+        wanted = format if item.role == "user" else None
+        return [fx.FetchSound(event.item_id, event.event_id, wanted)]
+
+    def retrieved(self, given: fx.SoundFetched) -> list[Output]:
+        """The item as it is now, with all of its sound in the first part that has any.
+
+        Raises:
+            ProtocolError: it has left the conversation.
+        """
+        item = self.known(given.item_id, "item_retrieve_invalid_item_id")
+        assert isinstance(item, Message)
+        audio = given.audio
+        content: list[InputText | OutputText | RetrievedSound] = []
+        for part in item.content:
+            if isinstance(part, InputSound | OutputSound):
+                content.append(
+                    RetrievedSound(type=part.type, transcript=part.transcript, audio=audio)
+                )
+                audio = None
+            else:
+                content.append(part)
+        message = RetrievedMessage(id=item.id, status=item.status, role=item.role, content=content)
+        return [server.ConversationItemRetrieved(event_id=self._event_id(), item=message)]
+
     def context(
         self, given: Iterable[InputItem], format: WireFormat
     ) -> tuple[tuple[fx.ConversationItem, ...], list[Output]]:
@@ -182,6 +222,10 @@ def _check_call(item: fx.ConversationItem, known: Iterable[fx.ConversationItem])
 def characters_of(item: fx.ConversationItem) -> int:
     """Characters that the item takes: of its text, and some for itself."""
     return len(_text(item)) + ITEM_CHARACTERS
+
+
+def _is_sound(part: Content) -> bool:
+    return isinstance(part, InputSound | OutputSound)
 
 
 def _text(item: fx.ConversationItem) -> str:

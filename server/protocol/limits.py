@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.session_types import Session
 from aqaa.server.protocol.tools import FunctionTool
-from aqaa.server.protocol.types import AudioFormat, ResponseOptions, bytes_per_second
+from aqaa.server.protocol.types import AudioFormat, PcmFormat, ResponseOptions, bytes_per_second
 
 CHARACTERS_PER_TOKEN = 8  # more than any natural text has: English has about four
 APPEND_BYTES = 15 * 1024 * 1024  # OpenAI's bound on one append
@@ -61,6 +61,12 @@ class Limits:
             count_tokens=count_tokens,
             declared=declared,
         )
+
+    @property
+    def kept_sound(self) -> int:
+        """Bytes of sound, the user's and the assistant's, that can be retrieved: what one item of
+        24 kHz may have."""
+        return round(self.audio_seconds * bytes_per_second(PcmFormat()))
 
     @property
     def conversation_text(self) -> int:

@@ -81,6 +81,7 @@ class SessionMachine:
         self._last_turn: str | None = None  # the item of the last turn that turn detection ended
         self._interrupted: str | None = None  # the answer into which the user is speaking
         self._taken_back: tuple[str, ...] = ()  # leave for the buffer's item, which says it all
+        self._held_words: list[fx.Words] = []  # of what may leave: a client would ask for it
         self.session = as_served(session, voices, transcribes=transcribes, calls=calls)
 
     # --- entry points -----------------------------------------------------------------------------
@@ -128,7 +129,9 @@ class SessionMachine:
             case fx.IdleTimedOut():
                 return self._idle_timed_out(given)
             case fx.UserWords() | fx.UserWordsEnded() | fx.UserWordsFailed():
-                return [*self._transcripts.react(given, self.session, self._buffer_item)]
+                return self._user_words(given)
+            case fx.SoundFetched():
+                return self._sound_fetched(given)
             case _:
                 return self._responses.react(given, self.session)
 
@@ -158,7 +161,8 @@ class SessionMachine:
                 return self._commit()
             case client.InputAudioBufferClear():
                 self._empty_buffer()
-                return [fx.Clear(), server.InputAudioBufferCleared(event_id=self._event_id())]
+                cleared = server.InputAudioBufferCleared(event_id=self._event_id())
+                return [fx.Clear(), cleared, *self._nothing_is_taken_back()]
             case client.OutputAudioBufferClear():
                 raise ProtocolError(
                     "invalid_value",
@@ -173,8 +177,7 @@ class SessionMachine:
                     event, reserved=self._buffer_item, format=self.session.audio.input.format
                 )
             case client.ConversationItemRetrieve():
-                item = self._items.known(event.item_id, "item_retrieve_invalid_item_id")
-                return [server.ConversationItemRetrieved(event_id=self._event_id(), item=item)]
+                return self._items.retrieve(event, self.session.audio.input.format)
             case client.ConversationItemTruncate():
                 return self._truncate(event)
             case client.ConversationItemDelete():
@@ -203,6 +206,7 @@ class SessionMachine:
         left = [one for one in self._taken_back if one in conversation]
         deleted = [output for one in left for output in self._delete(one)]
         self._empty_buffer()
+        deleted += self._nothing_is_taken_back()
         self._last_turn = None if tokens is None else item_id
         item = Message(id=item_id, role="user", content=[InputSound()])
         if self._writes_only() or self.session.audio.input.transcription is not None:
@@ -218,7 +222,12 @@ class SessionMachine:
 
     def _empty_buffer(self) -> None:
         self.speaking, self._buffered, self._buffer_item = False, 0, self._make_id("item")
-        self._taken_back, self._interrupted = (), None
+        self._interrupted = None
+
+    def _nothing_is_taken_back(self) -> list[Output]:
+        """What may leave the conversation has left it, or stays: then its words are told."""
+        self._taken_back, held, self._held_words = (), self._held_words, []
+        return [output for given in held for output in self._user_words(given)]
 
     def _update(self, event: client.SessionUpdate) -> list[Output]:
         new = updated(
@@ -242,11 +251,11 @@ class SessionMachine:
             self._buffered = 0  # what was buffered is kept as sound, but counts in other bytes
         if new.audio.input.turn_detection is None:
             self.speaking = False
-        elif self.session.audio.input.turn_detection is None:
-            self._taken_back = ()  # turn detection begins with an empty buffer
+        begins = new.audio.input.turn_detection and not self.session.audio.input.turn_detection
         self.session = new
         told = server.SessionUpdated(event_id=self._event_id(), session=shown(new))
-        return [fx.Configure(new), told]
+        # Turn detection begins with an empty buffer.
+        return [fx.Configure(new), told, *(self._nothing_is_taken_back() if begins else ())]
 
     def _delete(self, item_id: str) -> list[Output]:
         self._items.known(item_id, "item_delete_invalid_item_id")
@@ -331,7 +340,7 @@ class SessionMachine:
         if resumed:
             self._empty_buffer()
             cleared = server.InputAudioBufferCleared(event_id=self._event_id())
-            return [stopped, cleared, *resumed]
+            return [stopped, cleared, *self._nothing_is_taken_back(), *resumed]
         return [
             stopped,
             *self._commit_buffer(given.tokens),
@@ -355,6 +364,19 @@ class SessionMachine:
             *self._commit_buffer(given.tokens),
             *self._answer_turn(detection.create_response),
         ]
+
+    def _user_words(self, given: fx.Words) -> list[Output]:
+        if given.item_id in self._taken_back:
+            self._held_words.append(given)
+            return []
+        return [*self._transcripts.react(given, self.session, self._buffer_item)]
+
+    def _sound_fetched(self, given: fx.SoundFetched) -> list[Output]:
+        try:
+            return self._items.retrieved(given)
+        except ProtocolError as error:
+            error.event_id = given.event_id
+            return self.refuse(error)
 
     def _answer_turn(self, wanted: bool) -> list[Output]:
         if not wanted or self._writes_only():

@@ -23,6 +23,7 @@ from aqaa.server.protocol.types import (
     Item,
     RateLimit,
     Response,
+    RetrievedMessage,
     Usage,
     Wire,
     is_unset,
@@ -115,7 +116,7 @@ class ConversationItemRetrieved(FromServer):
     """The answer to a retrieve."""
 
     type: Literal["conversation.item.retrieved"] = "conversation.item.retrieved"
-    item: Item
+    item: Item | RetrievedMessage
 
 
 class ConversationItemTruncated(FromServer):

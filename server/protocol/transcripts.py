@@ -35,12 +35,7 @@ class Transcripts:
         """The words of this item, which is new, are wanted."""
         self._due = {one for one in self._due if one in self._items.conversation} | {item_id}
 
-    def react(
-        self,
-        given: fx.UserWords | fx.UserWordsEnded | fx.UserWordsFailed,
-        session: Session,
-        next_item: str,
-    ) -> list[server.ServerEvent]:
+    def react(self, given: fx.Words, session: Session, next_item: str) -> list[server.ServerEvent]:
         """What is said about words that were, or could not be, recognised.
 
         `next_item` is the id that the turn which goes on will have.

@@ -199,6 +199,25 @@ class Message(Lenient):
     content: list[Content] = Field(max_length=MAX_PARTS)
 
 
+class RetrievedSound(Wire):
+    """A part that is sound, as it is retrieved; `audio` is base64."""
+
+    type: Literal["input_audio", "output_audio"]
+    audio: str | None = Field(default=None, exclude_if=is_unset)
+    transcript: str | None = None
+
+
+class RetrievedMessage(Wire):
+    """A turn of the conversation with its sound."""
+
+    id: str | None
+    object: Literal["realtime.item"] = "realtime.item"
+    type: Literal["message"] = "message"
+    status: Status
+    role: Literal["user", "assistant", "system"]
+    content: list[InputText | OutputText | RetrievedSound]
+
+
 class FunctionCall(Lenient):
     """A function that the assistant called; `arguments` is JSON."""
 

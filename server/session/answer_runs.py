@@ -21,13 +21,14 @@ from aqaa.server.answering.answer import (
 )
 from aqaa.server.hearing.input_queue import InputJob, SuppressIdle
 from aqaa.server.observe.logs import response_id
-from aqaa.server.parts import ModelParts
+from aqaa.server.parts import ModelParts, wire_audio
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.session_types import Session
 from aqaa.server.session.head_start import HeadStart, request_of, start_answer
 from aqaa.server.session.interruptions import Interruptions
+from aqaa.server.session.kept_sounds import KeptSounds
 from aqaa.server.session.memory import Memory
 from aqaa.server.session.outlet import Outlet
 from aqaa.server.session.sound_count import count_sound
@@ -49,6 +50,7 @@ class AnswerRuns:
         parts: ModelParts,
         key: str,
         memory: Memory,
+        sounds: KeptSounds,
         interruptions: Interruptions,
         outlet: Outlet,
         *,
@@ -63,6 +65,7 @@ class AnswerRuns:
             parts: the server's.
             key: the engine's session key.
             memory: the session's.
+            sounds: the session's; for what is sent of answers.
             interruptions: the session's.
             outlet: takes what is not the machine's to tell.
             session: its settings of now.
@@ -75,6 +78,7 @@ class AnswerRuns:
         self._clock = parts.services.clock
         self._key = key
         self._memory = memory
+        self._sounds = sounds
         self._interruptions = interruptions
         self._outlet = outlet
         self._session = session
@@ -212,6 +216,8 @@ class AnswerRuns:
         timeline.tokenise = self._clock()
         self._answers = {run.item_id: answer} if run.default else self._answers
         self._memory.answer(run.item_id, answer.progress.ids, run.speed)
+        if run.default:
+            self._sounds.begin(run.item_id, wire_audio(run.format))
         self._tell_prompt(run, answer)
 
     def _tell_prompt(self, run: fx.StartRun, answer: Answer) -> None:
@@ -233,6 +239,7 @@ class AnswerRuns:
                 def sound_left() -> None:
                     answer.progress.left.send(event.seconds, self._clock())
 
+                self._sounds.add(run.item_id, [data])
                 self._report(given, sound_left)
                 self._count_sound(run, answer, event)
             case AnswerCall():

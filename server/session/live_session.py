@@ -33,6 +33,7 @@ from aqaa.server.hearing.input_queue import (
 )
 from aqaa.server.hearing.item_sounds import ItemSounds
 from aqaa.server.hearing.speech_events import (
+    HEARD,
     BufferFull,
     SilenceTimedOut,
     SpeechDismissed,
@@ -61,11 +62,14 @@ from aqaa.server.protocol.machine import SessionMachine
 from aqaa.server.protocol.session_types import Session
 from aqaa.server.session.answer_runs import AnswerRuns
 from aqaa.server.session.interruptions import Interruptions
+from aqaa.server.session.kept_sounds import KeptSounds, Retrieval
 from aqaa.server.session.memory import Memory
 from aqaa.server.session.outlet import Outlet
 from aqaa.server.session.stall import StallWatch
 from aqaa.server.session.text_counts import TextCounts
 from aqaa.server.session.transcript_relay import TranscriptRelay
+
+NO_SOUND = TurnSound((), TurnWindows(None, ()))
 
 log = logging.getLogger(__name__)
 
@@ -99,11 +103,18 @@ class LiveSession:
         self._memory = Memory(
             parts.bundle.tokens, parts.text, parts.prompts, parts.services.executor
         )
+        self._sounds = KeptSounds(parts.limits().kept_sound)
+        self._retrieval = Retrieval(
+            self._sounds,
+            parts.services.executor,
+            room=outlet.room,
+            report=lambda given: self._apply(self._machine.on_input(given)),
+        )
         self._words = TranscriptRelay(
             parts, self._memory, lambda given: self._apply(self._machine.on_input(given))
         )
         self._words.configure(self._machine.session)
-        self._turn_windows = TurnWindows(None, ())  # of the turn that ends just now
+        self._turn = NO_SOUND  # of the turn that ends just now
         audio = self._machine.session.audio.input
         self._heard_as = (audio.format, audio.noise_reduction)
         self._odd_byte = b""  # the first half of a sample that the client cut in two
@@ -139,6 +150,7 @@ class LiveSession:
             parts,
             session.id,
             self._memory,
+            self._sounds,
             self._interruptions,
             outlet,
             session=lambda: self._machine.session,
@@ -158,12 +170,12 @@ class LiveSession:
     async def run(self) -> None:
         """Work on the session's audio input, until cancelled; ends by itself only in a fault."""
         async with asyncio.TaskGroup() as tasks:
-            for one in (self._input, self._words, self._stall):
+            for one in (self._input, self._words, self._stall, self._retrieval):
                 tasks.create_task(one.run())
 
     async def receive(self, event: client.ClientEvent) -> None:
-        """Take a client's event. Waits for the client's own audio alone: while too much waits to be
-        heard, and before a commit."""
+        """Take a client's event. Waits for the client's own doing alone: while too much of its
+        audio waits to be heard, before a commit, and while it retrieves too much at once."""
         if isinstance(event, client.InputAudioBufferAppend):
             self._stall.sound_came()
         if isinstance(event, client.InputAudioBufferCommit):
@@ -173,6 +185,7 @@ class LiveSession:
         self._apply(await self._obeyed(event))
         await self._input.room()
         await self._item_sounds.room()
+        await self._retrieval.room()
 
     async def _obeyed(self, event: client.ClientEvent) -> list[Output]:
         """What comes of the event, once all that it depends on is counted."""
@@ -197,8 +210,8 @@ class LiveSession:
         await self._answers.idle()
 
     def kept_items(self) -> set[str]:
-        """The items of which tokens are kept."""
-        return self._memory.kept()
+        """The items of which tokens or sound are kept."""
+        return self._memory.kept() | self._sounds.kept()
 
     async def close(self) -> None:
         """Stop all work and release what the engine holds for the session."""
@@ -231,7 +244,7 @@ class LiveSession:
             case fx.Configure():
                 self._configure(effect.session)
             case fx.StoreAudio():
-                self._memory.expect(effect.item_id)
+                self._expect(effect.item_id)
                 converter = input_of(self._heard_as[0])
                 asks = self._machine.session.type == "realtime"
                 self._item_sounds.put(effect.item_id, effect.data, converter, asks=asks)
@@ -243,13 +256,17 @@ class LiveSession:
             case fx.CutItem():
                 self._services.metrics.interruptions.inc(effect.interrupted)
                 self._memory.cut(effect.item_id, effect.audio_end_ms)
+                self._sounds.cut(effect.item_id, effect.audio_end_ms)
                 self._outlet.drop(effect.item_id)
                 self._interruptions.stopped()
+            case fx.FetchSound():
+                self._retrieval.put(effect)
             case fx.ForgetItem():
                 if effect.item_id == self._last_turn:
                     self._input.put(LetTurnGo())
                 self._item_sounds.forget(effect.item_id)
                 self._memory.forget(effect.item_id)
+                self._sounds.forget(effect.item_id)
                 self._answers.forget(effect.item_id)
 
     def _append(self, data: bytes) -> None:
@@ -259,17 +276,22 @@ class LiveSession:
         self._input.put(AppendAudio(data[:whole], self._clock(), self._epoch))
 
     def _commit(self, commit: fx.Commit) -> None:
-        self._memory.expect(commit.item_id)
+        self._expect(commit.item_id)
         if commit.tokens is not None:
             self._last_turn = commit.item_id
-            self._on_sound(commit.item_id, TurnSound(commit.tokens, self._turn_windows))
+            self._on_sound(commit.item_id, self._turn)
             return
         self._new_epoch()
         self._answers.speech_end = self._clock()
         self._input.put(CommitBuffer(commit.item_id))
 
+    def _expect(self, item_id: str) -> None:
+        self._memory.expect(item_id)
+        self._sounds.begin(item_id, HEARD)
+
     def _on_sound(self, item_id: str, sound: TurnSound) -> None:
         self._memory.store(item_id, sound.tokens)
+        self._sounds.add(item_id, sound.pcm)
         self._words.end(item_id, sound.windows)
 
     def _new_epoch(self) -> None:
@@ -322,20 +344,22 @@ class LiveSession:
                 if event.wait is not None:
                     self._services.metrics.turn_ended(event.wait.word, silent, event.nothing)
                 stopped = fx.SpeechStopped(_ms(event.sample), event.tokens, bool(event.nothing))
-                self._end_turn(stopped, event.windows)
+                self._end_turn(stopped, TurnSound(event.tokens, event.windows, event.pcm))
             case SilenceTimedOut():
                 since, until = _ms(event.since), _ms(event.sample)
                 idled = fx.IdleTimedOut(since, until, event.tokens)
-                self._end_turn(idled, TurnWindows(None, ()))
+                nothing = TurnWindows(None, ())
+                self._end_turn(idled, TurnSound(event.tokens, nothing, event.pcm))
             case BufferFull():
                 seconds = self._parts.max_turn_seconds
                 message = f"the buffer holds {seconds:g} s of audio, its most: commit or clear it"
                 self.refuse(ProtocolError("input_audio_buffer_full", message))
 
-    def _end_turn(self, given: fx.Input, windows: TurnWindows) -> None:
-        self._answers.turn_end, self._turn_windows = self._clock(), windows
+    def _end_turn(self, given: fx.Input, sound: TurnSound) -> None:
+        self._answers.turn_end, self._turn = self._clock(), sound
         self._head_start.stop_warming()
         self._apply(self._machine.on_input(given))
+        self._turn = NO_SOUND
         if not self._machine.answering():  # nobody asked for an answer
             self._head_start.roll_back("abandoned")
             self._answers.speech_end = self._answers.turn_end = None

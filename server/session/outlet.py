@@ -14,5 +14,8 @@ class Outlet(Protocol):
     def send(self, event: ServerEvent, left: Callable[[], None] | None = None, /) -> None:
         """Send an event; `left` is called once it is on its way."""
 
+    def room(self) -> int:
+        """How many bytes more may wait until they are read; with more, the client is closed."""
+
     def drop(self, item_id: str, /) -> None:
         """Forget what waits of this answer."""

@@ -129,6 +129,8 @@ def _conversation() -> Iterator[Json]:
     audio = {"input": {"turn_detection": detection}}
     said += driven.send({"type": "session.update", "session": {"audio": audio}})
     said += driven.happen(fx.IdleTimedOut(2000, 8000, (7,)))
+    for item_id in driven.reader.order[:2]:  # a turn and its answer
+        said += driven.send({"type": "conversation.item.retrieve", "item_id": item_id})
     yield from on_the_wire(said)
 
 

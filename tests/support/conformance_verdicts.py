@@ -191,7 +191,8 @@ COMPANIONS: dict[str, dict[str, Any]] = {
 NEEDED: dict[str, dict[str, Any]] = {".tools[](function)": {"name": "f"}}
 
 SENT = {
-    "conversation.item.retrieved": "with what was said, without its audio",
+    "conversation.item.retrieved": "with the sound of the newest items: of the user as the model"
+    " heard it, of the assistant as far as it was heard",
     "rate_limits.updated": "an empty list: sessions are counted, not tokens",
 }
 

@@ -52,18 +52,21 @@ class Driven:
             limits=limits or Limits(items=items),
             make_id=counter(),
         )
+        self.kept_sound: str | None = "AAAA"  # of every item, as this driver has it
         self.reader = Reader()
         self.runs: list[fx.StartRun] = []
         self.take(self.machine.open())
 
     def take(self, outputs: list[Output]) -> list[Output]:
-        """Read the events, do the effects; returns the outputs."""
+        """Read the events, do the effects; returns the outputs, with those of what was done."""
         for output in outputs:
             if isinstance(output, server.FromServer):
                 self.reader.read(output)
             elif isinstance(output, fx.StartRun):
                 self.runs.append(output)
-        return outputs
+        wanted = [one for one in outputs if isinstance(one, fx.FetchSound)]
+        fetched = [fx.SoundFetched(one.item_id, one.event_id, self.kept_sound) for one in wanted]
+        return [*outputs, *(out for one in fetched for out in self.happen(one))]
 
     def send(self, message: Json) -> list[Output]:
         try:

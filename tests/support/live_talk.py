@@ -40,12 +40,16 @@ class Outlet:
     def __init__(self, take: Callable[[server.ServerEvent], None]) -> None:
         self.blocked = False
         self.dropped: list[str] = []
+        self.left = 8 * 1024 * 1024  # bytes that may still wait
         self._take = take
 
     def send(self, event: server.ServerEvent, left: Callable[[], None] | None = None) -> None:
         self._take(event)
         if left is not None and not self.blocked:
             left()
+
+    def room(self) -> int:
+        return self.left
 
     def drop(self, item_id: str) -> None:
         self.dropped.append(item_id)

@@ -11,7 +11,7 @@ from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.errors import ProtocolError
-from aqaa.server.protocol.types import Json, Message, OutputSound
+from aqaa.server.protocol.types import Json, RetrievedMessage
 
 SECOND = base64.b64encode(bytes(48_000)).decode()  # 1 s of pcm16 at 24 kHz
 CHUNK = bytes(5760)  # 120 ms of it
@@ -176,10 +176,14 @@ def test_a_cut_item_keeps_only_the_text_that_was_heard() -> None:
     run = spoken_turn(driven)
     say(driven, run, chunks=3)
     driven.send({"type": "conversation.item.truncate", "item_id": run.item_id, "audio_end_ms": 200})
-    (kept,) = driven.send({"type": "conversation.item.retrieve", "item_id": run.item_id})
+    asked = {"type": "conversation.item.retrieve", "item_id": run.item_id, "event_id": "mine"}
+    fetched, kept = driven.send(asked)
+    assert fetched == fx.FetchSound(run.item_id, "mine", None)
     assert isinstance(kept, server.ConversationItemRetrieved)
-    assert isinstance(kept.item, Message)
-    assert kept.item.content == [OutputSound(transcript="word0 word1 ")]
+    assert isinstance(kept.item, RetrievedMessage)
+    assert [part.model_dump() for part in kept.item.content] == [
+        {"type": "output_audio", "transcript": "word0 word1 ", "audio": driven.kept_sound}
+    ]
 
 
 def test_speech_after_an_answer_was_sent_whole_still_cuts_what_was_not_played() -> None:

@@ -92,6 +92,7 @@ CLIENT: dict[str, Callable[[Session], object]] = {
     "turns that do not interrupt": detection(interrupt_response=False),
     "an item": client("conversation.item.create", item=HELLO),
     "a spoken item": client("conversation.item.create", item=SPOKEN),
+    "retrieve the last": about_last("conversation.item.retrieve"),
     "delete the last": about_last("conversation.item.delete"),
     "truncate the last": about_last("conversation.item.truncate", content_index=0, audio_end_ms=60),
     "answer": client("response.create"),

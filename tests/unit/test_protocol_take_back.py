@@ -183,3 +183,35 @@ def test_words_of_the_part_that_come_late_are_told_once_and_then_those_of_the_wh
     (whole,) = driven.reader.order
     said = driven.happen(fx.UserWordsEnded(whole, "the capital of France", (), 2.0))
     assert types(said) == ["conversation.item.input_audio_transcription.completed"]
+
+
+def words_end_once_the_speaker_goes_on() -> tuple[Driven, str]:
+    driven = Driven()
+    driven.send(
+        {"type": "session.update", "session": input_with(transcription={"model": "whisper-1"})}
+    )
+    half_a_turn(driven, sound=False)
+    (part,) = driven.reader.order
+    driven.happen(RESUMED)
+    assert driven.happen(fx.UserWords(part, (("the capital", -0.1),))) == []
+    assert driven.happen(fx.UserWordsEnded(part, "the capital of", (), 0.8)) == []
+    return driven, part
+
+
+def test_nothing_is_told_of_the_part_that_a_client_would_ask_for_when_it_has_left() -> None:
+    """Stock clients retrieve an item when its words are complete."""
+    driven, _ = words_end_once_the_speaker_goes_on()
+    assert "conversation.item.input_audio_transcription.completed" not in types(
+        driven.happen(WHOLE)
+    )
+
+
+def test_if_the_part_stays_its_words_are_told_then() -> None:
+    driven, part = words_end_once_the_speaker_goes_on()
+    told = driven.send({"type": "input_audio_buffer.clear"})
+    assert types(told) == [
+        "input_audio_buffer.cleared",
+        "conversation.item.input_audio_transcription.delta",
+        "conversation.item.input_audio_transcription.completed",
+    ]
+    assert part in driven.reader.transcribed

@@ -75,6 +75,7 @@ ACTIONS: dict[str, Callable[[Listener], object]] = {
 
 def each_promise_is_kept(listener: Listener) -> None:
     """Once the recogniser is through; that nothing follows an end is the reader's to see."""
+    listener.send({"type": "input_audio_buffer.clear"})  # a turn that goes on holds some back
     while listener.unended:
         listener.end(0, whole)
     left = [item for item in listener.promised if item in listener.reader.order]
