@@ -7,7 +7,8 @@ is strict: two linguistic and three semantic tokens make a group. Whatever break
 reported, with all that follows it up to the next whole group, and never becomes sound.
 
 A call of a function is an event once it is whole and legal; nothing of it is text or sound. After
-calls there are only calls.
+calls there are only calls. Where functions may be called, what looks like JSON outside of speech is
+a call whose mark the model forgot, and no text either.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from aqaa.server.dialogue.call_reader import CallReader, ToolCall
 from aqaa.server.dialogue.speaking_rate import spoken_groups
 from aqaa.server.dialogue.text_codec import TextCodec, TextStream
 from aqaa.server.dialogue.tools import Calling
+
+JSON_MARKS = frozenset('{"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,7 @@ class AnswerParser:
         self._spoken = 0.0  # the group where the text so far has been spoken
         self._group: list[int] = []  # a group that is not whole yet, as audio tokens
         self._broken: list[int] = []  # a malformed run of audio that goes on
+        self._speaks = tokens.audio_start is None  # whether text is spoken here
         self._over = False
 
     def push(self, ids: Iterable[int]) -> list[ParsedEvent]:
@@ -207,8 +211,10 @@ class AnswerParser:
             return self._begin_call()
         if token == tokens.audio_start:
             self._spoken = max(self._spoken, float(self.groups))
+            self._speaks = True
             return [SegmentStart()]
         if token == tokens.audio_end:
+            self._speaks = False
             return [SegmentEnd()]
         if token in self._voices:
             return [VoiceSwitch(self._voices[token])]
@@ -218,6 +224,8 @@ class AnswerParser:
             text = self._text.push(token)
         except TokenError:
             return [self._drop((token,), "neither a text id nor an audio id")]
+        if self._calling is not None and not self._speaks and JSON_MARKS & set(text):
+            raise CallError("a call without the mark that begins one")
         self._text_tokens += 1
         return self._say(text)
 

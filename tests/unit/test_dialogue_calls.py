@@ -6,7 +6,7 @@ import json
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutated_calls import HOUSEHOLD, LEGAL, LIGHT, TIMER, is_legal, mutated
 from scripted import (
@@ -74,6 +74,24 @@ def test_what_is_said_after_a_call_is_dropped() -> None:
     assert not [event for event in events if isinstance(event, TextDelta | AudioGroup)]
     assert sum(isinstance(event, Malformed) for event in events) == 8
     assert events[-1] == End()
+
+
+def test_a_call_without_its_mark_is_neither_made_nor_said() -> None:
+    forgotten = [*call(LEGAL[0])[1:], EOT]
+    with pytest.raises(CallError, match="without the mark"):
+        parse(forgotten)
+    with pytest.raises(CallError, match="without the mark"):
+        parse([*woven("One moment.", 3)[:-1], *forgotten])
+
+
+def test_where_nothing_can_be_called_any_text_is_text() -> None:
+    written = parse([*map(ord, LEGAL[0]), EOT], None)
+    assert "".join(one.text for one in written if isinstance(one, TextDelta)) == LEGAL[0]
+
+
+def test_what_is_spoken_may_have_quotes_in_it() -> None:
+    spoken = parse(woven('He said "no".', 3))
+    assert "".join(one.text for one in spoken if isinstance(one, TextDelta)) == 'He said "no".'
 
 
 def test_a_call_that_a_limit_cut_is_none() -> None:
@@ -193,6 +211,7 @@ def test_a_schema_may_be_deeper_than_anybody_looks() -> None:
 
 
 @given(st.sampled_from(LEGAL), st.data())
+@settings(deadline=None)
 def test_no_beginning_of_a_legal_call_is_refused(text: str, data: st.DataObject) -> None:
     reader = CallReader(HOUSEHOLD)
     while text:
@@ -222,10 +241,11 @@ def check_mutated_calls(count: int) -> None:
             assert is_legal(f'{{"name":"{event.name}","arguments":{event.arguments}}}')
         whole += len(made)
         said = [event for event in events if isinstance(event, TextDelta | AudioGroup)]
-        upto = ids.index(CALL_START) if CALL_START in ids else len(ids)
+        assert not [one for one in said if isinstance(one, TextDelta) and set('{"') & set(one.text)]
         if CALL_START in ids:  # nothing is said but what stands before the call
-            alone = parse(ids[:upto])
-            assert said == [one for one in alone if isinstance(one, TextDelta | AudioGroup)]
+            before = parse(ids[: ids.index(CALL_START)], None)
+            may_be_said = [one for one in before if isinstance(one, TextDelta | AudioGroup)]
+            assert said == may_be_said[: len(said)]
     assert whole > count / 10, "legal calls are made"
     assert refused > count / 3, "illegal ones are refused"
 
