@@ -11,7 +11,7 @@ from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.errors import ProtocolError
-from aqaa.server.protocol.types import Json, RetrievedMessage
+from aqaa.server.protocol.types import Json, Message, OutputSound, RetrievedMessage
 
 SECOND = base64.b64encode(bytes(48_000)).decode()  # 1 s of pcm16 at 24 kHz
 CHUNK = bytes(5760)  # 120 ms of it
