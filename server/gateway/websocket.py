@@ -25,7 +25,7 @@ from aqaa.server.gateway.state import ServerState
 from aqaa.server.gateway.wire import close_or_abort
 from aqaa.server.observe.logs import session_id
 from aqaa.server.protocol import beta
-from aqaa.server.protocol.client_events import ClientEvent, parse_client_event
+from aqaa.server.protocol.client_events import ClientEvent, event_id_of, parse_client_event
 from aqaa.server.protocol.close_codes import FAULT, REFUSED, RESTART, TRY_LATER
 from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.ids import random_id
@@ -155,7 +155,13 @@ def _event(data: str | bytes, speaks_beta: bool) -> ClientEvent:
     message = parse_json(data)
     if not isinstance(message, dict):
         raise ProtocolError("invalid_json", "the message is not a JSON object")
-    return parse_client_event(beta.to_ga(message) if speaks_beta else message)
+    if speaks_beta:
+        try:
+            message = beta.to_ga(message)
+        except ProtocolError as error:
+            error.event_id = event_id_of(message)
+            raise
+    return parse_client_event(message)
 
 
 async def _write(socket: WebSocket, outbox: Outbox) -> Goodbye:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from aqaa.server.protocol.errors import ProtocolError
+from aqaa.server.protocol.known_keys import RENAMED
 from aqaa.server.protocol.types import Json
 
 BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
@@ -32,6 +34,7 @@ _FORMATS: dict[str, Json] = {
     "g711_ulaw": {"type": "audio/pcmu"},
     "g711_alaw": {"type": "audio/pcma"},
 }
+_NO_USE = ("temperature", "client_secret")  # the beta's own, which GA has no more
 _FORMAT_NAMES = {"audio/pcm": "pcm16", "audio/pcmu": "g711_ulaw", "audio/pcma": "g711_alaw"}
 
 
@@ -41,12 +44,20 @@ def is_beta(headers: Any, subprotocols: Sequence[str] = ()) -> bool:
 
 
 def to_ga(message: Json) -> Json:
-    """A beta client's message in GA's words."""
+    """A beta client's message in GA's words; what the beta did not know stays as it is.
+
+    Raises:
+        ProtocolError: a format of audio that there is not.
+    """
     message = dict(message)
-    if isinstance(message.get("session"), dict):
-        message["session"] = _session_to_ga(message["session"])
-    if isinstance(message.get("response"), dict):
-        message["response"] = _response_to_ga(message["response"])
+    for part in ("session", "response"):
+        if isinstance(message.get(part), dict):
+            message[part] = _renamed(message[part], part)
+    if isinstance(given := message.get("response"), dict) and isinstance(given.get("input"), list):
+        message["response"] = {
+            **given,
+            "input": [_content(item, _CONTENT_IN) for item in given["input"]],
+        }
     if isinstance(message.get("item"), dict):
         message["item"] = _content(message["item"], _CONTENT_IN)
     return message
@@ -63,44 +74,48 @@ def from_ga(event: Json) -> Json | None:
         event["response"] = _response_from_ga(event["response"])
     if "item" in event:
         event["item"] = _content(event["item"], _CONTENT)
+    if event["type"] == "error":
+        event["error"] = _error_from_ga(event["error"])
     return event
 
 
-def _session_to_ga(session: Json) -> Json:
-    ga = {k: v for k, v in session.items() if k in ("instructions", "tools", "tool_choice", "aqaa")}
-    audio_in: Json = {}
-    audio_out: Json = {}
-    if "modalities" in session:
-        ga["output_modalities"] = session["modalities"]
-    if "max_response_output_tokens" in session:
-        ga["max_output_tokens"] = session["max_response_output_tokens"]
-    if "input_audio_format" in session:
-        audio_in["format"] = _FORMATS.get(session["input_audio_format"])
-    if "turn_detection" in session:
-        audio_in["turn_detection"] = session["turn_detection"]
-    if "input_audio_transcription" in session:
-        audio_in["transcription"] = session["input_audio_transcription"]
-    if "output_audio_format" in session:
-        audio_out["format"] = _FORMATS.get(session["output_audio_format"])
-    audio_out |= {key: session[key] for key in ("voice", "speed") if key in session}
-    return {**ga, "audio": {"input": audio_in, "output": audio_out}}
+def _renamed(given: Json, path: str) -> Json:
+    """A session or a response in GA's words."""
+    ga = {k: v for k, v in given.items() if k not in RENAMED and k not in _NO_USE}
+    for key, name in RENAMED.items():
+        if key not in given:
+            continue
+        *way, last = name.split(".")
+        place = ga
+        for step in way:
+            inner = place.get(step)
+            place[step] = dict(inner) if isinstance(inner, dict) else {}
+            place = place[step]
+        value = given[key]
+        place[last] = _format(value, f"{path}.{key}") if last == "format" else value
+    return ga
 
 
-def _response_to_ga(response: Json) -> Json:
-    kept = ("conversation", "instructions", "metadata", "tools", "tool_choice")
-    ga = {k: v for k, v in response.items() if k in kept}
-    if "modalities" in response:
-        ga["output_modalities"] = response["modalities"]
-    if "max_output_tokens" in response:
-        ga["max_output_tokens"] = response["max_output_tokens"]
-    if isinstance(response.get("input"), list):
-        ga["input"] = [_content(item, _CONTENT_IN) for item in response["input"]]
-    output: Json = {}
-    if "voice" in response:
-        output["voice"] = response["voice"]
-    if "output_audio_format" in response:
-        output["format"] = _FORMATS.get(response["output_audio_format"])
-    return {**ga, "audio": {"output": output}}
+def _format(name: object, path: str) -> Json | None:
+    if name is None:
+        return None
+    if not isinstance(name, str) or name not in _FORMATS:
+        known = ", ".join(_FORMATS)
+        raise ProtocolError("invalid_value", f"{path}: it is one of {known}", path)
+    return _FORMATS[name]
+
+
+def _error_from_ga(error: Json) -> Json:
+    """The error with the name that the client gave to what is wrong."""
+    param = error["param"] or ""
+    for old, name in RENAMED.items():
+        for part in ("session", "response"):
+            new = f"{part}.{name}"
+            if param == new or param.startswith(f"{new}."):
+                known = f"{part}.{old}{param.removeprefix(new)}"
+                message = error["message"].replace(param, known)
+                return {**error, "param": known, "message": message}
+    return error
 
 
 def _session_from_ga(session: Json) -> Json:

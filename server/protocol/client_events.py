@@ -123,8 +123,7 @@ def parse_client_event(message: Json) -> ClientEvent:
     Raises:
         ProtocolError: no `type`, an unknown one, or a field that is missing or wrong; names it.
     """
-    event_id = message.get("event_id")
-    known = event_id[:512] if isinstance(event_id, str) else None
+    known = event_id_of(message)
     try:
         event = CLIENT_EVENTS.validate_python(message)
     except ValidationError as error:
@@ -136,3 +135,9 @@ def parse_client_event(message: Json) -> ClientEvent:
             error.event_id = known
             raise
     return event
+
+
+def event_id_of(message: Json) -> str | None:
+    """The id that the client gave its message, for an error that it causes."""
+    event_id = message.get("event_id")
+    return event_id[:512] if isinstance(event_id, str) else None

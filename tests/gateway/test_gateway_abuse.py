@@ -198,6 +198,16 @@ async def test_the_beta_is_asked_for_by_a_subprotocol_where_no_header_can_be_sen
     assert created["session"]["input_audio_format"] == "pcm16"
 
 
+async def test_a_format_that_is_none_is_an_error_to_a_beta_client_too(served: Served) -> None:
+    async with connect(served.ws, additional_headers={"OpenAI-Beta": "realtime=v1"}) as client:
+        session = {"input_audio_format": {"type": "audio/pcm"}}
+        await send(client, "session.update", session=session, event_id="mine")
+        error = (await receive(client, "error"))["error"]
+        await send(client, "input_audio_buffer.clear")
+        await receive(client, "input_audio_buffer.cleared")
+    assert (error["param"], error["event_id"]) == ("session.input_audio_format", "mine")
+
+
 async def at_hello(client: ClientConnection) -> None:
     """Nothing was said yet."""
 

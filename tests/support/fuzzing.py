@@ -97,6 +97,22 @@ SEEDS: list[Json] = [
         },
     },
     {"type": "session.update", "session": {"type": "realtime", "audio": {"input": {}}}},
+    {
+        "type": "session.update",
+        "session": {
+            "modalities": ["text", "audio"],
+            "voice": "joe",
+            "input_audio_format": "pcm16",
+            "output_audio_format": "g711_ulaw",
+            "input_audio_transcription": {"model": "whisper-1"},
+            "turn_detection": {"type": "server_vad", "silence_duration_ms": 300},
+            "max_response_output_tokens": "inf",
+        },
+    },
+    {
+        "type": "response.create",
+        "response": {"modalities": ["text"], "output_audio_format": "pcm16", "input": [HELLO]},
+    },
 ]
 STRANGE: list[Any] = [
     None, True, False, 0, -1, 1, 2**31, 2**63, -(2**80), 0.5, -0.0, 1e308, 1e-320, "", " ", "\0",

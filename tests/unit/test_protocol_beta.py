@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from driven_machine import Driven
 
 from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.beta import from_ga, is_beta, to_ga
+from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.types import Json
 
 
@@ -79,3 +81,48 @@ def test_an_answer_is_told_in_the_betas_names() -> None:
     assert "response.audio_transcript.done" in names
     assert not any("output_audio" in name for name in names)
     assert events[-1]["response"]["output"][0]["content"][0]["type"] == "audio"
+
+
+@pytest.mark.parametrize("part", ["session", "response"])
+@pytest.mark.parametrize("name", ["pcm24", "", 7, [], {}, {"type": "audio/pcm"}, ["pcm16"]])
+def test_a_format_that_there_is_not_is_told_with_those_that_there_are(
+    part: str, name: object
+) -> None:
+    """One that is no string ended the session; an unknown name left the format as it was."""
+    with pytest.raises(ProtocolError, match=r"pcm16, g711_ulaw, g711_alaw") as refused:
+        to_ga({"type": f"{part}.update", part: {"output_audio_format": name}})
+    assert refused.value.param == f"{part}.output_audio_format"
+
+
+@pytest.mark.parametrize(
+    ("session", "param"),
+    [
+        ({"turn_detection": {"threshold": 7}}, "session.turn_detection.threshold"),
+        ({"voice": "nobody"}, "session.voice"),
+        ({"max_response_output_tokens": 0}, "session.max_response_output_tokens"),
+        ({"input_audio_transcription": {"model": 5}}, "session.input_audio_transcription.model"),
+        ({"instrucions": "be brief"}, "session.instrucions"),
+    ],
+)
+def test_an_error_names_what_the_client_wrote(session: Json, param: str) -> None:
+    (told,) = said(Driven(), {"type": "session.update", "session": session})
+    assert told["error"]["param"] == param
+    assert param in told["error"]["message"] or "nobody" in told["error"]["message"]
+
+
+def test_no_setting_of_the_beta_is_lost() -> None:
+    quieter = {"type": "far_field"}
+    ga = to_ga({"type": "session.update", "session": {"input_audio_noise_reduction": quieter}})
+    assert ga["session"]["audio"]["input"]["noise_reduction"] == quieter
+    ga = to_ga({"type": "response.create", "response": {"max_response_output_tokens": 9}})
+    assert ga["response"]["max_output_tokens"] == 9
+
+
+def test_what_a_client_says_in_ga_names_is_heard_beside_the_betas() -> None:
+    mixed: Json = {"audio": {"output": {"speed": 1.5}}, "voice": "amy"}
+    ga = to_ga({"type": "session.update", "session": mixed})
+    assert ga["session"] == {"audio": {"output": {"speed": 1.5, "voice": "amy"}}}
+    assert mixed == {"audio": {"output": {"speed": 1.5}}, "voice": "amy"}
+    assert to_ga({"session": {"audio": 5, "voice": "amy"}})["session"]["audio"] == {
+        "output": {"voice": "amy"}
+    }
