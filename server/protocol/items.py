@@ -30,6 +30,11 @@ from aqaa.server.protocol.types import (
 Output = server.ServerEvent | fx.Effect
 MakeId = Callable[[str], str]
 
+PARTS_OF = {  # OpenAI's rule
+    "user": ("input_text", "input_audio"),
+    "system": ("input_text",),
+    "assistant": ("output_text", "output_audio"),
+}
 ITEM_CHARACTERS = 16  # that an item counts for beside its text: its turn's marks
 
 
@@ -74,6 +79,7 @@ class Items:
                 f"Error adding item: an item with id {item_id!r} already exists.",
             )
         _check_call(event.item, self.conversation)
+        _check_content(event.item, "item")
         item, sounds = self._take_in(item_id, event.item, format)
         return [*sounds, *self.add(item_id, item, event.previous_item_id)]
 
@@ -164,12 +170,13 @@ class Items:
         """
         items: list[fx.ConversationItem] = []
         sounds: list[Output] = []
-        for one in given:
+        for place, one in enumerate(given):
             if isinstance(one, ItemReference):
                 items.append(self.known(one.id, "item_not_found"))
             else:
                 # an id of its own: an inline item never stands for one of the conversation
                 _check_call(one, items)
+                _check_content(one, f"response.input.{place}")
                 item, stored = self._take_in(self._make_id("item"), one, format)
                 items.append(item)
                 sounds += stored
@@ -217,6 +224,23 @@ def _check_call(item: fx.ConversationItem, known: Iterable[fx.ConversationItem])
         raise ProtocolError(
             "invalid_tool_call_id", f"Tool call ID {item.call_id!r} not found in conversation."
         )
+
+
+def _check_content(item: fx.ConversationItem, path: str) -> None:
+    """Refuse a part that no message of its role has: it would be taken for something else."""
+    if not isinstance(item, Message):
+        return
+    known = PARTS_OF[item.role]
+    for place, part in enumerate(item.content):
+        if part.type not in known:
+            param = f"{path}.content.{place}.type"
+            named = " and ".join(repr(kind) for kind in known)
+            raise ProtocolError(
+                "invalid_value",
+                f"{param}: a message of the {item.role} has parts of type {named}, not"
+                f" {part.type!r}",
+                param,
+            )
 
 
 def characters_of(item: fx.ConversationItem) -> int:

@@ -15,6 +15,9 @@ from aqaa.server.protocol.types import ContentPart, Json
 EVENT: TypeAdapter[server.ServerEvent] = TypeAdapter(server.ServerEvent)
 
 
+TEXT = {"type": "input_text", "text": "x"}
+
+
 def update(**session: object) -> Json:
     return {"type": "session.update", "session": session}
 
@@ -76,6 +79,15 @@ def session_after(*messages: Json) -> Json:
         (item(type="function_call", name="f", arguments=3), "item.arguments"),
         (item(content=[{"type": "input_audio", "audio": "!"}]), "item.content.0.audio"),
         (item(content=[{"type": "input_image", "image_url": "x"}]), "item.content.0.type"),
+        (item(content=[{"type": "output_text", "text": "x"}]), "item.content.0.type"),
+        (item(content=[TEXT, {"type": "output_audio"}]), "item.content.1.type"),
+        (item(role="assistant", content=[TEXT]), "item.content.0.type"),
+        (item(role="assistant", content=[{"type": "input_audio"}]), "item.content.0.type"),
+        (item(role="system", content=[{"type": "input_audio"}]), "item.content.0.type"),
+        (
+            create(input=[item()["item"], item(role="assistant")["item"]]),
+            "response.input.1.content.0.type",
+        ),
         ({"type": "no.such.event"}, "type"),
     ],
 )
