@@ -13,6 +13,7 @@ import tomllib
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -31,7 +32,7 @@ from aqaa.server.engine.settings import EngineSettings
 from aqaa.server.observe.logs import LogFormat
 
 Positive = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 SECRET_NAMES = re.compile(r"(^|_)(key|keys|token|secret|password)$")  # settings shown as stars
 STARS = "**********"
@@ -135,11 +136,30 @@ class Settings(BaseSettings):
     @field_validator("api_keys", "allowed_origins", "trusted_proxies", mode="before")
     @classmethod
     def _commas(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        if value.lstrip().startswith("["):  # as other sections are written in the environment
-            return json.loads(value)
-        return [part.strip() for part in value.split(",") if part.strip()]
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            value = json.loads(value)  # as other sections are written in the environment
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        if isinstance(value, list | tuple):
+            return [part.strip() if isinstance(part, str) else part for part in value]
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _not_guessed(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(not key.get_secret_value() for key in value):
+            raise ValueError("a key is empty: everybody would know it. Give a key, or none at all")
+        return value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _as_browsers_write_them(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_origin(one) for one in value)
+
+    @field_validator("root_path", mode="before")
+    @classmethod
+    def _without_last_slash(cls, value: object) -> object:
+        return value.strip().rstrip("/") if isinstance(value, str) else value
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -154,6 +174,19 @@ class Settings(BaseSettings):
         if isinstance(value, str) and not value.strip():
             raise ValueError("an empty address would listen on all; say 0.0.0.0 if that is meant")
         return value.strip() if isinstance(value, str) else value
+
+
+def _origin(text: str) -> str:
+    """A web origin as browsers send it: no slash at its end, no capitals, no usual port."""
+    if text in ("*", "null"):
+        return text
+    parts = urlsplit(text)
+    port, usual = parts.port, {"http": 80, "https": 443}.get(parts.scheme)
+    beyond = parts.path.strip("/") or parts.query or "*" in text
+    if beyond or not parts.scheme or not parts.hostname:
+        raise ValueError(f"{text!r} is no web origin: write https://host or http://host:port")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, usual) else "")
 
 
 def load_settings(file: Path | None = None, **flags: object) -> Settings:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import sentencepiece
@@ -12,19 +13,47 @@ from aqaa.models.errors import BundleError, TokenError
 from aqaa.models.weights import require_file
 
 _SPACE = "\u2581"  # sentencepiece's mark of a space before a piece
+_MOST_KEPT = 0x10000  # characters of which a tokenizer remembers whether it has them
 _REPLACEMENT = "\ufffd"  # Unicode's mark of what cannot be decoded
 
 
 # What phones and word processors write for what keyboards have, and what stands for it: of those,
-# the first that the tokenizer knows.
+# the first that the tokenizer knows. What is not named here is read as Unicode takes it apart.
 _TYPOGRAPHY: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u00b4", ("'", "")),
+    **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u00b4\u02bc\u2039\u203a`", ("'", "")),
     **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", ('"', "")),
     **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", ("-", " ")),
-    **dict.fromkeys("\u00a0\u2007\u2009\u202f\u3000", (" ",)),
+    **dict.fromkeys("\u2028\u2029", (" ",)),
     **dict.fromkeys("\u200b\u2060\ufeff\u00ad", ("",)),
     "\u2026": ("...", "."),
 }
+
+
+class _Plain(dict[int, str]):
+    """A table for `str.translate`: what stands for each character that a tokenizer lacks."""
+
+    def __init__(self, knows: Callable[[str], bool]) -> None:
+        self._knows = knows
+
+    def __missing__(self, code: int) -> str:
+        mark = chr(code)
+        others = _stands_for(mark)
+        plain = mark
+        if others and not self._knows(mark):
+            plain = next((one for one in others if self._knows(one)), mark)
+        if code < _MOST_KEPT:
+            self[code] = plain
+        return plain
+
+
+def _stands_for(mark: str) -> tuple[str, ...]:
+    if mark in _TYPOGRAPHY:
+        return _TYPOGRAPHY[mark]
+    if unicodedata.category(mark) == "Cf":  # which way a line is read, what is one picture
+        return ("",)
+    parts = unicodedata.normalize("NFKD", mark)
+    bare = "".join(part for part in parts if not unicodedata.combining(part))
+    return (bare,) if bare != mark else ()
 
 
 class TextTokenizer:
@@ -32,13 +61,7 @@ class TextTokenizer:
 
     def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
         self._processor = processor
-        self._plain = str.maketrans(
-            {
-                mark: next((one for one in others if self._knows(one)), mark)
-                for mark, others in _TYPOGRAPHY.items()
-                if not self._knows(mark)
-            }
-        )
+        self._plain = _Plain(self._knows)
         self.vocabulary: int = processor.get_piece_size()
 
     @classmethod
@@ -76,7 +99,8 @@ class TextTokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; no control id is added, and none can be written as text.
 
-        Typographic quotes, dashes and spaces that the tokenizer lacks are plain ones.
+        Typographic quotes, dashes and spaces that the tokenizer lacks are plain ones, and letters
+        with accents, wide or joined ones are plain letters.
         """
         ids: list[int] = self._processor.encode(text.translate(self._plain), out_type=int)
         return ids

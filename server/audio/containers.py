@@ -91,21 +91,30 @@ def read_with_ffmpeg(
             # Packed: PyAV reads beyond the eight planes that a planar frame has room for.
             to_float = av.AudioResampler(format="flt")
             pieces: list[NDArray[np.float32]] = []
-            count = 0
-            for frame in container.decode(stream):
-                if (frame.sample_rate, frame.layout.nb_channels) != (rate, channels):
-                    raise AudioError(f"{name} changes its sample rate or its channels")
-                for packed in to_float.resample(frame):
-                    samples = packed.to_ndarray().reshape(-1, channels)
-                    piece = samples.mean(axis=1, dtype=np.float32)
-                    count += piece.size
-                    if count > most:
-                        raise AudioError(
-                            f"{name} is longer than {max_seconds:.0f} seconds: cut out the question"
-                        )
-                    pieces.append(piece)
+            count = broken = 0
+            for packet in container.demux(stream):
+                try:
+                    frames = stream.decode(packet)
+                except av.error.InvalidDataError:
+                    broken += 1  # a burst of noise, or zeros behind an mp3: as players do
+                    continue
+                for frame in frames:
+                    if (frame.sample_rate, frame.layout.nb_channels) != (rate, channels):
+                        raise AudioError(f"{name} changes its sample rate or its channels")
+                    for packed in to_float.resample(frame):
+                        samples = packed.to_ndarray().reshape(-1, channels)
+                        piece = samples.mean(axis=1, dtype=np.float32)
+                        count += piece.size
+                        if count > most:
+                            raise AudioError(
+                                f"{name} is longer than {max_seconds:.0f} seconds: cut out the"
+                                " question"
+                            )
+                        pieces.append(piece)
     except av.error.FFmpegError:
         raise AudioError(not_audio(data, name)) from None
+    if broken > len(pieces):
+        raise AudioError(not_audio(data, name))
     if not pieces:
         raise AudioError(f"{name} holds no sound")
     return np.concatenate(pieces), rate

@@ -14,6 +14,7 @@ from starlette.websockets import WebSocket
 from aqaa.server.gateway import errors, transcriptions
 from aqaa.server.gateway.origins import ForwardedHeaders
 from aqaa.server.gateway.request_limits import RequestLimits
+from aqaa.server.gateway.request_line import RequestLine
 from aqaa.server.gateway.rest import open_router, router
 from aqaa.server.gateway.state import ServerState
 from aqaa.server.gateway.websocket import realtime
@@ -35,7 +36,6 @@ def create_app(server: ServerState) -> FastAPI:
     app.include_router(transcriptions.router, tags=["transcription"])
 
     @app.websocket("/v1/realtime")
-    @app.websocket("/v1/realtime/")
     async def websocket(socket: WebSocket) -> None:
         await realtime(socket, server)
 
@@ -57,6 +57,7 @@ def create_app(server: ServerState) -> FastAPI:
         )
     if settings.trusted_proxies:
         app.add_middleware(ForwardedHeaders, trusted=settings.trusted_proxies)
+    app.add_middleware(RequestLine)
     return app
 
 

@@ -25,13 +25,14 @@ from aqaa.models.errors import (
     StoreError,
     UnauthorizedError,
 )
-from aqaa.server.protocol.errors import ProtocolError
+from aqaa.server.protocol.errors import PARAM_LENGTH, ProtocolError
 from aqaa.server.protocol.limits import NO_SPEECH
 
 log = logging.getLogger(__name__)
 
 CLIENT_LEFT = 499  # nginx's status for it
 HTTP_CODES = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}
+MESSAGE_LENGTH = 2000  # characters: what a client calls its voices may be of any length
 RETRY_SECONDS = "1"  # a place is freed when an answer ends, which takes seconds
 
 
@@ -40,7 +41,9 @@ def reply(
 ) -> JSONResponse:
     """An error's response."""
     kind = kind or ("server_error" if status >= 500 else "invalid_request_error")
-    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    param = None if param is None else param[:PARAM_LENGTH]
+    said = message if len(message) <= MESSAGE_LENGTH else f"{message[:MESSAGE_LENGTH]}..."
+    body = {"error": {"message": said, "type": kind, "param": param, "code": code}}
     headers = {"Retry-After": RETRY_SECONDS} if status == 503 else None
     return JSONResponse(body, status, headers)
 
@@ -89,10 +92,14 @@ def install(app: FastAPI) -> None:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"] if part != "body")
         code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
-        return reply(400, code, f"{path}: {first['msg']}", param=path or None)
+        return reply(400, code, f"{path or 'the body'}: {first['msg']}", param=path or None)
 
-    async def http(_: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
+        path = request.scope["path"]
+        if error.status_code in (404, 405) and "/v1/" in path:  # the page's files have no such name
+            message = f"there is no {request.method} {path} here; /docs lists what there is"
+            return reply(404, "not_found", message)
         code = HTTP_CODES.get(error.status_code, "error")
         return reply(error.status_code, code, str(error.detail))
 

@@ -22,6 +22,7 @@ from aqaa.server.answering.single_answer import (
     tokenise_recording,
 )
 from aqaa.server.dialogue.prompt import SystemTurn, Turn, UserTurn
+from aqaa.server.gateway import errors
 from aqaa.server.gateway.admission import Caller, bearer
 from aqaa.server.gateway.chat import Collected, Completion
 from aqaa.server.gateway.chat_request import understand
@@ -105,16 +106,27 @@ class _BoundedJson(Request):
 
 
 class _KeyFirst(APIRoute):
-    """A route that refuses whoever may not come in before it reads a body."""
+    """A route that refuses whoever may not come in before it reads a body.
+
+    A body that has to be JSON is read as JSON whatever it is said to be: `curl -d` says it is a
+    form.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        takes_json = self.body_field is not None
 
         async def admit(request: Request) -> Response:
             _admitted(request, _state(request))
-            return await handle(_BoundedJson(request.scope, request.receive))
+            scope = _as_json(request.scope) if takes_json else request.scope
+            return await handle(_BoundedJson(scope, request.receive))
 
         return admit
+
+
+def _as_json(scope: Scope) -> Scope:
+    headers = [one for one in scope["headers"] if one[0] != b"content-type"]
+    return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
 
 
 router = APIRouter(route_class=_KeyFirst)
@@ -136,6 +148,18 @@ async def ready(server: Server) -> JSONResponse:
     well = all(status == "up" for status in parts.values())
     body = {"status": "ready" if well else "not ready", "parts": parts}
     return JSONResponse(body, 200 if well else 503)
+
+
+@open_router.api_route("/v1/realtime", methods=["GET", "POST"], include_in_schema=False)
+async def no_websocket() -> JSONResponse:
+    """Where a proxy drops the headers of a handshake, and for clients of WebRTC."""
+    message = (
+        "conversations are WebSockets (ws:// or wss://) and this is a plain request: if a proxy is"
+        " on the way, have it pass the headers Upgrade and Connection; there is no WebRTC here"
+    )
+    reply = errors.reply(426, "upgrade_required", message)
+    reply.headers.update({"Upgrade": "websocket", "Connection": "Upgrade"})
+    return reply
 
 
 @open_router.get("/metrics", summary="Prometheus metrics")

@@ -165,11 +165,12 @@ class Items:
         """The items that `response.create` names or brings, and where their sound goes.
 
         Raises:
-            ProtocolError: a reference to no item, unusable content, or the output of no call among
-                the items.
+            ProtocolError: a reference to no item, unusable content, the output of no call among
+                the items, or more text or sound than a conversation may have.
         """
         items: list[fx.ConversationItem] = []
         sounds: list[Output] = []
+        characters = 0
         for place, one in enumerate(given):
             if isinstance(one, ItemReference):
                 items.append(self.known(one.id, "item_not_found"))
@@ -180,6 +181,16 @@ class Items:
                 item, stored = self._take_in(self._make_id("item"), one, format)
                 items.append(item)
                 sounds += stored
+                characters += characters_of(item)
+        if characters > self._limits.conversation_text:
+            raise ProtocolError(
+                "string_above_max_length",
+                f"response.input may have {self._limits.conversation_text} characters in all; this"
+                f" has {characters}",
+                "response.input",
+            )
+        size = sum(len(stored.data) for stored in sounds if isinstance(stored, fx.StoreAudio))
+        self._check_seconds(size, format, "response.input")
         return tuple(items), sounds
 
     def _take_in(
@@ -196,16 +207,18 @@ class Items:
         sound = b"".join(
             part.audio for part in item.content if isinstance(part, InputSound) and part.audio
         )
-        seconds = len(sound) / bytes_per_second(format)
-        if seconds > self._limits.audio_seconds:
-            raise ProtocolError(
-                "invalid_value",
-                f"an item may have {self._limits.audio_seconds:g} s of sound; this has"
-                f" {seconds:.0f} s",
-                "item.content",
-            )
+        self._check_seconds(len(sound), format, "item.content")
         kept = item.model_copy(update={"id": item_id, "status": "completed", "content": parts})
         return kept, [fx.StoreAudio(item_id, sound)] if sound else []
+
+    def _check_seconds(self, size: int, format: WireFormat, param: str) -> None:
+        seconds, most = size / bytes_per_second(format), self._limits.audio_seconds
+        if seconds > most:
+            raise ProtocolError(
+                "invalid_value",
+                f"{param} may have {most:g} s of sound; this has {seconds:.0f} s",
+                param,
+            )
 
     def _gone(self, item_id: str) -> list[Output]:
         return [

@@ -31,7 +31,13 @@ from aqaa.server.protocol.responses import Responses
 from aqaa.server.protocol.session_types import ServerVad, Session
 from aqaa.server.protocol.transcription_types import shown
 from aqaa.server.protocol.transcripts import Transcripts
-from aqaa.server.protocol.types import Error, InputSound, Message, ResponseOptions
+from aqaa.server.protocol.types import (
+    Error,
+    InputSound,
+    Message,
+    ResponseOptions,
+    bytes_per_second,
+)
 
 
 class SessionMachine:
@@ -247,8 +253,9 @@ class SessionMachine:
                 "the voice cannot change once the session has spoken; open a new session for it",
                 "session.audio.output.voice",
             )
-        if new.audio.input.format != self.session.audio.input.format:
-            self._buffered = 0  # what was buffered is kept as sound, but counts in other bytes
+        before, now = self.session.audio.input.format, new.audio.input.format
+        if now != before:  # what was buffered is kept as sound, and counts in other bytes
+            self._buffered = self._buffered * bytes_per_second(now) // bytes_per_second(before)
         if new.audio.input.turn_detection is None:
             self.speaking = False
         begins = new.audio.input.turn_detection and not self.session.audio.input.turn_detection

@@ -174,17 +174,18 @@ class LiveSession:
                 tasks.create_task(one.run())
 
     async def receive(self, event: client.ClientEvent) -> None:
-        """Take a client's event. Waits for the client's own doing alone: while too much of its
-        audio waits to be heard, before a commit, and while it retrieves too much at once."""
+        """Take a client's event. Waits for the client's own doing alone: before more audio while
+        too much waits to be heard, before a commit, and while it retrieves too much at once."""
         if isinstance(event, client.InputAudioBufferAppend):
+            await self._input.room()
             self._stall.sound_came()
-        if isinstance(event, client.InputAudioBufferCommit):
+        elif isinstance(event, client.ConversationItemCreate | client.ResponseCreate):
+            await self._item_sounds.room()
+        elif isinstance(event, client.InputAudioBufferCommit):
             await self._input.worked_off()  # it is known then whether anybody speaks in it
-        if isinstance(event, client.SessionUpdate) and event.session.get("tools"):
+        elif isinstance(event, client.SessionUpdate) and event.session.get("tools"):
             self._tell_of_tools()
         self._apply(await self._obeyed(event))
-        await self._input.room()
-        await self._item_sounds.room()
         await self._retrieval.room()
 
     async def _obeyed(self, event: client.ClientEvent) -> list[Output]:

@@ -95,6 +95,30 @@ async def test_bad_json_is_a_refusal_and_no_fault(http: httpx.AsyncClient, body:
     assert reply.json()["error"]["code"] in ("invalid_json", "invalid_value")
 
 
+@pytest.mark.parametrize(
+    "said", ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data", "\xff", None]
+)
+async def test_json_is_read_whatever_its_sender_says_that_it_is(
+    http: httpx.AsyncClient, said: str | None
+) -> None:
+    """`curl -d` says that it is a form."""
+    headers = {} if said is None else {"content-type": said.encode("latin-1")}
+    reply = await http.post("/v1/chat/completions", content=HI + b"}", headers=headers)  # type: ignore[arg-type]
+    assert reply.status_code == 200
+
+
+async def test_a_body_that_is_missing_is_told_so(http: httpx.AsyncClient) -> None:
+    reply = await http.post("/v1/chat/completions")
+    assert reply.json()["error"]["message"] == "the body: Field required"
+
+
+async def test_an_error_does_not_give_a_long_name_back_whole(http: httpx.AsyncClient) -> None:
+    audio = {"voice": "x" * 100_000, "format": "pcm16"}
+    reply = await ask(http, user("hi"), modalities=["text", "audio"], audio=audio)
+    assert reply.status_code == 400
+    assert len(reply.json()["error"]["message"]) < 2100
+
+
 async def test_a_long_history_loses_its_oldest_messages_and_keeps_the_question(
     http: httpx.AsyncClient, served: Served
 ) -> None:

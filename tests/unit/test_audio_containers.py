@@ -215,6 +215,30 @@ def test_an_mp3_inside_a_wav_is_not_taken_for_truncated() -> None:
     assert read_audio(muxed("wav", "libmp3lame")).size / 16_000 == pytest.approx(SECONDS, abs=0.1)
 
 
+@pytest.mark.parametrize("zeros", [100, 5000])
+def test_zeros_behind_an_mp3_are_no_reason_to_refuse_it(zeros: int) -> None:
+    """Recorders that write whole blocks leave them."""
+    samples = read_audio(muxed("mp3", "libmp3lame") + bytes(zeros))
+    assert samples.size / 16_000 == pytest.approx(SECONDS, abs=0.1)
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mp3", "libmp3lame"), ("adts", "aac")])
+def test_a_burst_of_noise_in_a_file_costs_that_moment_alone(container: str, codec: str) -> None:
+    data = bytearray(muxed(container, codec))
+    middle = len(data) // 2
+    data[middle : middle + 200] = random.Random(1).randbytes(200)
+    assert read_audio(bytes(data)).size / 16_000 == pytest.approx(SECONDS, abs=0.2)
+
+
+def test_a_file_of_which_most_is_broken_is_refused() -> None:
+    data = bytearray(muxed("mp3", "libmp3lame"))
+    draw = random.Random(1)
+    for at in range(600, len(data), 100):
+        data[at : at + 60] = draw.randbytes(60)
+    with pytest.raises(AudioError, match="cannot be read as audio"):
+        read_audio(bytes(data))
+
+
 def test_a_wav_that_broke_off_is_still_refused() -> None:
     with pytest.raises(AudioError, match="truncated"):
         read_audio(wav(36 + 2 * len(PCM), 2 * len(PCM)))

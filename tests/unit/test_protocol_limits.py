@@ -66,6 +66,40 @@ def test_what_is_too_much_is_refused_with_the_number_that_fits(message: Json, sa
     assert error_codes(driven.send(text_item("hi"))) == []
 
 
+def inline(*messages: Json) -> Json:
+    given = [message["item"] for message in messages]
+    return {"type": "response.create", "response": {"conversation": "none", "input": given}}
+
+
+@pytest.mark.parametrize(
+    ("items", "says"),
+    [
+        ([text_item("x" * 700)] * 3, "1600 characters in all; this has 2148"),
+        ([sound_item(1.5)] * 2, "2 s of sound; this has 3 s"),
+    ],
+    ids=["text", "sound"],
+)
+def test_the_items_of_one_answer_hold_no_more_than_a_conversation(
+    items: list[Json], says: str
+) -> None:
+    """Each alone was bounded; 512 of them were rendered in one piece while others waited."""
+    driven = Driven(limits=SMALL)
+    error = refusal(driven.send(inline(*items))).error
+    assert says in error.message
+    assert error.param == "response.input"
+    assert types(driven.send(inline(*items[:1])))[0] != "error"
+
+
+def test_what_is_buffered_stays_when_the_format_changes() -> None:
+    driven = Driven()
+    sound = base64.b64encode(bytes(9600)).decode()  # 200 ms
+    driven.send({"type": "input_audio_buffer.append", "audio": sound})
+    driven.send(session(audio={"input": {"format": {"type": "audio/pcmu"}}}))
+    assert "input_audio_buffer.committed" in types(
+        driven.send({"type": "input_audio_buffer.commit"})
+    )
+
+
 def test_old_text_that_can_be_in_no_prompt_leaves_the_conversation() -> None:
     driven = Driven(limits=SMALL)
     for number in range(3):

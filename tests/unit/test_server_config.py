@@ -82,6 +82,57 @@ def test_a_list_in_the_environment_may_be_json(monkeypatch: pytest.MonkeyPatch) 
         load_settings()
 
 
+@pytest.mark.parametrize("text", ['api_keys = [""]', 'api_keys = ["good", " "]'])
+def test_a_key_that_everybody_would_guess_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="a key is empty"):
+        load_settings(written(tmp_path, text))
+
+
+def test_blanks_around_a_key_in_a_list_are_none_of_it(tmp_path: Path) -> None:
+    """A secret that was made by `echo` ends with a line."""
+    settings = load_settings(written(tmp_path, 'api_keys = [" first", "second\\n"]'))
+    assert [key.get_secret_value() for key in settings.api_keys] == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "sent"),
+    [
+        ("https://App.Example/", "https://app.example"),
+        ("HTTPS://app.example:443", "https://app.example"),
+        ("http://[::1]:5173/", "http://[::1]:5173"),
+        ("http://localhost:80", "http://localhost"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("null", "null"),
+        ("*", "*"),
+    ],
+)
+def test_an_origin_is_what_browsers_send_of_it(origin: str, sent: str) -> None:
+    assert load_settings(allowed_origins=[origin]).allowed_origins == (sent,)
+
+
+@pytest.mark.parametrize(
+    "origin", ["app.example", "https://", "https://*.example", "https://a.example/page", "http://["]
+)
+def test_an_origin_that_no_page_has_is_refused(origin: str) -> None:
+    with pytest.raises(ConfigError, match="allowed_origins"):
+        load_settings(allowed_origins=[origin])
+
+
+@pytest.mark.parametrize(("given", "prefix"), [("/talk/", "/talk"), ("/", ""), ("/a/b/", "/a/b")])
+def test_a_slash_behind_the_path_prefix_is_none_of_it(given: str, prefix: str) -> None:
+    assert load_settings(root_path=given).root_path == prefix
+
+
+@pytest.mark.parametrize("name", ["session_seconds", "max_turn_seconds", "drain_seconds"])
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_a_time_that_is_no_number_is_refused_and_not_met_by_the_first_caller(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"AQAA_{name.upper()}", value)
+    with pytest.raises(ConfigError, match=name):
+        load_settings()
+
+
 def test_what_kubernetes_sets_for_a_service_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AQAA_PORT", "tcp://10.0.0.7:8000")
     with pytest.raises(ConfigError, match="Kubernetes"):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import threading
 
 import pytest
 from live_talk import FakeClock, Talk
 from scripted import ScriptedEngine, pcm, scripted_parts
 
+from aqaa.server.compute.model import work_of
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.types import Json, Response
+from aqaa.server.urgency import Kind
 
 
 def message(*sounds: bytes, text: str = "") -> Json:
@@ -83,6 +87,26 @@ async def test_instructions_of_an_answers_own_are_followed_behind_silence(talk: 
     await talk.send("conversation.item.create", item=message(pcm(1.0, loud=False)))
     await talk.send("response.create", response={"instructions": "Ask them to say it again."})
     assert (await answer(talk)).status == "completed"
+
+
+async def test_a_client_is_heard_while_its_long_item_waits(talk: Talk) -> None:
+    """A delete of the item came to nothing for as long as its sound was tokenised."""
+    may_go_on = threading.Event()
+    busy = asyncio.create_task(
+        talk.parts.services.executor.run(work_of(may_go_on.wait), Kind.FIRST)
+    )
+    long = message(pcm(50.0, loud=True))
+    async with asyncio.timeout(1):
+        await talk.send("conversation.item.create", item=long)
+    with pytest.raises(TimeoutError):  # no more of it is taken
+        async with asyncio.timeout(0.1):
+            await talk.send("conversation.item.create", item={**long, "id": "another"})
+    async with asyncio.timeout(1):
+        await talk.send("conversation.item.delete", item_id="question")
+        await talk.send("conversation.item.create", item={**long, "id": "another"})
+    assert "conversation.item.deleted" in talk.types()
+    may_go_on.set()
+    await busy
 
 
 async def test_sound_that_is_only_to_be_written_down_need_not_hold_a_question(

@@ -115,6 +115,9 @@ def test_text_ids_may_not_reach_into_the_audio_ids(tmp_path: Path, model: bytes)
         ("six\u2013seven \u2014 eight", "six-seven - eight"),
         ("\u201chello\u201d", '"hello"'),
         ("and\u2026 then\u00a0what\u200b?", "and... then what?"),
+        ("What\u02bcs two\u2002plus \u2066five\u2069\uff1f", "What's two plus five?"),
+        ("caf\u00e9, cafe\u0301, \ufb01ve", "cafe, cafe, five"),
+        ("first\u2028second", "first second"),
     ],
 )
 def test_typography_that_a_tokenizer_lacks_is_read_as_what_stands_for_it(
