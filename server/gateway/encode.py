@@ -18,6 +18,7 @@ CONTAINERS = {
     "opus": ("OGG", "OPUS", "audio/ogg"),
 }
 RAW = "pcm16"
+SILENCE = np.zeros(RATE // 100, np.int16)  # of an answer without sound: no file has no bytes
 
 
 def check_container(name: str) -> str:
@@ -33,12 +34,12 @@ def check_container(name: str) -> str:
 
 
 def encode(pcm: bytes, container: str) -> bytes:
-    """pcm16 at 24 kHz as a file of this container; `pcm16` stays as it is."""
+    """pcm16 at 24 kHz as a file of this container; `pcm16` stays as it is, nothing is 10 ms."""
     if container == RAW:
         return pcm
     kind, subtype, _ = CONTAINERS[container]
     file = io.BytesIO()
-    samples = np.frombuffer(pcm, "<i2")
+    samples = np.frombuffer(pcm, "<i2") if pcm else SILENCE
     soundfile.write(file, samples, RATE, format=kind, subtype=subtype)
     return file.getvalue()
 

@@ -17,6 +17,8 @@ from scripted_server import Served, serving
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from aqaa.server.audio.files import read_audio
+
 
 @pytest.fixture
 async def http(served: Served) -> AsyncIterator[httpx.AsyncClient]:
@@ -87,6 +89,20 @@ async def test_no_text_of_an_answer_breaks_the_header(engine: ScriptedEngine, te
         reply = await http.post("/v1/answer", content=recording())
     assert reply.status_code == 200
     assert unquote(reply.headers["x-transcript"]).strip() == text.strip()
+
+
+@pytest.mark.parametrize("format", ["wav", "flac", "mp3", "opus"])
+async def test_an_answer_without_sound_is_a_file_all_the_same(
+    engine: ScriptedEngine, format: str
+) -> None:
+    engine.answer = lambda prompt: woven("in words", 0)
+    async with (
+        serving(engine) as served,
+        httpx.AsyncClient(base_url=served.http, timeout=30) as http,
+    ):
+        reply = await http.post(f"/v1/answer?format={format}", content=recording())
+    assert reply.headers["x-transcript"] == "in words"
+    assert read_audio(reply.content).size < 16_000
 
 
 async def test_a_faster_answer_is_shorter(http: httpx.AsyncClient) -> None:

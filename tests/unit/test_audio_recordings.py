@@ -15,7 +15,7 @@ import soundfile
 from recordings import recording
 
 from aqaa.models.errors import AudioError
-from aqaa.server.audio.recordings import NICE, RecordingDecoder
+from aqaa.server.audio.recordings import CPU_SECONDS, MEMORY, NICE, RecordingDecoder
 
 
 def flac() -> bytes:
@@ -62,6 +62,17 @@ async def test_it_gives_way_to_the_conversations(
 ) -> None:
     await decoder.decode(recording(), 10.0)
     assert process_beside(others).nice() == min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICE)
+
+
+async def test_a_file_may_take_so_much_time_and_memory_and_no_more(
+    decoder: RecordingDecoder,
+) -> None:
+    await decoder.decode(recording(), 10.0)
+    process = process_of(decoder)
+    spent = process.cpu_times()
+    seconds, _ = process.rlimit(psutil.RLIMIT_CPU)
+    assert 0 < seconds - (spent.user + spent.system) <= CPU_SECONDS + 1
+    assert process.rlimit(psutil.RLIMIT_AS)[0] == MEMORY
 
 
 async def test_a_file_that_ends_the_process_is_refused_and_the_next_one_is_read(
