@@ -23,7 +23,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidStatus,
+    InvalidURI,
+    WebSocketException,
+)
 
 from aqaa.clients.history import History
 from aqaa.clients.liveness import Signs, Silent, messages
@@ -242,7 +247,10 @@ async def _open(url: str, model: str, api_key: str | None) -> ClientConnection:
         if status >= 500:  # of what stands before the servers
             raise Unreachable(f"{url} answers with HTTP {status}") from refused
         raise ConnectionLostError(f"{url} refused the connection with HTTP {status}") from refused
-    except (OSError, InvalidHandshake, TimeoutError) as error:
+    except (InvalidURI, ValueError) as error:
+        raise ConnectionLostError(f"{url!r} is no address of a server: {error}") from error
+    # ImportError: a SOCKS proxy of the environment, which needs a package of its own
+    except (OSError, WebSocketException, TimeoutError, ImportError) as error:
         raise Unreachable(
             f"no aqaa server answers at {url} ({error}); start one with `aqaa serve`"
         ) from error
@@ -276,7 +284,7 @@ def realtime_url(url: str, model: str) -> str:
 def _is_loopback(url: str) -> bool:
     """Whether the server is on this machine, where no proxy of the environment can reach it."""
     host = urlsplit(realtime_url(url, "")).hostname or ""
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    return host in ("localhost", "::1", "0.0.0.0") or host.startswith("127.")
 
 
 def _lost(closed: ConnectionClosed) -> CapacityError | ConnectionLostError:

@@ -173,7 +173,9 @@ class Settings(BaseSettings):
     def _not_empty(cls, value: object) -> object:
         if isinstance(value, str) and not value.strip():
             raise ValueError("an empty address would listen on all; say 0.0.0.0 if that is meant")
-        return value.strip() if isinstance(value, str) else value
+        if isinstance(value, str):
+            return value.strip().removeprefix("[").removesuffix("]")  # [::1], as URLs have it
+        return value
 
 
 def _origin(text: str) -> str:
@@ -256,7 +258,8 @@ def _hidden(name: str, value: object) -> object:
     if SECRET_NAMES.search(name) and value:
         return [STARS] * len(value) if isinstance(value, list) else STARS
     if isinstance(value, str):
-        return re.sub(r"(://[^/@\s:]*):[^/@\s]*@", rf"\1:{STARS}@", value)
+        value = re.sub(r"(://[^/@\s:]*):[^/\s]*@", rf"\1:{STARS}@", value)
+        return re.sub(r"([?&](?:password|token|key)=)[^&\s]*", rf"\1{STARS}", value)
     return value
 
 

@@ -71,6 +71,8 @@ class ForwardedHeaders:
             ip = ipaddress.ip_address(address)
         except ValueError:
             return False
+        if isinstance(ip, ipaddress.IPv6Address):
+            ip = ip.ipv4_mapped or ip  # of a server that listens on `::`
         return any(ip in network for network in self._networks)
 
     def _as_sent(self, scope: Scope) -> Scope:

@@ -95,9 +95,10 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
         try:
             listener.bind((host, port))
             listener.listen()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # a name that is none
+            reason = error.strerror if isinstance(error, OSError) else error
             raise ConfigError(
-                f"cannot listen on {host}:{port} ({error.strerror}): choose another --port"
+                f"cannot listen on {host}:{port} ({reason}): choose another --host or --port"
             ) from error
         yield listener
 

@@ -148,6 +148,16 @@ def test_a_typed_question_is_answered(page: Page, question: Question) -> None:
     assert mentions(page.locator("#captions li:not(.you)").last.inner_text(), question.words)
 
 
+def test_a_hint_asks_what_stands_on_it(page: Page) -> None:
+    page.get_by_label("Push to talk").check()
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator("#state")).to_have_attribute("data-state", "listening", timeout=15_000)
+    page.get_by_role("button", name="What is the capital of France?").click()
+    expect(page.locator("#captions li.you")).to_have_text("What is the capital of France?")
+    expect(page.locator("#state")).to_have_attribute("data-state", "speaking", timeout=30_000)
+    assert mentions(page.locator("#captions li:not(.you)").last.inner_text(), ["paris"])
+
+
 def test_the_page_fits_a_phone(page: Page) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     keep_screenshot(page, "phone")

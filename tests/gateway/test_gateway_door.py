@@ -16,6 +16,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
+from aqaa.models.errors import ConfigError
+from aqaa.server.gateway.origins import ForwardedHeaders
+from aqaa.server.gateway.server import listen
+
 KEY = {"Authorization": "Bearer right"}
 SPELLINGS = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"  # of base64
 
@@ -129,6 +133,27 @@ async def test_only_a_named_proxy_is_believed_which_host_the_page_came_from(
         httpx.AsyncClient(base_url=served.http, headers=headers) as http,
     ):
         assert (await http.get("/v1/voices")).status_code == status
+
+
+async def test_a_proxy_is_known_by_its_address_on_a_server_of_both_protocols() -> None:
+    """Where IPv4 comes to an IPv6 socket its addresses look like this one."""
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(dict(scope["headers"])[b"host"])
+
+    proxied = ForwardedHeaders(app, ["10.0.0.0/8"])
+    headers = [(b"host", b"inside"), (b"x-forwarded-host", b"talk.example")]
+    for address in ("::ffff:10.1.2.3", "10.1.2.3", "::ffff:11.1.2.3", "::1"):
+        scope = {"type": "http", "scheme": "http", "headers": headers, "client": (address, 1)}
+        await proxied(scope, None, None)  # type: ignore[arg-type]
+    assert seen == [b"talk.example", b"talk.example", b"inside", b"inside"]
+
+
+@pytest.mark.parametrize("host", ["no.such.name.invalid", "a..b", "x" * 70])
+def test_an_address_that_is_none_is_one_clear_line(host: str) -> None:
+    with pytest.raises(ConfigError, match="cannot listen on"), listen(host, 0):
+        pass
 
 
 @pytest.mark.parametrize("stripped", [True, False], ids=["prefix stripped", "prefix kept"])

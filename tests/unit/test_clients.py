@@ -381,3 +381,19 @@ async def test_a_proxy_of_the_environment_is_not_asked_for_the_loopback(
         monkeypatch.setenv(name.upper(), "http://127.0.0.1:9")
     async with listening(handler) as url, connect(url) as server:
         assert (await speak(server, BEEP)).transcript == "Paris"
+
+
+@pytest.mark.parametrize("url", ["http://[", "ftp://host", "http://a..b", "http://host:port", ""])
+async def test_an_address_that_is_none_is_one_clear_line(url: str) -> None:
+    with pytest.raises(ConnectionLostError, match=r"is no address of a server|no aqaa server"):
+        async with connect(url):
+            pass
+
+
+async def test_a_proxy_that_cannot_be_spoken_to_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "socks5://127.0.0.1:9")
+        monkeypatch.setenv(name.upper(), "socks5://127.0.0.1:9")
+    with pytest.raises(ConnectionLostError, match="no aqaa server answers"):
+        async with connect("http://192.0.2.1:1"):
+            pass

@@ -14,7 +14,7 @@ from engine_conformance import eventually
 from token_server import TokenServer, bundle_without_weights
 
 from aqaa.models.bundle import load_bundle
-from aqaa.models.errors import EngineBusyError, EngineDiedError
+from aqaa.models.errors import EngineBusyError, EngineDiedError, EngineError
 from aqaa.server.engine.contract import SamplingParams, traceparent
 from aqaa.server.engine.settings import VllmHttpSettings
 from aqaa.server.engine.vllm.http import VllmHttpEngine
@@ -187,3 +187,34 @@ async def test_an_answer_takes_no_task_for_each_event(engine, server, monkeypatc
     assert len(await read(stream)) == 399
     engines = [coro for coro in made if "aqaa" in getattr(coro, "cr_code", None).co_filename]
     assert len(engines) < 40  # a request or two for each time that the buffer was full
+
+
+async def test_a_password_in_the_url_is_sent_and_told_nobody(
+    tmp_path: Path, server: TokenServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    url = server.url.replace("://", "://me:hunter2@")
+    engine = VllmHttpEngine(bundle_without_weights(tmp_path), VllmHttpSettings(url=url, **QUICK))
+    await engine.start()
+    assert await read(engine.generate("s", [NO_SOUND], greedy(3))) == counted(3)
+    assert server.generates[-1].headers["authorization"].startswith("basic ")
+    await server.die()
+    with pytest.raises(EngineDiedError) as gone:
+        await read(engine.generate("s", [NO_SOUND], greedy(3)))
+    await engine.close()
+    assert "hunter2" not in caplog.text + str(gone.value)
+
+
+async def test_a_proxy_of_the_environment_does_not_stand_before_a_decoder_of_this_machine(
+    tmp_path: Path, server: TokenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    engine = await engine_of(tmp_path, server)
+    assert await read(engine.generate("s", [NO_SOUND], greedy(3))) == counted(3)
+    await engine.close()
+
+
+def test_a_url_that_is_none_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="vllm_http.url"):
+        VllmHttpEngine(bundle_without_weights(tmp_path), VllmHttpSettings(url="http://[gpu"))

@@ -52,6 +52,20 @@ def test_no_secret_is_ever_printed() -> None:
     assert tomllib.loads(printed)["api_keys"] == ["**********"]
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["redis://:hunter2@tail@redis:6379", "redis://me:hunter2@redis", "redis://r?password=hunter2"],
+)
+def test_no_password_of_a_url_is_printed_however_it_is_given(url: str) -> None:
+    printed = as_toml(load_settings(store=url))
+    assert "hunter2" not in printed
+    assert "tail" not in printed
+
+
+def test_brackets_around_an_address_are_none_of_it() -> None:
+    assert load_settings(host="[::1]").host == "::1"
+
+
 @pytest.mark.parametrize("name", ["AQAA_PORT", "AQAA_HOST", "AQAA_API_KEYS", "AQAA_LOG_LEVEL"])
 def test_an_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     default = load_settings().model_dump()

@@ -50,11 +50,18 @@ class VllmHttpEngine(RelayEngine):
 
         Raises:
             BundleError: the decoder's config.json is missing or wrong.
+            EngineError: the server's URL is none.
         """
         config = Step1Config.load(bundle.decoder.path)
         context = min(bundle.decoder.context, config.max_seq_len)
         super().__init__(config.vocab_size, context, settings.block_size)
         self._settings = settings
+        try:
+            given = httpx.URL(settings.url)
+        except httpx.InvalidURL as error:
+            raise EngineError(f"vllm_http.url is none: {error}") from error
+        self._url = given.copy_with(userinfo=b"")  # what logs and errors tell
+        self._login = (given.username, given.password) if given.userinfo else None
         self._audio_offset = bundle.tokens.audio_offset
         self._client: httpx.AsyncClient | None = None
         self._fresh_client: httpx.AsyncClient | None = None  # opens a connection for each request
@@ -89,8 +96,10 @@ class VllmHttpEngine(RelayEngine):
     def _make_client(self, *, keep_alive: bool) -> httpx.AsyncClient:
         key = self._settings.api_key
         return httpx.AsyncClient(
-            base_url=self._settings.url,
+            base_url=self._url,
+            auth=self._login,
             headers={"Authorization": f"Bearer {key}"} if key else {},
+            trust_env=not _is_here(self._url.host),  # no proxy of the environment leads there
             timeout=httpx.Timeout(None, connect=self._settings.connect_timeout),
             limits=httpx.Limits(  # admission is the gateway's
                 max_connections=None, max_keepalive_connections=None if keep_alive else 0
@@ -102,11 +111,11 @@ class VllmHttpEngine(RelayEngine):
             answer = await client.get("/v1/models", timeout=SMALL_REQUEST_SECONDS)
         except httpx.HTTPError as error:
             raise EngineError(
-                f"no vLLM server answers at {self._settings.url} ({type(error).__name__}): "
+                f"no vLLM server answers at {self._url} ({type(error).__name__}): "
                 "start `vllm serve --enable-scale-out` or correct the url"
             ) from error
         if answer.status_code in (401, 403):
-            raise EngineError(f"{self._settings.url} refuses the API key: set vllm_http.api_key")
+            raise EngineError(f"{self._url} refuses the API key: set vllm_http.api_key")
         if answer.is_success:  # a server with --tokens-only has no such route
             self._take_served_context(answer.json().get("data", []))
 
@@ -188,10 +197,10 @@ class VllmHttpEngine(RelayEngine):
                 if clock.is_hopeless(pause):
                     self._mark_down()
                     raise EngineDiedError(
-                        f"the vLLM server at {self._settings.url} is gone ({error}): "
+                        f"the vLLM server at {self._url} is gone ({error}): "
                         "try again when it is back"
                     ) from error
-                log.warning("lost %s (%s): trying again", self._settings.url, error)
+                log.warning("lost %s (%s): trying again", self._url, error)
             except (GeneratorExit, asyncio.CancelledError):
                 if not connection.finished:
                     self._abort(session, request_id)
@@ -236,10 +245,10 @@ class VllmHttpEngine(RelayEngine):
     async def _refusal(self, session: str) -> EngineError:
         """Why the server answers 503 for so long: it is full, or none is left behind a proxy."""
         if await self._is_healthy(session):
-            return EngineBusyError(f"{self._settings.url} is full (503): try again later")
+            return EngineBusyError(f"{self._url} is full (503): try again later")
         self._mark_down()
         return EngineDiedError(
-            f"no vLLM server is left at {self._settings.url} (503, and so does its health route): "
+            f"no vLLM server is left at {self._url} (503, and so does its health route): "
             "try again when one is back"
         )
 
@@ -291,3 +300,7 @@ class VllmHttpEngine(RelayEngine):
             )
         except httpx.HTTPError as error:
             log.debug("abort of %s was not heard: %s", request_id, error)
+
+
+def _is_here(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
