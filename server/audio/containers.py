@@ -83,7 +83,7 @@ def read_with_ffmpeg(
             if not container.streams.audio:
                 raise AudioError(f"{name} holds no sound")
             stream = container.streams.audio[0]
-            if stream.codec_context is None:
+            if stream.codec_context is None or not stream.codec_context.sample_rate:
                 raise AudioError(f"{name} holds sound of a kind that cannot be read. {SEND}")
             rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
             check_rate(name, rate, channels)

@@ -85,7 +85,9 @@ def _read(data: BinaryIO, name: str, max_seconds: float) -> tuple[Samples, int]:
                 f"{name} is {_duration(stated / rate)} long; at most "
                 f"{_duration(max_seconds)} are taken: cut out the question"
             )
-        if file.format == "FLAC":  # libsndfile reads as much as its head states, which may lie
+        # Of these libsndfile reads as much as a head states, which may lie, and no further than to
+        # the first frame that is broken.
+        if file.format == "FLAC" or file.subtype.startswith("MPEG"):
             samples, _ = _read_with_ffmpeg(data, name, max_seconds)
         elif stated:
             samples = _mixed_down(file)

@@ -103,7 +103,8 @@ class ItemSounds:
         self, data: bytes, converter: Callable[[], InputConverter], asks: bool
     ) -> Work[TurnSound]:
         whole = converter()
-        samples = np.concatenate((whole.push(data), whole.flush()))
+        half = len(data) % whole.source.sample_bytes  # of a sample that the client cut in two
+        samples = np.concatenate((whole.push(data[: len(data) - half]), whole.flush()))
         if asks:
             yield from check_speech(self._vad(), samples)
         recording = yield from self._tokenising.encode(samples)

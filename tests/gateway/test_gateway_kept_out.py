@@ -58,7 +58,7 @@ LENGTH = f"Content-Length: {len(SECOND)}".encode()
         [b"Transfer-Encoding : chunked"],
         [b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"],
         [b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity"],
-        [b"X: y\nContent-Length: 0"],
+        [LENGTH, b"X: y\nContent-Length: 0"],
         [b"X: y\rContent-Length: 0"],
         [b"X\x00: y"],
     ],
@@ -72,7 +72,7 @@ async def test_no_second_request_hides_in_an_ambiguous_first(
     assert came.startswith(b"HTTP/1.1 4") or not came
 
 
-@pytest.mark.parametrize("size", [b"0x5", b"-1", b"5 5", b"g", b"", b"+5", b"5;\x00", b"9" * 30])
+@pytest.mark.parametrize("size", [b"0x5", b"-1", b"5 5", b"g", b"", b"+5", b"9" * 30])
 async def test_a_chunk_of_no_known_size_ends_the_connection(served: Served, size: bytes) -> None:
     chunk = size + b"\r\nhello\r\n0\r\n\r\n"
     came = await said(served, posted(b"Transfer-Encoding: chunked", body=chunk + SECOND))
@@ -98,7 +98,9 @@ async def test_a_chunk_of_no_known_size_ends_the_connection(served: Served, size
     ],
 )
 async def test_no_path_leads_out_of_the_page(served: Served, path: str) -> None:
-    came = await said(served, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    came = await said(
+        served, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    )
     assert came.startswith(b"HTTP/1.1 404")
     assert b"import" not in came
 

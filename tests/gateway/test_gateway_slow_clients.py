@@ -64,9 +64,7 @@ async def test_behind_a_slow_link_speech_is_told_before_the_sound_that_waits(
         await until(lambda: len(engine.prompts) == 1 and not engine.running)
         speech = base64.b64encode(pcm(1.0, loud=True)).decode()
         await send(client, "input_audio_buffer.append", audio=speech)
-        await until(
-            lambda: metrics.registry.get_sample_value("aqaa_interruptions_total") == 1.0
-        )
+        await until(lambda: metrics.registry.get_sample_value("aqaa_interruptions_total") == 1.0)
         client.transport.resume_reading()  # type: ignore[attr-defined]
         before = 0
         async with asyncio.timeout(SOON):

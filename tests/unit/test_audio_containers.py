@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import random
 import struct
 from fractions import Fraction
@@ -227,15 +228,21 @@ def test_a_burst_of_noise_in_a_file_costs_that_moment_alone(container: str, code
     data = bytearray(muxed(container, codec))
     middle = len(data) // 2
     data[middle : middle + 200] = random.Random(1).randbytes(200)
-    assert read_audio(bytes(data)).size / 16_000 == pytest.approx(SECONDS, abs=0.2)
+    assert read_audio(bytes(data)).size / 16_000 == pytest.approx(SECONDS, abs=0.3)
 
 
-def test_a_file_of_which_most_is_broken_is_refused() -> None:
-    data = bytearray(muxed("mp3", "libmp3lame"))
-    draw = random.Random(1)
-    for at in range(600, len(data), 100):
-        data[at : at + 60] = draw.randbytes(60)
-    with pytest.raises(AudioError, match="cannot be read as audio"):
+@pytest.mark.parametrize("whole", [0, 3])
+def test_a_file_of_which_most_is_broken_is_refused(whole: int) -> None:
+    """`whole`: frames at its beginning that are not."""
+    data, draw, at = bytearray(muxed("adts", "aac")), random.Random(1), 0
+    for frame in itertools.count():
+        if at + 7 >= len(data):
+            break
+        size = (data[at + 3] & 3) << 11 | data[at + 4] << 3 | data[at + 5] >> 5
+        if frame >= whole:
+            data[at + 7 : at + size] = draw.randbytes(size - 7)
+        at += size
+    with pytest.raises(AudioError, match="cannot be read"):
         read_audio(bytes(data))
 
 

@@ -65,10 +65,10 @@ async def test_it_gives_way_to_the_conversations(
 
 
 async def test_a_file_may_take_so_much_time_and_memory_and_no_more(
-    decoder: RecordingDecoder,
+    decoder: RecordingDecoder, others: set[psutil.Process]
 ) -> None:
     await decoder.decode(recording(), 10.0)
-    process = process_of(decoder)
+    process = process_beside(others)
     spent = process.cpu_times()
     seconds, _ = process.rlimit(psutil.RLIMIT_CPU)
     assert 0 < seconds - (spent.user + spent.system) <= CPU_SECONDS + 1

@@ -216,5 +216,5 @@ async def test_a_proxy_of_the_environment_does_not_stand_before_a_decoder_of_thi
 
 
 def test_a_url_that_is_none_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="vllm_http.url"):
-        VllmHttpEngine(bundle_without_weights(tmp_path), VllmHttpSettings(url="http://[gpu"))
+    with pytest.raises(EngineError, match=r"vllm_http\.url"):
+        VllmHttpEngine(bundle_without_weights(tmp_path), VllmHttpSettings(url="http://gpu:port"))

@@ -1,4 +1,4 @@
-"""Speech as rooms, telephones and careless microphones give it, through the real VAD; and noises."""
+"""Speech as rooms, telephones and careless microphones give it, and noises, by the real VAD."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ from aqaa.server.protocol.types import PcmFormat, PcmuFormat
 
 Sound = NDArray[np.float32]
 RATE = 16_000
-LATE = 0.1  # seconds of a turn's speech that may be missed: the padding before it is three times that
+LATE = (
+    0.1  # seconds of a turn's speech that may be missed: the padding before it is three times that
+)
 
 
 @pytest.fixture(scope="module")

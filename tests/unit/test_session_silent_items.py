@@ -7,7 +7,7 @@ import base64
 import threading
 
 import pytest
-from live_talk import FakeClock, Talk
+from live_talk import SOON, FakeClock, Talk
 from scripted import ScriptedEngine, pcm, scripted_parts
 
 from aqaa.server.compute.model import work_of
@@ -89,24 +89,32 @@ async def test_instructions_of_an_answers_own_are_followed_behind_silence(talk: 
     assert (await answer(talk)).status == "completed"
 
 
+async def test_half_a_sample_at_an_items_end_is_nothing(talk: Talk) -> None:
+    await talk.send("conversation.item.create", item=message(pcm(1.0, loud=True) + b"\x01"))
+    await talk.send("response.create")
+    assert (await answer(talk)).status == "completed"
+    assert "error" not in talk.types()
+
+
 async def test_a_client_is_heard_while_its_long_item_waits(talk: Talk) -> None:
     """A delete of the item came to nothing for as long as its sound was tokenised."""
     may_go_on = threading.Event()
-    busy = asyncio.create_task(
-        talk.parts.services.executor.run(work_of(may_go_on.wait), Kind.FIRST)
-    )
+    executor = talk.parts.services.executor
+    busy = asyncio.create_task(executor.run(work_of(may_go_on.wait), Kind.FIRST))
     long = message(pcm(50.0, loud=True))
-    async with asyncio.timeout(1):
-        await talk.send("conversation.item.create", item=long)
-    with pytest.raises(TimeoutError):  # no more of it is taken
-        async with asyncio.timeout(0.1):
+    try:
+        async with asyncio.timeout(SOON):
+            await talk.send("conversation.item.create", item=long)
+        with pytest.raises(TimeoutError):  # no more of it is taken
+            async with asyncio.timeout(0.1):
+                await talk.send("conversation.item.create", item={**long, "id": "another"})
+        async with asyncio.timeout(SOON):
+            await talk.send("conversation.item.delete", item_id="question")
             await talk.send("conversation.item.create", item={**long, "id": "another"})
-    async with asyncio.timeout(1):
-        await talk.send("conversation.item.delete", item_id="question")
-        await talk.send("conversation.item.create", item={**long, "id": "another"})
-    assert "conversation.item.deleted" in talk.types()
-    may_go_on.set()
-    await busy
+        assert "conversation.item.deleted" in talk.types()
+    finally:
+        may_go_on.set()
+        await busy
 
 
 async def test_sound_that_is_only_to_be_written_down_need_not_hold_a_question(
