@@ -74,7 +74,7 @@ class Settings(BaseSettings):
         "one is refused",
     )
     min_sessions: Positive = Field(
-        default=1,
+        default=2,
         description="conversations that always find a place, however badly they would be served; "
         "more where others keep the machine busy now and will not later; as many as max_sessions: "
         "nothing is measured",
