@@ -367,7 +367,9 @@ class Answer:
         kind = self._kind()
         if kind is Kind.BULK:
             return kind, None
-        return kind, self.progress.playback.runs_out or self._services.clock()
+        due = self.progress.playback.runs_out or self._services.clock()
+        # What a speculation has made would be played first: others' beginnings go before its rest.
+        return kind, due + self.progress.made if kind is Kind.SPECULATIVE else due
 
     def _kind(self) -> Kind:
         """What its work is for now. May be asked in any thread."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextvars import ContextVar
 
@@ -37,6 +36,21 @@ class Recorder:
 
     async def begun(self) -> None:
         assert await asyncio.to_thread(self.running.wait, WAIT)
+
+
+class Clock:
+    """Moves when a model takes its time."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+    def passes(self, seconds: float) -> list[int]:
+        """A batch of one that takes so long."""
+        self.now += seconds
+        return [0]
 
 
 @pytest.fixture
@@ -196,31 +210,28 @@ async def test_a_thread_is_left_to_light_calls_and_to_wanted_work() -> None:
     executor.close()
 
 
-async def test_the_delay_counts_what_goes_first_and_nothing_else(executor: Executor) -> None:
-    run = Recorder()
-    run.release.set()
-    tested = model(run, max_batch=1)
-    executor_time = Model(
-        "sleep", lambda values: [threading.Event().wait(0.02) for _ in values], heavy=True
-    )
+async def test_the_delay_counts_what_goes_first_and_nothing_else() -> None:
+    clock = Clock()
+    executor = Executor(1, clock=clock)
+    slow = Model[int, int]("slow", lambda values: clock.passes(0.02), heavy=True)
     for _ in range(3):
-        await executor.run(executor_time.ask(0), Kind.LIVE, NOW)
+        await executor.run(slow.ask(0), Kind.LIVE, NOW)
     assert executor.delay(Kind.FIRST, NOW) == 0
     blocked = Recorder()
     first = executor.submit(model(blocked).ask(0), Kind.LIVE, NOW)
     await blocked.begun()
-    jobs = [executor.submit(executor_time.ask(0), Kind.LIVE, NOW) for _ in range(3)]
-    jobs += [executor.submit(executor_time.ask(0), Kind.BULK) for _ in range(30)]
-    blocked.release.set()
-    await first.future
+    jobs = [executor.submit(slow.ask(0), Kind.LIVE, NOW) for _ in range(3)]
+    jobs += [executor.submit(slow.ask(0), Kind.BULK) for _ in range(30)]
     blocked_again = Recorder()
     again = executor.submit(model(blocked_again).ask(0), Kind.LIVE, NOW - 9)
-    assert tested.name
+    blocked.release.set()
+    await first.future
     await blocked_again.begun()
     delay = executor.delay(Kind.FIRST, NOW)
     blocked_again.release.set()
     await asyncio.gather(again.future, *(job.future for job in jobs))
-    assert delay < 0.2, "thirty slices of a download are not in the way"
+    await asyncio.to_thread(executor.close)
+    assert delay == pytest.approx(3 * 0.02), "thirty slices of a download are not in the way"
 
 
 async def test_an_exception_comes_back_and_the_thread_goes_on(executor: Executor) -> None:
@@ -287,16 +298,17 @@ async def test_measurements_are_taken() -> None:
 
 
 async def test_what_a_call_takes_is_measured_and_the_first_slow_one_is_forgotten() -> None:
-    durations = iter([0.2, 0.01, 0.01])
-    slow = Model[int, int]("slow", lambda values: [time.sleep(next(durations)) or 0], max_batch=1)
-    executor = Executor(1, clock=lambda: NOW)
+    clock = Clock()
+    durations = iter([0.2, 0.01, 0.03])
+    slow = Model[int, int]("slow", lambda values: clock.passes(next(durations)), max_batch=1)
+    executor = Executor(1, clock=clock)
     assert executor.seconds(slow) == 0.0
     await executor.run(slow.ask(0), Kind.LIVE)
-    assert executor.seconds(slow) >= 0.2
+    assert executor.seconds(slow) == pytest.approx(0.2)
     for _ in range(2):
         await executor.run(slow.ask(0), Kind.LIVE)
     await asyncio.to_thread(executor.close)  # all is counted by now
-    assert 0.01 <= executor.seconds(slow) < 0.2
+    assert executor.seconds(slow) == pytest.approx(0.02)
 
 
 def test_work_can_be_computed_on_the_spot() -> None:
