@@ -42,7 +42,6 @@ MESSAGE_SAMPLES = 320  # a client sends so much at a time: 20 ms
 TAIL_SECONDS = 2.0  # of the clip's own quiet behind it, in which its turn must end
 FLOOR_SHARE = 0.1  # that tail is as loud as the frame that is louder than so many others
 PATIENT_MS = 1500.0  # of silence: no pause within a clip is so long
-SAME_SILENCE = 2 * FRAME_SAMPLES  # two silences that begin so near to each other are one
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,8 @@ def _outcome(heard: Heard, events: Iterator[DetectorEvent]) -> Outcome:
     cut: EndOfTurn | None = None
     for event in events:
         if isinstance(event, EndOfTurn):
-            if event.silence_sample >= heard.end - SAME_SILENCE and cut is None:
+            # Power may tell of the last silence long before the VAD does, which tells of `end`.
+            if event.sample >= heard.end and cut is None:
                 return Outcome((event.sample - heard.end) * 1000 / TOKENIZER_RATE)
             cut = cut or event
         if isinstance(event, Onset) and cut is not None:

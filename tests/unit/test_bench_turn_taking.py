@@ -83,6 +83,15 @@ def test_the_speech_is_as_long_as_it_is() -> None:
     assert len(clip.chances) == 2
 
 
+def test_a_turn_that_ends_in_the_last_silence_is_not_cut_whoever_told_of_it_first() -> None:
+    loud, faint, quiet = (1.0, 1.0), (1.0, 1e-6), (0.0, 1e-6)
+    frames = (*[loud] * 20, *[faint] * 3, *[quiet] * 40)  # a breath that is speech to the VAD
+    clip = Heard(frames, (1.0,), end=23 * 512, spoken_seconds=0.7)
+    found = under_judge(clip, ScriptedJudge(1.0), two_waits(0.5))
+    assert found.delay_ms is not None
+    assert 0 <= found.delay_ms <= 200
+
+
 CLIPS = [Heard((), (), 0, seconds) for seconds in (1.0, 2.0, 3.0, 4.0)]
 HALF_CUT = [Outcome(200.0), Outcome(None, taken_back=True), Outcome(400.0), Outcome(None)]
 
