@@ -99,13 +99,8 @@ class ParaformerStream(TranscriptStream):
 
     def __init__(self, transcriber: ParaformerTranscriber) -> None:
         super().__init__()
-        width = transcriber.encoder.output_size
         self._transcriber = transcriber
-        self._fires: dict[str, Any] = {
-            "chunk_size": [0, CHUNK_FRAMES, WINDOW_BACK],
-            "cif_hidden": torch.zeros(1, 1, width),
-            "cif_alphas": torch.zeros(1, 1),
-        }
+        self._fires: dict[str, Any] = {}
         self._decoded: dict[str, Any] = {
             "decode_fsmn": None,
             "decoder_chunk_look_back": DECODER_LOOK_BACK_CHUNKS,
@@ -141,6 +136,12 @@ class ParaformerStream(TranscriptStream):
 
     def _decode(self, states: Tensor, last: bool) -> list[Piece]:
         transcriber = self._transcriber
+        # Made here, in the executor: a new stream computes nothing.
+        self._fires = self._fires or {
+            "chunk_size": [0, CHUNK_FRAMES, WINDOW_BACK],
+            "cif_hidden": torch.zeros(1, 1, transcriber.encoder.output_size),
+            "cif_alphas": torch.zeros(1, 1),
+        }
         seen = states.cpu()[None]
         spans = self._spans(seen[0], last)
         embeds = transcriber.predictor.forward_chunk(seen, self._fires, is_final=last)[0]

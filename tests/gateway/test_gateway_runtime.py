@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import soundfile
+import soxr
+from live_talk import FakeClock, Talk
 from scripted import bundle
 from tiny_bundle import tiny_bundle
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from aqaa.models.errors import BundleError
 from aqaa.server.config import Settings
@@ -56,6 +62,38 @@ async def test_the_first_who_come_find_the_places_that_were_measured_while_warmi
     places = runtime.parts.places
     assert places is not None
     assert places.offered(0, least=1, most=100_000) < 100_000
+
+
+class Noting(TorchDispatchMode):
+    """Notes what torch computes in the thread that entered it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+async def test_torch_computes_nothing_on_the_event_loop(
+    runtime: Runtime, fixtures_dir: Path
+) -> None:
+    wave, rate = soundfile.read(sorted((fixtures_dir / "wavs").glob("*.wav"))[1])
+    pcm = np.rint(32767 * soxr.resample(wave, rate, 24_000)).astype("<i2").tobytes()
+    talk = Talk(runtime.parts, FakeClock())
+    by_hand = {"audio": {"input": {"turn_detection": None}}}
+    with Noting() as noting:
+        await talk.send("session.update", session=by_hand)
+        await talk.append(pcm)
+        await talk.send("input_audio_buffer.commit")
+        await talk.send("response.create")
+        await talk.until("response.done", within=60)
+    await talk.close()
+    assert talk.sound()
+    assert noting.seen == []
 
 
 async def test_a_bundle_that_lacks_a_part_is_named(tmp_path: Path, fixtures_dir: Path) -> None:

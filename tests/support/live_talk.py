@@ -104,9 +104,9 @@ class Talk:
     async def append(self, data: bytes) -> None:
         await self.send("input_audio_buffer.append", audio=base64.b64encode(data).decode())
 
-    async def until(self, kind: str, count: int = 1) -> server.ServerEvent:
+    async def until(self, kind: str, count: int = 1, within: float = SOON) -> server.ServerEvent:
         """The event of this type, the `count`th since the beginning."""
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(within):
             while len(found := [x for x in self.events if x.type == kind]) < count:
                 self._arrived.clear()
                 await self._arrived.wait()

@@ -45,6 +45,8 @@ SECONDS_PER_ID = GROUP_SECONDS * 3 / 25  # of sound: 10 text ids come with 15 au
 NEWEST_STEP = 0.05  # share of the latest step in the mean of what an id takes
 DECODE_LEAD_SECONDS = 1.5  # a vocoder's chunk and its look-ahead need half of it
 
+NO_CACHE = torch.empty(0, 0, 0, 0)
+
 END = None
 StreamItem = int | AqaaError | None  # an id, a fault, or the end
 Outcome = int | EngineError | None  # of a quantum: an id, a fault, or nothing yet
@@ -100,7 +102,7 @@ class _SessionState:
     running: bool = False
     granted: int = 0
     ids: list[int] = field(default_factory=list)  # those whose keys and values are in `cache`
-    cache: Tensor = field(default_factory=lambda: torch.empty(0, 0, 0, 0))
+    cache: Tensor = NO_CACHE
 
 
 class Scheduler:
