@@ -124,6 +124,8 @@ def not_audio(data: BinaryIO, name: str) -> str:
     """What to tell whoever sent something that is no sound."""
     data.seek(0)
     head = data.read(16)
+    if not head:
+        return f"{name} is empty"
     other = "text" if head.isascii() and head.decode().isprintable() else "unknown data"
     kind = next((k for begin, k in BEGINNINGS.items() if head.startswith(begin)), other)
     return f"{name} cannot be read as audio: it looks like {kind}. {SEND}"

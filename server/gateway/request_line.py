@@ -6,6 +6,7 @@ import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+ADDRESS = re.compile(r"^(http|ws)s?://[^/]*")  # RFC 9112, 3.2.2: proxies may send the whole URL
 API = re.compile(r"/(v1|health)/.")  # of these paths a slash at the end means nothing
 
 
@@ -14,7 +15,7 @@ class RequestLine:
 
     HEAD is answered as GET is, without its body: monitors and load balancers ask so. Slashes that
     follow one another are one (`http://host:8000/` and `/v1/models`), and one behind a path of the
-    API is none.
+    API is none. A whole URL is its path.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -25,7 +26,7 @@ class RequestLine:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        path = re.sub("/{2,}", "/", scope["path"])
+        path = re.sub("/{2,}", "/", ADDRESS.sub("", scope["path"])) or "/"
         if API.search(path):
             path = path.rstrip("/")
         scope = {**scope, "path": path}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
@@ -37,6 +38,15 @@ async def test_a_slash_too_many_is_none(served: Served, path: str) -> None:
 async def test_nor_is_it_in_the_path_of_a_conversation(served: Served, path: str) -> None:
     async with connect(served.ws.replace("/v1/realtime", path)) as client:
         assert "session.created" in str(await client.recv())
+
+
+@pytest.mark.parametrize("url", ["http://x/health/live", "https://x:443//v1/models", "http://x"])
+async def test_a_whole_url_is_its_path(served: Served, url: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    writer.write(f"GET {url} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    async with asyncio.timeout(5):
+        assert b" 200 " in await reader.readline()
+    writer.close()
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -297,6 +297,11 @@ def test_what_is_no_sound_is_named_with_what_would_be_read(data: bytes, kind: st
     assert "object at" not in str(refused.value)
 
 
+def test_a_file_of_nothing_is_empty() -> None:
+    with pytest.raises(AudioError, match="is empty"):
+        read_audio(b"")
+
+
 def test_a_long_recording_is_refused_when_its_length_becomes_known() -> None:
     with pytest.raises(AudioError, match="longer than 1 seconds"):
         read_audio(muxed("webm", "libopus"), max_seconds=1.0)
