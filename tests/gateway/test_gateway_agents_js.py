@@ -11,8 +11,18 @@ from typing import Any
 
 import pytest
 from javascript import NODE, agents_modules
-from scripted import AUDIO, EOT, CountingTranscriber, ScriptedEngine, call, pcm, woven
-from scripted_server import Served, serving
+from scripted import (
+    AUDIO,
+    EOT,
+    CountingTranscriber,
+    ScriptedEngine,
+    ScriptedJudge,
+    call,
+    pcm,
+    scripted_parts,
+    woven,
+)
+from scripted_server import Served, serving, serving_parts
 
 pytestmark = pytest.mark.agents
 SOON = 120.0  # of which a few seconds are speech: node and the machine may be slow
@@ -28,10 +38,12 @@ async def served() -> AsyncIterator[Served]:
         yield running
 
 
-async def talk(served: Served, folder: Path, *, turns: int, answers: int) -> Any:
+async def talk(
+    served: Served, folder: Path, *, turns: int, answers: int, said: bytes = SPEECH
+) -> Any:
     """What the client has seen in a conversation of so many turns and answers."""
     speech = folder / "speech.pcm"
-    speech.write_bytes(SPEECH)
+    speech.write_bytes(said)
     url = f"{served.ws}?model=scripted"
     command = [NODE, PROGRAM, agents_modules(), url, speech, turns, answers]
     process = await asyncio.create_subprocess_exec(
@@ -71,6 +83,21 @@ async def test_an_answer_that_is_spoken_over_is_cut_and_the_new_turn_answered(
     assert seen["truncated"] >= 1
     assert seen["statuses"][-1] == "completed"
     assert [item["role"] for item in seen["history"]] == ["user", "assistant"] * 2
+
+
+async def test_a_turn_that_goes_on_is_one_turn_and_nothing_is_asked_for_that_has_left(
+    tmp_path: Path,
+) -> None:
+    """The client asks for each item whose words are complete, and for each that it truncates."""
+    engine = ScriptedEngine(lambda prompt: woven("hello there", 8))
+    parts = scripted_parts(engine, transcriber=CountingTranscriber(), judge=ScriptedJudge(0.99))
+    said = SPEECH + pcm(0.6, loud=False) + pcm(0.8, loud=True)
+    async with serving_parts(parts, engine) as served:
+        seen = await talk(served, tmp_path, turns=1, answers=2, said=said)
+        assert parts.services.metrics.registry.get_sample_value("aqaa_reopened_turns_total") == 1
+    assert seen["errors"] == []
+    assert len(seen["statuses"]) == 2
+    assert [item["role"] for item in seen["history"]] == ["user", "assistant"]
 
 
 def calls_first(prompt: Sequence[int]) -> list[int]:
