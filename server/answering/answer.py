@@ -167,6 +167,7 @@ class Answer:
         self._output = output
         self._bytes_per_second = bytes_per_second
         self._paced = paced
+        self._called = False  # whether it has made a call
         self._kept = b""  # sound that is made, until there is enough to hand on
         self._told_tokens = 0  # audio tokens whose sound was handed on
         self._fed_groups = 0  # that the vocoder was given since its last chunk
@@ -234,7 +235,7 @@ class Answer:
         if self._trace is not None:
             traceparent.set(traceparent_of(self._trace))  # for this task: the engine's request
         try:
-            over = await self._take_ids()
+            over = await self._take_answer()
         except AqaaError as error:
             log.warning("the answer failed: %s", error)
             over = AnswerEnd("failed", error_code(error), str(error))
@@ -242,6 +243,17 @@ class Answer:
             log.exception("the answer failed for a reason that is a bug")
             over = AnswerEnd("failed", "internal_error")
         await self._parsed.put(over)
+
+    async def _take_answer(self) -> AnswerEnd:
+        try:
+            return await self._take_ids()
+        except CallError as error:
+            calling = self.request.calling
+            if calling is None or not calling.must_call or self._called:
+                raise
+            log.warning("it must call, and is asked once more: %s", error)
+            self._parser = self._parser.anew()
+            return await self._take_ids()
 
     async def _take_ids(self) -> AnswerEnd:
         progress, params = self.progress, self.request.params
@@ -281,6 +293,7 @@ class Answer:
     async def _take_event(self, event: object) -> None:
         match event:
             case TextDelta() | VoiceSwitch() | ToolCall():
+                self._called |= isinstance(event, ToolCall)
                 await self._parsed.put(event)
             case AudioGroup() if event.index >= self.request.heard_groups:
                 now = self._services.clock()

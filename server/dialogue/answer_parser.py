@@ -130,6 +130,10 @@ class AnswerParser:
         self._speaks = tokens.audio_start is None  # whether text is spoken here
         self._over = False
 
+    def anew(self) -> AnswerParser:
+        """A parser of another answer to the same."""
+        return AnswerParser(self._tokens, self._codec, self._tools, self._calling)
+
     def push(self, ids: Iterable[int]) -> list[ParsedEvent]:
         """The events that `ids` complete.
 

@@ -44,6 +44,11 @@ class Calling:
             return (self.choice,)
         return () if self.choice == "none" else self.tools
 
+    @property
+    def must_call(self) -> bool:
+        """Whether the answer is a call, whatever the model would say."""
+        return self.choice == "required" or isinstance(self.choice, Tool)
+
 
 def declared(tools: Sequence[Tool], config: ToolsConfig) -> str:
     """How the system's turn tells of `tools`."""

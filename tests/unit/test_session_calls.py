@@ -268,6 +268,30 @@ async def test_the_choice_of_tools_is_how_the_answer_begins(
     assert (CALL_START in asked.pattern.never) == (choice == "none")
 
 
+@pytest.mark.parametrize(
+    ("choice", "good", "prompts", "status"),
+    [("required", 2, 2, "completed"), ("required", 3, 2, "failed"), ("auto", 2, 1, "failed")],
+)
+async def test_a_call_that_must_be_made_is_asked_for_once_more(
+    talk: Talk, choice: str, good: int, prompts: int, status: str
+) -> None:
+    """`good`: which of the model's calls is the first that is legal."""
+    engine = engine_of(talk)
+    opening = 1 if choice == "required" else 0
+
+    def answer(prompt: Sequence[int]) -> list[int]:
+        bad = [*call('{"name":"fly","arguments":{}}'), EOT]
+        return (CALLED if len(engine.prompts) >= good else bad)[opening:]
+
+    engine.answer = answer
+    await ask(talk, tool_choice=choice)
+    response = await done(talk)
+    assert response.status == status
+    assert len(engine.prompts) == prompts
+    assert len(set(engine.prompts)) == 1
+    assert len(response.output) == (status == "completed")
+
+
 async def test_a_call_where_none_may_be_fails_the_answer(talk: Talk) -> None:
     engine_of(talk).answer = lambda prompt: CALLED
     await ask(talk, tool_choice="none")
