@@ -7,8 +7,8 @@ is strict: two linguistic and three semantic tokens make a group. Whatever break
 reported, with all that follows it up to the next whole group, and never becomes sound.
 
 A call of a function is an event once it is whole and legal; nothing of it is text or sound. After
-calls there are only calls. Where functions may be called, what looks like JSON outside of speech is
-a call whose mark the model forgot, and no text either.
+calls there are only calls. Where functions may be called, what looks like JSON (a brace, or a quote
+outside of speech) is a call whose mark the model forgot, and no text either.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from aqaa.server.dialogue.speaking_rate import spoken_groups
 from aqaa.server.dialogue.text_codec import TextCodec, TextStream
 from aqaa.server.dialogue.tools import Calling
 
-JSON_MARKS = frozenset('{"')
+NEVER_SAID = frozenset("{")
+NEVER_WRITTEN = frozenset('{"')  # outside of speech
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +229,8 @@ class AnswerParser:
             text = self._text.push(token)
         except TokenError:
             return [self._drop((token,), "neither a text id nor an audio id")]
-        if self._calling is not None and not self._speaks and JSON_MARKS & set(text):
+        never = NEVER_SAID if self._speaks else NEVER_WRITTEN
+        if self._calling is not None and not never.isdisjoint(text):
             raise CallError("a call without the mark that begins one")
         self._text_tokens += 1
         return self._say(text)

@@ -82,6 +82,8 @@ def test_a_call_without_its_mark_is_neither_made_nor_said() -> None:
         parse(forgotten)
     with pytest.raises(CallError, match="without the mark"):
         parse([*woven("One moment.", 3)[:-1], *forgotten])
+    with pytest.raises(CallError, match="without the mark"):
+        parse([START, *forgotten])
 
 
 def test_where_nothing_can_be_called_any_text_is_text() -> None:
