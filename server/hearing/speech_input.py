@@ -72,6 +72,9 @@ from aqaa.tokenizers.stream import SampleBuffer
 from aqaa.tokenizers.transcriber import WindowOrTail
 
 Samples = NDArray[np.float32]
+# After an interruption that was nothing the answer goes on, and its sound is back about so soon:
+# what is said meanwhile ("okay ... okay") is doubted like what is said into it.
+BACK_SECONDS = 1.0
 KEPT_SECONDS = 10  # of sound before any speech, for a client that commits it all the same
 
 
@@ -129,6 +132,7 @@ class SpeechInput:
         self._loudspeaker = Loudspeaker()
         self._doubted: DoubtedSpeech | None = None
         self._interrupter: DoubtedSpeech | None = None  # the turn, where it was doubted before
+        self._nothing_until = 0  # the sample until which an answer that goes on is not heard yet
         self._full = False
         self._spoken = False  # whether somebody speaks in what is buffered
 
@@ -268,6 +272,8 @@ class SpeechInput:
                     sound = self._pause or TurnSound((), TurnWindows(self._turns, ()))
                     yield from self._settle(sound, ended=True)
                     nothing = yield from self._after_all(sound)
+                    if nothing:
+                        self._nothing_until = event.sample + round(BACK_SECONDS * TOKENIZER_RATE)
                     ended = None if nothing else self._may_reopen(event)
                     over = self._ended(sound, event.silence_sample, event.sample, event.wait)
                     events.append(replace(over, nothing=nothing))
@@ -363,7 +369,8 @@ class SpeechInput:
         if ended is None or onset > ended.until or self._turn is not None:
             begin = onset - self._detector.rules.prefix_ms * TOKENIZER_RATE // 1000
             begin = self._open(max(begin, self._begin_of_buffer())).begin
-            if self._detector.rules.doubts and self._loudspeaker.heard_at(onset):
+            into = onset < self._nothing_until or self._loudspeaker.heard_at(onset)
+            if self._detector.rules.doubts and into:
                 self._doubted = DoubtedSpeech(begin, ONSET_FRAMES, self._loudspeaker)
                 return [SpeechSuspected(begin)]
             return [TurnStarted(begin)]

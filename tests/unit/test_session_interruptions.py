@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
@@ -303,6 +304,23 @@ def _resumed(engine: ScriptedEngine) -> list[tuple[tuple[int, ...], SamplingPara
     """The prompts and parameters of answers that had begun before."""
     both = zip(engine.prompts, engine.asked, strict=True)
     return [(prompt, asked) for prompt, asked in both if asked.answered]
+
+
+async def test_more_of_nothing_does_not_cut_the_answer_that_is_about_to_go_on() -> None:
+    talk = await answering(SEMANTIC, _SecondThoughts(0.95), ("resume", "interruptions"))
+    await talk.say(0.6, loud=True)
+    engine = talk.parts.services.engine
+    assert isinstance(engine, ScriptedEngine)
+    engine.gate = asyncio.Event()  # the answer goes on, and its sound is late
+    await talk.say(0.3, loud=False)
+    await talk.until("conversation.item.deleted")
+    await talk.say(0.15, loud=True)
+    await talk.say(0.4, loud=False)
+    await talk.becomes(lambda: told(talk)[-1] == ("dismissed", "noise"))
+    engine.gate.set()
+    await talk.until("response.done", 2)
+    assert talk.types().count(STARTED) == 2
+    await talk.close()
 
 
 async def test_what_interrupted_an_answer_is_a_turn_for_clients_that_did_not_ask() -> None:
