@@ -62,6 +62,10 @@ def _slow() -> ScriptedEngine:
     return ScriptedEngine(seconds=0.05)
 
 
+def _long() -> ScriptedEngine:
+    return ScriptedEngine(answer=lambda prompt: woven("hello there", 25))
+
+
 def _calling() -> ScriptedEngine:
     def answer(prompt: Sequence[int]) -> list[int]:
         said = "".join(chr(token) for token in prompt if token < AUDIO)
@@ -75,6 +79,7 @@ ENGINES: dict[str, Callable[[], ScriptedEngine]] = {
     "broken": _broken,
     "soundless": _soundless,
     "slow": _slow,
+    "long": _long,
     "calling": _calling,
 }
 
