@@ -1,6 +1,6 @@
 #!/bin/sh
 # vllm-router before several `vllm serve`, for gateways with AQAA_ENGINE__VLLM_HTTP__URL=http://this:8000 and
-# AQAA_ENGINE__VLLM_HTTP__HEALTH_PATH=/readiness. Second choice after haproxy/vllm.cfg. Run by tests/e2e/test_vllm_routers.py on
+# AQAA_ENGINE__VLLM_HTTP__HEALTH_PATH=/readiness. Second choice after haproxy/vllm.cfg. Run by tests/e2e/test_vllm_behind_routers.py on
 # vllm-router 0.1.17.
 #   deploy/vllm/vllm-router.sh --host 0.0.0.0 --port 8000 --worker-urls http://10.0.1.1:8000 http://10.0.1.2:8000
 #

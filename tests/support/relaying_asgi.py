@@ -20,6 +20,8 @@ from aqaa.server.runtime import Runtime
 
 async def _load(settings: Settings) -> Runtime:
     parts = scripted_parts(keep_pattern=True)
+    likeliest = parts.bundle.sampling.model_copy(update={"temperature": 0.0})
+    parts = replace(parts, bundle=parts.bundle.model_copy(update={"sampling": likeliest}))
     with tempfile.TemporaryDirectory() as folder:
         bundle = bundle_without_weights(Path(folder), AUDIO + 5120)
         tokens = bundle.model_copy(update={"tokens": parts.bundle.tokens})

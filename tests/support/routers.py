@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from programs import FOLDER, eventually, status
+import httpx
+from programs import FOLDER, eventually
 from serving import READY_WITHIN, free_port
 
 VLLM_ROUTER = Path(__file__).resolve().parents[2] / "deploy" / "vllm" / "vllm-router.sh"
@@ -28,16 +31,42 @@ def router_command(
     return [*command, "--prometheus-port", str(metrics), "--worker-urls", *servers], {}
 
 
+def uses_both(tells: str) -> bool:
+    """Whether a router uses both of its servers, by what it tells at this URL."""
+    two = r'active_servers{proxy="\w+"} 2$|"healthy_workers":2'
+    try:
+        return re.search(two, httpx.get(tells).text, re.M) is not None
+    except httpx.TransportError:
+        return False
+
+
+@dataclass(frozen=True)
+class Router:
+    """A running one.
+
+    Attributes:
+        url: where gateways find it.
+        health: the path of its health route.
+        tells: the URL at which it tells of its servers.
+    """
+
+    url: str
+    health: str
+    tells: str
+
+
 @contextmanager
-def routing(name: str, servers: Sequence[str]) -> Iterator[str]:
-    """A router of this name before two servers of these URLs; its own."""
-    port = free_port()
-    command, environment = router_command(name, port, free_port(), servers)
+def routing(name: str, servers: Sequence[str]) -> Iterator[Router]:
+    """A router of this name before two servers of these URLs."""
+    port, metrics = free_port(), free_port()
+    command, environment = router_command(name, port, metrics, servers)
     process = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}"
-        eventually(lambda: status(url + HEALTH[name]) == 200, READY_WITHIN)
-        yield url
+        stats = f"http://127.0.0.1:{metrics}/metrics"
+        router = Router(url, HEALTH[name], stats if name == "haproxy" else url + HEALTH[name])
+        eventually(lambda: uses_both(router.tells), READY_WITHIN)
+        yield router
     finally:
         process.terminate()
         process.wait()

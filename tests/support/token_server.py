@@ -39,6 +39,7 @@ class TokenServer:
         self.health = 200  # its status; 0: it says nothing
         self.busy_in_stream = 0  # how many of the next answers are 200 and an error of code 503
         self.full = False  # generate answers 503
+        self.gone_for: list[str] = []  # sessions whose worker is gone, as a proxy says it: 500
         self.break_after: list[int] = []  # ids after which each of the next answers breaks off
         self.hang_after: list[int] = []  # ids after which each of the next answers falls silent
         self.says: list[int] | None = None
@@ -87,6 +88,8 @@ class TokenServer:
                 await _reply(writer, 200, {"data": [{"id": "m", "max_model_len": 4096}]})
             case "/inference/v1/generate" if self.full:
                 await _reply(writer, 503, {})
+            case "/inference/v1/generate" if request.headers["x-session-id"] in self.gone_for:
+                await _reply(writer, 500, {})
             case "/inference/v1/generate":
                 await self._generate(request.body, writer)
             case "/inference/v1/abort_requests":

@@ -113,7 +113,7 @@ class VllmServer:
 
     def kill_decoder(self) -> None:
         """kill -9 of the engine core, as the kernel does when memory runs out."""
-        engine_core(self.decoder_processes()).kill()
+        self.core.kill()
 
     def kill(self) -> None:
         """kill -9 of the whole server, as if its host had lost its power."""
@@ -130,8 +130,18 @@ class VllmServer:
 
     def family(self) -> list[psutil.Process]:
         """The API server and the decoder's processes."""
+        return [self.api_server, *self.decoder_processes()]
+
+    @property
+    def api_server(self) -> psutil.Process:
+        """The process that speaks HTTP."""
         assert self._process is not None
-        return [psutil.Process(self._process.pid), *self.decoder_processes()]
+        return psutil.Process(self._process.pid)
+
+    @property
+    def core(self) -> psutil.Process:
+        """The process that decodes."""
+        return engine_core(self.decoder_processes())
 
     def restart(self) -> None:
         """What its supervisor does after a death."""
@@ -147,7 +157,8 @@ class VllmServer:
         """End it and whatever is left of its process group."""
         if self._process is None:
             return
-        family = self.decoder_processes() if self._process.poll() is None else []
+        group = self._process.pid
+        family = [p for p in psutil.process_iter() if p.pid != group and _group_of(p) == group]
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(timeout=15)
@@ -162,6 +173,13 @@ class VllmServer:
 
     def _tail(self) -> str:
         return self._log.read_text(errors="replace")[-2000:]
+
+
+def _group_of(process: psutil.Process) -> int | None:
+    try:
+        return os.getpgid(process.pid)
+    except ProcessLookupError:
+        return None
 
 
 def _vllm_metadata(directory: Path) -> Path:

@@ -73,10 +73,34 @@ async def test_a_decoder_that_hangs_behind_a_healthy_server_is_left_for_another_
 ):
     server.hang_after = [6]
     assert await read(engine.generate("s", [NO_SOUND], greedy(20))) == counted(20)
-    first, second = server.generates
-    assert first.headers["x-session-id"] != second.headers["x-session-id"]
+    first, scout, rest = server.generates
+    assert len({r.headers["x-session-id"] for r in (first, scout, rest)}) == 2
+    assert scout.headers["x-session-id"] == rest.headers["x-session-id"]
+    assert scout.body["sampling_params"]["max_tokens"] == 1
     assert any(r.path == "/health" for r in server.requests), "it was asked, and said 200"
     assert engine.alive
+
+
+async def test_names_are_tried_until_one_leads_to_a_worker_that_decodes(engine, server):
+    server.hang_after = [6, 0, 0, 0]
+    began = time.monotonic()
+    assert await read(engine.generate("s", [NO_SOUND], greedy(20))) == counted(20)
+    assert time.monotonic() - began < 0.6 + 0.8, "none waits for the one before"
+    names = [r.headers["x-session-id"] for r in server.generates]
+    assert names == ["s", "s~1", "s~2", "s~3", "s~4", "s~4"]
+    await read(engine.generate("s", [NO_SOUND], greedy(20)))
+    assert server.generates[-1].headers["x-session-id"] == "s~4", "it stays there"
+
+
+async def test_a_session_whose_worker_is_gone_does_not_wait_until_a_proxy_notices(engine, server):
+    server.break_after = [6]
+    server.pace = 0.02
+    stream = engine.generate("s", [NO_SOUND], greedy(20))
+    first = [await anext(stream)]
+    server.gone_for = ["s", "s~1"]
+    assert first + await read(stream) == counted(20)
+    names = [r.headers["x-session-id"] for r in server.generates]
+    assert names == ["s", "s", "s~1", "s~2", "s~2"]
 
 
 async def test_a_decoder_that_stays_hung_fails_the_answer_whatever_the_health_route_says(

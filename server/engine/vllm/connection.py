@@ -13,7 +13,6 @@ from aqaa.server.engine.vllm.relay import TokenDelta
 from aqaa.server.engine.vllm.wire import GENERATE, EventReader, LostError, fault_of
 
 T = TypeVar("T")
-WORKER_HEADER = "X-Served-By"  # as deploy/haproxy/vllm.cfg has it
 GRACE_SECONDS = 0.02  # after a stall of the event loop, what has arrived meanwhile is read first
 
 
@@ -41,11 +40,6 @@ class Connection:
     def finished(self) -> bool:
         """Whether the answer has its end mark."""
         return self._events.finished
-
-    @property
-    def worker(self) -> str | None:
-        """Which server behind a proxy answers, if the proxy tells it."""
-        return None if self._response is None else self._response.headers.get(WORKER_HEADER)
 
     async def __aenter__(self) -> Self:
         self._watchdog = asyncio.create_task(self._watch())

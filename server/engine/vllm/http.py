@@ -3,13 +3,16 @@
 A broken connection is taken up again where it broke: the ids that arrived join the prompt, so none
 comes twice. A server that answers 503 is asked again with growing, jittered pauses, but not for
 long. Which worker a proxy chooses follows the header `X-Session-ID`, so that a session's prefix is
-found in that worker's cache; when a worker falls silent, the session takes another value of it.
+found in that worker's cache. When a worker falls silent or is gone the session takes another value
+of it, one that leads to a worker that decodes: no router says who answers, so small requests find
+that out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 import uuid
@@ -34,7 +37,8 @@ FIRST_PAUSE_SECONDS = 0.05  # before the second try; doubled for each further on
 MAX_PAUSE_SECONDS = 0.5
 PROBE_SECONDS = 0.5  # that the health route may take
 SMALL_REQUEST_SECONDS = 2.0  # that the list of models and an abort may take
-MAX_DETOURS = 8  # connections of one answer that led back to a silent worker and were left at once
+SCOUT_EVERY_SECONDS = 0.1  # a worker that is well gives the one id sooner
+SCOUTS_AT_ONCE = 64  # of all sessions: where every worker hangs, they must not hold the gateway up
 CANARY = "recovery"  # the session of the request that tells whether the decoder is back
 
 log = logging.getLogger(__name__)
@@ -66,7 +70,8 @@ class VllmHttpEngine(RelayEngine):
         self._client: httpx.AsyncClient | None = None
         self._fresh_client: httpx.AsyncClient | None = None  # opens a connection for each request
         self._reachable = False
-        self._moves: dict[str, int] = {}  # how often a session has left a silent worker
+        self._moves: dict[str, int] = {}  # which of its names a session goes by
+        self._scouts = asyncio.Semaphore(SCOUTS_AT_ONCE)
         self._aborts: set[asyncio.Task[None]] = set()
         self._recovery: asyncio.Task[None] | None = None
 
@@ -154,8 +159,6 @@ class VllmHttpEngine(RelayEngine):
     ) -> AsyncGenerator[TokenDelta, None]:
         """One answer, over as many connections as it takes."""
         received: list[int] = []
-        silent_workers: set[str] = set()
-        detours = 0
         clock = AnswerClock(self._settings, self._audio_offset)
         client = self._client
         busy_until: float | None = None
@@ -166,14 +169,10 @@ class VllmHttpEngine(RelayEngine):
             request_id = uuid.uuid4().hex
             rest = params.after(len(received))
             body = request_body(request_id, self._settings.model, [*prompt, *received], rest)
-            connection = Connection(client, clock, lambda: self._is_healthy(session))
+            connection = Connection(client, clock, lambda: self._is_healthy(self._name(session)))
             try:
                 async with connection:
-                    await connection.send(body, self._headers(session, request_id))
-                    if connection.worker in silent_workers and detours < MAX_DETOURS:
-                        detours += 1
-                        self._move(session, request_id)
-                        continue
+                    await connection.send(body, self._headers(self._name(session), request_id))
                     while deltas := await connection.read():
                         self._reachable = True
                         busy_until, pause = None, FIRST_PAUSE_SECONDS
@@ -191,9 +190,12 @@ class VllmHttpEngine(RelayEngine):
                     raise await self._refusal(session) from error
             except LostError as error:
                 clock.lost(silent=error.silent)
-                if error.silent:
-                    silent_workers |= {connection.worker} if connection.worker else set()
-                    self._move(session, request_id)
+                if error.elsewhere:
+                    self._abort(session, request_id)
+                    if await self._move(session):
+                        clock.life()
+                    else:
+                        clock.lost(silent=True)
                 if clock.is_hopeless(pause):
                     self._mark_down()
                     raise EngineDiedError(
@@ -211,32 +213,59 @@ class VllmHttpEngine(RelayEngine):
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
             client = self._fresh_client
 
-    def _move(self, session: str, request_id: str) -> None:
-        """Leave the worker that does not answer: another session name leads to another one."""
-        self._abort(session, request_id)
-        self._moves[session] = self._moves.get(session, 0) + 1
+    async def _move(self, session: str) -> bool:
+        """Leave the worker that does not answer; whether there is one that does.
 
-    def _headers(self, session: str, request_id: str | None = None) -> dict[str, str]:
+        Names are tried one after the other, none waits for the one before: the first that leads to
+        a worker which gives an id becomes the session's.
+        """
+        now = self._moves.get(session, 0)
+        patience = self._settings.first_id_within
+
+        async def scout(number: int) -> int | None:
+            await asyncio.sleep((number - 1) * SCOUT_EVERY_SECONDS)
+            async with self._scouts:
+                found = await self._decodes(_nth_name(session, now + number))
+            return now + number if found else None
+
+        count = math.ceil(patience / SCOUT_EVERY_SECONDS)
+        scouts = [asyncio.create_task(scout(number)) for number in range(1, count + 1)]
+        try:
+            for returning in asyncio.as_completed(scouts, timeout=patience):
+                if (found := await returning) is not None:
+                    self._moves[session] = found
+                    return True
+        except TimeoutError:
+            pass
+        finally:
+            for each in scouts:
+                each.cancel()
+            await asyncio.gather(*scouts, return_exceptions=True)
+        return False
+
+    def _name(self, session: str) -> str:
+        return _nth_name(session, self._moves.get(session, 0))
+
+    def _headers(self, name: str, request_id: str | None = None) -> dict[str, str]:
         """What lets proxies, vLLM and traces know the request.
 
         `X-Request-Id` is our own, because some proxies make one, and vLLM would name the request by
         it: an abort would not find it then.
         """
-        moves = self._moves.get(session, 0)
-        headers = {"X-Session-ID": quote(session) + (f"~{moves}" if moves else "")}
+        headers = {"X-Session-ID": name}
         if request_id is not None:
             headers["X-Request-Id"] = request_id
         if (parent := traceparent.get()) is not None:
             headers["traceparent"] = parent
         return headers
 
-    async def _is_healthy(self, session: str) -> bool:
+    async def _is_healthy(self, name: str) -> bool:
         """Whether the server's health route answers, and not with a fault of the server."""
         if self._client is None:
             return False
         try:
             answer = await self._client.get(
-                self._settings.health_path, headers=self._headers(session), timeout=PROBE_SECONDS
+                self._settings.health_path, headers=self._headers(name), timeout=PROBE_SECONDS
             )
         except httpx.TransportError:
             return False
@@ -244,7 +273,7 @@ class VllmHttpEngine(RelayEngine):
 
     async def _refusal(self, session: str) -> EngineError:
         """Why the server answers 503 for so long: it is full, or none is left behind a proxy."""
-        if await self._is_healthy(session):
+        if await self._is_healthy(self._name(session)):
             return EngineBusyError(f"{self._url} is full (503): try again later")
         self._mark_down()
         return EngineDiedError(
@@ -261,20 +290,20 @@ class VllmHttpEngine(RelayEngine):
     async def _probe_until_up(self) -> None:
         while not self._reachable and self._client is not None:
             await asyncio.sleep(self._settings.probe_after)
-            if await self._is_healthy(CANARY) and await self._decodes():
+            if await self._is_healthy(CANARY) and await self._decodes(CANARY):
                 self._reachable = True
 
-    async def _decodes(self) -> bool:
+    async def _decodes(self, name: str) -> bool:
         """Whether an id comes: a decoder can hang behind a server that says it is healthy."""
         if self._fresh_client is None:
             return False
         clock = AnswerClock(self._settings, self._audio_offset)
         request_id = uuid.uuid4().hex
         body = request_body(request_id, self._settings.model, [0], PREFILL_ONLY)
-        connection = Connection(self._fresh_client, clock, lambda: self._is_healthy(CANARY))
+        connection = Connection(self._fresh_client, clock, lambda: self._is_healthy(name))
         try:
             async with connection:
-                await connection.send(body, self._headers(CANARY, request_id))
+                await connection.send(body, self._headers(name, request_id))
                 return bool(await connection.read())
         except BusyError:
             return True  # it is full, which only a decoder that works can be
@@ -283,7 +312,7 @@ class VllmHttpEngine(RelayEngine):
 
     def _abort(self, session: str, request_id: str) -> None:
         """Tell the server as well: a proxy between may keep the request when we hang up."""
-        headers = self._headers(session)
+        headers = self._headers(self._name(session))
         task = asyncio.create_task(self._send_abort(headers, request_id))
         self._aborts.add(task)
         task.add_done_callback(self._aborts.discard)
@@ -304,3 +333,8 @@ class VllmHttpEngine(RelayEngine):
 
 def _is_here(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _nth_name(session: str, moves: int) -> str:
+    """What a session is called after so many moves; proxies choose its worker by it."""
+    return quote(session) + (f"~{moves}" if moves else "")

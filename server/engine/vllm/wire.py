@@ -29,11 +29,13 @@ class LostError(Exception):
 
     Attributes:
         silent: the connection stands, but no id came in time.
+        elsewhere: a proxy may have a worker that does better than the one that was asked.
     """
 
-    def __init__(self, reason: str, *, silent: bool = False) -> None:
+    def __init__(self, reason: str, *, silent: bool = False, elsewhere: bool = False) -> None:
         super().__init__(reason)
         self.silent = silent
+        self.elsewhere = elsewhere or silent
 
 
 def request_body(
@@ -107,7 +109,7 @@ def fault_of(status: int, url: str, text: str) -> Exception:
         case 503:
             return BusyError()
         case 500 | 502 | 504:
-            return LostError(f"{status}: {text}")
+            return LostError(f"{status}: {text}", elsewhere=True)
         case 404:
             return EngineError(
                 f"{url} does not exist: start the server with `vllm serve --enable-scale-out`"

@@ -91,7 +91,6 @@ backend vllm
   option redispatch 1
   retries 2
   retry-on conn-failure empty-response
-  http-response set-header X-Served-By %s
   default-server inter 300ms fall 2 rise 1 on-marked-down shutdown-sessions
   {{- range $i := until (int $.Values.decoder.replicas) }}
   server d{{ $i }} {{ $decoder }}-{{ $i }}.{{ $decoder }}.{{ $.Release.Namespace }}.svc.{{ $.Values.router.clusterDomain }}:8000 check resolvers cluster init-addr none
