@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, field_validator
 
 from aqaa.server.protocol.tools import MAX_TOOLS, FunctionName, FunctionTool
 
 MIN_TEMPERATURE = 0.01  # below it sampling is greedy in all but name
 MOST_TOKENS = 2**31 - 1
+MOST_PARTS = 256  # of one message
 
 
 class Body(BaseModel):
@@ -74,9 +75,9 @@ class ChatMessage(Body):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[ContentPart] | None = None
+    content: str | Annotated[list[ContentPart], Field(max_length=MOST_PARTS)] | None = None
     audio: AudioReference | None = None
-    tool_calls: list[CallPart] | None = None
+    tool_calls: list[CallPart] | None = Field(default=None, max_length=MOST_PARTS)
     tool_call_id: str | None = None
 
 
@@ -104,7 +105,7 @@ class AllowedToolList(Body):
     """Some of the request's tools, and whether one of them shall be called."""
 
     mode: Literal["auto", "required"]
-    tools: list[NamedChoice]
+    tools: list[NamedChoice] = Field(max_length=MAX_TOOLS)
 
 
 class AllowedTools(Body):
@@ -141,8 +142,9 @@ class ChatRequest(Body):
     """`POST /v1/chat/completions`."""
 
     model: str
-    messages: list[ChatMessage] = Field(min_length=1)
-    modalities: list[Literal["text", "audio"]] | None = None
+    # Of thousands of wrong ones the first is told: all of them would hold the event loop.
+    messages: Annotated[list[ChatMessage], Field(min_length=1), FailFast()]
+    modalities: list[Literal["text", "audio"]] | None = Field(default=None, max_length=2)
     audio: AudioOptions | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None

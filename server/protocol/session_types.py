@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, Tag, field_validator
+from pydantic import FailFast, Field, Tag, field_validator
 
 from aqaa.server.protocol.tools import ToolChoice, Tools
 from aqaa.server.protocol.types import (
@@ -16,6 +16,7 @@ from aqaa.server.protocol.types import (
     Json,
     Lenient,
     MaxTokens,
+    Modalities,
     Modality,
     Name,
     PcmFormat,
@@ -147,7 +148,9 @@ class Extensions(Wire):
     answer is interrupted; `resume` lets an answer go on if what interrupted it was nothing.
     """
 
-    extensions: tuple[Literal["latency", "captions", "interruptions", "resume"], ...] = ()
+    extensions: Annotated[
+        tuple[Literal["latency", "captions", "interruptions"], ...], FailFast()
+    ] = ()
 
 
 class Session(Wire):
@@ -161,13 +164,13 @@ class Session(Wire):
     id: str
     model: str
     instructions: str = ""
-    output_modalities: list[Modality] = Field(default=["audio"])
+    output_modalities: Modalities = Field(default=["audio"])
     audio: SessionAudio = SessionAudio()
     max_output_tokens: MaxTokens = "inf"
     tools: Tools = Field(default=[])
     tool_choice: ToolChoice = "auto"
     truncation: TruncationSetting = "auto"
-    include: list[Included] | None = None
+    include: list[Included] | None = Field(default=None, max_length=8)
     prompt: StoredPrompt | None = None
     tracing: TracingSetting | None = None
     reasoning: Reasoning | None = Field(default=None, exclude_if=is_unset)

@@ -24,6 +24,8 @@ from aqaa.server.protocol.tools import ToolChoice, Tools
 
 Json = dict[str, Any]
 Modality = Literal["text", "audio"]
+# A list has a bound though few values can be in it: each wrong one would cost an error of its own.
+Modalities = Annotated[list[Modality], Field(max_length=2)]
 
 Name = Annotated[str, Field(max_length=512)]  # ids, names and other short strings
 MAX_PARTS = 64  # content parts of one item
@@ -352,13 +354,21 @@ class ResponseAudioOverride(Lenient):
     output: ResponseOutputOverride = ResponseOutputOverride()
 
 
+def _few_pairs(value: object) -> object:
+    """Counted before any is looked at, unlike by `max_length`."""
+    if isinstance(value, dict) and len(value) > MAX_PAIRS:
+        raise ValueError(f"at most {MAX_PAIRS} pairs are taken, not {len(value)}")
+    return value
+
+
 # OpenAI's bounds.
+MAX_PAIRS = 16
 Metadata = Annotated[
     dict[
         Annotated[str, Field(max_length=64)],
         Annotated[str, Field(max_length=512)],
     ],
-    Field(max_length=16),
+    BeforeValidator(_few_pairs),
 ]
 
 
@@ -368,7 +378,7 @@ class ResponseOptions(Lenient):
     conversation: Literal["auto", "none"] = "auto"
     instructions: str | None = None
     input: list[InputItem] | None = Field(default=None, max_length=512)
-    output_modalities: list[Modality] | None = None
+    output_modalities: Modalities | None = None
     audio: ResponseAudioOverride = ResponseAudioOverride()
     max_output_tokens: MaxTokens | None = None
     metadata: Metadata | None = None

@@ -9,9 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 from recordings import recording
 from scripted import AUDIO
 from scripted_server import Served
+
+from aqaa.server.gateway.schema import ChatRequest
 
 HI = b'{"model": "scripted", "messages": [{"role": "user", "content": "hi"}]'
 
@@ -105,6 +108,23 @@ async def test_json_is_read_whatever_its_sender_says_that_it_is(
     headers = {} if said is None else {"content-type": said.encode("latin-1")}
     reply = await http.post("/v1/chat/completions", content=HI + b"}", headers=headers)  # type: ignore[arg-type]
     assert reply.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"messages": [1] * 1000},
+        {"messages": [user([{"type": "video"}] * 1000)]},
+        {"messages": [{"role": "assistant", "tool_calls": [{}] * 1000}]},
+        {"messages": [user("hi")], "modalities": ["video"] * 1000},
+    ],
+    ids=["messages", "parts", "calls", "modalities"],
+)
+def test_of_many_mistakes_the_first_ones_are_told(wrong: dict[str, Any]) -> None:
+    """Thousands were collected on the event loop."""
+    with pytest.raises(ValidationError) as told:
+        ChatRequest.model_validate({"model": "scripted", **wrong})
+    assert told.value.error_count() < 5  # a union tells of each of its members
 
 
 async def test_a_body_that_is_missing_is_told_so(http: httpx.AsyncClient) -> None:

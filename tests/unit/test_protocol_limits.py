@@ -6,12 +6,14 @@ import base64
 
 import pytest
 from driven_machine import Driven, error_codes, types
+from pydantic import ValidationError
 
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.items import Output
 from aqaa.server.protocol.limits import Limits
-from aqaa.server.protocol.types import Json
+from aqaa.server.protocol.session_types import Session
+from aqaa.server.protocol.types import Json, ResponseOptions
 
 # 800 characters, 50 tokens of instructions, 2 s of sound
 SMALL = Limits.of_context(budget=100, audio_seconds=2.0, count_tokens=lambda text: len(text) // 4)
@@ -88,6 +90,42 @@ def test_the_items_of_one_answer_hold_no_more_than_a_conversation(
     assert says in error.message
     assert error.param == "response.input"
     assert types(driven.send(inline(*items[:1])))[0] != "error"
+
+
+MANY = 1000
+
+
+@pytest.mark.parametrize(
+    "session",
+    [
+        {"output_modalities": ["image"] * MANY},
+        {"include": ["x"] * MANY},
+        {"aqaa": {"extensions": ["x"] * MANY}},
+        {"tools": [1] * MANY},
+    ],
+    ids=lambda session: next(iter(session)),
+)
+def test_of_many_wrong_values_few_are_told(session: Json) -> None:
+    """Each costs ten microseconds of the event loop: 50,000 held it for half a second."""
+    with pytest.raises(ValidationError) as wrong:
+        Session.model_validate({"id": "s", "model": "m", **session})
+    assert wrong.value.error_count() == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"metadata": {str(n): n for n in range(MANY)}},
+        {"output_modalities": ["image"] * MANY},
+        {"input": [1] * MANY},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_nor_are_many_of_an_answers(options: Json) -> None:
+    with pytest.raises(ValidationError) as wrong:
+        ResponseOptions.model_validate(options)
+    assert wrong.value.error_count() <= 512
+    assert wrong.value.error_count() == 1 or "input" in options
 
 
 def test_what_is_buffered_stays_when_the_format_changes() -> None:
