@@ -1,8 +1,9 @@
-"""nano does what it is told to: a spoken command, a function, a spoken answer, by openai-agents."""
+"""nano does what it is told to: a spoken command, a function, a spoken answer, by stock clients."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,24 @@ from typing import Any
 import pytest
 from agents import function_tool
 from agents.realtime import RealtimeAgent, RealtimeRunner
+from calling_clients import Place, Seen, livekit, openai_python, pipecat
 from ears import hear, mentions
 from wire_sound import RATE, in_real_time, pcm16, samples
 
 from aqaa.models.bundle import load_bundle, nano_path
 
-pytestmark = pytest.mark.agents
+pytestmark = [
+    pytest.mark.agents,
+    pytest.mark.skipif(
+        load_bundle(nano_path()).tools is None, reason="nano's decoder has not learned to call yet"
+    ),
+]
 
 # "Set a timer for five minutes.", by piper's voice joe, which nano was trained on.
 COMMAND = Path(__file__).parent / "recordings" / "set-timer-joe.flac"
 SECONDS = 90
 
 
-@pytest.mark.skipif(
-    load_bundle(nano_path()).tools is None, reason="nano's decoder has not learned to call yet"
-)
 async def test_a_spoken_command_is_carried_out_and_confirmed_aloud(server: str) -> None:
     calls: list[tuple[int, int, int]] = []
 
@@ -67,3 +71,23 @@ async def test_a_spoken_command_is_carried_out_and_confirmed_aloud(server: str) 
     assert mentions(text, ["five"]), text
     heard = hear(samples(sound), RATE)
     assert mentions(heard, ["timer"]), heard
+
+
+TIMER: dict[str, Any] = {
+    "type": "function",
+    "name": "set_timer",
+    "description": "Start a timer.",
+    "parameters": {
+        "type": "object",
+        "properties": {name: {"type": "integer"} for name in ("hours", "minutes", "seconds")},
+    },
+}
+
+
+@pytest.mark.parametrize("client", [openai_python, pipecat, livekit])
+async def test_other_clients_hear_it_confirmed_too(
+    server: str, client: Callable[[Place], Awaitable[Seen]]
+) -> None:
+    seen = await client(Place(server, pcm16(COMMAND), TIMER, "five"))
+    assert seen.calls == [{"minutes": 5}]
+    assert mentions(seen.text, ["five"]), seen.text

@@ -6,44 +6,21 @@ The server's models are scripted: what is asked aloud is answered by a call, and
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import pytest
 from agents import function_tool as agents_tool
 from agents.realtime import RealtimeAgent, RealtimeRunner
-from livekit import rtc
-from livekit.agents import llm
-from livekit.plugins import openai as livekit_openai
+from calling_clients import RESULT, SECONDS, Place, Seen, livekit, openai_python, pipecat
 from mutated_calls import LEGAL
-from openai import AsyncOpenAI
-from pipecat.adapters.llm.schemas.function_schema import FunctionSchema
-from pipecat.adapters.llm.schemas.tools_schema import ToolsSchema
-from pipecat.frames.frames import (
-    ErrorFrame,
-    Frame,
-    InputAudioRawFrame,
-    LLMContextFrame,
-    TTSTextFrame,
-)
-from pipecat.pipeline.pipeline import Pipeline
-from pipecat.pipeline.worker import PipelineWorker
-from pipecat.processors.aggregators.llm_context import LLMContext
-from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair
-from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
-from pipecat.services.llm_service import FunctionCallParams
-from pipecat.services.openai.realtime.llm import OpenAIRealtimeLLMService
-from pipecat.workers.runner import WorkerRunner
-from scripted import AUDIO, EOT, ScriptedEngine, call, pcm, woven
+from scripted import AUDIO, EOT, CountingTranscriber, ScriptedEngine, call, pcm, woven
 from scripted_server import Served, serving
-from wire_sound import PIECE, RATE, in_real_time
+from wire_sound import RATE, in_real_time
 
 pytestmark = pytest.mark.agents
 
-SECONDS = 60
 QUESTION = pcm(0.2, loud=False) + pcm(0.8, loud=True)
 ANSWER = "Your timer runs."
 TIMER: dict[str, Any] = {
@@ -65,7 +42,8 @@ def answer(prompt: Sequence[int]) -> list[int]:
 
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
-    async with serving(ScriptedEngine(answer=answer)) as running:
+    engine = ScriptedEngine(answer=answer)
+    async with serving(engine, transcriber=CountingTranscriber()) as running:
         yield running
 
 
@@ -75,37 +53,15 @@ def result_that_was_read(served: Served) -> str:
     return said.rpartition("tool\n")[2].partition("assistant\n")[0]
 
 
-async def test_openai_python(served: Served) -> None:
-    said, calls = "", []
-    async with (
-        asyncio.timeout(SECONDS),
-        AsyncOpenAI(base_url=f"{served.http}/v1", api_key="unused") as client,
-        client.realtime.connect(model="scripted") as connection,
-    ):
-        await connection.session.update(session={"type": "realtime", "tools": [TIMER]})
-        for sound in (QUESTION, pcm(0.8, loud=False)):
-            audio = base64.b64encode(sound).decode()
-            await connection.input_audio_buffer.append(audio=audio)
-        async for event in connection:
-            assert event.type != "error", event
-            if event.type == "response.function_call_arguments.done":
-                calls.append(json.loads(event.arguments))
-                await connection.conversation.item.create(
-                    item={
-                        "type": "function_call_output",
-                        "call_id": event.call_id,
-                        "output": '{"ok": true}',
-                    }
-                )
-            elif event.type == "response.done" and not said:
-                if event.response.output[0].type != "function_call":
-                    break
-                await connection.response.create()
-            elif event.type == "response.output_audio_transcript.done":
-                said = event.transcript
-                break
-    assert (calls, said) == ([{"minutes": 5}], ANSWER)
-    assert result_that_was_read(served) == '{"ok":true}'
+@pytest.mark.parametrize("client", [openai_python, pipecat, livekit])
+async def test_a_client_hears_the_answer_to_what_its_function_gave_back(
+    served: Served, client: Callable[[Place], Awaitable[Seen]]
+) -> None:
+    seen = await client(Place(served.http, QUESTION, TIMER, ANSWER))
+    assert seen.calls
+    assert seen.calls == [{"minutes": 5}] * len(seen.calls)
+    assert ANSWER in seen.text
+    assert result_that_was_read(served) == RESULT
 
 
 async def test_openai_agents(served: Served) -> None:
@@ -141,117 +97,4 @@ async def test_openai_agents(served: Served) -> None:
     assert calls == [5]
     assert ("tool_start" in kinds, "tool_end" in kinds) == (True, True)
     assert len(sound) > RATE
-    assert result_that_was_read(served) == "ok"
-
-
-class Ear(FrameProcessor):
-    """Keeps what pipecat's service says."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.text = ""
-        self.errors: list[str] = []
-        self.said = asyncio.Event()
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        await super().process_frame(frame, direction)
-        if isinstance(frame, TTSTextFrame):
-            self.text += frame.text
-            if ANSWER in self.text:
-                self.said.set()
-        if isinstance(frame, ErrorFrame):
-            self.errors.append(frame.error)
-        await self.push_frame(frame, direction)
-
-
-async def test_pipecat(served: Served) -> None:
-    calls: list[Any] = []
-
-    async def set_timer(params: FunctionCallParams) -> None:
-        calls.append(dict(params.arguments))
-        await params.result_callback({"ok": True})
-
-    schema = FunctionSchema(
-        name="set_timer",
-        description="Start a timer.",
-        properties=TIMER["parameters"]["properties"],
-        required=["minutes"],
-    )
-    service = OpenAIRealtimeLLMService(
-        api_key="unused",
-        base_url=served.ws,
-        settings=OpenAIRealtimeLLMService.Settings(model="scripted"),
-    )
-    service.register_function("set_timer", set_timer)
-    context = LLMContext(tools=ToolsSchema(standard_tools=[schema]))
-    pair = LLMContextAggregatorPair(context)
-    ear = Ear()
-    worker = PipelineWorker(Pipeline([pair.user(), service, ear, pair.assistant()]))
-    runner = WorkerRunner(handle_sigint=False)
-    await runner.add_workers(worker)
-    running = asyncio.create_task(runner.run())
-    try:
-        async with asyncio.timeout(SECONDS), aclosing(in_real_time(QUESTION)) as pieces:
-            await worker.queue_frame(LLMContextFrame(context))
-            async for piece in pieces:
-                await worker.queue_frame(InputAudioRawFrame(piece, RATE, 1))
-                if ear.said.is_set():
-                    break
-    finally:
-        await runner.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
-    assert calls == [{"minutes": 5}] * len(calls)
-    assert calls
-    assert ear.errors == []
-    assert result_that_was_read(served) == '{"ok":true}'
-
-
-async def test_livekit_agents(served: Served) -> None:
-    @llm.function_tool
-    async def set_timer(minutes: int) -> str:
-        """Start a timer."""
-        raise AssertionError("its session would call it; here the test does")
-
-    model = livekit_openai.realtime.RealtimeModel(
-        model="scripted",
-        base_url=f"{served.http}/v1",
-        api_key="unused",
-        input_audio_transcription=None,
-    )
-    session = model.session()
-    generations: asyncio.Queue[llm.GenerationCreatedEvent] = asyncio.Queue()
-    errors: list[object] = []
-    session.on("generation_created", generations.put_nowait)
-    session.on("error", errors.append)
-    await session.update_tools([set_timer])
-
-    async def speak() -> None:
-        async with aclosing(in_real_time(QUESTION)) as pieces:
-            async for piece in pieces:
-                session.push_audio(rtc.AudioFrame(piece, RATE, 1, PIECE))
-
-    speaking = asyncio.create_task(speak())
-    async with asyncio.timeout(SECONDS):
-        generation = await generations.get()
-        made = [one async for one in generation.function_stream]
-        assert [(one.name, json.loads(one.arguments)) for one in made] == [
-            ("set_timer", {"minutes": 5})
-        ]
-        known = session.chat_ctx.copy()
-        known.items.append(
-            llm.FunctionCallOutput(call_id=made[0].call_id, output="ok", is_error=False)
-        )
-        await session.update_chat_ctx(known)
-        answered = await session.generate_reply(tool_choice="auto")
-        text = ""
-        async for message in answered.message_stream:
-            text = "".join([str(piece) async for piece in message.text_stream])
-            break
-    speaking.cancel()
-    await session.aclose()
-    with suppress(Exception):
-        await model.aclose()
-    assert text == ANSWER
-    assert errors == []
     assert result_that_was_read(served) == "ok"
