@@ -26,7 +26,7 @@ from aqaa.recipe.decoder.prepare import (
     codebooks,
     folder,
     former,
-    hear_more,
+    learn_more,
     pieces_path,
     prepare,
 )
@@ -69,7 +69,7 @@ def main() -> None:
         settings, mix, name = Training(minutes=arguments.minutes), Mix(), "decoder"
         if arguments.from_bundle:
             begin, mix = former() if former().exists() else bundled, FURTHER_MIX
-            settings, refresh = replace(FURTHER, minutes=arguments.minutes), hear_more
+            settings, refresh = replace(FURTHER, minutes=arguments.minutes), learn_more
     else:
         settings, mix, name = CLOSING, CLOSING_MIX, "closed"
         begin = folder() / "before_closing"

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from aqaa.models.groups import GROUP_TOKENS, LINGUISTIC_CODES
 from aqaa.recipe.domain.load import Style
-from aqaa.recipe.speech.augment import RATE, add_noise, change_speed, distort
+from aqaa.recipe.speech.augment import RATE, add_noise, change_speed, distort, recorded
 from aqaa.recipe.speech.cache import Utterance
+from aqaa.recipe.speech.noises import draw_noise
 from aqaa.recipe.speech.store import hear
-from aqaa.recipe.speech.voices import Wave
+from aqaa.recipe.speech.voices import TEACHER, Wave
 
 Tokens = NDArray[np.uint16]
 Encode = Callable[[Wave], Sequence[int]]  # 16 kHz wave -> audio tokens in whole groups
@@ -27,6 +28,7 @@ SILENCE_DB = -38.0  # of the loudest 10 ms; quieter ends are not speech
 LEAD, TAIL = (0.0, 0.35), (0.0, 0.4)  # seconds of near-silence that a turn detector leaves
 ANSWER_KEEP, ANSWER_TAIL = 0.05, 0.125  # seconds of silence about an answer, and after it
 DISTORTED, ROUGH = 0.6, 0.9  # share of a take, and of the last, through room, noise or telephone
+NOISE_SECONDS, NOISE_LEVEL = (0.6, 3.0), (-100.0, -15.0)  # level: dB of its power; 16 bits are -96
 STRETCH: dict[Style, tuple[int, int]] = {
     "slow": (5, 7),
     "fast": (10, 7),
@@ -35,10 +37,12 @@ STRETCH: dict[Style, tuple[int, int]] = {
 
 @dataclass
 class Material:
-    """What the sampler draws from: takes of each question, renderings of each answer."""
+    """What the sampler draws from: takes of each question, renderings of each answer, and noises
+    in which nobody speaks."""
 
     questions: dict[str, list[Tokens]] = field(default_factory=dict)
     answers: dict[tuple[str, Style], Tokens] = field(default_factory=dict)
+    noises: list[Tokens] = field(default_factory=list)
 
 
 def ends(wave: Wave, keep: float) -> tuple[float, float]:
@@ -81,6 +85,17 @@ def tokenise_questions(
     save([(*name, codes) for name, codes in zip(names, tokens, strict=True)], path)
 
 
+def tokenise_noises(count: int, path: Path, encode: EncodeAll) -> None:
+    """Writes the tokens of `count` recordings without a voice: a room's, a kitchen's, silence."""
+    rng = np.random.default_rng(zlib.crc32(path.name.encode()))
+    waves = []
+    for _ in range(count):
+        loud = 10 ** (rng.uniform(*NOISE_LEVEL) / 20)
+        wave = loud * draw_noise(int(rng.uniform(*NOISE_SECONDS) * RATE), rng)
+        waves.append(recorded(wave.astype(np.float32)))
+    save([("", "noise", codes) for codes in encode(waves)], path)
+
+
 def shards(folder: Path) -> list[Path]:
     """The finished shards of questions in `folder`."""
     return sorted(p for p in folder.glob("questions-*.npz") if ".part" not in p.name)
@@ -113,6 +128,12 @@ def stretch(tokens: Tokens, style: Style) -> Tokens:
 def as_answer(utterance: Utterance) -> Wave:
     """The utterance (16 kHz) between the silences that an answer has."""
     return np.pad(trim(hear(utterance), ANSWER_KEEP), (0, int(ANSWER_TAIL * RATE)))
+
+
+def add_answers(texts: Sequence[str], path: Path, encode: Encode) -> None:
+    """Adds to the answers in `path` what the teacher says of `texts`, as he says it first."""
+    said = [(text, "plain", encode(as_answer(Utterance(text, TEACHER)))) for text in texts]
+    save([*rows_of(path), *said], path)
 
 
 def tokenise_answers(answers: Mapping[str, Utterance | Tokens], path: Path, encode: Encode) -> None:
@@ -158,6 +179,8 @@ def load_material(folder: Path) -> Material:
             material.questions.setdefault(text, []).append(tokens)
     for text, style, tokens in rows_of(folder / "answers.npz"):
         material.answers[(text, style)] = tokens  # type: ignore[index]
+    if (folder / "noises.npz").exists():
+        material.noises = [tokens for _, _, tokens in rows_of(folder / "noises.npz")]
     return material
 
 

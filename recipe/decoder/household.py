@@ -67,6 +67,11 @@ def at_home(rng: random.Random) -> str:
     return _text([*(_any_required(tool, rng) for tool in tools), *_strangers(rng)], rng)
 
 
+def machine(call: Call, rng: random.Random) -> str:
+    """The system's turn of a session with the tool of `call` alone: the shortest with a reply."""
+    return _text([_any_required(TOOLS[call.name], rng)], rng)
+
+
 def _required(command: Command, rng: random.Random) -> tuple[bool, set[str]]:
     """Whether is asked back, and the parameters that the declaration requires for it to be so."""
     given = [name for name, _ in command.call.arguments]

@@ -90,9 +90,19 @@ class Layout:
         sequence.add([*header, *self.pieces.encode(text), self.tokens.eot])
 
     def answer(
-        self, sequence: Talk, text: str, audio: Sequence[int], style: Style, voice: str | None
+        self,
+        sequence: Talk,
+        text: str,
+        audio: Sequence[int],
+        style: Style = "plain",
+        voice: str | None = None,
+        *,
+        text_weight: float = TEXT_WEIGHT,
     ) -> None:
-        """The assistant's turn, woven, with its markers; this is what is learned."""
+        """The assistant's turn, woven, with its markers; this is what is learned.
+
+        With a `text_weight` of 0 its words are given, and only their sound is learned.
+        """
         sequence.add(self._assistant)
         controls = [self.tokens.voice_markers[voice]] if voice else []
         if style != "plain":
@@ -100,11 +110,11 @@ class Layout:
         spoken = [self.tokens.audio_offset + token for token in audio]
         written = [*controls, *self.pieces.encode(text)]
         woven = weave(written, spoken, self.tokens.text_block, self.tokens.audio_block)
-        for token in [self.tokens.audio_start, *woven, self.tokens.audio_end, self.tokens.eot]:
-            if token is None:
-                continue
+        sequence.add([self.pieces.control("<audio_start>")], text_weight)
+        for token in woven:
             speech = token >= self.tokens.audio_offset
-            sequence.add([token], AUDIO_WEIGHT if speech else TEXT_WEIGHT)
+            sequence.add([token], AUDIO_WEIGHT if speech else text_weight)
+        sequence.add([self.pieces.control("<audio_end>"), self.tokens.eot], TEXT_WEIGHT)
 
     def begin_answer(self, sequence: Talk, text: str) -> None:
         """Of an answer in words that nobody has spoken the first block of text, and no more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import multiprocessing
+import random
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,10 +24,12 @@ from aqaa.recipe.decoder.clips import (
     DISTORTED,
     ROUGH,
     Tokens,
+    add_answers,
     rows_of,
     save,
     shards,
     tokenise_answers,
+    tokenise_noises,
     tokenise_questions,
     tokenised,
 )
@@ -47,7 +50,9 @@ from aqaa.tokenizers.semantic import SemanticTokenizer
 
 log = logging.getLogger(__name__)
 SHARD = 200  # clips in one file
-SPOKEN_MEANWHILE, SPOKEN_NOW = 450, 25  # clips at the most that are heard more at a time
+SPOKEN_MEANWHILE, SPOKEN_NOW = 150, 6  # clips at the most that are heard more at a time
+RENDERED_NOW = 60  # answers to tools at the most that get their sound at a time
+NOISES = 200
 TAKES = 8  # of every clip, each through a channel of its own; the last is `ROUGH`
 
 
@@ -146,6 +151,7 @@ def prepare(processes: int, takes: int = TAKES, answers: int | None = None) -> N
     folder().mkdir(parents=True, exist_ok=True)
     make_pieces(domain, nano_path())
     tokenise_answers(wanted_answers(domain, answers), folder() / "answers.npz", encode)
+    hear_noises()
     questions = {*domain.questions(), *domain.variants(), *said_once()}
     done = tokenised(folder())
     asked = [u for u in spoken() if u.text in questions]
@@ -162,15 +168,47 @@ def prepare(processes: int, takes: int = TAKES, answers: int | None = None) -> N
             pass
 
 
+def learn_more() -> None:
+    """What a training that goes on reads more of as it goes: clips, answers with their sound."""
+    hear_noises()
+    render_more()
+    hear_more()
+
+
+def hear_noises() -> None:
+    """Tokens of noises in which nobody speaks, if there are none yet."""
+    path = folder() / "noises.npz"
+    if not path.exists():
+        tokenise_noises(NOISES, path, encode_all)
+
+
+def render_more() -> None:
+    """Some of the answers to tools that have no sound yet get it, in a fixed random order.
+
+    Too many at once are not learned, and what was learned before suffers.
+    """
+    path = folder() / "answers.npz"
+    known = {text for text, _, _ in rows_of(path)}
+    left = [text for text in dict.fromkeys(all_answers()) if text not in known]
+    random.Random(4).shuffle(left)
+    if left:
+        add_answers(left[:RENDERED_NOW], path, encode)
+        log.info("%d answers more have their sound", len(left[:RENDERED_NOW]))
+
+
 def hear_more() -> None:
     """One shard more: clips that were spoken meanwhile, and a few of human voices, spoken now.
 
     So a training that begins with few clips hears more as it goes, without a process beside it.
+    Half of what is spoken now are questions of the domain, while there are any, half commands.
     """
     done = tokenised(folder())
     left = untold(done)
     ready = [u for u in left if cached_path(u).exists()][:SPOKEN_MEANWHILE]
-    human = [u for u in left if VOICES[u.voice].human and u not in ready][:SPOKEN_NOW]
+    known, asked = {*ready}, {*load_domain().questions()}
+    dear = [u for u in left if VOICES[u.voice].human and u not in known]
+    questions = [u for u in dear if u.text in asked][: SPOKEN_NOW // 2]
+    human = questions + [u for u in dear if u.text not in asked][: SPOKEN_NOW - len(questions)]
     if not ready + human:
         return
     number = 1 + max((int(path.stem.split("-")[1]) for path in shards(folder())), default=-1)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from aqaa.recipe.decoder.clips import STRETCH, Material, roughen
 from aqaa.recipe.decoder.corpus import commands
-from aqaa.recipe.decoder.household import at_home, scene
+from aqaa.recipe.decoder.household import at_home, machine, scene
 from aqaa.recipe.decoder.layout import Layout, Talk
 from aqaa.recipe.decoder.text import OTHER_VOICE
 from aqaa.recipe.domain.commands import Command
 from aqaa.recipe.domain.load import Control, Dialogue, Domain, Fact, Style
 from aqaa.recipe.domain.numbers import normalise
-from aqaa.recipe.domain.replies import draw_reply
+from aqaa.recipe.domain.replies import Reply, draw_reply
 from aqaa.recipe.domain.tools import COFFEE
 
 BRIEF = 40  # ids of a brief answer: its header, two text blocks, the audio block between them
@@ -42,21 +42,30 @@ class Mix:
     command: float = 0.75  # of these, that begin with a command; others with a fact
     command_written: float = 0.3
     undeclared: float = 0.05  # turns without tools that are commands: refused
+    noise: float = 0.02  # conversations in which nobody speaks: refused as well
+    recital: float = 0.0  # conversations that are an answer to a tool alone: its sound
+    reply: float = 0.0  # conversations with tools that are a command in writing and a whole reply
 
 
 CLOSING_MIX = Mix(brief=0.65, brief_written=0.15)
-# From a decoder that knows the questions but no tools: hearing commands is what takes the time, and
-# a call alone costs a fifth of a conversation. Written ones cost half of that, and teach to copy.
+# From a decoder that knows the questions and calls tools. How thousands of answers sound is learned
+# for the least ids where nothing is asked; hearing commands takes the time that is left, and a call
+# alone costs a fifth of a conversation. Written ones cost half of that, and teach to copy.
 FURTHER_MIX = Mix(
-    brief=0.5,
-    brief_written=0.12,
+    brief=0.6,
+    brief_written=0.2,
     written=0.5,  # of whole answers: how they sound is learned as well without hearing
     another_turn=0.2,
-    tools=0.64,
-    command=0.54,
+    tools=0.66,
+    command=0.52,
     command_written=0.25,
+    recital=0.25,
+    reply=0.2,
 )
+NOISE_AT_HOME = 0.8  # of noises, with tools declared: to call one is the worse mistake
 STRANGE = 0.5  # of what is asked among tools and is no command: that nothing and nobody can do
+REPLIES = {"get_time": 4.0, "get_weather": 4.0, "set_timer": 2.0, "set_light": 2.0}  # others 1.0
+TRIES = 4  # draws of a reply until one that has its sound
 ORDERS = 0.38  # of spoken commands: an order has six arguments, any other command one or two
 
 
@@ -79,6 +88,14 @@ class Sampler:
         heard = [c for c in commands() if c.said in material.questions] or [*commands()]
         orders = [c for c in heard if c.call.name == COFFEE.name]
         self._heard = [orders or heard, [c for c in heard if c.call.name != COFFEE.name] or heard]
+        self._by_tool: dict[str, list[Command]] = defaultdict(list)
+        for command in commands():
+            if command.missing is None:
+                self._by_tool[command.call.name].append(command)
+        own = {*domain.answers()}
+        self._recitals = [
+            text for text, style in material.answers if style == "plain" and text not in own
+        ]
         self._refusal = next(fact.answer for fact in domain.facts if fact.intent == "refuse")
         families: dict[str, list[Fact]] = defaultdict(list)
         for fact in domain.facts:
@@ -104,6 +121,13 @@ class Sampler:
     def talk(self) -> Talk:
         """One conversation."""
         talk = self.layout.start()
+        if self._recitals and self.rng.random() < self.mix.recital:
+            text = self.rng.choice(self._recitals)
+            audio = self.material.answers[(text, "plain")].tolist()
+            self.layout.answer(talk, text, audio, text_weight=0.0)
+            return talk
+        if self.material.noises and self.rng.random() < self.mix.noise:
+            return self._nobody(talk)
         if self.rng.random() < self.mix.tools:
             return self._household(talk)
         if self.rng.random() < self.mix.brief:
@@ -131,6 +155,8 @@ class Sampler:
 
     def _household(self, talk: Talk) -> Talk:
         """A conversation with tools: a command, or a fact, and perhaps a fact after it."""
+        if self.rng.random() < self.mix.reply:
+            return self._reply(talk)
         brief = self.rng.random() < self.mix.brief
         if self.rng.random() < self.mix.command:
             whole = self._command(talk, brief)
@@ -144,6 +170,41 @@ class Sampler:
         if whole and self.rng.random() < self.mix.another_turn:
             self._any_fact(talk)
         return talk
+
+    def _nobody(self, talk: Talk) -> Talk:
+        """Noise where a question should be, mostly with tools declared; it is refused."""
+        if self.rng.random() < NOISE_AT_HOME:
+            self.layout.declare(talk, at_home(self.rng))
+        self.layout.ask_aloud(talk, self.rng.choice(self.material.noises).tolist(), "")
+        self._answer(talk, self._refusal, brief=True)
+        return talk
+
+    def _reply(self, talk: Talk) -> Talk:
+        """A command in writing, its call, its result, and what is said of that to its end."""
+        names = [*self._by_tool]
+        (name,) = self.rng.choices(names, [REPLIES.get(name, 1.0) for name in names])
+        command = self.rng.choice(self._by_tool[name])
+        for _ in range(TRIES):
+            reply = draw_reply(command.call, self.rng)
+            if (reply.answer, "plain") in self.material.answers:
+                break
+        self.layout.declare(talk, machine(command.call, self.rng))
+        self.layout.ask_in_writing(talk, command.said)
+        self.layout.call(talk, command.call.spelt())
+        self.layout.result(talk, reply.result)
+        self._reply_answer(talk, reply, brief=False)
+        return talk
+
+    def _reply_answer(self, talk: Talk, reply: Reply, *, brief: bool) -> bool:
+        """What is said of a result; only its first words where the teacher has not said it.
+
+        Returns whether it is whole.
+        """
+        if (reply.answer, "plain") in self.material.answers:
+            self._answer(talk, reply.answer, brief=brief)
+            return not brief
+        self.layout.begin_answer(talk, reply.answer)
+        return False
 
     def _any_fact(self, talk: Talk, brief: bool = False) -> None:
         (fact,) = self.rng.choices(self.domain.facts, self._weights)
@@ -176,11 +237,7 @@ class Sampler:
         done = command.missing.call if said.missing and command.missing else command.call
         reply = draw_reply(done, self.rng)
         self.layout.result(talk, reply.result)
-        if (reply.answer, "plain") in self.material.answers:
-            self._answer(talk, reply.answer, brief=brief)
-            return not brief
-        self.layout.begin_answer(talk, reply.answer)  # the teacher has not said it
-        return False
+        return self._reply_answer(talk, reply, brief=brief)
 
     def _spoken_command(self) -> Command:
         """A command that somebody has said, if any."""

@@ -156,6 +156,41 @@ def test_among_tools_much_is_asked_that_none_is_for(domain: Domain, layout: Layo
     assert not any('{"name":"' in text for text in talks)
 
 
+def test_of_a_recital_the_sound_and_its_end_are_learned_and_no_word(
+    domain: Domain, layout: Layout
+) -> None:
+    sampler = sampler_of(domain, layout, Mix(recital=1.0))
+    own = {*domain.answers()}
+    for talk in (sampler.talk() for _ in range(20)):
+        words = layout.pieces.model.decode(text_ids(talk, layout)).removeprefix("assistant\n")
+        assert words not in own
+        learned = [token for token, weight in zip(talk.ids, talk.weights, strict=True) if weight]
+        speech = [layout.tokens.audio_offset + token for token in SPEECH]
+        assert learned == [*speech, layout.tokens.audio_end, layout.tokens.eot]
+
+
+def test_a_reply_is_whole_where_the_teacher_has_said_it(domain: Domain, layout: Layout) -> None:
+    sampler = sampler_of(domain, layout, Mix(tools=1.0, reply=1.0))
+    tokens, begin = layout.tokens, layout.pieces.control(CALL_MARKERS[0])
+    tool_turn = [tokens.bot, *layout.pieces.encode("tool\n")]
+    for talk in (sampler.talk() for _ in range(50)):
+        called = talk.ids.index(begin)
+        start = talk.ids.index(tokens.audio_start)
+        assert is_legal(talk.ids[start:], tokens)
+        between = talk.ids[called:start]
+        assert any(between[i : i + len(tool_turn)] == tool_turn for i in range(len(between)))
+
+
+def test_where_nobody_speaks_nothing_is_called(domain: Domain, layout: Layout) -> None:
+    sampler = sampler_of(domain, layout, Mix(noise=1.0))
+    sampler.material.noises = [np.array(SPEECH, np.uint16)]
+    talks = [sampler.talk() for _ in range(50)]
+    texts = [layout.pieces.model.decode(text_ids(talk, layout)) for talk in talks]
+    assert all("Sorry, I am too small" in text for text in texts)
+    assert sum("tools: " in text for text in texts) > 30
+    assert len(make_batch(talks, pad=0).heard) == 0
+
+
 def text_ids(talk: Talk, layout: Layout) -> list[int]:
     return [token for token in talk.ids if token < layout.tokens.audio_offset]
 

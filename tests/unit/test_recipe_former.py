@@ -13,14 +13,25 @@ import torch
 
 from aqaa.models.bundle import load_bundle, nano_path
 from aqaa.models.groups import AUDIO_CODES, GROUP_TOKENS, may_stand
-from aqaa.recipe.decoder.clips import rows_of, tokenised
+from aqaa.recipe.decoder.clips import load_material, rows_of, save, tokenised
 from aqaa.recipe.decoder.corpus import question_plan
 from aqaa.recipe.decoder.model import NANO, Decoder, save_decoder
-from aqaa.recipe.decoder.prepare import folder, former, hear_more, make_pieces, recited
+from aqaa.recipe.decoder.prepare import (
+    NOISES,
+    RENDERED_NOW,
+    folder,
+    former,
+    hear_more,
+    hear_noises,
+    make_pieces,
+    recited,
+    render_more,
+)
 from aqaa.recipe.decoder.recite import recite
 from aqaa.recipe.decoder.text import CALL_MARKERS, Pieces, has_pieces, train_pieces
 from aqaa.recipe.decoder.train import LETTERS, inherit
 from aqaa.recipe.domain.load import Domain, load_domain
+from aqaa.recipe.domain.replies import all_answers
 from aqaa.recipe.speech.cache import cached_path
 from aqaa.recipe.speech.corpus import untold
 
@@ -142,6 +153,45 @@ def test_a_training_hears_more_as_it_goes_and_nothing_twice(
 
     assert heard == [3]
     assert tokenised(folder()) == Counter(spoken)
+
+
+def test_answers_to_tools_get_their_sound_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AQAA_NANO_WORK", str(tmp_path))
+    monkeypatch.setattr("aqaa.recipe.decoder.prepare.encode", lambda wave: SPEECH)
+    monkeypatch.setattr("aqaa.recipe.decoder.clips.as_answer", lambda said: said)
+    folder().mkdir()
+    known = [("Hello.", "plain", np.array(SPEECH[:5], np.uint16))]
+    save(known, folder() / "answers.npz")
+    render_more()
+    render_more()
+
+    rows = rows_of(folder() / "answers.npz")
+    texts = [text for text, _, _ in rows]
+    assert rows[0][2].tolist() == SPEECH[:5]
+    assert len({*texts}) == len(texts) == 1 + 2 * RENDERED_NOW
+    assert {*texts[1:]} <= {*all_answers()}
+
+
+def test_noises_are_heard_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AQAA_NANO_WORK", str(tmp_path))
+    loudest: list[float] = []
+
+    def encode(waves: Sequence[np.ndarray]) -> list[list[int]]:
+        loudest.extend(float(np.abs(wave).max()) for wave in waves)
+        return [SPEECH] * len(waves)
+
+    monkeypatch.setattr("aqaa.recipe.decoder.prepare.encode_all", encode)
+    folder().mkdir()
+    hear_noises()
+    hear_noises()
+
+    assert len(loudest) == NOISES
+    assert min(loudest) < 1e-4  # silence, as 16 bits hold it
+    assert max(loudest) > 0.1
+    save([("Hello.", "plain", SPEECH)], folder() / "answers.npz")
+    assert len(load_material(folder()).noises) == NOISES
 
 
 def test_questions_come_before_commands_to_a_decoder_that_lacks_both(
