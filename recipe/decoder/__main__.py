@@ -68,13 +68,13 @@ def main() -> None:
     if arguments.stage == "train":
         settings, mix, name = Training(minutes=arguments.minutes), Mix(), "decoder"
         if arguments.from_bundle:
-            begin, mix = former() if former().exists() else bundled, FURTHER_MIX
-            settings, refresh = replace(FURTHER, minutes=arguments.minutes), learn_more
+            settings, mix = replace(FURTHER, minutes=arguments.minutes), FURTHER_MIX
+            begin, refresh = kept_as("before_further"), learn_more
+            if former().exists():  # that cannot call: a part of it kept would hide all calls
+                begin, settings = former(), replace(settings, kept=0.0)
     else:
         settings, mix, name = CLOSING, CLOSING_MIX, "closed"
-        begin = folder() / "before_closing"
-        if not begin.exists():  # an interrupted closing has begun with these already
-            shutil.copytree(bundled, begin)
+        begin = kept_as("before_closing")
     train(
         NANO,
         settings,
@@ -89,13 +89,19 @@ def main() -> None:
     )
 
 
+def kept_as(name: str) -> Path:
+    """The bundle's decoder as it was when a stage began, which a resumed one begins with too."""
+    kept = folder() / name
+    if not kept.exists():
+        shutil.copytree(nano_path() / "decoder", kept)
+    return kept
+
+
 def prefer_words(bundled: Path) -> None:
     """Pairs of the decoder in `bundled`, preference, and the best merge in its place."""
     layout = Layout(Pieces.load(pieces_path()))
     tokens = layout.tokens
-    before = folder() / "before_preference"
-    if not before.exists():
-        shutil.copytree(bundled, before)
+    before = kept_as("before_preference")
     model = load_decoder(before)
     material = load_material(folder())
     sampler = Sampler(load_domain(), material, layout, PREFERENCE_MIX, seed=21)

@@ -53,8 +53,14 @@ class Training:
 
 # On from a decoder that knows much: gentler, or it forgets first. No ear is trained: a saved
 # decoder has none, and one begun anew would only disturb what is there.
+# A half of it is kept: what a short run forgets, it knew.
 FURTHER = Training(
-    muon_rate=0.008, adam_rate=1.6e-3, decay_from=0.25, ear_weight=0.0, save_minutes=1.5
+    muon_rate=0.008,
+    adam_rate=1.6e-3,
+    decay_from=0.25,
+    ear_weight=0.0,
+    save_minutes=1.5,
+    kept=0.5,
 )
 # After the run proper: gently, on what was said shortly, for hearing through noise, without an ear.
 CLOSING = Training(
