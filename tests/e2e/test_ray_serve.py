@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import signal
 import subprocess
 import sys
 import time
 from asyncio import FIRST_COMPLETED
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ pytestmark = [
 
 RAY = Path(__file__).resolve().parents[2] / "deploy" / "ray"
 SERVE = Path(sys.executable).parent / "serve"
+log = logging.getLogger(__name__)
 PATIENCE = 120.0  # seconds for a replica to be there; half a minute on a quiet machine
 
 
@@ -106,12 +109,12 @@ async def begun(server: Connection) -> None:
                 return
 
 
-async def place(served: Served, stack: AsyncExitStack) -> Connection:
-    """A conversation, as soon as there is a place for it."""
+async def place(served: Served, stack: AsyncExitStack, **options: Any) -> Connection:
+    """A conversation, as soon as there is a place for it; `options` of the client."""
     async with asyncio.timeout(PATIENCE):
         while True:
             try:
-                server = await stack.enter_async_context(connect(served.url))
+                server = await stack.enter_async_context(connect(served.url, **options))
                 await begun(server)
             except CapacityError:
                 await asyncio.sleep(0.5)
@@ -145,30 +148,40 @@ def test_two_replicas_under_a_bench(served: Served, question: Question) -> None:
     assert (report["turns"], report["broken"]) == (4, 0)
 
 
-async def test_a_replica_that_is_killed_takes_its_conversation_along_which_goes_on(
-    served: Served, question: Question
+def let_run(process: psutil.Process) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.resume()
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+async def test_a_replica_that_is_gone_takes_its_conversation_along_which_goes_on(
+    served: Served, question: Question, blow: signal.Signals
 ) -> None:
     wave = read_audio(question.path, WIRE_RATE)
     troubles: list[list[float]] = [[], []]
     async with AsyncExitStack() as stack:
         servers = []
         for told in troubles:  # one at each replica, for it has one place
-            opening = connect(
-                served.url,
+            server = await place(
+                served,
+                stack,
                 patience=PATIENCE,
                 on_trouble=lambda _, told=told: told.append(time.monotonic()),
             )
-            servers.append(await stack.enter_async_context(opening))
-            await begun(servers[-1])
-        killed = time.monotonic()
-        replicas(served.host)[0].kill()
+            servers.append(server)
+        struck = time.monotonic()
+        struck_replica = replicas(served.host)[0]
+        struck_replica.send_signal(blow)
+        stack.callback(let_run, struck_replica)
         going_on = [asyncio.create_task(begun(server)) for server in servers]
         [again], [other] = await asyncio.wait(going_on, return_when=FIRST_COMPLETED)
         again.result()  # Serve has started another replica
+        log.warning("%s: another replica after %.1f s", blow.name, time.monotonic() - struck)
         other.cancel()  # it has heard nothing of it
         victim = going_on.index(again)
-        assert troubles[victim][0] - killed < 2
+        assert troubles[victim][0] - struck < 2
         assert (await speak(servers[victim], wave)).status == "completed"
+        assert not troubles[1 - victim]
 
 
 async def test_an_update_tells_a_conversation_which_goes_on_and_readiness_never_fails(
