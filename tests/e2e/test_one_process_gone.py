@@ -1,7 +1,7 @@
 """Eight conversations while one process of a whole installation dies or freezes.
 
 Two gateways behind haproxy, two decoders behind another or vllm-router, as deploy/ has them. Ears,
-voice and decoders are scripted (test_vllm_behind_routers has real ones); the gateways' engine
+voice and decoders are scripted (test_vllm_one_process_gone has real ones); the gateways' engine
 is the real one, and so are the routers and the clients. The test is the supervisor.
 """
 
