@@ -30,6 +30,17 @@ def test_cores_are_those_of_the_control_group(
     assert available_cores(tmp_path) == cores
 
 
+@pytest.mark.parametrize(("quota", "cores"), [("250000", 3), ("-1", 64)])
+def test_an_older_kernels_control_group_counts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
+) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota + "\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
+    assert available_cores(tmp_path) == cores
+
+
 def test_cores_are_no_more_than_the_affinity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
