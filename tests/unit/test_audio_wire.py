@@ -177,7 +177,7 @@ def test_a_wav_that_was_streamed_with_unknown_length_is_read(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "cannot be read"), (b"not audio at all" * 9, "cannot be read"), (b"RIFF", "cannot be")],
+    [(b"", "is empty"), (b"not audio at all" * 9, "cannot be read"), (b"RIFF", "cannot be")],
     ids=["empty", "text", "four bytes"],
 )
 def test_what_is_no_recording_is_refused_by_name(tmp_path: Path, content, message) -> None:
