@@ -183,10 +183,13 @@ async def bulk_work(scene: Scene, done: Counter[str]) -> AsyncIterator[None]:
 
     async def item() -> None:
         other = Talk(parts, scene.clock)
-        content = [{"type": "input_audio", "audio": sound}]
-        message = {"type": "message", "role": "user", "content": content}
         try:
-            await other.send("conversation.item.create", item=message)  # waits, for it is long
+            for part in (
+                {"type": "input_audio", "audio": sound},
+                {"type": "input_text", "text": "hello"},  # waits until the long one is worked off
+            ):
+                message = {"type": "message", "role": "user", "content": [part]}
+                await other.send("conversation.item.create", item=message)
         finally:
             other.listening.cancel()
             await other.conversation.close()
