@@ -149,7 +149,7 @@ class Extensions(Wire):
     """
 
     extensions: Annotated[
-        tuple[Literal["latency", "captions", "interruptions"], ...], FailFast()
+        tuple[Literal["latency", "captions", "interruptions", "resume"], ...], FailFast()
     ] = ()
 
 
