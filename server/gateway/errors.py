@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from aqaa.models.errors import (
     AqaaError,
@@ -98,6 +99,11 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         path = request.scope["path"]
         if error.status_code in (404, 405) and "/v1/" in path:  # the page's files have no such name
+            if methods := _other_methods(request):
+                message = f"{path} takes {methods}, not {request.method}"
+                refused = reply(405, "method_not_allowed", message)
+                refused.headers["Allow"] = methods
+                return refused
             message = f"there is no {request.method} {path} here; /docs lists what there is"
             return reply(404, "not_found", message)
         code = HTTP_CODES.get(error.status_code, "error")
@@ -108,3 +114,10 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, ours)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
+
+
+def _other_methods(request: Request) -> str:
+    """What may be done with the path of this request, whose method is none of them."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    near = [route for route in routes if route.matches(request.scope)[0] is Match.PARTIAL]
+    return ", ".join(sorted({method for route in near for method in route.methods or ()}))

@@ -61,7 +61,7 @@ async def test_a_handshake_of_which_a_proxy_made_a_plain_request_is_told_so(
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/v1/audio/speech"), ("GET", "/v1/chat/completions"), ("DELETE", "/v1/models/x")],
+    [("POST", "/v1/audio/speech"), ("GET", "/v1/files"), ("DELETE", "/v1/models/x/y")],
 )
 async def test_what_there_is_not_is_named_with_where_to_look(
     http: httpx.AsyncClient, method: str, path: str
@@ -69,3 +69,13 @@ async def test_what_there_is_not_is_named_with_where_to_look(
     reply = await http.request(method, path)
     assert reply.status_code == 404
     assert f"no {method} {path} here; /docs" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "OPTIONS"])  # the last before any web origin
+async def test_a_method_that_a_path_does_not_take_is_told_which_it_takes(
+    http: httpx.AsyncClient, method: str
+) -> None:
+    reply = await http.request(method, "/v1/chat/completions")
+    assert reply.status_code == 405
+    assert reply.headers["allow"] == "POST"
+    assert reply.json()["error"]["message"] == f"/v1/chat/completions takes POST, not {method}"
