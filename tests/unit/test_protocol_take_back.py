@@ -170,7 +170,7 @@ def test_an_item_that_the_client_put_behind_the_part_stays() -> None:
     assert len(driven.reader.order) == 2
 
 
-def test_words_of_the_part_that_come_late_are_told_once_and_then_those_of_the_whole() -> None:
+def a_part_with_words_goes_on() -> tuple[Driven, str]:
     driven = Driven()
     driven.send(
         {"type": "session.update", "session": input_with(transcription={"model": "whisper-1"})}
@@ -178,6 +178,11 @@ def test_words_of_the_part_that_come_late_are_told_once_and_then_those_of_the_wh
     half_a_turn(driven, sound=False)
     (part,) = driven.reader.order
     driven.happen(RESUMED)
+    return driven, part
+
+
+def test_words_of_the_part_that_come_late_are_told_once_and_then_those_of_the_whole() -> None:
+    driven, part = a_part_with_words_goes_on()
     driven.happen(WHOLE)
     assert driven.happen(fx.UserWordsEnded(part, "the capital of", (), 0.8)) == []
     (whole,) = driven.reader.order
@@ -186,13 +191,7 @@ def test_words_of_the_part_that_come_late_are_told_once_and_then_those_of_the_wh
 
 
 def words_end_once_the_speaker_goes_on() -> tuple[Driven, str]:
-    driven = Driven()
-    driven.send(
-        {"type": "session.update", "session": input_with(transcription={"model": "whisper-1"})}
-    )
-    half_a_turn(driven, sound=False)
-    (part,) = driven.reader.order
-    driven.happen(RESUMED)
+    driven, part = a_part_with_words_goes_on()
     assert driven.happen(fx.UserWords(part, (("the capital", -0.1),))) == []
     assert driven.happen(fx.UserWordsEnded(part, "the capital of", (), 0.8)) == []
     return driven, part
