@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -26,7 +27,7 @@ from aqaa.models.errors import (
     StoreError,
     UnauthorizedError,
 )
-from aqaa.server.protocol.errors import PARAM_LENGTH, ProtocolError
+from aqaa.server.protocol.errors import PARAM_LENGTH, ProtocolError, invalid
 from aqaa.server.protocol.limits import NO_SPEECH
 
 log = logging.getLogger(__name__)
@@ -88,17 +89,18 @@ def install(app: FastAPI) -> None:
     async def ours(_: Request, error: Exception) -> Response:
         return answer_for(error)
 
-    async def invalid(_: Request, error: Exception) -> JSONResponse:
+    async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"] if part != "body")
-        code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
-        return reply(400, code, f"{path or 'the body'}: {first['msg']}", param=path or None)
+        faults: list[Any] = [{**fault, "loc": fault["loc"][1:]} for fault in error.errors()]
+        in_body = error.errors()[0]["loc"][0] == "body"
+        fault = invalid(faults, error.body if in_body else {**request.query_params})
+        words = str(fault) if fault.param else f"the body: {fault}"
+        return reply(400, fault.code, words, param=fault.param)
 
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         path = request.scope["path"]
-        if error.status_code in (404, 405) and "/v1/" in path:  # the page's files have no such name
+        if error.status_code in (404, 405):
             if methods := _other_methods(request):
                 message = f"{path} takes {methods}, not {request.method}"
                 refused = reply(405, "method_not_allowed", message)
@@ -112,7 +114,7 @@ def install(app: FastAPI) -> None:
     for kind in (ProtocolError, AqaaError, ClientDisconnect):
         app.add_exception_handler(kind, ours)
     app.add_exception_handler(Exception, ours)
-    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(RequestValidationError, refused)
     app.add_exception_handler(HTTPException, http)
 
 

@@ -4,49 +4,44 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, field_validator
+from pydantic import FailFast, Field, field_validator
 
 from aqaa.server.protocol.tools import MAX_TOOLS, FunctionName, FunctionTool
+from aqaa.server.protocol.types import Lenient
 
 MIN_TEMPERATURE = 0.01  # below it sampling is greedy in all but name
 MOST_TOKENS = 2**31 - 1
 MOST_PARTS = 256  # of one message
 
 
-class Body(BaseModel):
-    """Base of what clients send."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class TextPart(Body):
+class TextPart(Lenient):
     """Written content."""
 
     type: Literal["text"]
     text: str
 
 
-class InputAudioData(Body):
+class InputAudioData(Lenient):
     """A recording in base64; the container is found out, `format` is not needed for it."""
 
     data: str
     format: str = "wav"
 
 
-class InputAudioPart(Body):
+class InputAudioPart(Lenient):
     """Spoken content."""
 
     type: Literal["input_audio"]
     input_audio: InputAudioData
 
 
-class AudioReference(Body):
+class AudioReference(Lenient):
     """An answer of this server's, by the id that came with it."""
 
     id: str
 
 
-class RefusalPart(Body):
+class RefusalPart(Lenient):
     """OpenAI's models refuse so; it stands in histories."""
 
     type: Literal["refusal"]
@@ -56,14 +51,14 @@ class RefusalPart(Body):
 ContentPart = Annotated[TextPart | InputAudioPart | RefusalPart, Field(discriminator="type")]
 
 
-class CalledFunction(Body):
+class CalledFunction(Lenient):
     """A function and its arguments, JSON."""
 
     name: str
     arguments: str
 
 
-class CallPart(Body):
+class CallPart(Lenient):
     """A call that the assistant made."""
 
     id: str
@@ -71,7 +66,7 @@ class CallPart(Body):
     function: CalledFunction
 
 
-class ChatMessage(Body):
+class ChatMessage(Lenient):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -81,34 +76,34 @@ class ChatMessage(Body):
     tool_call_id: str | None = None
 
 
-class ChatTool(Body):
+class ChatTool(Lenient):
     """A function that may be called."""
 
     type: Literal["function"]
     function: FunctionTool
 
 
-class FunctionNamed(Body):
+class FunctionNamed(Lenient):
     """Its name."""
 
     name: FunctionName
 
 
-class NamedChoice(Body):
+class NamedChoice(Lenient):
     """This function shall be called."""
 
     type: Literal["function"]
     function: FunctionNamed
 
 
-class AllowedToolList(Body):
+class AllowedToolList(Lenient):
     """Some of the request's tools, and whether one of them shall be called."""
 
     mode: Literal["auto", "required"]
     tools: list[NamedChoice] = Field(max_length=MAX_TOOLS)
 
 
-class AllowedTools(Body):
+class AllowedTools(Lenient):
     """Only these functions may be called."""
 
     type: Literal["allowed_tools"]
@@ -125,20 +120,20 @@ class AllowedTools(Body):
         return {tool.function.name for tool in self.allowed_tools.tools}
 
 
-class AudioOptions(Body):
+class AudioOptions(Lenient):
     """How a spoken answer sounds."""
 
     voice: str | dict[str, Any] = ""
     format: str = Field(default="wav", description="wav, mp3, flac, opus or pcm16")
 
 
-class StreamOptions(Body):
+class StreamOptions(Lenient):
     """What a stream ends with."""
 
     include_usage: bool = False
 
 
-class ChatRequest(Body):
+class ChatRequest(Lenient):
     """`POST /v1/chat/completions`."""
 
     model: str
@@ -165,26 +160,26 @@ class ChatRequest(Body):
         return 0.0 if value is not None and value < MIN_TEMPERATURE else value
 
 
-class ExpiresAfter(Body):
+class ExpiresAfter(Lenient):
     """How long a client secret lives; OpenAI's bounds and default."""
 
     anchor: Literal["created_at"] = "created_at"
     seconds: int = Field(default=600, ge=10, le=7200)
 
 
-class ClientSecretRequest(Body):
+class ClientSecretRequest(Lenient):
     """`POST /v1/realtime/client_secrets`."""
 
     expires_after: ExpiresAfter = ExpiresAfter()
     session: dict[str, Any] = Field(default_factory=dict)
 
 
-class TranscriptionForm(Body):
+class TranscriptionForm(Lenient):
     """The fields of `POST /v1/audio/transcriptions` beside the file; other ones have no effect."""
 
     model: str = Field(default="", description="any: one recogniser serves them all")
     language: str = Field(default="", description="shown in verbose_json; none is detected")
     response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = "json"
     stream: bool = False
-    timestamp_granularities: list[Literal["word", "segment"]] = ["segment"]
-    include: list[str] = []
+    timestamp_granularities: list[Literal["word", "segment"]] = Field(default=["segment"])
+    include: list[str] = Field(default=[])

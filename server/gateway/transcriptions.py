@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import ValidationError
 
@@ -27,6 +26,7 @@ from aqaa.server.gateway.transcript_formats import (
 )
 from aqaa.server.gateway.upload import form_of
 from aqaa.server.parts import ModelParts
+from aqaa.server.protocol.errors import invalid
 from aqaa.server.protocol.types import Json
 from aqaa.server.urgency import Kind
 from aqaa.tokenizers.stream import Samples
@@ -134,7 +134,7 @@ async def _form(request: Request) -> tuple[bytes, TranscriptionForm]:
 
     Raises:
         InputError: there is no recording.
-        RequestValidationError: a field has a value that it cannot have.
+        ProtocolError: a field has a value that it cannot have.
     """
     fields: dict[str, Any] = {}
     form = await form_of(request)
@@ -150,7 +150,7 @@ async def _form(request: Request) -> tuple[bytes, TranscriptionForm]:
     try:
         return form.file, TranscriptionForm.model_validate(fields)
     except ValidationError as error:
-        raise RequestValidationError(error.errors()) from None
+        raise invalid(error.errors(), fields) from None
 
 
 async def _events(recording: Recording, *, logprobs: bool) -> AsyncIterator[bytes]:

@@ -64,6 +64,30 @@ async def test_messages_without_a_question_are_told_so(
 
 
 @pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": [user([{"type": "image_url"}])]}, "messages.0.content.0.type"),
+        ({"messages": [user([{"type": "text"}])]}, "messages.0.content.0.text"),
+        ({"messages": [user(7)]}, "messages.0.content"),
+        ({"messages": [user("hi")], "tool_choice": {"type": "function"}}, "tool_choice.function"),
+        ({"messages": [user("hi")], "tool_choice": "always"}, "tool_choice"),
+    ],
+)
+async def test_what_is_wrong_is_named_by_the_clients_own_keys(
+    http: httpx.AsyncClient, body: dict[str, object], param: str
+) -> None:
+    reply = await http.post("/v1/chat/completions", json={"model": "scripted", **body})
+    error = reply.json()["error"]
+    assert (reply.status_code, error["param"]) == (400, param)
+    assert error["message"].startswith(f"{param}: ")
+
+
+async def test_a_key_that_is_null_is_not_set(http: httpx.AsyncClient) -> None:
+    unset = ("audio", "stream", "stream_options", "seed", "n", "tools", "tool_choice", "modalities")
+    assert (await ask(http, user("hi"), **dict.fromkeys(unset))).status_code == 200
+
+
+@pytest.mark.parametrize(
     "numbers",
     [
         {"temperature": 1e-320},
