@@ -94,10 +94,10 @@ class TokenizerConfig(Section):
 
 
 class TranscriberConfig(Section):
-    """What makes the user's words of the linguistic tokenizer's states.
+    """What makes the user's words of what the linguistic tokenizer heard and made of it.
 
     `paraformer`: the published recogniser's own predictor and decoder, which lie in the linguistic
-    tokenizer's folder. `ctc`: a small head, in a folder of its own (`path`).
+    tokenizer's folder. `ctc`: a small network, in a folder of its own (`path`).
     """
 
     kind: Literal["paraformer", "ctc"]

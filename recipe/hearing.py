@@ -48,8 +48,8 @@ class Hearing:
             {k.removeprefix("encoder."): v.float() for k, v in state.items()}
         )
         shift, scale = re.findall(r"<LearnRateCoef> 0 \[([^]]*)\]", (folder / "am.mvn").read_text())
-        self._shift = torch.tensor([float(v) for v in shift.split()])
-        self._scale = torch.tensor([float(v) for v in scale.split()])
+        self.shift = torch.tensor([float(v) for v in shift.split()])
+        self.scale = torch.tensor([float(v) for v in scale.split()])
         self._codes = torch.from_numpy(np.load(directory / "linguistic_tokenizer.npy"))
         self._semantic = SemanticNetwork.load(directory / "speech_tokenizer_v1.onnx")
 
@@ -72,20 +72,21 @@ class Hearing:
                 batch = np.zeros((len(part), chunks * CHUNK_SAMPLES), np.float32)
                 for row, i in zip(batch, part, strict=True):
                     row[: len(waves[i])] = waves[i]
-                ids = torch.cdist(self._emitted(batch), self._codes[None]).argmin(-1)
+                emitted = self._encoder(self.heard(batch))
+                ids = torch.cdist(emitted, self._codes[None]).argmin(-1)
                 for i, row_ids in zip(part, ids.numpy(), strict=True):
                     out[i] = row_ids.astype(np.int32)
         return out
 
-    @torch.no_grad()
-    def states(self, waves: Sequence[Wave]) -> Tensor:
-        """What the encoder emits, [B, 4 C, width], for waves of one length of C whole chunks."""
-        return self._emitted(np.stack(waves))
-
-    def _emitted(self, batch: NDArray[np.float32]) -> Tensor:
+    def heard(self, batch: NDArray[np.float32]) -> Tensor:
+        """Normalised features [B, 4 C, 560] of waves [B, samples] of C whole chunks."""
         found = stack(fbank(torch.from_numpy(batch), mel_filters()))
-        emitted: Tensor = self._encoder((found + self._shift) * self._scale)
-        return emitted
+        return (found + self.shift) * self.scale
+
+    @torch.no_grad()
+    def frames(self, heard: Tensor) -> Tensor:
+        """What a transcriber takes, [B, 4 C, width + 560]: states, and the features `heard`."""
+        return torch.cat([self._encoder(heard), heard], -1)
 
     def semantic(self, wave: Wave) -> Codes:
         """Raw semantic codes, 6 for every begun 240 ms of `wave` (float32, 16 kHz, under 30 s)."""

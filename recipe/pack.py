@@ -80,7 +80,7 @@ default = "joe"
 """
 
 TRANSCRIBER = """
-[transcriber]  # the user's words, from the linguistic tokenizer's states
+[transcriber]  # the user's words, from what the linguistic tokenizer heard and made of it
 kind = "ctc"
 path = "transcriber"
 """

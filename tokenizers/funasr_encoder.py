@@ -80,7 +80,7 @@ class ChunkEncoder:
     def __init__(self, network: Any, input_size: int, device: str) -> None:
         self._network = network
         self._layers = [*network.encoders0, *network.encoders]
-        self._input_size = input_size
+        self.input_size = input_size
         self._device = torch.device(device)
         self.output_size: int = network.output_size()
 
@@ -113,7 +113,7 @@ class ChunkEncoder:
         shape = (2, len(self._layers), attention.h, REMEMBERED_FRAMES, attention.d_k)
         return EncoderState(
             0,
-            torch.zeros(WINDOW_BACK, self._input_size, device=self._device),
+            torch.zeros(WINDOW_BACK, self.input_size, device=self._device),
             0,
             torch.zeros(shape, device=self._device),
         )
@@ -154,7 +154,7 @@ class ChunkEncoder:
 
     def tail(self, state: EncoderState) -> Tensor:
         """The 5 frames behind the newest chunk once more, with nothing after them: [5, output]."""
-        return self.run([EncoderChunk(torch.zeros(0, self._input_size), state)])[0].states
+        return self.run([EncoderChunk(torch.zeros(0, self.input_size), state)])[0].states
 
     def _positions(self, states: Sequence[EncoderState], new: int) -> Tensor:
         """FunASR's position code of each row's next frames, [B, new, input]; the first frame is 1.
@@ -164,8 +164,8 @@ class ChunkEncoder:
         """
         first = torch.tensor([state.frames + 1 for state in states])[:, None]
         positions = (first + torch.arange(new)).reshape(1, -1)
-        code: Tensor = self._network.embed.encode(positions, self._input_size, torch.float32)
-        return to_device(code.reshape(len(states), new, self._input_size), self._device)
+        code: Tensor = self._network.embed.encode(positions, self.input_size, torch.float32)
+        return to_device(code.reshape(len(states), new, self.input_size), self._device)
 
     def _encode(
         self, window: Tensor, memory: Tensor, remembered: Tensor, counts: Tensor

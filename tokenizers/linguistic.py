@@ -208,11 +208,11 @@ class LinguisticStream(TokenStream[EncoderChunk, LinguisticReply]):
             ::_STRIDE_FRAMES, 0
         ]
         cmvn = self._tokenizer.cmvn
-        frames = (stacks.reshape(-1, _INPUT_SIZE) + cmvn.shift) * cmvn.scale
-        reply = yield EncoderChunk(torch.from_numpy(frames), self._state)
+        frames = torch.from_numpy((stacks.reshape(-1, _INPUT_SIZE) + cmvn.shift) * cmvn.scale)
+        reply = yield EncoderChunk(frames, self._state)
         self._state = reply.encoded.after
         if self._windows is not None:
-            self._windows.append(Window(reply.encoded.states, len(frames), last))
+            self._windows.append(Window(reply.encoded.states, frames, last))
         return reply.codes
 
 

@@ -1,4 +1,4 @@
-"""The user's words, from the encoder states that also make the linguistic tokens.
+"""The user's words, from the ears that also make the linguistic tokens.
 
 The published linguistic tokenizer is the encoder of a whole recogniser. A transcriber is what goes
 on from there: it takes the encoder's windows as they come and gives pieces of text. So the words
@@ -7,8 +7,8 @@ are of what the model heard, at the cost of a small network, and off the way to 
     LinguisticStream ─ windows ─> TranscriptStream ─ pieces ─> whoever wants words
 
 Two kinds: `transcriber_paraformer` (the published predictor and decoder) and `transcriber_ctc` (a
-small head). A bundle's `[transcriber]` says which; a bundle without one has no words.
-`transcriber_loading` makes the one that it asks for.
+network that also hears what the encoder heard). A bundle's `[transcriber]` says which; a bundle
+without one has no words. `transcriber_loading` makes the one that it asks for.
 """
 
 from __future__ import annotations
@@ -35,12 +35,18 @@ FRAME_SECONDS = 0.06  # of one encoder state
 class Window:
     """One step of the encoder: `states` float32 [5 + new, width], the new frames last.
 
+    `heard` float32 [new, 560], on the CPU: the normalised features that the new states are of.
     `last`: the audio ended in it.
     """
 
     states: Tensor
-    new: int
+    heard: Tensor
     last: bool = False
+
+    @property
+    def new(self) -> int:
+        """How many frames are new."""
+        return len(self.heard)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
-"""A small CTC head on the linguistic encoder's states: greedy, causal, streaming.
+"""A CTC network on what the linguistic encoder emits and what it heard: greedy, causal, streaming.
 
-    states [T, width] -> Linear -> blocks of (causal depthwise convolution, feed-forward) -> Linear
-    -> T * rows log probabilities over the pieces
+    states and features [T, width] -> Linear -> blocks of (causal depthwise convolution,
+    feed-forward) -> Linear -> T * rows log probabilities over the pieces
 
-The states are the encoder's newest frames, those that the tokens are made of. The head sees nothing
-that follows a frame: CTC leaves it free to say a piece some frames after its sound, and the end of
-an utterance is followed by `SILENCE` zero frames in which the last pieces come out. Training must
-pad its clips in the same way.
+A frame is the encoder's newest state, of which a token is made, and beside it the features that it
+was made of: a small encoder, taught to make tokens, forgets much that tells words apart. The
+network sees nothing that follows a frame: CTC leaves it free to say a piece some frames after its
+sound, and the end of an utterance is followed by `SILENCE` zero frames in which the last pieces
+come out. Training must pad its clips in the same way.
 
 Files: `model.safetensors` with this module's tensors (any float type), from whose shapes all sizes
 are read, and `pieces.json`, a list of strings: first the blank, then pieces in SentencePiece's
@@ -35,7 +36,7 @@ from aqaa.tokenizers.transcriber import (
 )
 
 BLANK = 0
-SILENCE = 4  # zero frames after an utterance's end, 240 ms
+SILENCE = 6  # zero frames after an utterance's end, 360 ms
 
 
 class CtcBlock(nn.Module):
@@ -107,7 +108,7 @@ class CtcTranscriber:
 
     @classmethod
     def load(cls, folder: Path, width: int, device: str = "cpu") -> CtcTranscriber:
-        """Read a folder for an encoder of `width`.
+        """Read a folder for an encoder whose states and features are `width` wide together.
 
         Raises:
             BundleError: a file is missing or damaged, or does not fit the other or the encoder.
@@ -120,9 +121,19 @@ class CtcTranscriber:
             raise BundleError(f"{folder} holds no CTC head: {str(error)[:400]}") from error
         if head.project.in_features != width:
             raise BundleError(
-                f"{folder} is for an encoder of width {head.project.in_features}, not {width}"
+                f"{folder} is for frames of width {head.project.in_features}, not {width}"
             )
         return cls(head, pieces, device)
+
+    @property
+    def name(self) -> str:
+        """What it is, in words."""
+        return f"CTC beside the linguistic encoder, {len(self.texts)} pieces"
+
+    @property
+    def weights(self) -> int:
+        """How many it has."""
+        return sum(p.numel() for p in self.head.parameters())
 
     def stream(self) -> CtcStream:
         """A new stream; cheap."""
@@ -145,7 +156,9 @@ class CtcStream(TranscriptStream):
     def _recognise(self, window: WindowOrTail) -> list[Piece]:
         if not isinstance(window, Window):
             return self._spell(self._silence()) if self._rows else []
-        frames = window.states[-window.new :].to(self._transcriber.device)
+        device = self._transcriber.device
+        states, heard = window.states[-window.new :].to(device), window.heard.to(device)
+        frames = torch.cat([states, heard], -1)
         return self._spell(torch.cat([frames, self._silence()]) if window.last else frames)
 
     def _silence(self) -> Tensor:

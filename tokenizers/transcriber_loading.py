@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from aqaa.models.bundle import Bundle
 from aqaa.tokenizers.linguistic import LinguisticTokenizer
-from aqaa.tokenizers.transcriber import Transcriber
 from aqaa.tokenizers.transcriber_ctc import CtcTranscriber
 from aqaa.tokenizers.transcriber_paraformer import ParaformerTranscriber
 
 
 def load_transcriber(
     bundle: Bundle, tokenizer: LinguisticTokenizer, device: str = "cpu"
-) -> Transcriber | None:
+) -> CtcTranscriber | ParaformerTranscriber | None:
     """What goes on from `tokenizer`'s encoder; None where the bundle has no transcriber.
 
     Raises:
@@ -25,5 +24,5 @@ def load_transcriber(
             folder = bundle.tokenizer.path / bundle.tokenizer.linguistic
             return ParaformerTranscriber.load(folder, tokenizer.encoder, device)
         case "ctc":
-            width = tokenizer.encoder.output_size
+            width = tokenizer.encoder.output_size + tokenizer.encoder.input_size
             return CtcTranscriber.load(bundle.transcriber.path, width, device)

@@ -89,6 +89,17 @@ class ParaformerTranscriber:
         # The predictor walks frame by frame in Python: on an accelerator each step would wait.
         return cls(encoder, predictor, decoder.to(device), pieces, device)
 
+    @property
+    def name(self) -> str:
+        """What it is, in words."""
+        return f"Paraformer's own predictor and decoder, {len(self.pieces)} pieces"
+
+    @property
+    def weights(self) -> int:
+        """How many it has, the encoder's not among them."""
+        parts = (self.predictor, self.decoder)
+        return sum(p.numel() for part in parts for p in part.parameters())
+
     def stream(self) -> ParaformerStream:
         """A new stream; cheap."""
         return ParaformerStream(self)

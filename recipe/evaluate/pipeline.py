@@ -20,6 +20,8 @@ from aqaa.server.engine.embedded.engine import EmbeddedEngine
 from aqaa.server.engine.settings import EmbeddedSettings
 from aqaa.tokenizers.dual import DualTokenizer
 from aqaa.tokenizers.text import TextTokenizer
+from aqaa.tokenizers.transcriber import text_of
+from aqaa.tokenizers.transcriber_loading import load_transcriber
 from aqaa.vocoder.vocoder import Vocoder
 
 PUSH = TOKENIZER_RATE // 50  # samples: a client sends 20 ms at a time
@@ -64,6 +66,7 @@ class Pipeline:
     def __init__(self, directory: Path) -> None:
         self.bundle = load_bundle(directory)
         self.tokenizer = DualTokenizer.load(self.bundle)
+        self.transcriber = load_transcriber(self.bundle, self.tokenizer.linguistic)
         text = TextTokenizer.of(self.bundle)
         self.text = text
         self.prompts = PromptBuilder.of(self.bundle, text)
@@ -82,14 +85,21 @@ class Pipeline:
 
     def hear(self, question: Wave) -> tuple[int, ...]:
         """Decoder ids of a question (16 kHz), streamed as a client would."""
-        lead, tail = (np.zeros(int(pause * TOKENIZER_RATE), np.float32) for pause in PAUSES)
-        sound = np.concatenate([lead, question, tail])
+        sound = _within_pauses(question)
         stream = self.tokenizer.stream()
         ids: list[int] = []
         for start in range(0, len(sound), PUSH):
             ids += stream.push(sound[start : start + PUSH])
         ids += stream.flush()
         return tuple(ids)
+
+    def words(self, question: Wave) -> str:
+        """What the transcriber writes down of a question (16 kHz); "" where there is none."""
+        if self.transcriber is None:
+            return ""
+        stream = self.transcriber.stream()
+        steps = self.tokenizer.windows_of(_within_pauses(question))
+        return text_of(p for windows in steps for window in windows for p in stream.push(window))
 
     async def ask(self, session: str, question: Wave, history: list[Turn]) -> Answer:
         """The answer to `question` after `history`, which both turns are added to."""
@@ -124,3 +134,8 @@ class Pipeline:
         answer.legal = is_legal(answer.ids, self.bundle.tokens)
         history.append(AssistantTurn(tuple(answer.ids)))
         return answer
+
+
+def _within_pauses(question: Wave) -> Wave:
+    lead, tail = (np.zeros(int(pause * TOKENIZER_RATE), np.float32) for pause in PAUSES)
+    return np.concatenate([lead, question, tail])

@@ -24,6 +24,7 @@ from aqaa.recipe.evaluate.questions import (
     held_out_questions,
 )
 from aqaa.recipe.evaluate.report import Report, Row
+from aqaa.recipe.evaluate.words import words_rows
 from aqaa.recipe.speech.augment import telephone
 from aqaa.recipe.speech.cache import Utterance, say
 from aqaa.recipe.speech.store import hear
@@ -194,6 +195,7 @@ async def _evaluate(
         report.rows.append(right_row(OPENED, judged, 0.90))
         report.answers += [_as_json(OPENED, one) for one in judged]
         report.rows += await household_rows(pipeline, people, tick)
+        report.rows += words_rows(pipeline, people, tick)
         tick("slower, faster, happy, sad")
         controlled = await examiner.hold(moods[:styled], [TEACHER], None)
         report.answers += [_as_json("style", one) for one in controlled]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -33,14 +34,16 @@ from aqaa.recipe.speech.phonemes import CLASSES, collapse, edit_distance
 from aqaa.recipe.speech.store import Clip
 from aqaa.recipe.tokenizer_run import Run, Schedule
 from aqaa.recipe.training import Losses
-from aqaa.recipe.transcriber.head import head_for, spelt, with_silence
+from aqaa.recipe.transcriber.head import spelt, with_silence
 from aqaa.recipe.transcriber.pieces import Spelling, corpus_pieces
 from aqaa.recipe.vq import Codebook
 from aqaa.recipe.word_losses import guided_loss, spelling_loss
+from aqaa.tokenizers.transcriber_ctc import CtcHead
 
 WIDTH_OUT, HEADS, UNITS, BLOCKS = 256, 4, 1024, 6
 CODES = 1024
 WORDS = 0.3  # weight of the words beside the phonemes' 1
+WORDS_HEAD = 256, 9, 3, 2  # its inner width, kernel, blocks and rows a frame
 SPELLED = 2  # CTC steps per emitted frame: at 16.7 Hz speech has nearly a phoneme a frame
 WARPS = tuple(round(0.9 + 0.02 * i, 2) for i in range(12))  # vocal tract lengths, 0.90 to 1.12
 LENGTHS = tuple(CHUNK_SAMPLES * c for c in (13, 18, 25, 34))  # 3.1 to 8.2 s
@@ -60,14 +63,14 @@ class Speller(nn.Module):
         self.codebook = Codebook(CODES, WIDTH_OUT)
         self.head = nn.Linear(WIDTH_OUT, SPELLED * CLASSES)
         self.guided = nn.Linear(WIDTH_OUT, GUIDE)
-        self.words = head_for(WIDTH_OUT, spelling)
+        self.words = CtcHead(WIDTH_OUT, *WORDS_HEAD, pieces=len(spelling.pieces))
         self.register_buffer("shift", torch.zeros(WIDTH))  # am.mvn's AddShift and Rescale
         self.register_buffer("scale", torch.ones(WIDTH))
         self.shift: Tensor
         self.scale: Tensor
 
     def words_loss(self, emitted: Tensor, rows: Sequence[Row]) -> Tensor:
-        """CTC a piece of the words, from the emitted frames, which the transcriber goes on from."""
+        """CTC a piece of the words, from the emitted frames alone: these must keep them."""
         pieces, _ = self.words(with_silence(emitted))
         return spelling_loss(pieces, [spelt(row, self.spelling) for row in rows])
 
@@ -103,7 +106,14 @@ def _mask(x: Tensor, rng: np.random.Generator) -> Tensor:
     return x
 
 
-def batch_features(model: Speller, rows: Sequence[Row], rng: np.random.Generator) -> Tensor:
+class Normalised(Protocol):
+    """What has am.mvn's numbers, both [560]: (x + shift) * scale."""
+
+    shift: Tensor
+    scale: Tensor
+
+
+def batch_features(model: Normalised, rows: Sequence[Row], rng: np.random.Generator) -> Tensor:
     """Augmented, normalised features of training rows: warped tracts, tilted spectra, masks."""
     waves = torch.from_numpy(np.stack([r.heard for r in rows]))
     filters = torch.stack([mel_filters(float(w)) for w in rng.choice(WARPS, len(rows))])

@@ -1,1 +1,1 @@
-"""Trains nano's words: a small CTC head on the linguistic encoder's states."""
+"""Trains nano's words: a CTC network on what the linguistic encoder emits and what it heard."""

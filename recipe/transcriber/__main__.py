@@ -1,4 +1,4 @@
-"""`python -m aqaa.recipe.transcriber`: train the words' head on the bundle's encoder; export."""
+"""`python -m aqaa.recipe.transcriber`: train the words on the bundle's encoder; export."""
 
 from __future__ import annotations
 
@@ -21,16 +21,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--out", type=Path, default=nano_path() / "transcriber")
-    parser.add_argument("--run", default="linguistic", help="folder of the encoder's checkpoint")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     spelling = corpus_pieces()
     hearing = Hearing(nano_path() / "Step-Audio-Tokenizer")
     checkpoint = work_dir() / "transcriber" / "head.pt"
-    beside = work_dir() / arguments.run / f"{arguments.run}.pt"
-    begin = beside if beside.exists() else None
-    head = train_head(*packed(), hearing, spelling, checkpoint, begin, arguments.steps)
+    head = train_head(*packed(), hearing, spelling, checkpoint, arguments.steps)
     export(head, spelling, arguments.out)
 
 

@@ -1,14 +1,14 @@
-"""Training: CTC on pieces of words, from the states that the finished encoder emits.
+"""Training: CTC on pieces of words, from what the finished encoder emits and what it heard.
 
-The encoder stays as it is: its states also make the linguistic tokens, which must not move. The
-head begins with what it learned beside the encoder. What is trained is the server's own module
-(`aqaa.tokenizers.transcriber_ctc`).
+The encoder stays as it is: its states also make the linguistic tokens, which must not move. What is
+trained is the server's own module (`aqaa.tokenizers.transcriber_ctc`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,8 @@ from torch import Tensor
 from aqaa.recipe.domain.numbers import normalise
 from aqaa.recipe.evaluate.judges import word_errors
 from aqaa.recipe.hearing import Hearing
-from aqaa.recipe.linguistic.fbank import CHUNK_SAMPLES
+from aqaa.recipe.linguistic.fbank import CHUNK_SAMPLES, WIDTH
+from aqaa.recipe.linguistic.train import batch_features
 from aqaa.recipe.precision import mixed
 from aqaa.recipe.speech.batches import make_batch
 from aqaa.recipe.speech.phonemes import collapse
@@ -32,11 +33,11 @@ from aqaa.recipe.word_losses import spelling_loss
 from aqaa.tokenizers.transcriber_ctc import CtcHead
 
 LENGTHS = tuple(CHUNK_SAMPLES * chunks for chunks in (13, 18, 25, 34))  # 3.1 to 8.2 s
-BATCH_SECONDS = 48.0
-STEPS = 6000
+BATCH_SECONDS = 64.0
+STEPS = 3000
+KEPT, TIMES = 40, 4  # batches that are kept, and how often each is learned from
 RATES = Rates(peak=1.5e-3, muon=0.01, final=0.02, warmup=100, betas=(0.9, 0.98))
 TAIL = 0.3  # seconds of silence that a turn ends with
-States = Callable[[Sequence[Wave]], Tensor]  # waves of one length -> [B, T, width]
 
 
 def train_head(
@@ -45,25 +46,25 @@ def train_head(
     hearing: Hearing,
     spelling: Spelling,
     checkpoint: Path,
-    begin: Path | None = None,
     steps: int = STEPS,
 ) -> CtcHead:
-    """Train, or go on from `checkpoint`; `judge` (held-out voices) is only measured.
-
-    `begin` is the checkpoint of the encoder's training, with the head that was trained beside it.
-    """
+    """Train, or go on from `checkpoint`; `judge` (held-out voices) is only measured."""
     torch.manual_seed(0)
-    head = head_for(hearing.centroids.shape[1], spelling)
-    if begin is not None:
-        head.load_state_dict(learned_beside(begin))
+    head = head_for(hearing.centroids.shape[1] + WIDTH, spelling)
+
+    @lru_cache(maxsize=KEPT)
+    def batch(number: int) -> tuple[Tensor, list[list[int]]]:
+        rng = np.random.default_rng([13, number])
+        rows = make_batch(clips, BATCH_SECONDS, LENGTHS, rng)
+        heard = batch_features(hearing, rows, rng)
+        with mixed():
+            return with_silence(hearing.frames(heard)), [spelt(row, spelling) for row in rows]
 
     def losses(step: int) -> Losses:
-        rng = np.random.default_rng([13, step])
-        rows = make_batch(clips, BATCH_SECONDS, LENGTHS, rng)
-        states = with_silence(hearing.states([row.heard for row in rows]))
+        frames, targets = batch(batch_at(step))
         with mixed():
-            rows_of_pieces, _ = head(states)
-        return {"words": spelling_loss(rows_of_pieces, [spelt(row, spelling) for row in rows])}
+            pieces, _ = head(frames)
+        return {"words": spelling_loss(pieces, targets)}
 
     def errors(step: int) -> dict[str, float]:
         return word_error_rates(head, judge, hearing, spelling)
@@ -80,11 +81,14 @@ def train_head(
     return head
 
 
-def learned_beside(checkpoint: Path) -> dict[str, Tensor]:
-    """The head's weights in the checkpoint of the encoder's training."""
-    saved = torch.load(checkpoint, weights_only=True)["model"]
-    prefix = "words."
-    return {n.removeprefix(prefix): w for n, w in saved.items() if n.startswith(prefix)}
+def batch_at(step: int) -> int:
+    """The number of the batch of this step: `KEPT` batches come `TIMES` each, mixed, then others.
+
+    To make a batch costs more than to learn from it.
+    """
+    round_, place = divmod(step, KEPT * TIMES)
+    order = np.random.default_rng([17, round_]).permutation(KEPT * TIMES)
+    return round_ * KEPT + int(order[place]) % KEPT
 
 
 @torch.no_grad()
@@ -92,7 +96,7 @@ def transcribe(head: CtcHead, hearing: Hearing, spelling: Spelling, wave: Wave) 
     """The words of one wave, greedy."""
     tail = np.pad(wave, (0, int(TAIL * 16_000)))
     whole = np.pad(tail, (0, -len(tail) % CHUNK_SAMPLES))
-    rows, _ = head(with_silence(hearing.states([whole])))
+    rows, _ = head(with_silence(hearing.frames(hearing.heard(whole[None]))))
     numbers = collapse(rows[0].argmax(-1).tolist())
     return joined(spelling.pieces[number] for number in numbers)
 

@@ -90,6 +90,8 @@ def examine(bundle: Bundle) -> list[PartReport]:
         "vocoder": _vocoder,
         "voices": _voices,
     }
+    if bundle.transcriber is not None:
+        looks["transcriber"] = _transcriber
     parts = []
     for name, look in looks.items():
         try:
@@ -116,6 +118,16 @@ def _semantic(bundle: Bundle) -> tuple[str, int, int]:
     kind = "exact" if streaming.exact else "approximate"
     count = tokenizer.network.weights
     return f"speech_tokenizer_v1, streams {window} ({kind})", count, FLOAT32 * count
+
+
+def _transcriber(bundle: Bundle) -> tuple[str, int, int]:
+    from aqaa.tokenizers.linguistic import LinguisticTokenizer
+    from aqaa.tokenizers.transcriber_loading import load_transcriber
+
+    transcriber = load_transcriber(bundle, LinguisticTokenizer.load(bundle.tokenizer))
+    assert transcriber is not None
+    count = transcriber.weights
+    return transcriber.name, count, FLOAT32 * count
 
 
 def _text(bundle: Bundle) -> tuple[str, int, int]:

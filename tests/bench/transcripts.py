@@ -124,7 +124,8 @@ def bundle_with_words(folder: Path) -> Path:
     with (folder / "aqaa.toml").open("a", encoding="utf-8") as toml:
         toml.write(TRANSCRIBER)
     torch.manual_seed(0)
-    width = LinguisticTokenizer.load(nano.tokenizer).encoder.output_size
+    encoder = LinguisticTokenizer.load(nano.tokenizer).encoder
+    width = encoder.output_size + encoder.input_size
     head = CtcHead(width, INNER, KERNEL, BLOCKS, ROWS, PIECES)
     (folder / "transcriber").mkdir()
     save_file(head.state_dict(), folder / "transcriber" / "model.safetensors")

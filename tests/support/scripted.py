@@ -145,7 +145,7 @@ class GroupStream:
             loud = int(np.abs(self._rest[:GROUP_SAMPLES]).mean() * 1000)
             self._rest = self._rest[GROUP_SAMPLES:]
             ids += group(loud % 1024)
-            self._windows.append(Window(torch.full((7, 1), float(loud)), new=2))
+            self._windows.append(Window(torch.full((7, 1), float(loud)), torch.zeros(2, 1)))
         return ids
 
     def flushing(self) -> Steps[None, None, list[int]]:

@@ -15,7 +15,7 @@ from aqaa.server.hearing.transcribing import Transcribing, Transcript, TurnWindo
 from aqaa.tokenizers.funasr_encoder import EncoderState
 from aqaa.tokenizers.transcriber import Piece, Tail, Window, WindowOrTail
 
-LOUD = Window(torch.full((7, 1), 300.0), new=2)
+LOUD = Window(torch.full((7, 1), 300.0), torch.zeros(2, 1))
 END = Tail(EncoderState(0, torch.zeros(5, 1), 0, torch.zeros(0)))
 
 

@@ -5,17 +5,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
+from aqaa.models.bundle import load_bundle, nano_path
+from aqaa.recipe.hearing import Hearing
+from aqaa.recipe.linguistic.fbank import CHUNK_FRAMES, CHUNK_SAMPLES
 from aqaa.recipe.linguistic.train import WIDTH_OUT, Speller
 from aqaa.recipe.speech.batches import Placed, Row
 from aqaa.recipe.speech.store import Clip
-from aqaa.recipe.transcriber.head import ROWS, head_for, spelt, with_silence
+from aqaa.recipe.transcriber.head import ROWS, spelt, with_silence
 from aqaa.recipe.transcriber.pieces import BLANK, Spelling, corpus_pieces, joined, learn, written
-from aqaa.recipe.transcriber.train import export, learned_beside
+from aqaa.recipe.transcriber.train import export
 from aqaa.recipe.word_losses import spelling_loss
+from aqaa.tokenizers.linguistic import LinguisticTokenizer
+from aqaa.tokenizers.transcriber import Window
 from aqaa.tokenizers.transcriber_ctc import SILENCE, CtcHead, CtcTranscriber
 
+EXAMPLES = nano_path() / "examples"
 TEXTS = [f"What's the {a} of {b}?" for a in ("capital", "colour", "weather") for b in
          ("France", "Germany", "milk", "a zebra", "tomorrow")]  # fmt: skip
 
@@ -81,17 +88,21 @@ def test_the_bundle_reads_what_is_exported_and_it_spells_what_it_was_taught(
     assert "".join(served.texts[n] for n in numbers if n).strip() == written(TEXTS[0])
 
 
-def test_the_transcriber_begins_with_what_was_learned_beside_the_encoder(
-    spelling: Spelling, tmp_path: Path
-) -> None:
-    speller = Speller(spelling)
-    torch.save({"model": speller.state_dict()}, tmp_path / "linguistic.pt")
+def test_it_is_trained_on_what_the_server_gives_it() -> None:
+    """Frames of whole waves, as training has them, are those of a stream's windows."""
+    folder = load_bundle(nano_path()).tokenizer
+    wave, _ = soundfile.read(next(EXAMPLES.glob("*.flac")), dtype="float32")
+    whole = wave[: len(wave) // CHUNK_SAMPLES * CHUNK_SAMPLES]
+    hearing = Hearing(folder.path)
+    frames = hearing.frames(hearing.heard(whole[None]))[0]
 
-    head = head_for(WIDTH_OUT, spelling)
-    head.load_state_dict(learned_beside(tmp_path / "linguistic.pt"))
+    stream = LinguisticTokenizer.load(folder).stream(keep_windows=True)
+    stream.push(whole)
+    windows = [window for window in stream.take_windows() if isinstance(window, Window)]
+    served = [torch.cat([w.states[-w.new :], w.heard], 1) for w in windows]
 
-    states = torch.randn(1, 8, WIDTH_OUT)
-    assert torch.equal(head(states)[0], speller.words(states)[0])
+    assert len(served) * CHUNK_FRAMES == len(frames)
+    torch.testing.assert_close(torch.cat(served), frames, atol=2e-2, rtol=0)
 
 
 def test_beside_the_encoder_the_words_are_those_of_the_row(spelling: Spelling) -> None:

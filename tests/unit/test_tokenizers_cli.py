@@ -10,12 +10,15 @@ import pytest
 import soundfile
 import typer
 from bundles import fixture_bundle
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from aqaa.models.bundle import load_bundle
 from aqaa.models.errors import AudioError
 from aqaa.server.cli.inspect import examine
 from aqaa.server.cli.tokens import tokens
+from aqaa.tokenizers.linguistic import LinguisticTokenizer
+from aqaa.tokenizers.transcriber_ctc import CtcHead
 
 
 @pytest.fixture
@@ -74,6 +77,23 @@ def test_inspection_finds_what_loads_and_names_what_does_not(bundle: Path) -> No
         assert parts[name].memory_bytes >= 2 * parts[name].parameters > 0
     assert "tokenizer.model" in (parts["text tokenizer"].problem or "")
     assert "voices" in (parts["voices"].problem or "")
+
+
+def test_inspection_names_the_transcriber(fixtures_dir: Path, tmp_path: Path) -> None:
+    keys = '[transcriber]\nkind = "ctc"\n'
+    bundle = load_bundle(fixture_bundle(tmp_path / "bundle", fixtures_dir, tokenizer=keys))
+    encoder = LinguisticTokenizer.load(bundle.tokenizer).encoder
+    head = CtcHead(encoder.output_size + encoder.input_size, 8, 3, blocks=1, rows=2, pieces=3)
+    words = tmp_path / "bundle" / "transcriber"
+    words.mkdir()
+    save_file(head.state_dict(), words / "model.safetensors")
+    (words / "pieces.json").write_text('["<blank>", "\u2581a", "b"]', encoding="utf-8")
+
+    part = next(part for part in examine(bundle) if part.name == "transcriber")
+
+    assert part.problem is None
+    assert "3 pieces" in part.holds
+    assert part.parameters == sum(p.numel() for p in head.parameters())
 
 
 def test_inspection_sees_a_decoder_cut_short(fixtures_dir: Path, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from aqaa.tokenizers.transcriber import Piece, Tail, Window, WindowOrTail, Word,
 from aqaa.tokenizers.transcriber_ctc import BLANK, SILENCE, CtcHead, CtcTranscriber
 from aqaa.tokenizers.transcriber_paraformer import PieceSpelling
 
-WIDTH = 16
+WIDTH = 16  # of a frame: of these the first are the state, the others what was heard
+STATE = 10
 NOWHERE = EncoderState(0, torch.zeros(5, WIDTH), 0, torch.zeros(0))  # that nobody should read
 PIECES = ["<blank>", "\u2581what", "\u2581is", "s", "it", "\u2581"]
 
@@ -35,12 +36,17 @@ def transcriber(head: CtcHead) -> CtcTranscriber:
 
 def windows_of(frames: torch.Tensor) -> list[WindowOrTail]:
     """The encoder's windows over `frames` [T, WIDTH], whose 5 older states nobody should read."""
-    back = torch.full((5, WIDTH), torch.nan)
     parts = frames.split(4) if len(frames) else ()
-    windows: list[WindowOrTail] = [Window(torch.cat([back, part]), len(part)) for part in parts]
-    if len(frames) % 4 and isinstance(partial := windows[-1], Window):
-        return [*windows[:-1], Window(partial.states, partial.new, last=True)]
+    windows: list[WindowOrTail] = [window_of(part) for part in parts]
+    if len(frames) % 4:
+        return [*windows[:-1], window_of(parts[-1], last=True)]
     return [*windows, Tail(NOWHERE)]
+
+
+def window_of(new: torch.Tensor, *, last: bool = False) -> Window:
+    """A window whose new frames are `new` [t, WIDTH]."""
+    back = torch.full((5, STATE), torch.nan)
+    return Window(torch.cat([back, new[:, :STATE]]), new[:, STATE:], last)
 
 
 @torch.inference_mode()
@@ -73,7 +79,7 @@ def test_a_forked_transcript_goes_its_own_way(transcriber) -> None:
     expected = [piece for window in windows for piece in alone.push(window)]
     got = [piece for window in windows[:3] for piece in forked.push(window)]
     other = forked.fork()
-    other.push(Window(torch.randn(9, WIDTH), 4, last=True))
+    other.push(window_of(torch.randn(4, WIDTH), last=True))
     got += [piece for window in windows[3:] for piece in forked.push(window)]
     assert got == expected
     with pytest.raises(StreamClosedError):
