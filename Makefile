@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 # Makes what was just installed import beside a torch that has no CUDA.
 WITHOUT_CUDA := $(BIN)/python deploy/without_cuda.py
 
-# What the quick lane leaves out: whole servers with other people's clients, and what needs packages
-# beyond those of development.
-QUICK := --ignore=tests/e2e -m "not (vllm or browser or programs or agents or whisper or deep)"
+# What waits, and what fills both cores by itself: whole servers, with other people's clients.
+ALONE := e2e or vllm or browser or programs or agents
+# What the quick lane leaves out: those, and what needs packages beyond those of development.
+QUICK := --ignore=tests/e2e -m "not ($(ALONE) or whisper or deep)"
 
 .PHONY: serve quick test setup check bench harness fuzz soak nano clean typing
 
@@ -18,7 +19,8 @@ quick: check
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q -n auto $(QUICK)
 
 test: $(VENV)/.test
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --whole
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --whole -n auto -m "not ($(ALONE))"
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --whole -m "$(ALONE)"
 
 setup: $(VENV)/.test
 

@@ -163,10 +163,11 @@ async def test_a_thousand_cancelled_answers_leave_nothing_behind(engine: Embedde
         return memory_in_use()
 
     tensors, objects = await cycles(200)
-    tensors_after, objects_after = await cycles(1000)
-    # less than a byte an answer: in a whole run, a number of another test's may come or go
-    assert tensors_after - tensors < 1000
-    assert objects_after - objects < 200  # less than one for five answers
+    await cycles(1000)
+    # less than a byte an answer: in a whole run, a number of another test's may come or go, and the
+    # scheduler may for a moment hold what it computed last
+    await eventually(lambda: memory_in_use()[0] - tensors < 1000)
+    assert memory_in_use()[1] - objects < 200  # less than one for five answers
     assert engine.stats().cancelled == 1200
 
 
