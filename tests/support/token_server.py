@@ -40,6 +40,7 @@ class TokenServer:
         self.busy_in_stream = 0  # how many of the next answers are 200 and an error of code 503
         self.full = False  # generate answers 503
         self.gone_for: list[str] = []  # sessions whose worker is gone, as a proxy says it: 500
+        self.fail_after: list[int] = []  # ids after which each of the next answers tells an error
         self.break_after: list[int] = []  # ids after which each of the next answers breaks off
         self.hang_after: list[int] = []  # ids after which each of the next answers falls silent
         self.says: list[int] | None = None
@@ -120,6 +121,7 @@ class TokenServer:
             return
         breaks = self.break_after.pop(0) if self.break_after else None
         hangs = self.hang_after.pop(0) if self.hang_after else None
+        fails = self.fail_after.pop(0) if self.fail_after else None
         ids, reason = self.answer(body)
         for n, token in enumerate(ids):
             if n == breaks:
@@ -127,6 +129,9 @@ class TokenServer:
                 return
             if n == hangs:
                 await asyncio.sleep(3600)
+            if n == fails:
+                await _event(writer, {"error": {"message": "EngineCore died", "code": 400}})
+                return
             await asyncio.sleep(self.pace)
             ends = reason if n == len(ids) - 1 else None
             await _event(writer, {"choices": [{"token_ids": [token], "finish_reason": ends}]})

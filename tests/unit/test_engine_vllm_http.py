@@ -17,6 +17,7 @@ from aqaa.models.bundle import load_bundle
 from aqaa.models.errors import EngineBusyError, EngineDiedError, EngineError
 from aqaa.server.engine.contract import SamplingParams, traceparent
 from aqaa.server.engine.settings import VllmHttpSettings
+from aqaa.server.engine.vllm import http
 from aqaa.server.engine.vllm.http import VllmHttpEngine
 from aqaa.server.engine.vllm.wire import UPSTREAM_ID
 
@@ -101,6 +102,25 @@ async def test_a_session_whose_worker_is_gone_does_not_wait_until_a_proxy_notice
     assert first + await read(stream) == counted(20)
     names = [r.headers["x-session-id"] for r in server.generates]
     assert names == ["s", "s", "s~1", "s~2", "s~2"]
+
+
+async def test_a_decoder_that_dies_behind_its_server_is_left_for_another_worker(engine, server):
+    server.fail_after = [6]
+    assert await read(engine.generate("s", [NO_SOUND], greedy(20))) == counted(20)
+    names = [r.headers["x-session-id"] for r in server.generates]
+    assert names[0] == "s"
+    assert "s" not in names[1:]
+
+
+async def test_a_name_that_fails_leads_to_the_next_at_once(tmp_path, server, monkeypatch):
+    engine = await engine_of(tmp_path, server, first_id_within=60.0)
+    monkeypatch.setattr(http, "SCOUT_EVERY_SECONDS", 30.0)  # longer than `read` waits
+    server.fail_after = [6]
+    server.gone_for = ["s~1"]
+    assert await read(engine.generate("s", [NO_SOUND], greedy(20))) == counted(20)
+    names = [r.headers["x-session-id"] for r in server.generates]
+    assert names == ["s", "s~1", "s~2", "s~2"]
+    await engine.close()
 
 
 async def test_a_decoder_that_stays_hung_fails_the_answer_whatever_the_health_route_says(

@@ -216,32 +216,38 @@ class VllmHttpEngine(RelayEngine):
     async def _move(self, session: str) -> bool:
         """Leave the worker that does not answer; whether there is one that does.
 
-        Names are tried one after the other, none waits for the one before: the first that leads to
-        a worker which gives an id becomes the session's.
+        Names are tried one after the other: the next at once where one fails, and soon where one is
+        silent. The first that leads to a worker which gives an id becomes the session's.
         """
-        now = self._moves.get(session, 0)
+        first = self._moves.get(session, 0) + 1
         patience = self._settings.first_id_within
 
         async def scout(number: int) -> int | None:
-            await asyncio.sleep((number - 1) * SCOUT_EVERY_SECONDS)
             async with self._scouts:
-                found = await self._decodes(_nth_name(session, now + number))
-            return now + number if found else None
+                return number if await self._decodes(_nth_name(session, number)) else None
 
-        count = math.ceil(patience / SCOUT_EVERY_SECONDS)
-        scouts = [asyncio.create_task(scout(number)) for number in range(1, count + 1)]
+        numbers = iter(range(first, first + math.ceil(patience / SCOUT_EVERY_SECONDS)))
+        out: set[asyncio.Task[int | None]] = set()
         try:
-            for returning in asyncio.as_completed(scouts, timeout=patience):
-                if (found := await returning) is not None:
-                    self._moves[session] = found
-                    return True
+            async with asyncio.timeout(patience):
+                while True:
+                    if (number := next(numbers, None)) is not None:
+                        out.add(asyncio.create_task(scout(number)))
+                    elif not out:
+                        return False
+                    returned, out = await asyncio.wait(
+                        out, timeout=SCOUT_EVERY_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    for each in returned:
+                        if (found := each.result()) is not None:
+                            self._moves[session] = found
+                            return True
         except TimeoutError:
-            pass
+            return False
         finally:
-            for each in scouts:
+            for each in out:
                 each.cancel()
-            await asyncio.gather(*scouts, return_exceptions=True)
-        return False
+            await asyncio.gather(*out, return_exceptions=True)
 
     def _name(self, session: str) -> str:
         return _nth_name(session, self._moves.get(session, 0))

@@ -90,7 +90,7 @@ def _delta(event: dict[str, Any]) -> TokenDelta:
     error = event.get("error")
     if error is not None:
         code = error.get("code") if isinstance(error, dict) else None
-        raise BusyError if code == 503 else LostError(str(error))
+        raise BusyError if code == 503 else LostError(str(error), elsewhere=True)
     usage = event.get("usage")
     reused = None
     if usage is not None:  # without --enable-prompt-tokens-details nothing counts as reused
@@ -98,7 +98,7 @@ def _delta(event: dict[str, Any]) -> TokenDelta:
     for choice in event.get("choices", []):
         reason = choice.get("finish_reason")
         if reason in ("abort", "error"):
-            raise LostError(f"the server ended the request: {reason}")
+            raise LostError(f"the server ended the request: {reason}", elsewhere=True)
         return TokenDelta(tuple(choice["token_ids"]), finished=reason is not None, reused=reused)
     return TokenDelta(reused=reused)
 
