@@ -5,4 +5,4 @@ from __future__ import annotations
 from typing import Literal
 
 TurnDetectionKind = Literal["semantic_vad", "server_vad"]
-TURN_DETECTION: TurnDetectionKind = "server_vad"  # if nothing else is asked for
+TURN_DETECTION: TurnDetectionKind = "semantic_vad"  # if nothing else is asked for

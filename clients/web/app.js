@@ -96,7 +96,7 @@ function sessionConfig(rate, hasSpoken) {
     audio: {
       input: {
         format,
-        turn_detection: pushToTalk() ? null : { type: "server_vad" },
+        turn_detection: pushToTalk() ? null : { type: "semantic_vad" },
         transcription: { model: "gpt-realtime-whisper" }, // this name: words while they are spoken
       },
       output: { format, voice, speed: Number($("speed").value) },

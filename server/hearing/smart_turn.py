@@ -23,19 +23,20 @@ FILE = "audio/turn/smart_turn/data/smart-turn-v3.2-cpu.onnx"  # in the wheel
 WINDOW_SAMPLES = 8 * TOKENIZER_RATE  # what it hears at once; shorter sound has zeros before it
 MEL_BINS = 80  # whisper tiny's
 VARIANCE_FLOOR = 1e-7  # of a wave that is scaled to a variance of one, as in whisper's features
-# With more silence it leans to "complete": its early answer is the better one.
-ASK_AFTER_MS = 100
+# With more silence it leans to "complete": its early answer is the better one. Two of the VAD's
+# frames: a stop consonant is rarely silent for so long.
+ASK_AFTER_MS = 64
 MAX_BATCH = 4
 
-# Of commands by people `medium` cuts off 3.3 %, as a plain silence of 350 ms does, and half of the
-# ends come sooner (docs/performance.md). On synthesised speech it is worse than silence, and whole
+# Of commands by people `medium` cuts off 2.5 %, as a plain silence of 350 ms does, and half of the
+# ends come 120 ms sooner (docs/performance.md). On synthesised speech it hears nothing, and whole
 # questions may get values near 0: only a client that asks for patience waits longer for these.
-MEDIUM = TurnThresholds(sure=0.97, likely=0.5, unlikely=0.0)
+MEDIUM = TurnThresholds(sure=0.95, likely=0.0, unlikely=0.0)
 THRESHOLDS: dict[Eagerness, TurnThresholds] = {
-    "low": TurnThresholds(sure=1.0, likely=0.9, unlikely=0.01),
+    "low": TurnThresholds(sure=0.99, likely=0.5, unlikely=0.01),
     "medium": MEDIUM,
     "auto": MEDIUM,
-    "high": TurnThresholds(sure=0.9, likely=0.3, unlikely=0.0),
+    "high": TurnThresholds(sure=0.5, likely=0.0, unlikely=0.0),
 }
 
 

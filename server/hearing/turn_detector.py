@@ -31,10 +31,10 @@ MIN_END_PROBABILITY = 0.01  # and never below this, or no silence ends a turn (S
 PAUSE_MS = 160  # plain silence after which an answer is started on speculation
 
 # Plain silence that ends a turn under `semantic_vad` where there is no judge of turns, or where
-# nothing can be taken back: around server_vad's 500 ms.
-EAGERNESS_MS: dict[Eagerness, int] = {"low": 1000, "medium": 600, "auto": 600, "high": 300}
+# nothing can be taken back. One of 400 ms cuts off 1.7 % of people's orders (docs/performance.md).
+EAGERNESS_MS: dict[Eagerness, int] = {"low": 1000, "medium": 400, "auto": 400, "high": 300}
 # A turn that `semantic_vad` ended goes on if its speaker does within this time. Of the pauses that
-# people make inside their turns 5 % are longer than the 600 ms of `auto` and this (eot-bench).
+# people make inside their turns 5 % are longer than 600 ms and this (eot-bench).
 REOPEN_MS = 1000
 
 

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 from chromium import chromium, keep_screenshot
-from playwright.sync_api import Page, WebSocketRoute, expect
+from playwright.sync_api import Page, expect
 from scripted import CountingTranscriber, ScriptedEngine, pcm, woven
 from scripted_server import serving
+
+from aqaa.server.hearing.turn_detector import EAGERNESS_MS
 
 pytestmark = pytest.mark.browser
 RATE = 48_000
@@ -42,13 +44,6 @@ def serve(pipe: Connection) -> None:
     asyncio.run(until_told())
 
 
-def asks_for_semantic_vad(route: WebSocketRoute) -> None:
-    server = route.connect_to_server()
-    route.on_message(
-        lambda message: server.send(str(message).replace("server_vad", "semantic_vad"))
-    )
-
-
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Page]:
     spawn = multiprocessing.get_context("spawn")
@@ -60,7 +55,6 @@ def page(tmp_path: Path) -> Iterator[Page]:
         page = browser.new_context(permissions=["microphone"]).new_page()
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.route_web_socket("**/v1/realtime*", asks_for_semantic_vad)
         page.goto(ours.recv())
         yield page
         assert errors == []
@@ -94,7 +88,7 @@ def test_a_turns_bar_adds_up_to_what_it_was_waited_for(page: Page) -> None:
     shown = page.locator("#turns td").nth(1).inner_text().split()
     told = dict(part.rsplit(" ", 2)[:2] for part in (bar.get_attribute("title") or "").split(", "))
     assert list(told) == ["silence", "thinking", "voice", "way"]
-    assert float(told["silence"]) >= 500
+    assert float(told["silence"]) >= EAGERNESS_MS["auto"]
     assert abs(sum(map(float, told.values())) - float(shown[0])) <= 2
     widths = [piece.bounding_box() for piece in bar.locator("span").all()]
     whole = bar.bounding_box()
