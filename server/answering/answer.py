@@ -173,6 +173,7 @@ class Answer:
         self._fed_groups = 0  # that the vocoder was given since its last chunk
         self._job: Job[bytes] | None = None  # the latest chunk's
         self._start_gate = StartGate()
+        self._patient = False
         self._wanted = asyncio.Event()
         if not paced:
             self._wanted.set()
@@ -193,12 +194,26 @@ class Answer:
                     calls.labels("malformed").inc()
         return event
 
-    def adopt(self) -> None:
-        """The answer is wanted now: no longer a speculation."""
+    def adopt(self, *, patient: bool = False) -> None:
+        """The answer is wanted now: no longer a speculation.
+
+        `patient`: nobody can be listening for it yet. Until `hurry`, or until its first sound is
+        there, it goes behind everybody's work, as a download does.
+        """
         if not self._wanted.is_set():
+            self._patient = patient
             self._wanted.set()
-            if self._job is not None:
-                self._services.executor.change(self._job, *self._urgency())
+            self._reorder()
+
+    def hurry(self) -> None:
+        """Somebody may be listening for it by now."""
+        if self._patient:
+            self._patient = False
+            self._reorder()
+
+    def _reorder(self) -> None:
+        if self._job is not None:
+            self._services.executor.change(self._job, *self._urgency())
 
     async def stop(self) -> None:
         """End the work; no event follows. May be called at any time, and twice."""
@@ -386,7 +401,7 @@ class Answer:
 
     def _kind(self) -> Kind:
         """What its work is for now. May be asked in any thread."""
-        if not self._paced:
+        if not self._paced or self._patient:
             return Kind.BULK
         if not self._wanted.is_set():
             return Kind.SPECULATIVE
@@ -410,6 +425,7 @@ class Answer:
         self._told_tokens += tokens
         if data and progress.timeline.first_sound is None:
             progress.timeline.first_sound = self._services.clock()
+            self._patient = False  # it is being played
         if data or tokens:
             await self._events.put(AnswerSound(data, len(data) / self._bytes_per_second, tokens))
 

@@ -6,8 +6,8 @@ its model and shape that wait; nothing is delayed for company. Work that nobody 
 speculation, a download) is never in one batch with work that somebody waits for.
 
 A call cannot be stopped for a more urgent one. So heavy calls have all threads but two, and so have
-speculations and downloads: with three threads or more, one is always left to what a microphone just
-sent.
+speculations and downloads, and together all but one: with three threads or more, one is always left
+to what a microphone just sent, and wanted sound does not wait for sound that nobody wants yet.
 """
 
 from __future__ import annotations
@@ -143,8 +143,10 @@ class Executor:
         self._meters = meters
         self._on_thread_start = on_thread_start
         self._most_heavy = self._most_unwanted = max(1, threads - 2)
-        self._heavy = self._unwanted = 0  # batches that run
-        self._running: dict[int, float] = {}  # by thread: seconds that its heavy batch takes
+        self._most_of_both = max(2, threads - 1)
+        self._heavy = self._unwanted = 0  # batches that run: heavy wanted ones, unwanted ones
+        self._heavy_unwanted = 0  # of the unwanted
+        self._running: dict[int, float] = {}  # by thread: seconds that its heavy wanted batch takes
         self._lanes: dict[_Lane, list[_Entry]] = {}
         self._entries: dict[Job[Any], _Entry] = {}  # of the jobs that wait
         self._seconds: defaultdict[Model[Any, Any], float] = defaultdict(float)  # a call, a mean
@@ -204,7 +206,7 @@ class Executor:
             return len(self._entries)
 
     def delay(self, kind: Kind, deadline: float) -> float:
-        """About how many seconds a heavy call of such work would wait now for a thread."""
+        """About how many seconds a heavy call of such wanted work would wait now for a thread."""
         due = urgency(kind, deadline)
         with self._wake:
             calls = [e.call for e in self._entries.values() if e.due < due and e.call is not None]
@@ -263,9 +265,22 @@ class Executor:
 
     def _may_run(self, lane: _Lane) -> bool:
         model, _, wanted = lane
-        return not (model.heavy and self._heavy >= self._most_heavy) and (
-            wanted or self._unwanted < self._most_unwanted
+        if wanted and not model.heavy:
+            return True
+        if self._heavy + self._unwanted >= self._most_of_both:
+            return False
+        if wanted:
+            return self._heavy < self._most_heavy
+        return self._unwanted < self._most_unwanted and not (
+            model.heavy and self._heavy + self._heavy_unwanted >= self._most_heavy
         )
+
+    def _count(self, lane: _Lane, batches: int) -> None:
+        """So many more of this lane's batches run."""
+        model, _, wanted = lane
+        self._heavy += batches * (wanted and model.heavy)
+        self._unwanted += batches * (not wanted)
+        self._heavy_unwanted += batches * (not wanted and model.heavy)
 
     def _leave(self, job: Job[Any]) -> None:
         """The job's outcome is known, or nobody waits for it any more. Takes the lock."""
@@ -305,12 +320,12 @@ class Executor:
                 if self._closed:
                     return False
                 self._wake.wait()
-            (model, _, wanted), batch = picked
-            self._heavy += model.heavy
-            self._unwanted += not wanted
+            lane, batch = picked
+            model, _, wanted = lane
+            self._count(lane, 1)
             if any(self._may_run(lane) for lane in self._lanes):
                 self._wake.notify()  # there is work for another thread
-            if model.heavy:
+            if model.heavy and wanted:
                 self._running[threading.get_ident()] = self._seconds[model] * len(batch)
         jobs, values = [job for job, _ in batch], [value for _, value in batch]
         began = self._clock()
@@ -318,8 +333,7 @@ class Executor:
         seconds = self._clock() - began
         with self._wake:
             self._running.pop(threading.get_ident(), None)
-            self._heavy -= model.heavy
-            self._unwanted -= not wanted
+            self._count(lane, -1)
             self._measured(model, seconds / len(batch))
         if model is not START:
             for meter in self._meters:

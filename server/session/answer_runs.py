@@ -35,6 +35,11 @@ from aqaa.server.session.sound_count import count_sound
 
 log = logging.getLogger(__name__)
 
+# Nobody asks for answers faster and listens to them. A client may ask for many at once: beside the
+# first of them, the others' work gives way to everybody's who waits to hear something.
+ANSWER_SECONDS = 1.0
+MOST_PATIENCE = 5.0  # seconds, however many were asked for
+
 
 class AnswerRuns:
     """Starts and stops them, and reports what they bring.
@@ -97,6 +102,7 @@ class AnswerRuns:
         self._answers: dict[str, Answer] = {}  # by item id, while some of it may be unheard
         self._runs: dict[str, asyncio.Task[None]] = {}  # by response id
         self._default_run: str | None = None
+        self._next_heard = 0.0  # before this time nobody can be listening to one more
         self._cleaning: set[asyncio.Task[None]] = set()
 
     def answers_conversation(self) -> bool:
@@ -207,8 +213,17 @@ class AnswerRuns:
         finally:
             self._clean_up(answer, None if run.default else key)
 
+    def _adopt(self, answer: Answer) -> None:
+        """The client has asked for it; nobody may be listening for it yet."""
+        now = self._clock()
+        heard = min(max(now, self._next_heard), now + MOST_PATIENCE)
+        self._next_heard = heard + ANSWER_SECONDS
+        answer.adopt(patient=heard > now)
+        if heard > now:
+            asyncio.get_running_loop().call_later(heard - now, answer.hurry)
+
     def _announce(self, run: fx.StartRun, answer: Answer) -> None:
-        answer.adopt()
+        self._adopt(answer)
         timeline = answer.progress.timeline
         if run.default:
             timeline.speech_end, self.speech_end = self.speech_end, None

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from scripted import Samples, ScriptedEngine, Voice, Voices, scripted_parts, woven
@@ -230,6 +230,7 @@ class Orders(Executor):
     def __init__(self) -> None:
         super().__init__(1)
         self.orders: list[tuple[Kind, float | None]] = []
+        self.changes: list[Kind] = []
         self.submitted = asyncio.Event()
 
     def submit(self, steps: Work[T], kind: Kind, deadline: float | None = None) -> Job[T]:
@@ -237,6 +238,10 @@ class Orders(Executor):
         job = super().submit(steps, kind, deadline)
         self.submitted.set()
         return job
+
+    def change(self, job: Job[Any], kind: Kind, deadline: float | None) -> None:
+        self.changes.append(kind)
+        super().change(job, kind, deadline)
 
 
 async def test_a_chunk_is_as_urgent_as_its_sound_is_needed() -> None:
@@ -255,6 +260,27 @@ async def test_a_chunk_is_as_urgent_as_its_sound_is_needed() -> None:
     while not isinstance(await answer.next(), AnswerEnd):
         pass
     assert (Kind.LIVE, now + 2.0) in executor.orders
+    await answer.stop()
+    executor.close()
+
+
+async def test_an_answer_that_nobody_can_be_listening_for_makes_way_until_somebody_may_be() -> None:
+    executor, release = Orders(), threading.Event()
+    held = executor.submit(work_of(release.wait), Kind.LIVE, -1.0)
+    await until(lambda: executor.waiting() == 0)
+    executor.orders.clear()
+    answer = asking(scripted_parts(executor=executor))
+    answer.adopt(patient=True)
+    await until(lambda: executor.waiting() == 1)
+    assert executor.orders == [(Kind.BULK, None)]
+    answer.hurry()
+    assert executor.changes == [Kind.FIRST]
+    executor.orders.clear()
+    release.set()
+    while not isinstance(await answer.next(), AnswerEnd):
+        pass
+    assert {kind for kind, _ in executor.orders} == {Kind.FIRST}
+    await held.future
     await answer.stop()
     executor.close()
 

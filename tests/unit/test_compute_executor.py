@@ -210,6 +210,26 @@ async def test_a_thread_is_left_to_light_calls_and_to_wanted_work() -> None:
     executor.close()
 
 
+@pytest.mark.parametrize("threads", [3, 8])
+async def test_wanted_sound_does_not_wait_for_sound_that_nobody_wants_and_hearing_for_neither(
+    threads: int,
+) -> None:
+    executor = Executor(threads, clock=lambda: NOW)
+    unwanted, wanted, heard = Recorder(), Recorder(), Recorder()
+    jobs = []
+    for run, kind in ((unwanted, Kind.SPECULATIVE), (wanted, Kind.FIRST)):
+        sound = model(run, max_batch=1)
+        jobs += [executor.submit(sound.ask(0), kind, NOW) for _ in range(threads)]
+        await run.begun()
+    heard.release.set()
+    async with asyncio.timeout(WAIT):
+        assert await executor.run(model(heard, heavy=False).ask(2), Kind.FIRST, NOW + 9) == 20
+    unwanted.release.set()
+    wanted.release.set()
+    await asyncio.gather(*(job.future for job in jobs))
+    executor.close()
+
+
 async def test_the_delay_counts_what_goes_first_and_nothing_else() -> None:
     clock = Clock()
     executor = Executor(1, clock=clock)
