@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from aqaa.models.errors import MissingDependencyError
@@ -36,8 +37,17 @@ class VadFrame:
 
 
 @dataclass(frozen=True, eq=False)
+class VadSlice:
+    """Frames of a recording, each with its context, float32 [n, 64 + 512], and the state [2, 128]
+    before the first."""
+
+    frames: NDArray[np.float32]
+    state: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
 class VadResult:
-    """The probability of speech in a frame, and the state [2, 128] after it."""
+    """The probability of speech, of a slice the highest, and the state [2, 128] after it."""
 
     probability: float
     state: NDArray[np.float32]
@@ -48,11 +58,13 @@ class VadModel:
 
     Attributes:
         model: its frames, several sessions' in one batch; each gets what it gets alone.
+        slices: pieces of recordings, of which the highest probability is told.
     """
 
     def __init__(self, session: Any) -> None:
         self._session = session
         self.model = Model[VadFrame, VadResult]("vad", self._run, max_batch=MAX_BATCH)
+        self.slices = Model[VadSlice, VadResult]("vad_slice", self._run_slices)
 
     @classmethod
     def load(cls) -> VadModel:
@@ -72,9 +84,9 @@ class VadModel:
 
     def stream(self) -> VadStream:
         """A stream with a state of its own."""
-        return VadStream(self.model)
+        return VadStream(self)
 
-    def _run(self, frames: Sequence[VadFrame]) -> list[VadResult | Exception]:
+    def _run(self, frames: Sequence[VadFrame]) -> list[VadResult]:
         inputs = {
             "input": np.stack([frame.samples for frame in frames]),
             "state": np.stack([frame.state for frame in frames], axis=1),
@@ -85,11 +97,21 @@ class VadModel:
             VadResult(float(probabilities[row, 0]), states[:, row]) for row in range(len(frames))
         ]
 
+    def _run_slices(self, slices: Sequence[VadSlice]) -> list[VadResult]:
+        return [self._run_slice(one) for one in slices]
+
+    def _run_slice(self, one: VadSlice) -> VadResult:
+        highest, state = 0.0, one.state
+        for samples in one.frames:
+            (result,) = self._run([VadFrame(samples, state)])
+            highest, state = max(highest, result.probability), result.state
+        return VadResult(highest, state)
+
 
 class VadStream:
     """One session's frames, in order."""
 
-    def __init__(self, model: Model[VadFrame, VadResult]) -> None:
+    def __init__(self, model: VadModel) -> None:
         self._model = model
         self._state = np.zeros(STATE_SHAPE, np.float32)
         self._context = np.zeros(CONTEXT_SAMPLES, np.float32)
@@ -98,7 +120,17 @@ class VadStream:
         """Probability of speech in the next `frame`, float32 [512] at 16 kHz."""
         samples = np.concatenate((self._context, frame))
         self._context = samples[-CONTEXT_SAMPLES:]
-        result = yield from self._model.ask(VadFrame(samples, self._state))
+        result = yield from self._model.model.ask(VadFrame(samples, self._state))
+        self._state = result.state
+        return result.probability
+
+    def highest(self, samples: NDArray[np.float32]) -> Work[float]:
+        """The highest probability of speech in the next frames, float32 [512 n] at 16 kHz, in one
+        call: of a recording that nobody listens to while it is judged."""
+        samples = np.concatenate((self._context, samples))
+        self._context = samples[-CONTEXT_SAMPLES:]
+        frames = sliding_window_view(samples, CONTEXT_SAMPLES + FRAME_SAMPLES)[::FRAME_SAMPLES]
+        result = yield from self._model.slices.ask(VadSlice(frames, self._state))
         self._state = result.state
         return result.probability
 

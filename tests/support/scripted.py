@@ -29,6 +29,7 @@ from aqaa.server.engine.contract import EngineStats, SamplingParams, check_promp
 from aqaa.server.hearing.end_of_turn import Eagerness, Judge
 from aqaa.server.hearing.interruption import Kinds
 from aqaa.server.hearing.tokenising import Tokenising
+from aqaa.server.hearing.vad import FRAME_SAMPLES
 from aqaa.server.observe.metrics import Metrics
 from aqaa.server.parts import ModelParts, Services, synthesis_of, voices_of
 from aqaa.tokenizers.dual import Encoded
@@ -282,6 +283,11 @@ class LoudnessVad:
     def push(self, frame: Samples) -> Work[float]:
         yield from ()
         return 1.0 if np.abs(frame).mean() > 0.05 else 0.0
+
+    def highest(self, samples: Samples) -> Work[float]:
+        frames = samples.reshape(-1, FRAME_SAMPLES)
+        yield from ()
+        return 1.0 if np.abs(frames).mean(axis=1).max() > 0.05 else 0.0
 
 
 class Voice:

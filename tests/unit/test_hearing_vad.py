@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from aqaa.models.errors import NoSpeechError
 from aqaa.server.audio.files import read_audio
-from aqaa.server.compute.model import compute_alone
+from aqaa.server.compute.model import Work, compute_alone
+from aqaa.server.hearing.no_speech import check_speech
 from aqaa.server.hearing.vad import (
     CONTEXT_SAMPLES,
     FRAME_SAMPLES,
@@ -80,6 +82,35 @@ def test_a_frame_in_a_batch_is_judged_as_it_is_alone(model: VadModel, size: int)
         assert isinstance(alone, VadResult)
         assert together.probability == alone.probability
         assert np.array_equal(together.state, alone.state)
+
+
+def test_a_recording_in_slices_is_judged_as_frame_by_frame(
+    model: VadModel, fixtures_dir: Path
+) -> None:
+    wave = read_audio(min((fixtures_dir / "wavs").glob("*.wav")))[: 90 * FRAME_SAMPLES]
+    alone = probabilities(model, np.append(wave, 0.0).astype(np.float32))
+    stream, frames = model.stream(), 40
+    highest = [
+        compute_alone(stream.highest(wave[at : at + frames * FRAME_SAMPLES]))
+        for at in range(0, wave.size, frames * FRAME_SAMPLES)
+    ]
+    assert highest == [max(alone[:40]), max(alone[40:80]), max(alone[80:])]
+
+
+def test_a_recording_in_which_nobody_speaks_is_judged_a_second_a_call(model: VadModel) -> None:
+    calls = 0
+
+    def counted() -> Work[None]:
+        nonlocal calls
+        work = check_speech(model.stream(), np.zeros(16_000 * 20 + 7, np.float32))
+        call = next(work)
+        while True:
+            calls += 1
+            call = work.send((yield call))
+
+    with pytest.raises(NoSpeechError, match="nobody speaks in these 20"):
+        compute_alone(counted())
+    assert calls == 21  # a second is 31 frames and a quarter
 
 
 def test_the_package_of_the_wheel_is_not_imported() -> None:
