@@ -19,7 +19,7 @@ quick: check
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q -n auto $(QUICK)
 
 test: $(VENV)/.test
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --whole -n auto -m "not ($(ALONE))"
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --whole -n auto --dist loadfile --no-loadscope-reorder -m "not ($(ALONE))"
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --whole -m "$(ALONE)"
 
 setup: $(VENV)/.test
