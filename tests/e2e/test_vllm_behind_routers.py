@@ -16,6 +16,8 @@ from shutil import which
 import httpx
 import numpy as np
 import pytest
+import pytest_asyncio
+from callers import GAP
 from engine_conformance import eventually, in_pattern
 from numpy.typing import NDArray
 from routers import Router, routing, uses_both
@@ -37,7 +39,6 @@ pytestmark = [
 
 IDS = 200
 SESSIONS = [f"session-{n}" for n in range(4)]
-GAP = 0.5  # seconds that may be heard after a kill, beyond what an undisturbed answer has
 log = logging.getLogger(__name__)
 
 
@@ -96,24 +97,38 @@ async def engine_behind(router: Router) -> VllmHttpEngine:
     return engine
 
 
+async def all_listen(engine: VllmHttpEngine, answers: list[Answer]) -> None:
+    """One answer of each session, at the same time."""
+    await asyncio.gather(*(listen(engine, *each) for each in zip(SESSIONS, answers, strict=True)))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def undisturbed(router: Router) -> list[Answer]:
+    """What the sessions are answered when nothing befalls a server."""
+    engine = await engine_behind(router)
+    answers = [Answer() for _ in SESSIONS]
+    await all_listen(engine, answers)
+    await engine.close()
+    return answers
+
+
 async def with_one_gone(
-    router: Router, workers: list[VllmServer], go: Callable[[VllmServer], None]
+    router: Router,
+    workers: list[VllmServer],
+    undisturbed: list[Answer],
+    go: Callable[[VllmServer], None],
 ) -> float:
     """All sessions are answered while `go` befalls one server; the longest gap, in seconds."""
     engine = await engine_behind(router)
-    expected = [Answer() for _ in SESSIONS]
-    await asyncio.gather(*(listen(engine, *each) for each in zip(SESSIONS, expected, strict=True)))
     answers = [Answer() for _ in SESSIONS]
-    tasks = [
-        asyncio.create_task(listen(engine, *each)) for each in zip(SESSIONS, answers, strict=True)
-    ]
+    listening = asyncio.create_task(all_listen(engine, answers))
     await eventually(lambda: min(len(answer.ids) for answer in answers) >= IDS // 5)
     go(await asyncio.to_thread(busiest, workers))
-    await asyncio.gather(*tasks)
+    await listening
     await engine.close()
-    for answer, whole in zip(answers, expected, strict=True):
+    for answer, whole in zip(answers, undisturbed, strict=True):
         assert answer.ids == whole.ids
-    quiet = max(whole.gap for whole in expected)
+    quiet = max(whole.gap for whole in undisturbed)
     gap = max(answer.gap for answer in answers)
     log.warning("longest gap %.2f s, undisturbed %.2f s", gap, quiet)
     return gap
@@ -137,15 +152,24 @@ async def test_each_session_stays_where_its_prefix_is(router, workers):
     await engine.close()
 
 
-async def test_a_frozen_server_changes_no_id(router, workers, freezer):
-    assert 0.8 < await with_one_gone(router, workers, lambda w: freezer.freeze(*w.family())) < 4
+async def test_a_frozen_server_changes_no_id(router, workers, undisturbed, freezer):
+    def freeze(victim: VllmServer) -> None:
+        freezer.freeze(*victim.family())
+
+    assert 0.8 < await with_one_gone(router, workers, undisturbed, freeze) < 4
     freezer.thaw()
     await all_back(router)
 
 
-async def test_a_frozen_decoder_behind_a_live_server_changes_no_id(router, workers, freezer):
+async def test_a_frozen_decoder_behind_a_live_server_changes_no_id(
+    router, workers, undisturbed, freezer
+):
     """No router sees it: its health route says 200."""
-    assert 0.8 < await with_one_gone(router, workers, lambda w: freezer.freeze(w.core)) < 4
+
+    def freeze(victim: VllmServer) -> None:
+        freezer.freeze(victim.core)
+
+    assert 0.8 < await with_one_gone(router, workers, undisturbed, freeze) < 4
     freezer.thaw()
     await all_back(router)
 

@@ -15,7 +15,7 @@ from shutil import which
 
 import psutil
 import pytest
-from callers import Caller, conversations, disturbed
+from callers import GAP, Caller, conversations, disturbed
 from programs import eventually, running, status
 from routers import Router, routing, uses_both
 from safetensors.torch import load_file, save_file
@@ -132,6 +132,8 @@ async def test_a_process_of_a_decoder_is_missed_by_nobody(
     name = f"{process_of.__name__} {blow}"
     seen = await disturbed(name, callers, strike, mend, installation.is_whole, AWAY)
     assert seen.words == []
+    if blow == "killed":
+        assert seen.added_gap <= GAP, "though little sound is in hand"
     for turn in (*seen.turns, *seen.next_turns):
         assert (turn.status, len(turn.transcript)) == ("incomplete", LETTERS), "not all was said"
         assert turn.seconds == pytest.approx(GROUPS * GROUP_SECONDS, abs=GROUP_SECONDS)

