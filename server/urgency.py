@@ -23,6 +23,11 @@ class Kind(Enum):
         """Whether somebody waits for it now."""
         return self in (Kind.LIVE, Kind.FIRST)
 
+    @property
+    def company(self) -> Kind:
+        """Work of equal company may be computed together: each makes the others wait for it."""
+        return Kind.LIVE if self.wanted else self
+
 
 # Silence before an answer is heard less than a gap within one. A speculation comes after all sound
 # that is due within a second, but before what is made further ahead of its playing: most of them

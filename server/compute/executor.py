@@ -2,12 +2,13 @@
 
 Encoders and the vocoder release the interpreter while they compute, so threads are enough. Whatever
 waits is ordered by `urgency`. A free thread takes the most urgent call, and with it all calls of
-its model and shape that wait; nothing is delayed for company. Work that nobody wants yet (a
-speculation, a download) is never in one batch with work that somebody waits for.
+its model and shape that wait; nothing is delayed for company. Work that nobody wants yet is never
+in one batch with work that somebody waits for, nor a speculation with a download.
 
-A call cannot be stopped for a more urgent one. So heavy calls have all threads but two, and so have
-speculations and downloads, and together all but one: with three threads or more, one is always left
-to what a microphone just sent, and wanted sound does not wait for sound that nobody wants yet.
+A call cannot be stopped for a more urgent one, and whatever runs beside it takes its time. So heavy
+calls have all threads but two, and speculations and downloads begin only while fewer are at work:
+with three threads or more, one is always left to what a microphone just sent, and wanted sound does
+not wait for sound that nobody wants yet.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class _Entry:
         self.job = self.call = None
 
 
-_Lane = tuple[Model[Any, Any], Hashable, bool]  # model, shape, whether somebody waits for it
+_Lane = tuple[Model[Any, Any], Hashable, Kind]  # model, shape, company
 
 
 class Executor:
@@ -142,10 +143,9 @@ class Executor:
         self._clock = clock
         self._meters = meters
         self._on_thread_start = on_thread_start
-        self._most_heavy = self._most_unwanted = max(1, threads - 2)
+        self._most_heavy = max(1, threads - 2)
         self._most_of_both = max(2, threads - 1)
-        self._heavy = self._unwanted = 0  # batches that run: heavy wanted ones, unwanted ones
-        self._heavy_unwanted = 0  # of the unwanted
+        self._busy = self._heavy = self._unwanted = 0  # batches that run
         self._running: dict[int, float] = {}  # by thread: seconds that its heavy wanted batch takes
         self._lanes: dict[_Lane, list[_Entry]] = {}
         self._entries: dict[Job[Any], _Entry] = {}  # of the jobs that wait
@@ -180,7 +180,7 @@ class Executor:
         with self._wake:
             if self._closed:
                 raise RuntimeError("the executor is closed")
-            self._queue(job, Call(START, None), kind)  # a download is not in a speculation's way
+            self._queue(job, Call(START, None), None)
             self._wake.notify()
         job.future.add_done_callback(lambda _: self._leave(job))
         return job
@@ -234,7 +234,7 @@ class Executor:
     # --- with the lock held -----------------------------------------------------------------------
 
     def _queue(self, job: Job[Any], call: Call, shape: Hashable) -> None:
-        lane = (call.model, shape, job.kind.wanted)
+        lane = (call.model, shape, job.kind.company)
         at_once = call.model is START and job.kind.wanted
         due = -math.inf if at_once else job.due(self._clock())
         entry = _Entry(job, call, shape, due, next(self._order))
@@ -264,23 +264,19 @@ class Executor:
         return best, batch
 
     def _may_run(self, lane: _Lane) -> bool:
-        model, _, wanted = lane
-        if wanted and not model.heavy:
-            return True
-        if self._heavy + self._unwanted >= self._most_of_both:
-            return False
-        if wanted:
-            return self._heavy < self._most_heavy
-        return self._unwanted < self._most_unwanted and not (
-            model.heavy and self._heavy + self._heavy_unwanted >= self._most_heavy
+        model, _, company = lane
+        if not company.wanted:
+            return self._busy < self._most_heavy
+        return not model.heavy or (
+            self._heavy < self._most_heavy and self._heavy + self._unwanted < self._most_of_both
         )
 
     def _count(self, lane: _Lane, batches: int) -> None:
         """So many more of this lane's batches run."""
-        model, _, wanted = lane
-        self._heavy += batches * (wanted and model.heavy)
-        self._unwanted += batches * (not wanted)
-        self._heavy_unwanted += batches * (not wanted and model.heavy)
+        model, _, company = lane
+        self._busy += batches
+        self._heavy += batches * (company.wanted and model.heavy)  # of these no unwanted ones
+        self._unwanted += batches * (not company.wanted)
 
     def _leave(self, job: Job[Any]) -> None:
         """The job's outcome is known, or nobody waits for it any more. Takes the lock."""
@@ -321,11 +317,11 @@ class Executor:
                     return False
                 self._wake.wait()
             lane, batch = picked
-            model, _, wanted = lane
+            model, _, company = lane
             self._count(lane, 1)
             if any(self._may_run(lane) for lane in self._lanes):
                 self._wake.notify()  # there is work for another thread
-            if model.heavy and wanted:
+            if model.heavy and company.wanted:
                 self._running[threading.get_ident()] = self._seconds[model] * len(batch)
         jobs, values = [job for job, _ in batch], [value for _, value in batch]
         began = self._clock()

@@ -112,12 +112,26 @@ async def test_kinds_shift_deadlines(executor: Executor) -> None:
     assert run.batches == [[0], [8], [6], [10], [4], [12], [2]]
 
 
-async def test_what_nobody_wants_yet_never_shares_a_batch_with_what_somebody_waits_for(
+async def test_what_is_heard_what_may_be_wanted_and_downloads_never_share_a_batch(
     executor: Executor,
 ) -> None:
     jobs = [(2, Kind.SPECULATIVE, NOW), (4, Kind.LIVE, NOW), (6, Kind.BULK, NOW)]
     run, _ = await behind_a_slow_one(executor, jobs)
-    assert run.batches[:2] == [[0], [4]]
+    assert run.batches == [[0], [4], [2], [6]]
+
+
+async def test_what_nobody_wants_yet_does_not_begin_beside_what_somebody_waits_for() -> None:
+    executor = Executor(3, clock=lambda: NOW)
+    heard, download = Recorder(), Recorder()
+    hearing = executor.submit(model(heard, heavy=False).ask(0), Kind.FIRST, NOW)
+    await heard.begun()
+    bulk = executor.submit(model(download, heavy=False).ask(0), Kind.BULK)
+    wanted = executor.submit(work_of(lambda: list(download.batches)), Kind.LIVE, NOW + 99)
+    assert await wanted.future == []
+    download.release.set()
+    heard.release.set()
+    await asyncio.gather(hearing.future, bulk.future)
+    executor.close()
 
 
 async def test_work_that_becomes_wanted_overtakes(executor: Executor) -> None:

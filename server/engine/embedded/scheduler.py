@@ -4,8 +4,9 @@ Each job has a due time, shifted by its kind (`urgency`). A worker takes the job
 and computes one quantum of it: a decoding step, or a chunk of a prompt, so that a long prompt
 delays nobody. An id is due `DECODE_LEAD_SECONDS` before its sound is played, so a new answer
 overtakes answers that are ahead of their playback. All decoding steps that are due are computed
-together (`Step1.step`), though none that nobody wants yet with one that somebody waits for; the ids
-of one session do not depend, in any bit, on the others in the batch.
+together (`Step1.step`), but none that nobody wants yet with one that somebody waits for, nor a
+download's with a speculation's. The ids of one session do not depend, in any bit, on the others in
+the batch.
 
 Each session keeps the ids that it has computed, with their keys and values. A new job starts after
 the longest common prefix. A job is accepted only if the cache has room for all that it may compute;
@@ -420,14 +421,14 @@ def _outcome(state: _SessionState, quantum: Callable[[], int | None]) -> Outcome
 def choose(jobs: Iterable[DecodeJob], now: float) -> list[DecodeJob]:
     """The jobs to run next: the most urgent; if it decodes, all decoding jobs that are due.
 
-    If it is wanted, only such as are wanted too, and the other way round.
+    Only such as may keep it company (`Kind.company`).
     """
     kinds = {job: job.purpose() for job in jobs}  # once: they may change meanwhile
     order = sorted(kinds, key=lambda job: urgency(kinds[job], job.due))
     if not order or not order[0].decodes:
         return order[:1]
-    wanted = kinds[order[0]].wanted
-    steps = [job for job in order if job.decodes and kinds[job].wanted == wanted]
+    company = kinds[order[0]].company
+    steps = [job for job in order if job.decodes and kinds[job].company == company]
     return ([job for job in steps if job.due <= now] or steps)[:MAX_BATCH]
 
 
