@@ -124,7 +124,8 @@ class Settings(BaseSettings):
     )
     ahead_seconds: Seconds = Field(
         default=4.0,
-        description="sound made ahead of its playing; more would take computing from others",
+        description="sound made ahead of its playing, one second while another answer has none; "
+        "more would take computing from others",
     )
     drain_seconds: Seconds = Field(
         default=20, description="for running answers to end after SIGTERM; Kubernetes kills at 30"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -98,7 +98,11 @@ class Vocoder(Protocol):
 
 @dataclass(frozen=True)
 class Services:
-    """What answers are made with; shared by all of them."""
+    """What answers are made with; shared by all of them.
+
+    Attributes:
+        unheard: answers that somebody may be waiting for, and that have no sound yet.
+    """
 
     engine: Engine
     vocoder: Vocoder
@@ -110,6 +114,7 @@ class Services:
     pace: IdPace  # of the answers' ids
     ahead_seconds: float
     tracer: TurnTracer | None = None  # None: nobody collects traces
+    unheard: set[object] = field(default_factory=set)
 
 
 @dataclass(frozen=True)

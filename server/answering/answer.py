@@ -54,6 +54,9 @@ log = logging.getLogger(__name__)
 # Of sound, which is enough for an answer that nobody has asked for yet: two chunks of nano's. The
 # third is made while they are played.
 SPECULATION_SECONDS = 0.5
+# Of sound, ahead of its playing, while another answer has none yet: then the rest can wait.
+ENOUGH_AHEAD_SECONDS = 1.0
+LOOK_AGAIN_SECONDS = 0.1  # whether it still has none
 INVALID_CALL = "invalid_tool_call"  # the code of an answer that ended in a malformed call
 EVENT_QUEUE_SIZE = 64  # between decoder and vocoder, and between vocoder and reader
 
@@ -177,6 +180,8 @@ class Answer:
         self._wanted = asyncio.Event()
         if not paced:
             self._wanted.set()
+        elif output is not None:
+            services.unheard.add(self)
         self._parsed: asyncio.Queue[ParsedEvent] = asyncio.Queue(EVENT_QUEUE_SIZE)
         self._events: asyncio.Queue[AnswerEvent] = asyncio.Queue(EVENT_QUEUE_SIZE)
         self._tasks = [asyncio.create_task(self._decode()), asyncio.create_task(self._vocode())]
@@ -202,6 +207,8 @@ class Answer:
         """
         if not self._wanted.is_set():
             self._patient = patient
+            if patient:
+                self._services.unheard.discard(self)
             self._wanted.set()
             self._reorder()
 
@@ -218,6 +225,7 @@ class Answer:
     async def stop(self) -> None:
         """End the work; no event follows. May be called at any time, and twice."""
         self._record()
+        self._services.unheard.discard(self)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -332,6 +340,7 @@ class Answer:
             log.exception("the answer's sound failed for a reason that is a bug")
             over = AnswerEnd("failed", "internal_error")
         self._tasks[0].cancel()  # it has ended already, unless it was the vocoder that failed
+        self._services.unheard.discard(self)
         await self._events.put(over)
 
     async def _vocode_all(self) -> AnswerEnd:
@@ -426,6 +435,7 @@ class Answer:
         if data and progress.timeline.first_sound is None:
             progress.timeline.first_sound = self._services.clock()
             self._patient = False  # it is being played
+            self._services.unheard.discard(self)
         if data or tokens:
             await self._events.put(AnswerSound(data, len(data) / self._bytes_per_second, tokens))
 
@@ -441,12 +451,14 @@ class Answer:
         """Wait while enough sound is made: for a speculation, or ahead of the playback."""
         if not self._wanted.is_set() and self.progress.made >= SPECULATION_SECONDS:
             await self._wanted.wait()
-        if self._paced:
-            ahead = (
-                self.progress.playback.ahead(self._services.clock()) - self._services.ahead_seconds
-            )
-            if ahead > 0:
-                await self._services.clock.sleep(ahead)
+        while self._paced and (wait := self._too_far_ahead()) > 0:
+            await self._services.clock.sleep(min(wait, LOOK_AGAIN_SECONDS))
+
+    def _too_far_ahead(self) -> float:
+        """Seconds of sound that are made and need not be yet."""
+        services = self._services
+        enough = ENOUGH_AHEAD_SECONDS if services.unheard else services.ahead_seconds
+        return self.progress.playback.ahead(services.clock()) - enough
 
 
 def _sound(

@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import pytest
@@ -283,6 +283,24 @@ async def test_an_answer_that_nobody_can_be_listening_for_makes_way_until_somebo
     await held.future
     await answer.stop()
     executor.close()
+
+
+async def test_what_is_played_much_later_is_not_made_while_another_answer_has_no_sound() -> None:
+    engine = ScriptedEngine(answer=lambda prompt: woven("x", 60))
+    parts = scripted_parts(engine, clock=StillClock())
+    playing = asking(parts)
+    playing.adopt()
+    await first_sound(playing)
+    silent = ScriptedEngine()
+    silent.gate = asyncio.Event()
+    waiting = asking(replace(parts, services=replace(parts.services, engine=silent)))
+    playing.progress.playback.send(1.5, parts.services.clock())
+    await still(playing)
+    made = playing.progress.made
+    assert made < 60 * GROUP_SECONDS
+    await waiting.stop()
+    await until(lambda: playing.progress.made > made)
+    await playing.stop()
 
 
 async def test_the_engine_is_told_what_its_work_is_for() -> None:
