@@ -5,10 +5,11 @@ waits is ordered by `urgency`. A free thread takes the most urgent call, and wit
 its model and shape that wait; nothing is delayed for company. Work that nobody wants yet is never
 in one batch with work that somebody waits for, nor a speculation with a download.
 
-A call cannot be stopped for a more urgent one, and whatever runs beside it takes its time. So heavy
-calls have all threads but two, and speculations and downloads begin only while fewer are at work:
-with three threads or more, one is always left to what a microphone just sent, and wanted sound does
-not wait for sound that nobody wants yet.
+A call cannot be stopped for a more urgent one, and whatever runs beside it takes of its time. So
+heavy calls have all threads but two, and speculations and downloads begin only while heavy calls
+that somebody waits for leave one of these, or once they are overdue. With three threads or more,
+one is always left to what a microphone just sent, and wanted sound does not wait for sound that
+nobody wants yet.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class Executor:
         self._on_thread_start = on_thread_start
         self._most_heavy = max(1, threads - 2)
         self._most_of_both = max(2, threads - 1)
-        self._busy = self._heavy = self._unwanted = 0  # batches that run
+        self._heavy = self._unwanted = 0  # batches that run: heavy wanted ones, unwanted ones
         self._running: dict[int, float] = {}  # by thread: seconds that its heavy wanted batch takes
         self._lanes: dict[_Lane, list[_Entry]] = {}
         self._entries: dict[Job[Any], _Entry] = {}  # of the jobs that wait
@@ -265,17 +266,20 @@ class Executor:
 
     def _may_run(self, lane: _Lane) -> bool:
         model, _, company = lane
-        if not company.wanted:
-            return self._busy < self._most_heavy
-        return not model.heavy or (
-            self._heavy < self._most_heavy and self._heavy + self._unwanted < self._most_of_both
+        if company.wanted and not model.heavy:
+            return True
+        if self._heavy + self._unwanted >= self._most_of_both:
+            return False
+        if company.wanted:
+            return self._heavy < self._most_heavy
+        return self._unwanted < self._most_heavy and (
+            self._heavy < self._most_heavy or self._lanes[lane][0].due <= self._clock()
         )
 
     def _count(self, lane: _Lane, batches: int) -> None:
         """So many more of this lane's batches run."""
         model, _, company = lane
-        self._busy += batches
-        self._heavy += batches * (company.wanted and model.heavy)  # of these no unwanted ones
+        self._heavy += batches * (company.wanted and model.heavy)
         self._unwanted += batches * (not company.wanted)
 
     def _leave(self, job: Job[Any]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Model, Work, compute_alone, work_of
-from aqaa.server.urgency import Kind
+from aqaa.server.urgency import SHIFT_SECONDS, Kind
 
 WAIT = 30.0  # seconds before a hung test is given up; never reached when all is well
 NOW = 1000.0
@@ -120,17 +120,26 @@ async def test_what_is_heard_what_may_be_wanted_and_downloads_never_share_a_batc
     assert run.batches == [[0], [4], [2], [6]]
 
 
-async def test_what_nobody_wants_yet_does_not_begin_beside_what_somebody_waits_for() -> None:
-    executor = Executor(3, clock=lambda: NOW)
-    heard, download = Recorder(), Recorder()
-    hearing = executor.submit(model(heard, heavy=False).ask(0), Kind.FIRST, NOW)
-    await heard.begun()
-    bulk = executor.submit(model(download, heavy=False).ask(0), Kind.BULK)
-    wanted = executor.submit(work_of(lambda: list(download.batches)), Kind.LIVE, NOW + 99)
-    assert await wanted.future == []
+async def test_what_nobody_wants_yet_begins_beside_heavy_wanted_work_only_once_it_is_overdue() -> (
+    None
+):
+    clock = Clock()
+    executor = Executor(3, clock=clock)
+    sound, download = Recorder(), Recorder()
     download.release.set()
-    heard.release.set()
-    await asyncio.gather(hearing.future, bulk.future)
+    sounding = executor.submit(model(sound).ask(0), Kind.FIRST, NOW)
+    await sound.begun()
+
+    async def asked_again() -> list[list[int]]:
+        return await executor.run(work_of(lambda: list(download.batches)), Kind.LIVE, NOW + 99)
+
+    bulk = executor.submit(model(download, heavy=False).ask(0), Kind.BULK, NOW)
+    assert await asked_again() == []
+    clock.now += SHIFT_SECONDS[Kind.BULK]
+    executor.change(bulk, Kind.BULK, NOW)
+    await bulk.future
+    sound.release.set()
+    await sounding.future
     executor.close()
 
 
