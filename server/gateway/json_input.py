@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -22,9 +23,7 @@ LONG = 64 * 1024  # bytes or characters; what is shorter takes less time than a 
 MOST_VALUES = 50_000  # values in one long message: each costs time and memory, unlike a long string
 SLICE = 1 << 20  # bytes that are looked through at once
 
-# One for all clients: parsing holds the interpreter, which every chunk of sound needs a thousand
-# times. Behind five such threads nano's took a quarter of a second instead of 60 ms.
-_reader = ThreadPoolExecutor(1, "reader")
+REST = 9.0  # of the time that reading a long input took, before the next one
 
 
 def parse_json(data: str | bytes) -> object:
@@ -46,13 +45,48 @@ def parse_json(data: str | bytes) -> object:
     return value
 
 
+class Reader:
+    """One thread for the long inputs of all clients, at work for a tenth of the time at most.
+
+    Parsing holds the interpreter, which every chunk of sound needs a thousand times: behind five
+    such threads nano's took a quarter of a second instead of 60 ms.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`clock` tells seconds, `sleep` lets so many pass."""
+        self._clock = clock
+        self._sleep = sleep
+        self._thread = ThreadPoolExecutor(1, "reader")
+        self._rests_until = clock()
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """What `work` gives, after what was asked for before."""
+        work = partial(copy_context().run, work)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, work)
+
+    def _read(self, work: Callable[[], T]) -> T:
+        self._sleep(max(0.0, self._rests_until - self._clock()))
+        began = self._clock()
+        try:
+            return work()
+        finally:
+            now = self._clock()
+            self._rests_until = now + REST * (now - began)
+
+
+_reader = Reader()
+
+
 async def off_the_loop(size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """What `function` gives for an input of this size: computed in a thread if that is long, after
     the long inputs that came before."""
     if size <= LONG:
         return function(*args, **kwargs)
-    work = partial(copy_context().run, function, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_reader, work)
+    return await _reader.run(partial(function, *args, **kwargs))
 
 
 def _values(data: str | bytes) -> int:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from functools import partial
 
 import pytest
 
-from aqaa.server.gateway.json_input import LONG, MOST_VALUES, off_the_loop, parse_json
+from aqaa.server.gateway.json_input import (
+    LONG,
+    MOST_VALUES,
+    Reader,
+    off_the_loop,
+    parse_json,
+)
 from aqaa.server.protocol.errors import ProtocolError
 
 
@@ -25,6 +32,21 @@ async def test_long_inputs_of_several_clients_are_read_one_after_the_other() -> 
     readers = set(await asyncio.gather(*reading))
     assert len(readers) == 1
     assert readers != {threading.get_ident()}
+
+
+async def test_between_two_long_inputs_the_reader_rests_for_nine_times_as_long_as_it_read() -> None:
+    now = [1000.0]
+    rested: list[float] = []
+    reader = Reader(lambda: now[0], rested.append)
+
+    def read(seconds: float) -> None:
+        now[0] += seconds
+
+    for seconds in (0.1, 0.2):
+        await reader.run(partial(read, seconds))
+    now[0] += 60.0
+    await reader.run(partial(read, 0.1))
+    assert rested == pytest.approx([0.0, 0.9, 0.0])
 
 
 async def test_a_short_input_does_not_wait_for_a_long_one() -> None:
