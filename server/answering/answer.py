@@ -203,7 +203,8 @@ class Answer:
         """The answer is wanted now: no longer a speculation.
 
         `patient`: nobody can be listening for it yet. Until `hurry`, or until its first sound is
-        there, it goes behind everybody's work, as a download does.
+        there, it goes behind everybody's work, as a download does, and makes no sound while another
+        answer has none.
         """
         if not self._wanted.is_set():
             self._patient = patient
@@ -455,8 +456,10 @@ class Answer:
             await self._services.clock.sleep(min(wait, LOOK_AGAIN_SECONDS))
 
     def _too_far_ahead(self) -> float:
-        """Seconds of sound that are made and need not be yet."""
+        """Seconds of sound that are made, or would be, and need not be yet."""
         services = self._services
+        if self._patient and services.unheard:
+            return LOOK_AGAIN_SECONDS
         enough = ENOUGH_AHEAD_SECONDS if services.unheard else services.ahead_seconds
         return self.progress.playback.ahead(services.clock()) - enough
 

@@ -303,6 +303,21 @@ async def test_what_is_played_much_later_is_not_made_while_another_answer_has_no
     await playing.stop()
 
 
+async def test_one_that_nobody_can_be_listening_for_makes_no_sound_while_another_has_none() -> None:
+    parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 6)), clock=StillClock())
+    silent = ScriptedEngine()
+    silent.gate = asyncio.Event()
+    waiting = asking(replace(parts, services=replace(parts.services, engine=silent)))
+    patient = asking(parts)
+    patient.adopt(patient=True)
+    await still(patient)
+    assert patient.progress.ids
+    assert patient.progress.made == 0
+    await waiting.stop()
+    assert isinstance((await said_by(patient))[-1], AnswerEnd)
+    assert patient.progress.made > 0
+
+
 async def test_the_engine_is_told_what_its_work_is_for() -> None:
     told: list[Callable[[], Kind]] = []
 
