@@ -16,17 +16,17 @@ from aqaa.recipe.speech.voices import HELD_OUT, TEACHER
 from aqaa.recipe.turn.moments import (
     BACKCHANNELS,
     INTERRUPTIONS,
-    Moment,
+    Heard,
     backchannel,
+    broken,
     disturbance,
     interruption,
-    moments,
 )
 
 QUESTIONS = 60
 
 
-def held_out_moments(domain: Domain, wholes: frozenset[str], seed: int = 11) -> list[Moment]:
+def held_out_moments(domain: Domain, seed: int = 11) -> list[Heard]:
     """Of `QUESTIONS` questions and all commands of the evaluation, backchannels,
     interruptions, and noises."""
     rng = np.random.default_rng(seed)
@@ -34,10 +34,10 @@ def held_out_moments(domain: Domain, wholes: frozenset[str], seed: int = 11) -> 
     asked = random.Random(seed).sample(sorted(set(asked)), QUESTIONS)
     commands = yaml.safe_load(PHRASINGS.with_name("commands.yaml").read_text(encoding="utf-8"))
     said = [*asked, *(row["said"] for row in commands)]
-    found: list[Moment] = []
+    found: list[Heard] = []
     for number, text in enumerate(said):
         wave = hear(Utterance(text, HELD_OUT[number % len(HELD_OUT)]))
-        found += moments(wave, text, wholes, rng)
+        found += broken(wave, text, rng)
     for number, text in enumerate(BACKCHANNELS):
         found.append(backchannel(hear(Utterance(text, HELD_OUT[number % len(HELD_OUT)])), rng))
     for number, text in enumerate(INTERRUPTIONS):

@@ -1,31 +1,30 @@
-"""Moments at which a listener wonders whether the speaker has finished, cut out of speech.
+"""Moments at which a listener wonders whether the speaker has finished, in speech as it is heard.
 
-From a clip: the whole with its silence (finished); the whole with a pause between two words
-(finished, though it paused); and the clip broken off between two words (not finished), once
-anywhere and once near its end, where a break sounds most like an end. Beside these what is no turn:
-backchannels, coughs, dishes, and the assistant's own voice through a room.
+A clip is asked about at the end of each of its words, where a speaker who pauses has not finished,
+and at its end. Where one text is the beginning of another, as orders are, such a moment is the end
+as often as it is in the corpus. Beside these what is no turn: backchannels, coughs, dishes, and the
+assistant's own voice through a room.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from aqaa.recipe.decoder.clips import trim
-from aqaa.recipe.domain.numbers import normalise
-from aqaa.recipe.domain.values import values
 from aqaa.recipe.speech.augment import RATE, add_noise, distort, in_room
-from aqaa.recipe.speech.noises import kitchen
+from aqaa.recipe.speech.noises import draw_noise, kitchen
 from aqaa.recipe.speech.voices import Wave
 
 FRAME = RATE // 100
 LEAD = (0.1, 0.5)  # seconds of quiet before speech that a turn begins with
-ASKED = (0.05, 0.35)  # seconds of quiet after which is asked
-LAST_WORDS = 3  # as many ends of words are near the end of a turn
-PAUSE = (0.15, 0.9)  # seconds of a pause within a turn
-ROUGH = 0.3  # share of moments through room, noise or telephone
+ASKED = (0.05, 0.25)  # seconds of quiet after which is asked
+PAUSED, PAUSE = 0.4, (0.15, 0.9)  # share of clips that pause once and go on; seconds
+ROUGH = 0.25  # share through a room, noise or telephone: a few moments each, for they have
+ROUGH_BREAKS = 2  # nothing in common
+SNR, LOUD = (30.0, 60.0), (0.15, 1.0)  # of the others: dB, level
 NEAR = 0.05  # share on both sides of a place in which the quietest moment is looked for
 BACKCHANNELS = (
     "Mhm.", "Uh huh.", "Yeah.", "Yes.", "Okay.", "Right.", "Sure.", "I see.", "Aha.", "Oh.", "Hm.",
@@ -45,53 +44,76 @@ INTERRUPTIONS = (
 
 
 @dataclass(frozen=True)
-class Moment:
-    """Sound up to a moment in quiet: float32 16 kHz.
+class Question:
+    """Whether a speaker has finished at a place of a clip.
 
     Attributes:
-        wave: what was heard so far.
-        end: whether the speaker has finished; None where that is not the question.
+        place: samples of the clip that were heard so far.
+        quiet: what is heard behind them until it is asked.
+        end: the answer; None where that is not the question.
+    """
+
+    place: int
+    quiet: Wave
+    end: bool | None
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A clip as a microphone has it, float32 16 kHz.
+
+    Attributes:
+        questions: by their places.
         kind: index into `turn_head.KINDS`.
     """
 
     wave: Wave
-    end: bool | None
+    questions: tuple[Question, ...]
     kind: int
 
 
-def moments(
-    wave: Wave, text: str, wholes: Collection[str], rng: np.random.Generator
-) -> list[Moment]:
-    """Moments of one clip that says `text`; `wholes` are the normalised texts that are complete."""
+def broken(wave: Wave, text: str, rng: np.random.Generator) -> list[Heard]:
+    """The clip `wave`, which says `text`, with a question at the end of every word."""
     speech = trim(wave, 0.0)
-    found = [Moment(_heard(speech, rng), True, 0)]
-    between = word_ends(text)
-    if not between:
-        return found
-    late = between[max(0, len(between) - LAST_WORDS) :]
-    for share in (rng.choice(between), rng.choice(late)):
-        if not may_be_whole(text, share, wholes):
-            place = quiet_place(speech, share)
-            found.append(Moment(_heard(speech[:place], rng), False, 0))
-    place = quiet_place(speech, rng.choice(between))
-    pause = np.zeros(int(rng.uniform(*PAUSE) * RATE), np.float32)
-    found.append(
-        Moment(_heard(np.concatenate([speech[:place], pause, speech[place:]]), rng), True, 0)
-    )
-    return found
+    places = sorted({quiet_place(speech, share) for share in word_ends(text)})
+    if places and rng.random() < PAUSED:
+        which = int(rng.integers(len(places)))
+        place, pause = places[which], int(rng.uniform(*PAUSE) * RATE)
+        speech = np.insert(speech, place, np.zeros(pause, np.float32))
+        places[which + 1 :] = [later + pause for later in places[which + 1 :]]
+    if rng.random() < ROUGH:
+        breaks = rng.permutation(places)[:ROUGH_BREAKS].tolist()
+        return [
+            *(_whole(speech[:place], False, 0, rng, rough=1.0) for place in breaks),
+            _whole(speech, True, 0, rng, rough=1.0),
+        ]
+    return [_in_quiet(speech, places, rng)]
 
 
-def backchannel(wave: Wave, rng: np.random.Generator) -> Moment:
+def _in_quiet(speech: Wave, places: Sequence[int], rng: np.random.Generator) -> Heard:
+    """One recording for all questions, the last twice."""
+    lead, tail = int(rng.uniform(*LEAD) * RATE), int(ASKED[1] * RATE)
+    wave = np.pad(speech, (lead, tail)).astype(np.float32) * np.float32(rng.uniform(*LOUD))
+    power = np.sqrt(np.square(wave, dtype=np.float64).mean())
+    floor = draw_noise(len(wave), rng) * power * 10 ** (-rng.uniform(*SNR) / 20)
+    questions = []
+    for place in (*places, len(speech), len(speech)):
+        quiet = floor[-int(rng.uniform(*ASKED) * RATE) :].astype(np.float32)
+        questions.append(Question(lead + place, quiet, place == len(speech)))
+    return Heard((wave + floor).astype(np.float32), tuple(questions), 0)
+
+
+def backchannel(wave: Wave, rng: np.random.Generator) -> Heard:
     """Of a clip that says one of `BACKCHANNELS`."""
-    return Moment(_heard(trim(wave, 0.0), rng), None, 1)
+    return _whole(trim(wave, 0.0), None, 1, rng)
 
 
-def interruption(wave: Wave, rng: np.random.Generator) -> Moment:
+def interruption(wave: Wave, rng: np.random.Generator) -> Heard:
     """Of a clip that says one of `INTERRUPTIONS`, which is all that is said."""
-    return Moment(_heard(trim(wave, 0.0), rng), True, 0)
+    return _whole(trim(wave, 0.0), True, 0, rng)
 
 
-def disturbance(answer: Wave, rng: np.random.Generator) -> Moment:
+def disturbance(answer: Wave, rng: np.random.Generator) -> Heard:
     """A cough, dishes, or the assistant's own `answer` from a loudspeaker in the room."""
     kind = rng.random()
     n = int(rng.uniform(0.3, 1.5) * RATE)
@@ -105,7 +127,7 @@ def disturbance(answer: Wave, rng: np.random.Generator) -> Moment:
             answer[start : start + n], rng, rng.uniform(0.3, 1.5), rng.uniform(0.15, 0.5)
         )
         wave = wave * np.float32(10 ** (rng.uniform(-30, -6) / 20))
-    return Moment(_heard(wave, rng), None, 2)
+    return _whole(wave, None, 2, rng)
 
 
 def cough(rng: np.random.Generator) -> Wave:
@@ -142,28 +164,14 @@ def quiet_place(speech: Wave, share: float) -> int:
     return (first + int(np.argmin(power[first:last]))) * FRAME + FRAME // 2
 
 
-def may_be_whole(text: str, share: float, wholes: Collection[str]) -> bool:
-    """Whether the first words of `text`, about a `share` of it, could be all of a turn."""
-    words = normalise(text).split()
-    about = share * len(text)
-    for count in range(1, len(words)):
-        length = len(" ".join(words[:count]))
-        near = abs(length - about) <= 0.12 * len(text) + 3
-        if near and (" ".join(words[:count]) in wholes or words[count - 1] in _drinks()):
-            return True
-    return False
-
-
-def _drinks() -> set[str]:
-    """Words after which an order of coffee is complete."""
-    last = {drink.split()[-1] for drink in values()["drink"]}
-    return last | {kind.split()[-1] for name in ("milk", "sugar") for kind in values()[name]}
-
-
-def _heard(speech: Wave, rng: np.random.Generator) -> Wave:
-    """`speech` between the quiet before it and that in which is asked, as a microphone has it."""
+def _whole(
+    sound: Wave, end: bool | None, kind: int, rng: np.random.Generator, rough: float = ROUGH
+) -> Heard:
+    """`sound` between the quiet before it and that in which is asked, as a microphone has it."""
     lead, tail = (int(rng.uniform(*span) * RATE) for span in (LEAD, ASKED))
-    wave = np.pad(speech, (lead, tail)).astype(np.float32)
-    if rng.random() < ROUGH:
-        return distort(wave, rng)
-    return add_noise(wave * np.float32(rng.uniform(0.15, 1.0)), rng.uniform(30, 60), rng)
+    wave = np.pad(sound, (lead, tail)).astype(np.float32)
+    if rng.random() < rough:
+        wave = distort(wave, rng)
+    else:
+        wave = add_noise(wave * np.float32(rng.uniform(*LOUD)), rng.uniform(*SNR), rng)
+    return Heard(wave, (Question(len(wave), np.zeros(0, np.float32), end),), kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,31 +11,33 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from aqaa.models.groups import GROUP_TOKENS
+from aqaa.models.bundle import load_bundle, nano_path
 from aqaa.recipe.decoder.clips import as_answer
-from aqaa.recipe.decoder.prepare import encode, encode_all
 from aqaa.recipe.domain.load import load_domain
-from aqaa.recipe.domain.numbers import normalise
 from aqaa.recipe.speech.cache import Utterance
 from aqaa.recipe.speech.store import hear
 from aqaa.recipe.speech.voices import SPOKEN, TEACHER, VOICES, Wave
 from aqaa.recipe.turn.moments import (
     BACKCHANNELS,
     INTERRUPTIONS,
-    Moment,
+    Heard,
+    Question,
     backchannel,
+    broken,
     disturbance,
     interruption,
-    moments,
 )
+from aqaa.tokenizers.dual import DualStream, DualTokenizer
+from aqaa.tokenizers.steps import run_together
 
-GROUP = 1920  # samples
 SHARD = 100  # clips
+TOGETHER = 16  # of them at once, and one thread is as busy as it can be
+TAKES = 3  # of an interjection, each through a channel of its own
 UNKNOWN = 2  # of an end that is not asked for
 DISTURBANCES = 0.35  # of them for each clip
 ANSWERS = 100
 CHEAP = 0.1  # cpu-seconds for a second of speech
-NATURAL = 12  # one in so many human voices says an interjection
+NATURAL = 40  # one in so many human voices says an interjection
 
 
 @dataclass(frozen=True)
@@ -46,37 +49,64 @@ class Asked:
     kind: int
 
 
-def tokenise(found: Sequence[Moment], exactly: bool = False) -> list[Asked]:
-    """Tokens of all whole groups of each moment; `exactly` goes the way of one stream each."""
-    waves = [moment.wave for moment in found]
-    codes = [encode(wave) for wave in waves] if exactly else encode_all(waves)
-    rows = []
-    for moment, ids in zip(found, codes, strict=True):
-        groups = min(len(ids) // GROUP_TOKENS, len(moment.wave) // GROUP)
-        tokens = np.asarray(ids[: groups * GROUP_TOKENS], np.int64)
-        end = UNKNOWN if moment.end is None else int(moment.end)
-        if groups:
-            rows.append(Asked(tokens, end, moment.kind))
+def tokenise(clips: Sequence[Heard], tokenizer: DualTokenizer) -> list[Asked]:
+    """Every question of every clip as the ears have it, in order.
+
+    A clip is heard once: at each question its stream is forked, and the fork hears the quiet and is
+    flushed. So a break costs as much as its quiet, a tenth of what the clip does.
+    """
+    rows: list[Asked] = []
+    for begin in range(0, len(clips), TOGETHER):
+        rows += _tokenise(clips[begin : begin + TOGETHER], tokenizer)
     return rows
 
 
-def make_shard(utterances: Sequence[Utterance], path: Path, wholes: frozenset[str]) -> None:
+def _tokenise(clips: Sequence[Heard], tokenizer: DualTokenizer) -> list[Asked]:
+    streams = [tokenizer.stream() for _ in clips]
+    heard: list[list[int]] = [[] for _ in clips]
+    asked: list[tuple[int, Question, list[int], DualStream]] = []
+    for turn in range(max(len(clip.questions) for clip in clips)):
+        here = [n for n, clip in enumerate(clips) if turn < len(clip.questions)]
+        pieces = []
+        for n in here:
+            since = clips[n].questions[turn - 1].place if turn else 0
+            pieces.append(streams[n].pushing(clips[n].wave[since : clips[n].questions[turn].place]))
+        for n, ids in zip(here, run_together(pieces, tokenizer.run), strict=True):
+            heard[n] += ids
+            asked.append((n, clips[n].questions[turn], list(heard[n]), streams[n].fork()))
+    quiet = run_together([fork.pushing(q.quiet) for _, q, _, fork in asked], tokenizer.run)
+    rest = run_together([fork.flushing() for _, _, _, fork in asked], tokenizer.run)
+    rows = []
+    for (n, question, before, _), more, last in zip(asked, quiet, rest, strict=True):
+        tokens = np.asarray([*before, *more, *last], np.int64) - tokenizer.audio_offset
+        end = UNKNOWN if question.end is None else int(question.end)
+        if len(tokens):
+            rows.append((n, Asked(tokens, end, clips[n].kind)))
+    return [row for _, row in sorted(rows, key=lambda one: one[0])]
+
+
+def make_shard(utterances: Sequence[Utterance], path: Path) -> None:
     """Writes the moments of `utterances`, and disturbances beside them, to one .npz file."""
     rng = np.random.default_rng(zlib.crc32(path.name.encode()))
-    found: list[Moment] = []
+    clips: list[Heard] = []
     answers = _answers(rng)
     for utterance in utterances:
         wave = hear(utterance)
         if utterance.text in BACKCHANNELS:
-            found += [backchannel(wave, rng) for _ in range(3)]
-            continue
-        if utterance.text in INTERRUPTIONS:
-            found += [interruption(wave, rng) for _ in range(3)]
-            continue
-        found += moments(wave, utterance.text, wholes, rng)
-        if rng.random() < DISTURBANCES:
-            found.append(disturbance(next(answers), rng))
-    save(tokenise(found), path)
+            clips += [backchannel(wave, rng) for _ in range(TAKES)]
+        elif utterance.text in INTERRUPTIONS:
+            clips += [interruption(wave, rng) for _ in range(TAKES)]
+        else:
+            clips += broken(wave, utterance.text, rng)
+            if rng.random() < DISTURBANCES:
+                clips.append(disturbance(next(answers), rng))
+    save(tokenise(clips, ears()), path)
+
+
+@functools.cache
+def ears() -> DualTokenizer:
+    """Nano's."""
+    return DualTokenizer.load(load_bundle(nano_path()))
 
 
 def _answers(rng: np.random.Generator) -> Iterator[Wave]:
@@ -102,11 +132,6 @@ def interjection_plan() -> list[Utterance]:
         voices = cheap[number % 2 :: 2] + natural[number % NATURAL :: NATURAL]
         plan += [Utterance(text, v, (0.95, 1.1)[place % 3 == 0]) for place, v in enumerate(voices)]
     return plan
-
-
-def complete(texts: Sequence[str]) -> frozenset[str]:
-    """`texts` in the form that `may_be_whole` compares."""
-    return frozenset(normalise(text) for text in texts)
 
 
 def save(rows: Sequence[Asked], path: Path) -> None:

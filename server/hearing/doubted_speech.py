@@ -22,6 +22,8 @@ from aqaa.server.hearing.interruption import (
 )
 from aqaa.server.hearing.loudspeaker import Loudspeaker
 from aqaa.server.hearing.speech_events import SpeechEvent
+from aqaa.server.hearing.syllables import syllables
+from aqaa.server.hearing.vad import FRAME_SAMPLES
 
 Samples = NDArray[np.float32]
 
@@ -37,21 +39,20 @@ class DoubtedSpeech:
         verdict: what it is; None: it is not known yet.
     """
 
-    def __init__(self, begin: int, onset_frames: int, loudspeaker: Loudspeaker) -> None:
-        """Its turn begins at sample `begin`; it was noticed after so many frames of speech."""
+    def __init__(self, begin: int, onset: int, sound: Samples, loudspeaker: Loudspeaker) -> None:
+        """Its turn begins at sample `begin`, its speech at `onset`, since when `sound` was heard:
+        whole frames of speech."""
         self.begin = begin
         self.held: list[SpeechEvent] = []
         self.verdict: Verdict | None = None
-        self._doubt = Doubt(onset_frames)
+        self._doubt = Doubt(len(sound) // FRAME_SAMPLES)
         self._loudspeaker = loudspeaker
-        self._sound: list[Samples] = []
-        self._sound_from = 0
+        self._sound: list[Samples] = [sound]
+        self._sound_from = onset
         self._frames_until_asked = 0
 
-    def hear(self, frame: Samples, at: int, *, voiced: bool) -> None:
-        """The next frame, from sample `at` on."""
-        if not self._sound:
-            self._sound_from = at
+    def hear(self, frame: Samples, *, voiced: bool) -> None:
+        """The next frame."""
         if self._doubt.elapsed_ms <= LONGEST_MISTAKE_MS:
             self._sound.append(frame.copy())
         self._doubt.frame(voiced)
@@ -84,5 +85,6 @@ class DoubtedSpeech:
         self, listener: TurnListener | None, rest: Sequence[int], *, ended: bool
     ) -> Work[Evidence]:
         kinds = None if listener is None else (yield from listener.kinds(rest))
-        sound = np.concatenate(self._sound) if self._sound else np.zeros(0, np.float32)
-        return Evidence(kinds, self._loudspeaker.echo_in(sound, self._sound_from), ended)
+        sound = np.concatenate(self._sound)
+        echo = self._loudspeaker.echo_in(sound, self._sound_from)
+        return Evidence(kinds, syllables(sound), echo, ended)

@@ -1,6 +1,6 @@
 """Whether speech during an answer is meant to interrupt it: rules on what was heard of it so far.
 
-    onset ── is it over? ──┬─ no ── long enough, or surely speech ──> interruption
+    onset ── is it over? ──┬─ no ── many syllables, long, or surely speech ──> interruption
                            └─ yes ── speech, a short word of assent, a noise, the answer itself
 
 Nothing here knows of models or clocks: frames come with the VAD's word, and what else is known is
@@ -20,12 +20,16 @@ Dismissal = Literal["backchannel", "noise", "echo"]
 Verdict = Literal["interruption"] | Dismissal
 
 FRAME_MS = 1000 * FRAME_SAMPLES / TOKENIZER_RATE
-OVER_MS = 160  # of silence: whatever it was, it is over ("o-kay" is silent for 80 ms at its k)
+# Of silence: whatever it was, it is over. "O-kay" is silent for 80 ms at its k, "stop it, please"
+# for 200 ms at its comma.
+OVER_MS = 256
 NOISE_MS = 200  # voiced: what is over sooner is no word ("yes" has 290 ms in the fastest voice)
-# Voiced. Of backchannels in 12 synthetic voices half are over by then; of real interruptions a
-# quarter are, "stop" and "wait", which only a turn head tells from "right".
-LONG_MS = 450
-LONG_DOUBTED_MS = 640  # the same where a turn head takes it for no speech: "okay, okay" goes by
+MANY = (
+    3  # syllables: words of assent have one or two. Nor have "stop" and "wait", which only a turn
+)
+# head tells from "right".
+LONG_MS = 640  # voiced: few such words are drawn out for so long
+SPOKEN_MS = 450  # the same where a turn head takes it for speech
 LONGEST_MISTAKE_MS = 2000  # since the onset: what interrupts for longer is meant
 LAST_MS = 960  # since the onset: a noise that comes and goes is one by then
 # Since the onset: sooner a turn head has heard too little, and too little can be compared with what
@@ -50,11 +54,13 @@ class Evidence:
 
     Attributes:
         kinds: a turn head's word of it; None: there is no head, or it has heard too little.
+        syllables: how many it has.
         echo: the share of it that is what the client plays, 0 to 1.
         ended: whether turn detection has found the end of the turn.
     """
 
     kinds: Kinds | None = None
+    syllables: int = 0
     echo: float = 0.0
     ended: bool = False
 
@@ -86,11 +92,13 @@ class Doubt:
         if self.elapsed_ms >= EARLIEST_MS and known.echo >= ECHO:
             return "echo"
         if known.ended or self._is_over():
-            return self._verdict_on_the_whole(known.kinds)
-        voiced_ms, kinds = self._voiced * FRAME_MS, known.kinds
-        if kinds is not None and kinds.speech >= SURE and self.elapsed_ms >= EARLIEST_MS:
+            return self._verdict_on_the_whole(known)
+        kinds = known.kinds
+        spoken = kinds is not None and kinds.speech >= 0.5
+        if self._voiced * FRAME_MS >= (SPOKEN_MS if spoken else LONG_MS):
             return "interruption"
-        if voiced_ms >= (LONG_MS if kinds is None or kinds.speech >= 0.5 else LONG_DOUBTED_MS):
+        surely = kinds.speech >= SURE if kinds is not None else known.syllables >= MANY
+        if surely and self.elapsed_ms >= EARLIEST_MS:
             return "interruption"
         return "noise" if self.elapsed_ms >= LAST_MS else None
 
@@ -107,11 +115,12 @@ class Doubt:
     def _is_over(self) -> bool:
         return self._silent * FRAME_MS >= OVER_MS
 
-    def _verdict_on_the_whole(self, kinds: Kinds | None) -> Verdict:
+    def _verdict_on_the_whole(self, known: Evidence) -> Verdict:
         if self._voiced * FRAME_MS < NOISE_MS:
             return "noise"
+        kinds = known.kinds
         if kinds is None:
-            return "backchannel"
+            return "interruption" if known.syllables >= MANY else "backchannel"
         if kinds.speech >= 0.5:
             return "interruption"
         return "backchannel" if kinds.backchannel >= kinds.noise else "noise"

@@ -243,7 +243,7 @@ class SpeechInput:
             detected += self._detector.frame(probability, float(np.dot(frame, frame)))
             if (doubted := self._doubted or self._interrupter) is not None:
                 voiced = probability >= self._detector.rules.threshold
-                doubted.hear(frame, self._frame_begin, voiced=voiced)
+                doubted.hear(frame, voiced=voiced)
             self._frame_begin += FRAME_SAMPLES
         detected += self._detector.clock(self.received)
         return (yield from self._react(detected))
@@ -371,7 +371,8 @@ class SpeechInput:
             begin = self._open(max(begin, self._begin_of_buffer())).begin
             into = onset < self._nothing_until or self._loudspeaker.heard_at(onset)
             if self._detector.rules.doubts and into:
-                self._doubted = DoubtedSpeech(begin, ONSET_FRAMES, self._loudspeaker)
+                sound = self._since(onset)[: self._frame_begin - onset].copy()
+                self._doubted = DoubtedSpeech(begin, onset, sound, self._loudspeaker)
                 return [SpeechSuspected(begin)]
             return [TurnStarted(begin)]
         self._turns += 1

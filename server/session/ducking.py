@@ -15,7 +15,7 @@ from aqaa.server.audio.wire import AudioFormat, decode, encode
 
 GAIN = 10 ** (-14 / 20)  # a fifth: plainly in the background, and not gone
 RAMP_SECONDS = 0.03  # from one level to the other, without a click
-LONGEST_SECONDS = 0.6  # about as long as a verdict takes
+LONGEST_SECONDS = 0.9  # about as long as a verdict takes
 
 
 class Ducking:

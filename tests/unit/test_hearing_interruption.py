@@ -9,6 +9,9 @@ from aqaa.server.hearing.interruption import (
     ECHO,
     FRAME_MS,
     LAST_MS,
+    LONG_MS,
+    MANY,
+    OVER_MS,
     Doubt,
     Evidence,
     Kinds,
@@ -55,11 +58,11 @@ CLATTER = Kinds(speech=0.05, backchannel=0.15, noise=0.8)
     [
         (Evidence(NOTHING), "backchannel"),
         (Evidence(CLATTER), "noise"),
-        (Evidence(None, echo=ECHO), "echo"),
+        (Evidence(echo=ECHO), "echo"),
         (Evidence(ASSENT), "backchannel"),
         (Evidence(SPEECH), None),
         (Evidence(Kinds(speech=0.4, backchannel=0.5, noise=0.1)), None),
-        (Evidence(None), None),
+        (Evidence(), None),
     ],
 )
 def test_what_interrupted_is_regretted_where_it_surely_was_nothing(
@@ -72,16 +75,28 @@ def test_who_interrupted_for_long_meant_it() -> None:
     assert lasted(2100).after_all(Evidence(NOTHING, echo=1.0)) is None
 
 
-def test_who_goes_on_speaking_interrupts_within_half_a_second() -> None:
+def test_who_goes_on_speaking_interrupts() -> None:
     verdict, after = settle(voiced_ms=3000)
     assert verdict == "interruption"
-    assert after < 500
+    assert LONG_MS <= after <= LONG_MS + FRAME_MS
+
+
+def test_who_says_more_syllables_than_a_word_of_assent_has_interrupts_at_the_third() -> None:
+    verdict, after = settle(3000, Evidence(syllables=MANY))
+    assert verdict == "interruption"
+    assert after <= EARLIEST_MS + FRAME_MS
+    assert settle(300, Evidence(syllables=MANY))[0] == "interruption"
+    assert settle(560, Evidence(syllables=MANY - 1))[0] == "backchannel"
+
+
+def test_a_head_that_knows_better_is_believed_before_syllables_are_counted() -> None:
+    assert settle(400, Evidence(ASSENT, syllables=MANY))[0] == "backchannel"
 
 
 def test_a_short_word_is_assent_and_is_known_once_it_is_over() -> None:
     verdict, after = settle(voiced_ms=350)
     assert verdict == "backchannel"
-    assert after < 350 + 200
+    assert after < 350 + OVER_MS + 2 * FRAME_MS
 
 
 def test_what_is_shorter_than_any_word_is_a_noise() -> None:
@@ -105,7 +120,7 @@ def test_the_head_is_believed_sooner_the_surer_it_is() -> None:
 
 
 def test_assent_may_last_longer_where_the_head_knows_it() -> None:
-    assert settle(560)[0] == "interruption"
+    assert settle(560, Evidence(SPEECH))[0] == "interruption"
     assert settle(560, Evidence(ASSENT))[0] == "backchannel"
     assert settle(900, Evidence(ASSENT))[0] == "interruption"
 

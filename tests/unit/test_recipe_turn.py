@@ -9,22 +9,28 @@ import torch
 
 from aqaa.models.groups import GROUP_TOKENS, check_groups
 from aqaa.recipe.speech.augment import RATE
+from aqaa.recipe.turn import moments
 from aqaa.recipe.turn.moments import (
     BACKCHANNELS,
     INTERRUPTIONS,
+    broken,
     cough,
     disturbance,
     interruption,
-    may_be_whole,
-    moments,
     quiet_place,
     word_ends,
 )
-from aqaa.recipe.turn.tokens import UNKNOWN, Asked, complete, interjection_plan, load, save
+from aqaa.recipe.turn.tokens import (
+    UNKNOWN,
+    Asked,
+    ears,
+    interjection_plan,
+    load,
+    save,
+    tokenise,
+)
 from aqaa.recipe.turn.train import area, batch_of, export, losses, report, train_head
 from aqaa.server.hearing.turn_head import KINDS, WEIGHTS, TurnHead
-
-SAID = "Set a timer for five minutes."
 
 
 @pytest.fixture(autouse=True)
@@ -67,38 +73,69 @@ def test_speech_is_broken_off_where_it_is_quiet() -> None:
     assert abs(quiet_place(speech, 0.5) / RATE - 0.525) < 0.03
 
 
-def test_a_clip_gives_wholes_that_end_and_breaks_that_do_not() -> None:
+def test_a_clip_is_asked_about_at_the_end_of_every_word_and_ends_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(moments, "ROUGH", 0.0)
+    monkeypatch.setattr(moments, "PAUSED", 0.0)
+    speech = words(0.4, 0.3, 0.4, 0.5)
+    text = "One two three four."
+    (clip,) = broken(speech, text, np.random.default_rng(0))
+    places = [question.place for question in clip.questions]
+    said = [quiet_place(speech, share) for share in word_ends(text)]
+    lead = places[0] - said[0]
+    assert places == [lead + place for place in (*said, len(speech), len(speech))]
+    assert [question.end for question in clip.questions] == [False, False, False, True, True]
+    assert all(len(question.quiet) for question in clip.questions)
+
+
+def test_a_pause_between_two_words_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moments, "ROUGH", 0.0)
     rng = np.random.default_rng(0)
-    found = moments(words(0.4, 0.3, 0.4, 0.5), SAID, frozenset(), rng)
-    assert [moment.end for moment in found] == [True, False, False, True]
-    whole, *breaks, paused = found
-    assert all(len(one.wave) < len(whole.wave) for one in breaks)
-    assert len(paused.wave) > len(whole.wave)
-    assert {moment.kind for moment in found} == {0}
+    speech = words(0.5, 0.5)
+    monkeypatch.setattr(moments, "PAUSED", 0.0)
+    (at_once,) = broken(speech, "Hello there.", rng)
+    monkeypatch.setattr(moments, "PAUSED", 1.0)
+    (paused,) = broken(speech, "Hello there.", rng)
+    between = [one.questions[-1].place - one.questions[0].place for one in (at_once, paused)]
+    assert between[1] - between[0] >= moments.PAUSE[0] * RATE - 1
+    assert [question.end for question in paused.questions] == [False, True, True]
 
 
-def test_a_clip_is_broken_off_where_its_words_end() -> None:
+def test_what_a_room_distorts_is_heard_anew_for_each_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(moments, "ROUGH", 1.0)
+    clips = broken(words(0.4, 0.3, 0.4, 0.5), "One two three four.", np.random.default_rng(0))
+    assert len(clips) == moments.ROUGH_BREAKS + 1
+    assert [clip.questions[0].end for clip in clips] == [False, False, True]
+    assert all(clip.questions[0].place == len(clip.wave) for clip in clips)
+
+
+def test_a_clip_breaks_where_its_words_end() -> None:
     assert word_ends("Set a timer.") == pytest.approx([3 / 12, 5 / 12])
     assert word_ends("Stop.") == []
-    (whole,) = moments(words(0.4), "Stop.", frozenset(), np.random.default_rng(0))
-    assert whole.end
 
 
-def test_words_that_could_be_all_are_no_break() -> None:
-    wholes = complete(["What's the weather?"])
-    asked = "What's the weather in Paris?"
-    assert may_be_whole(asked, 0.65, wholes)
-    assert not may_be_whole(asked, 0.3, wholes)
-    order = "Can I have a large latte with some brown sugar?"
-    assert may_be_whole(order, 0.52, frozenset())
-    assert not may_be_whole(order, 0.25, frozenset())
+def test_a_question_is_heard_as_a_stream_hears_it_that_is_asked_there() -> None:
+    clips = broken(words(0.4, 0.3, 0.5), "One two three.", np.random.default_rng(1))
+    rows = tokenise(clips, ears())
+    questions = [(clip, question) for clip in clips for question in clip.questions]
+    assert len(rows) == len(questions)
+    for row, (clip, question) in zip(rows, questions, strict=True):
+        stream = ears().stream()
+        ids = stream.push(clip.wave[: question.place])
+        ids += stream.push(question.quiet) if len(question.quiet) else []
+        ids += stream.flush()
+        assert (row.tokens + ears().audio_offset).tolist() == ids
+        assert row.end == int(bool(question.end))
 
 
 def test_coughs_differ_and_what_is_no_turn_has_its_kind() -> None:
     rng = np.random.default_rng(1)
     assert np.abs(cough(rng)).max() == pytest.approx(0.5, rel=0.01)
     assert {disturbance(words(1.0), rng).kind for _ in range(20)} == {KINDS.index("noise")}
-    assert disturbance(words(1.0), rng).end is None
+    assert [question.end for question in disturbance(words(1.0), rng).questions] == [None]
     assert len(set(BACKCHANNELS)) == len(BACKCHANNELS) >= 20
 
 
@@ -134,8 +171,8 @@ def test_a_batch_in_which_no_end_is_asked_for_teaches_the_kinds() -> None:
 
 
 def test_what_is_said_to_end_an_answer_is_whole_and_is_speech() -> None:
-    moment = interruption(words(0.3), np.random.default_rng(0))
-    assert (moment.end, KINDS[moment.kind]) == (True, "speech")
+    clip = interruption(words(0.3), np.random.default_rng(0))
+    assert ([question.end for question in clip.questions], KINDS[clip.kind]) == ([True], "speech")
     said = {utterance.text for utterance in interjection_plan()}
     assert said == {*BACKCHANNELS, *INTERRUPTIONS}
     assert not {*BACKCHANNELS} & {*INTERRUPTIONS}

@@ -93,7 +93,7 @@ async def test_a_word_of_assent_leaves_the_answer_as_it_is(talk: Talk) -> None:
 
 
 async def test_who_goes_on_speaking_interrupts(talk: Talk) -> None:
-    await talk.say(0.7, loud=True)
+    await talk.say(0.9, loud=True)
     started = await talk.until(STARTED, 2)
     assert isinstance(started, server.InputAudioBufferSpeechStarted)
     assert abs(started.audio_start_ms - (3000 - 300)) <= 64  # with the padding before it
@@ -125,7 +125,7 @@ async def within_a_long_answer() -> tuple[Talk, FakeClock]:
 
 async def test_an_answer_that_is_still_made_is_cancelled_as_ever() -> None:
     talk, _ = await within_a_long_answer()
-    await talk.say(0.7, loud=True)
+    await talk.say(0.9, loud=True)
     over = await talk.until("response.done")
     assert isinstance(over, server.ResponseDone)
     assert over.response.status == "cancelled"
