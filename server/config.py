@@ -124,7 +124,7 @@ class Settings(BaseSettings):
     )
     ahead_seconds: Seconds = Field(
         default=4.0,
-        description="sound made ahead of its playing, one second while another answer has none; "
+        description="sound made ahead of its playing, 0.6 s while another answer has none; "
         "more would take computing from others",
     )
     drain_seconds: Seconds = Field(

@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 # third is made while they are played.
 SPECULATION_SECONDS = 0.5
 # Of sound, ahead of its playing, while another answer has none yet: then the rest can wait.
-ENOUGH_AHEAD_SECONDS = 1.0
+ENOUGH_AHEAD_SECONDS = 0.6
 LOOK_AGAIN_SECONDS = 0.5  # whether it still has none
 INVALID_CALL = "invalid_tool_call"  # the code of an answer that ended in a malformed call
 EVENT_QUEUE_SIZE = 64  # between decoder and vocoder, and between vocoder and reader
