@@ -177,6 +177,7 @@ class Answer:
         self._job: Job[bytes] | None = None  # the latest chunk's
         self._start_gate = StartGate()
         self._patient = False
+        self._timer: asyncio.TimerHandle | None = None  # of its patience
         self._wanted = asyncio.Event()
         if not paced:
             self._wanted.set()
@@ -199,17 +200,18 @@ class Answer:
                     calls.labels("malformed").inc()
         return event
 
-    def adopt(self, *, patient: bool = False) -> None:
+    def adopt(self, *, patience: float = 0.0) -> None:
         """The answer is wanted now: no longer a speculation.
 
-        `patient`: nobody can be listening for it yet. Until `hurry`, or until its first sound is
-        there, it goes behind everybody's work, as a download does, and makes no sound while another
-        answer has none.
+        `patience`: seconds for which nobody can be listening for it. Until then, or until its first
+        sound is there, it goes behind everybody's work, as a download does, and makes no sound
+        while another answer has none.
         """
         if not self._wanted.is_set():
-            self._patient = patient
-            if patient:
+            if patience > 0:
+                self._patient = True
                 self._services.unheard.discard(self)
+                self._timer = asyncio.get_running_loop().call_later(patience, self.hurry)
             self._wanted.set()
             self._reorder()
 
@@ -227,6 +229,8 @@ class Answer:
         """End the work; no event follows. May be called at any time, and twice."""
         self._record()
         self._services.unheard.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()  # it would keep the answer
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

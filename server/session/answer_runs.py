@@ -218,9 +218,7 @@ class AnswerRuns:
         now = self._clock()
         heard = min(max(now, self._next_heard), now + MOST_PATIENCE)
         self._next_heard = heard + ANSWER_SECONDS
-        answer.adopt(patient=heard > now)
-        if heard > now:
-            asyncio.get_running_loop().call_later(heard - now, answer.hurry)
+        answer.adopt(patience=heard - now)
 
     def _announce(self, run: fx.StartRun, answer: Answer) -> None:
         self._adopt(answer)

@@ -270,7 +270,7 @@ async def test_an_answer_that_nobody_can_be_listening_for_makes_way_until_somebo
     await until(lambda: executor.waiting() == 0)
     executor.orders.clear()
     answer = asking(scripted_parts(executor=executor))
-    answer.adopt(patient=True)
+    answer.adopt(patience=60.0)
     await until(lambda: executor.waiting() == 1)
     assert executor.orders == [(Kind.BULK, None)]
     answer.hurry()
@@ -309,7 +309,7 @@ async def test_one_that_nobody_can_be_listening_for_makes_no_sound_while_another
     silent.gate = asyncio.Event()
     waiting = asking(replace(parts, services=replace(parts.services, engine=silent)))
     patient = asking(parts)
-    patient.adopt(patient=True)
+    patient.adopt(patience=60.0)
     await still(patient)
     assert patient.progress.ids
     assert patient.progress.made == 0

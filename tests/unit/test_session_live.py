@@ -74,8 +74,8 @@ async def test_of_answers_that_are_asked_for_at_once_one_is_in_a_hurry(
     patient: list[bool] = []
     adopt = Answer.adopt
 
-    def adopted(answer: Answer, **given: bool) -> None:
-        patient.append(given["patient"])
+    def adopted(answer: Answer, **given: float) -> None:
+        patient.append(given["patience"] > 0)
         adopt(answer, **given)
 
     monkeypatch.setattr(Answer, "adopt", adopted)
