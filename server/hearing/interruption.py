@@ -24,8 +24,8 @@ FRAME_MS = 1000 * FRAME_SAMPLES / TOKENIZER_RATE
 # for 200 ms at its comma.
 OVER_MS = 256
 NOISE_MS = 200  # voiced: what is over sooner is no word ("yes" has 290 ms in the fastest voice)
-# Syllables. Words of assent have one or two; so have "stop" and "wait", which only a turn head tells
-# from "right".
+# Syllables. Words of assent have one or two; so have "stop" and "wait", which only a turn head
+# tells from "right".
 MANY = 3
 LONG_MS = 640  # voiced: few such words are drawn out for so long
 SPOKEN_MS = 450  # the same where a turn head takes it for speech
