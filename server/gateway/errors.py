@@ -27,7 +27,7 @@ from aqaa.models.errors import (
     StoreError,
     UnauthorizedError,
 )
-from aqaa.server.protocol.errors import PARAM_LENGTH, ProtocolError, invalid
+from aqaa.server.protocol.errors import PARAM_LENGTH, ProtocolError, told_of
 from aqaa.server.protocol.limits import NO_SPEECH
 
 log = logging.getLogger(__name__)
@@ -91,9 +91,10 @@ def install(app: FastAPI) -> None:
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        faults: list[Any] = [{**fault, "loc": fault["loc"][1:]} for fault in error.errors()]
-        in_body = error.errors()[0]["loc"][0] == "body"
-        fault = invalid(faults, error.body if in_body else {**request.query_params})
+        found = error.errors()
+        faults: list[Any] = [{**fault, "loc": fault["loc"][1:]} for fault in found]
+        in_body = found[0]["loc"][0] == "body"
+        fault = told_of(faults, error.body if in_body else {**request.query_params})
         words = str(fault) if fault.param else f"the body: {fault}"
         return reply(400, fault.code, words, param=fault.param)
 

@@ -22,7 +22,6 @@ T = TypeVar("T")
 LONG = 64 * 1024  # bytes or characters; what is shorter takes less time than a change of thread
 MOST_VALUES = 50_000  # values in one long message: each costs time and memory, unlike a long string
 SLICE = 1 << 20  # bytes that are looked through at once
-
 REST = 9.0  # of the time that reading a long input took, before the next one
 
 

@@ -150,7 +150,7 @@ async def _form(request: Request) -> tuple[bytes, TranscriptionForm]:
     try:
         return form.file, TranscriptionForm.model_validate(fields)
     except ValidationError as error:
-        raise invalid(error.errors(), fields) from None
+        raise invalid(error, fields) from None
 
 
 async def _events(recording: Recording, *, logprobs: bool) -> AsyncIterator[bytes]:

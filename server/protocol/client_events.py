@@ -127,7 +127,7 @@ def parse_client_event(message: Json) -> ClientEvent:
     try:
         event = CLIENT_EVENTS.validate_python(message)
     except ValidationError as error:
-        raise invalid(error.errors(), message, event_id=known) from None
+        raise invalid(error, message, event_id=known) from None
     if isinstance(given := message.get("response"), dict):
         try:
             check_keys(given, "response", ResponseOptions)

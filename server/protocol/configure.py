@@ -63,7 +63,7 @@ def updated(
     try:
         new = Session.model_validate(merged)
     except ValidationError as error:
-        raise invalid(error.errors(), merged, "session") from None
+        raise invalid(error, merged, "session") from None
     return as_served(new, voices, transcribes=transcribes, calls=calls)
 
 

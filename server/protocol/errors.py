@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 MOST_FAULTS = 64  # are looked at: a list may hold tens of thousands
@@ -25,12 +26,20 @@ class ProtocolError(Exception):
 
 
 def invalid(
-    faults: Sequence[ErrorDetails], given: object, root: str = "", event_id: str | None = None
+    error: ValidationError, given: object, root: str = "", event_id: str | None = None
 ) -> ProtocolError:
-    """The error for what a validation found in `given`: of a union's members the one that came far.
+    """The error for what a validation found in `given`.
 
     `root` names what `given` is, where it is a part of the client's message.
     """
+    found = error.errors(include_url=False, include_input=False)
+    return told_of(found, given, root, event_id)
+
+
+def told_of(
+    faults: Sequence[ErrorDetails], given: object, root: str = "", event_id: str | None = None
+) -> ProtocolError:
+    """As `invalid`, for pydantic's list of faults: of a union's members the one that came far."""
     fault = max(faults[:MOST_FAULTS], key=lambda fault: len(_keys(fault, given)))
     words = fault["msg"].removeprefix("Value error, ")
     match fault["type"]:

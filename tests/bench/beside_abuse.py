@@ -22,7 +22,7 @@ import psutil
 from abuse import KINDS, abuse
 from bench_tables import conversations
 from recorded_questions import Sound, questions
-from serving import server_process, serving
+from serving import cpu_seconds, server_process, serving
 
 from aqaa.clients.load_test import LoadPlan, Report, run
 
@@ -65,10 +65,11 @@ async def _beside(
         counts = await asyncio.to_thread(company.enter_context, abuse(plan.url, kind))
         server = server_process(plan.url)
         (abuser,) = (p for p in psutil.Process().children() if kind in p.cmdline())
-        began, before = asyncio.get_running_loop().time(), (_cpu(server), _cpu(abuser))
+        processes = server, abuser
+        began, before = asyncio.get_running_loop().time(), [cpu_seconds(p) for p in processes]
         report = await talking
         took = asyncio.get_running_loop().time() - began
-        busy = ((_cpu(p) - b) / took for p, b in zip((server, abuser), before, strict=True))
+        busy = [(cpu_seconds(p) - b) / took for p, b in zip(processes, before, strict=True)]
         cores = " and ".join(f"{each:.1f}" for each in busy)
     return report, counts, cores
 
@@ -77,11 +78,6 @@ async def _talks(client: httpx.AsyncClient) -> bool:
     """Whether the conversation has its place."""
     told = (await client.get("/metrics")).text
     return re.search(r"^aqaa_active_sessions 1\.0$", told, re.M) is not None
-
-
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
 
 
 def _words(kind: str) -> str:

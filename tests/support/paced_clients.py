@@ -19,6 +19,7 @@ from bench_tables import markdown
 from loop_watch import watched_loop
 from paced_parts import first_sound_due
 from recorded_questions import Sound
+from serving import cpu_seconds
 from watched_server import WatchedServer, watched_server
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
@@ -227,12 +228,12 @@ async def measure(
         await asyncio.sleep(ramp)
         await server.health()
         own.reset()
-        before, before_own, began = _cpu(process), _cpu(clients), time.monotonic()
+        before, before_own, began = cpu_seconds(process), cpu_seconds(clients), time.monotonic()
         waited = _cpu_wait(server.pid)
         await asyncio.sleep(seconds)
         took = time.monotonic() - began
-        measured.cores = (_cpu(process) - before) / took
-        measured.client_cores = (_cpu(clients) - before_own) / took
+        measured.cores = (cpu_seconds(process) - before) / took
+        measured.client_cores = (cpu_seconds(clients) - before_own) / took
         measured.cpu_wait = (_cpu_wait(server.pid) - waited) / took
         measured.stall_ms = (await server.health()).held_ms
         measured.client_stall_ms = 1000 * own.held
@@ -263,11 +264,6 @@ async def _hold(
             measured.lost += 1
 
     await asyncio.gather(*(session(number) for number in range(sessions)))
-
-
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
 
 
 def _cpu_wait(pid: int) -> float:

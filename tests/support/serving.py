@@ -70,6 +70,12 @@ def server_process(base: str) -> psutil.Process:
     return next(p for p in psutil.Process().children() if port in p.cmdline())
 
 
+def cpu_seconds(process: psutil.Process) -> float:
+    """How long it has kept a processor busy."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
 def _wait_until_ready(base: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + READY_WITHIN
     while process.poll() is None and time.monotonic() < deadline:
