@@ -83,9 +83,14 @@ class Hearing:
         found = stack(fbank(torch.from_numpy(batch), mel_filters()))
         return (found + self.shift) * self.scale
 
+    @property
+    def frame_width(self) -> int:
+        """Of one of `frames`."""
+        return int(self._codes.shape[1]) + WIDTH
+
     @torch.no_grad()
     def frames(self, heard: Tensor) -> Tensor:
-        """What a transcriber takes, [B, 4 C, width + 560]: states, and the features `heard`."""
+        """What a transcriber takes, [B, 4 C, frame_width]: states, and the features `heard`."""
         return torch.cat([self._encoder(heard), heard], -1)
 
     def semantic(self, wave: Wave) -> Codes:

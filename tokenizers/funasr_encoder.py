@@ -107,6 +107,11 @@ class ChunkEncoder:
             raise BundleError("encoder_conf is not Paraformer's: its layers normalise first")
         return cls(network.to(device), input_size, device)
 
+    @property
+    def frame_width(self) -> int:
+        """Of a state and, beside it, the features that it is of: what a transcriber may take."""
+        return self.output_size + self.input_size
+
     def initial_state(self) -> EncoderState:
         """The state before the first frame: five zero frames that are attended to, unmasked."""
         attention = self._layers[0].self_attn

@@ -108,7 +108,7 @@ class CtcTranscriber:
 
     @classmethod
     def load(cls, folder: Path, width: int, device: str = "cpu") -> CtcTranscriber:
-        """Read a folder for an encoder whose states and features are `width` wide together.
+        """Read a folder for an encoder whose `frame_width` is `width`.
 
         Raises:
             BundleError: a file is missing or damaged, or does not fit the other or the encoder.

@@ -24,5 +24,5 @@ def load_transcriber(
             folder = bundle.tokenizer.path / bundle.tokenizer.linguistic
             return ParaformerTranscriber.load(folder, tokenizer.encoder, device)
         case "ctc":
-            width = tokenizer.encoder.output_size + tokenizer.encoder.input_size
+            width = tokenizer.encoder.frame_width
             return CtcTranscriber.load(bundle.transcriber.path, width, device)

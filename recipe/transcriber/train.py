@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from aqaa.recipe.domain.numbers import normalise
 from aqaa.recipe.evaluate.judges import word_errors
 from aqaa.recipe.hearing import Hearing
-from aqaa.recipe.linguistic.fbank import CHUNK_SAMPLES, WIDTH
+from aqaa.recipe.linguistic.fbank import CHUNK_SAMPLES
 from aqaa.recipe.linguistic.train import batch_features
 from aqaa.recipe.precision import mixed
 from aqaa.recipe.speech.batches import make_batch
@@ -49,7 +49,7 @@ def train_head(
 ) -> CtcHead:
     """Train, or go on from `checkpoint`; `judge` (held-out voices) is only measured."""
     torch.manual_seed(0)
-    head = head_for(hearing.centroids.shape[1] + WIDTH, spelling)
+    head = head_for(hearing.frame_width, spelling)
 
     def losses(step: int) -> Losses:
         # A new batch every step: one that comes a second time has been learned by heart.

@@ -1,8 +1,9 @@
 """What the user's words cost and when they come: the same questions with and without them.
 
-The bundle is nano. If nano has no head of its own, it is given one of the trained one's size with
-random weights: what that computes costs what a trained one would, its words mean nothing. Questions
-with and without words take turns on one server.
+Two servers of nano, one of them without a transcriber: a server that has one writes every turn
+down, for the conversation's own memory. If nano has no head of its own, the other is given one of
+the trained one's size with random weights: what that computes costs what a trained one would, its
+words mean nothing. Questions to the two take turns.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
@@ -26,8 +28,9 @@ from recorded_questions import Sound, questions
 from safetensors.torch import save_file
 from serving import serving
 
-from aqaa.clients.client import Connection, connect
+from aqaa.clients.client import WIRE_RATE, Connection, connect
 from aqaa.clients.load_test import percentile
+from aqaa.clients.sound import speech_end
 from aqaa.clients.turn import speak
 from aqaa.models.bundle import load_bundle, nano_path
 from aqaa.recipe.pack import TRANSCRIBER
@@ -39,6 +42,7 @@ from aqaa.server.protocol.server_events import (
     ResponseOutputAudioDelta,
     ServerEvent,
 )
+from aqaa.tokenizers.funasr_encoder import ChunkEncoder
 from aqaa.tokenizers.linguistic import LinguisticTokenizer
 from aqaa.tokenizers.transcriber_ctc import CtcHead
 
@@ -54,7 +58,8 @@ class Turn:
     """When things happened, in seconds of the clock of `time.monotonic`."""
 
     heard_after: float = 0.0
-    began: float = 0.0  # the microphone
+    opened: float = 0.0  # the microphone
+    quiet: float = 0.0  # until it heard the first of the speech
     words: list[float] = field(default_factory=list)
     completed: float | None = None
     first_sound: float | None = None
@@ -71,7 +76,7 @@ class Watched:
         await self._server.send(event)
 
     async def append(self, pcm: Sound) -> None:
-        self._turn.began = self._turn.began or time.monotonic()
+        self._turn.opened = self._turn.opened or time.monotonic() - pcm.size / WIRE_RATE
         await self._server.append(pcm)
 
     async def __aiter__(self) -> AsyncIterator[ServerEvent]:
@@ -87,16 +92,23 @@ class Watched:
             yield event
 
 
-def main(rounds: int = ROUNDS) -> str:
-    """Markdown: turns with and without words. Takes about six minutes."""
+def main(rounds: int = ROUNDS, some: int | None = None) -> str:
+    """Markdown: turns with and without words, of `some` questions. Takes about six minutes."""
     turns: dict[bool, list[Turn]] = {False: [], True: []}
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = bundle_with_words(Path(folder) / "bundle")
-        with serving(Path(folder) / "log", str(bundle)) as url:
-            for _ in range(rounds):
-                for wave in questions():
-                    for words in turns:
-                        turns[words].append(asyncio.run(asked(url, wave, words=words)))
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
+        urls = {}
+        for words in turns:
+            bundle = nano(Path(folder) / f"bundle-{words}", words=words)
+            log = Path(folder) / f"log-{words}"
+            urls[words] = running.enter_context(serving(log, str(bundle)))
+        for _ in range(rounds):
+            for wave in questions()[:some]:
+                for words, url in urls.items():
+                    turns[words].append(asyncio.run(asked(url, wave, words=words)))
+    return _told(turns)
+
+
+def _told(turns: Mapping[bool, Sequence[Turn]]) -> str:
     rows = [
         [name, str(len(turns[words])), *_quantiles([turn.heard_after for turn in turns[words]])]
         for name, words in (("without", False), ("with", True))
@@ -104,39 +116,43 @@ def main(rounds: int = ROUNDS) -> str:
     told = [turn for turn in turns[True] if turn.completed is not None]
     never = float("inf")
     before = [t for t in told if (t.completed or never) < (t.first_sound or never)]
-    gaps = [b - a for turn in told for a, b in zip(turn.words, turn.words[1:], strict=False)]
-    first = [turn.words[0] - turn.began for turn in told if turn.words]
+    gaps = [after - word for turn in told for word, after in pairwise(turn.words)]
+    first = [turn.words[0] - turn.opened - turn.quiet for turn in told if turn.words]
     table = markdown(["words", "turns", "heard p50", "p95"], rows)
     return (
         f"Milliseconds from the last sample of speech to the first of the answer.\n\n{table}\n\n"
         f"`completed` came in {len(told)} of {len(turns[True])} turns, before the answer's first "
-        f"sound in {len(before)}. The first word came {_quantiles(first)[0]} ms after the "
-        f"microphone opened (p50), then one each {_quantiles(gaps)[0]} ms."
+        f"sound in {len(before)}. The first word came {_quantiles(first)[0]} ms after its first "
+        f"sound was spoken (p50), then one each {_quantiles(gaps)[0]} ms."
     )
 
 
-def bundle_with_words(folder: Path) -> Path:
-    """nano, if it has a transcriber; else a copy in `folder` with a random one."""
-    nano = load_bundle(nano_path())
-    if nano.transcriber is not None:
-        return nano_path()
+def nano(folder: Path, *, words: bool) -> Path:
+    """nano in `folder`: with its transcriber, or a random one if it has none; or without."""
+    bundle = load_bundle(nano_path())
     shutil.copytree(nano_path(), folder, ignore=shutil.ignore_patterns("examples", "*.md"))
-    with (folder / "aqaa.toml").open("a", encoding="utf-8") as toml:
-        toml.write(TRANSCRIBER)
-    torch.manual_seed(0)
-    encoder = LinguisticTokenizer.load(nano.tokenizer).encoder
-    width = encoder.output_size + encoder.input_size
-    head = CtcHead(width, INNER, KERNEL, BLOCKS, ROWS, PIECES)
-    (folder / "transcriber").mkdir()
-    save_file(head.state_dict(), folder / "transcriber" / "model.safetensors")
-    pieces = ["<blank>", *(f"\u2581w{number}" for number in range(1, PIECES))]
-    (folder / "transcriber" / "pieces.json").write_text(json.dumps(pieces), encoding="utf-8")
+    toml = folder / "aqaa.toml"
+    if not words:
+        toml.write_text(toml.read_text("utf-8").replace(TRANSCRIBER, ""), encoding="utf-8")
+    elif bundle.transcriber is None:
+        toml.write_text(toml.read_text("utf-8") + TRANSCRIBER, encoding="utf-8")
+        _save_random(LinguisticTokenizer.load(bundle.tokenizer).encoder, folder / "transcriber")
+    assert (load_bundle(folder).transcriber is not None) == words
     return folder
+
+
+def _save_random(encoder: ChunkEncoder, folder: Path) -> None:
+    torch.manual_seed(0)
+    head = CtcHead(encoder.frame_width, INNER, KERNEL, BLOCKS, ROWS, PIECES)
+    folder.mkdir()
+    save_file(head.state_dict(), folder / "model.safetensors")
+    pieces = ["<blank>", *(f"\u2581w{number}" for number in range(1, PIECES))]
+    (folder / "pieces.json").write_text(json.dumps(pieces), encoding="utf-8")
 
 
 async def asked(url: str, wave: Sound, *, words: bool) -> Turn:
     """One question in a conversation of its own."""
-    turn = Turn()
+    turn = Turn(quiet=(wave.size - speech_end(wave[::-1], WIRE_RATE)) / WIRE_RATE)
     async with connect(url) as server:
         watched = Watched(server, turn)
         await server.update_session(

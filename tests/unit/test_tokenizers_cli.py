@@ -83,7 +83,7 @@ def test_inspection_names_the_transcriber(fixtures_dir: Path, tmp_path: Path) ->
     keys = '[transcriber]\nkind = "ctc"\n'
     bundle = load_bundle(fixture_bundle(tmp_path / "bundle", fixtures_dir, tokenizer=keys))
     encoder = LinguisticTokenizer.load(bundle.tokenizer).encoder
-    head = CtcHead(encoder.output_size + encoder.input_size, 8, 3, blocks=1, rows=2, pieces=3)
+    head = CtcHead(encoder.frame_width, 8, 3, blocks=1, rows=2, pieces=3)
     words = tmp_path / "bundle" / "transcriber"
     words.mkdir()
     save_file(head.state_dict(), words / "model.safetensors")
