@@ -17,11 +17,11 @@ from wire_sound import RATE, in_real_time, pcm16, samples
 
 from aqaa.models.bundle import load_bundle, nano_path
 
+NANO = load_bundle(nano_path())
+
 pytestmark = [
     pytest.mark.agents,
-    pytest.mark.skipif(
-        load_bundle(nano_path()).tools is None, reason="nano's decoder has not learned to call yet"
-    ),
+    pytest.mark.skipif(NANO.tools is None, reason="nano's decoder has not learned to call yet"),
 ]
 
 # "Set a timer for five minutes.", by piper's voice joe, which nano was trained on.
@@ -91,3 +91,4 @@ async def test_other_clients_hear_it_confirmed_too(
     seen = await client(Place(server, pcm16(COMMAND), TIMER, "five"))
     assert seen.calls == [{"minutes": 5}]
     assert mentions(seen.text, ["five"]), seen.text
+    assert bool(seen.asked) == (NANO.transcriber is not None)

@@ -1,6 +1,7 @@
 """Other people's clients let a model call their functions, with nothing changed but the URL.
 
 The server's models are scripted: what is asked aloud is answered by a call, and a result in words.
+What was asked is told in words, too.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from wire_sound import RATE, in_real_time
 pytestmark = pytest.mark.agents
 
 QUESTION = pcm(0.2, loud=False) + pcm(0.8, loud=True)
+SOUND = "~"  # an audio id
+ASKED = "one two three"  # what the scripted recogniser makes of it
 ANSWER = "Your timer runs."
 TIMER: dict[str, Any] = {
     "type": "function",
@@ -36,8 +39,11 @@ TIMER: dict[str, Any] = {
 
 
 def answer(prompt: Sequence[int]) -> list[int]:
-    said = "".join(chr(token) for token in prompt if token < AUDIO)
-    return woven(ANSWER, 8) if "tool\n" in said else [*call(LEGAL[0]), EOT]
+    """A greeting until somebody speaks, for pipecat begins with a question of nobody's."""
+    said = "".join(SOUND if token >= AUDIO else chr(token) for token in prompt)
+    if "tool\n" in said:
+        return woven(ANSWER, 8)
+    return [*call(LEGAL[0]), EOT] if f"human\n{SOUND}" in said else woven("Hello.", 3)
 
 
 @pytest.fixture
@@ -61,6 +67,7 @@ async def test_a_client_hears_the_answer_to_what_its_function_gave_back(
     assert seen.calls
     assert seen.calls == [{"minutes": 5}] * len(seen.calls)
     assert ANSWER in seen.text
+    assert seen.asked.startswith(ASKED)
     assert result_that_was_read(served) == RESULT
 
 
@@ -77,7 +84,7 @@ async def test_openai_agents(served: Served) -> None:
     runner = RealtimeRunner(agent)
     config: Any = {"url": f"{served.ws}?model=scripted", "api_key": "unused"}
     kinds: list[str] = []
-    sound = b""
+    sound, asked = b"", ""
     async with asyncio.timeout(SECONDS), await runner.run(model_config=config) as session:
 
         async def speak() -> None:
@@ -91,6 +98,10 @@ async def test_openai_agents(served: Served) -> None:
             assert event.type != "error", event
             if event.type == "audio":
                 sound += event.audio.data
+            if event.type == "raw_model_event" and (
+                event.data.type == "input_audio_transcription_completed"
+            ):
+                asked = event.data.transcript
             if event.type == "audio_end":
                 break
         speaking.cancel()
@@ -98,3 +109,4 @@ async def test_openai_agents(served: Served) -> None:
     assert ("tool_start" in kinds, "tool_end" in kinds) == (True, True)
     assert len(sound) > RATE
     assert result_that_was_read(served) == "ok"
+    assert asked.startswith(ASKED)

@@ -1,6 +1,6 @@
 """Other people's clients in a spoken conversation with a function, nothing changed but the URL.
 
-openai-python and LiveKit ask for the user's words too.
+All ask for the user's words: LiveKit by itself, the others as their users are told to.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pipecat.frames.frames import (
     Frame,
     InputAudioRawFrame,
     LLMContextFrame,
+    TranscriptionFrame,
     TTSTextFrame,
 )
 from pipecat.pipeline.pipeline import Pipeline
@@ -31,12 +32,20 @@ from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.llm_service import FunctionCallParams
+from pipecat.services.openai.realtime import events as pipecat_events
 from pipecat.services.openai.realtime.llm import OpenAIRealtimeLLMService
 from pipecat.workers.runner import WorkerRunner
 from wire_sound import PIECE, RATE, in_real_time
 
 SECONDS = 90
 RESULT = '{"ok":true}'
+WORDS = pipecat_events.SessionProperties(
+    audio=pipecat_events.AudioConfiguration(
+        input=pipecat_events.AudioInput(
+            transcription=pipecat_events.InputAudioTranscription(model="whisper-1")
+        )
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -66,10 +75,11 @@ class Place:
 
 @dataclass
 class Seen:
-    """What a client has seen: the calls' arguments, and the last answer's words."""
+    """What a client has seen: the calls' arguments, the last answer's words, and the user's."""
 
     calls: list[Any] = field(default_factory=list)
     text: str = ""
+    asked: str = ""
 
 
 async def openai_python(place: Place) -> Seen:
@@ -111,17 +121,20 @@ async def openai_python(place: Place) -> Seen:
                 await connection.response.create()
             elif event.type == "response.output_audio_transcript.done":
                 seen.text = event.transcript
+            elif event.type == "conversation.item.input_audio_transcription.completed":
+                seen.asked = event.transcript
         speaking.cancel()
     return seen
 
 
 class Ear(FrameProcessor):
-    """Keeps what pipecat's service says."""
+    """Keeps what pipecat's service says; the user's words go upstream, where one more may stand."""
 
     def __init__(self, answer: str) -> None:
         super().__init__()
         self._answer = answer
         self.text = ""
+        self.asked = ""
         self.errors: list[str] = []
         self.said = asyncio.Event()
 
@@ -131,6 +144,8 @@ class Ear(FrameProcessor):
             self.text += frame.text
             if self._answer in self.text:
                 self.said.set()
+        if isinstance(frame, TranscriptionFrame):
+            self.asked = frame.text
         if isinstance(frame, ErrorFrame):
             self.errors.append(frame.error)
         await self.push_frame(frame, direction)
@@ -152,13 +167,13 @@ async def pipecat(place: Place) -> Seen:
     service = OpenAIRealtimeLLMService(
         api_key="unused",
         base_url=place.ws,
-        settings=OpenAIRealtimeLLMService.Settings(model="any"),
+        settings=OpenAIRealtimeLLMService.Settings(model="any", session_properties=WORDS),
     )
     service.register_function(place.name, act)
     context = LLMContext(tools=ToolsSchema(standard_tools=[schema]))
     pair = LLMContextAggregatorPair(context)
-    ear = Ear(place.answer)
-    worker = PipelineWorker(Pipeline([pair.user(), service, ear, pair.assistant()]))
+    before, ear = Ear(place.answer), Ear(place.answer)
+    worker = PipelineWorker(Pipeline([pair.user(), before, service, ear, pair.assistant()]))
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(worker)
     running = asyncio.create_task(runner.run())
@@ -173,8 +188,8 @@ async def pipecat(place: Place) -> Seen:
         await runner.cancel()
         with suppress(asyncio.CancelledError):
             await running
-    assert ear.errors == []
-    seen.text = ear.text
+    assert before.errors + ear.errors == []
+    seen.text, seen.asked = ear.text, before.asked
     return seen
 
 
@@ -195,6 +210,9 @@ async def livekit(place: Place) -> Seen:
     errors: list[object] = []
     session.on("generation_created", generations.put_nowait)
     session.on("error", errors.append)
+    session.on(
+        "input_audio_transcription_completed", lambda told: setattr(seen, "asked", told.transcript)
+    )
     await session.update_tools([act])
 
     async def speak() -> None:
