@@ -104,11 +104,13 @@ EARS: dict[str, Callable[[Session], object]] = {
     "speech starts": heard(fx.SpeechStarted(0)),
     "speech goes on": heard(fx.SpeechResumed(0)),
     "speech stops": heard(fx.SpeechStopped(900, (7,))),
+    "it was nothing": heard(fx.SpeechStopped(900, (7,), nothing=True)),
     "nobody speaks": heard(fx.IdleTimedOut(0, 900, (7,))),
 }
 ENGINE: dict[str, Callable[[Session], object]] = {
     "text": lambda session: session.progress(0, lambda run: fx.RunText(run, "word ", 1, 0)),
     "sound": lambda session: session.progress(0, lambda run: fx.RunSound(run, bytes(5760), 5)),
+    "call": lambda session: session.progress(0, lambda run: fx.RunCall(run, "f", "{}", 4)),
     "end": lambda session: session.end(0, "completed"),
     "sound of the newest": lambda session: session.progress(
         -1, lambda run: fx.RunSound(run, bytes(5760), 5)
@@ -128,6 +130,9 @@ def nothing_is_wrong(session: Session) -> None:
         session.end(0, "completed")
     assert all(count == 1 for count in session.reader.done.values())
     assert len(session.reader.done) == len(session.runs)
+    closed = fork(session)
+    closed.take(closed.machine.close())
+    assert closed.kept == [], "a session that closed was left behind"
     for item in list(session.reader.order):
         session.send({"type": "conversation.item.delete", "item_id": item})
     assert session.reader.order == []
@@ -145,7 +150,8 @@ EVERYTHING = {**CLIENT, **EARS, **ENGINE}
 CORE = {
     name: action
     for name, action in EVERYTHING.items()
-    if name not in ("an item", "answer in writing", "nobody speaks", "sound of the newest", "clear")
+    if name
+    not in ("an item", "answer in writing", "nobody speaks", "sound of the newest", "clear", "call")
 }
 
 
