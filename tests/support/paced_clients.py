@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 from bench_tables import markdown
-from loop_watch import watched_loop
+from loop_watch import LoopWatch, watched_loop
 from paced_parts import first_sound_due
 from recorded_questions import Sound
 from serving import cpu_seconds
@@ -45,7 +45,7 @@ class Measured:
         broken: of them, those without a whole answer.
         lost: connections that were refused or broke.
         underruns: gaps in the sound.
-        stall_ms: how long the server's event loop was held, at most.
+        stall_ms: how long the server's event loop was held, or wanted a CPU, at most.
         client_stall_ms: the same of the clients'.
         cpu_wait: the share of the time in which the server's event loop wanted a CPU and had none.
         session_bytes: memory that each session added.
@@ -219,7 +219,7 @@ async def measure(
     measured = Measured(sessions)
     async with (
         watched_server(SERVER, str(sessions + 1)) as server,
-        watched_loop() as own,
+        watched_loop(LoopWatch.by_the_wall()) as own,
     ):
         process, clients = psutil.Process(server.pid), psutil.Process()
         await _hold(server, 1, spoken, Measured(1), 0.0, 1.0)  # what only a first session costs

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from loop_watch import LoopWatch
 from paced_parts import PacedEngine, paced_parts
 from scripted_server import serving_parts
 from watched_server import serve_watched
@@ -26,7 +27,8 @@ async def main(sessions: int) -> None:
             max_sessions=sessions,
             max_connections=most,
             drain_seconds=1,
-        )
+        ),
+        LoopWatch.by_the_wall(),
     )
 
 

@@ -93,14 +93,16 @@ def health(served: Served, watch: LoopWatch, faults: Faults) -> Health:
     return told
 
 
-async def serve_watched(starting: AbstractAsyncContextManager[Served]) -> None:
+async def serve_watched(
+    starting: AbstractAsyncContextManager[Served], watch: LoopWatch | None = None
+) -> None:
     """Serve until the input ends."""
     faults = Faults()
     logging.getLogger().addHandler(faults)
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    async with starting as served, watched_loop() as watch:
+    async with starting as served, watched_loop(watch) as watch:
         keep_for_good()  # as `aqaa serve` does
         sys.stdout.write(f"{served.port}\n")
         sys.stdout.flush()
