@@ -25,7 +25,7 @@ from aqaa.server.dialogue.tools import Calling, Tool
 from aqaa.server.engine.call_shape import CallShape
 from aqaa.server.engine.contract import Engine, SamplingParams
 from aqaa.server.hearing.end_of_turn import Judge
-from aqaa.server.hearing.no_speech import SpeechSearch
+from aqaa.server.hearing.no_speech import SpeechProbability
 from aqaa.server.hearing.tokenising import AudioTokenizer, Tokenising
 from aqaa.server.observe.metrics import Metrics
 from aqaa.server.observe.traces import TurnTracer
@@ -62,7 +62,7 @@ OPENAI_VOICES = [
 class Vad(Protocol):
     """Makes VAD streams (`vad.VadModel`)."""
 
-    def stream(self) -> SpeechSearch:
+    def stream(self) -> SpeechProbability:
         """A new stream."""
 
 

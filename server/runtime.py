@@ -34,7 +34,7 @@ from aqaa.server.dialogue.prompt import PromptBuilder, SystemTurn, Turn, UserTur
 from aqaa.server.engine.contract import Engine
 from aqaa.server.hearing.choose_judge import choose_judge
 from aqaa.server.hearing.tokenising import CPU_BATCH, GPU_BATCH, Tokenising
-from aqaa.server.hearing.vad import FRAME_SAMPLES, VadModel
+from aqaa.server.hearing.vad import CALL_SAMPLES, FRAME_SAMPLES, VadModel
 from aqaa.server.observe.metrics import Metrics
 from aqaa.server.observe.traces import tracer_of_environment
 from aqaa.server.parts import ModelParts, Services, synthesis_of, voices_of
@@ -224,9 +224,7 @@ def _longest_turn(bundle: Bundle) -> float:
 
 
 def _hear(parts: ModelParts, samples: NDArray[np.float32]) -> Work[list[int]]:
-    vad = parts.vad.stream()
-    for begin in range(0, samples.size - FRAME_SAMPLES, FRAME_SAMPLES):
-        yield from vad.push(samples[begin : begin + FRAME_SAMPLES])
+    yield from parts.vad.stream().push(samples[:CALL_SAMPLES])
     tokenising = parts.tokenising
     stream = tokenising.stream()
     ids = yield from tokenising.push(stream, samples[: samples.size // 2])

@@ -211,12 +211,12 @@ class Executor:
         due = urgency(kind, deadline)
         with self._wake:
             calls = [e.call for e in self._entries.values() if e.due < due and e.call is not None]
-            ahead = sum(self._seconds[call.model] for call in calls if call.model.heavy)
+            ahead = sum(self._expected(c.model, [c.value]) for c in calls if c.model.heavy)
             running = sum(self._running.values()) / 2  # half of each is done, on average
         return (ahead + running) / self._most_heavy
 
     def seconds(self, model: Model[Any, Any]) -> float:
-        """What a call of this model takes, its share of a batch; 0 before the first."""
+        """What the shortest call of this model takes, its share of a batch; 0 before the first."""
         with self._wake:
             return self._seconds.get(model, 0.0)
 
@@ -298,8 +298,13 @@ class Executor:
             self._lanes.pop(lane, None)
         return bool(heap)
 
+    def _expected(self, model: Model[Any, Any], values: Sequence[Any]) -> float:
+        """Seconds that a batch of these values takes."""
+        return self._seconds[model] * sum(map(model.size_of, values))
+
     def _measured(self, model: Model[Any, Any], seconds: float) -> None:
-        """A call took so long. The first of all counts only until the second: it is a slow one."""
+        """The shortest call takes so long. The first of all is a slow one: it counts only until the
+        second."""
         count = self._batches[model]
         self._batches[model] += 1
         share = max(NEWEST_SHARE, 1 / max(1, count))
@@ -325,16 +330,16 @@ class Executor:
             self._count(lane, 1)
             if any(self._may_run(lane) for lane in self._lanes):
                 self._wake.notify()  # there is work for another thread
+            jobs, values = [job for job, _ in batch], [value for _, value in batch]
             if model.heavy and company.wanted:
-                self._running[threading.get_ident()] = self._seconds[model] * len(batch)
-        jobs, values = [job for job, _ in batch], [value for _, value in batch]
+                self._running[threading.get_ident()] = self._expected(model, values)
         began = self._clock()
         results = _run(model, jobs[0], values)
         seconds = self._clock() - began
         with self._wake:
             self._running.pop(threading.get_ident(), None)
             self._count(lane, -1)
-            self._measured(model, seconds / len(batch))
+            self._measured(model, seconds / sum(map(model.size_of, values)))
         if model is not START:
             for meter in self._meters:
                 meter.batch(model.name, len(batch), seconds)

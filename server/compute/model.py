@@ -4,11 +4,11 @@ Work is a generator: it computes what is cheap itself and yields a `Call` for wh
 the call's result is sent back into it. Between two calls it waits in the executor's queue, where
 more urgent work overtakes it and where calls of other sessions join it in one batch.
 
-    def work(vad: Model[Frame, float], frames: list[Frame]) -> Work[list[float]]:
-        probabilities = []
-        for frame in frames:
-            probabilities.append((yield from vad.ask(frame)))
-        return probabilities
+    def work(encoder: Model[Window, Codes], windows: list[Window]) -> Work[list[Codes]]:
+        codes = []
+        for window in windows:
+            codes.append((yield from encoder.ask(window)))
+        return codes
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ def one_shape(value: object) -> Hashable:
     return None
 
 
+def one_size(value: object) -> float:
+    """For models whose values all take the same time."""
+    return 1.0
+
+
 @dataclass(frozen=True, eq=False)
 class Model(Generic[Value, Result]):
     """A function of many values, and how it may be used.
@@ -37,6 +42,7 @@ class Model(Generic[Value, Result]):
             raised in the work that asked for it; one that `run` raises, in all of the batch.
         shape_of: values of equal shape may be in one batch.
         max_batch: values in one batch at most.
+        size_of: how many times as long a value's call takes as the shortest.
         heavy: a call of wanted work takes so long (tens of milliseconds) that it must not have all
             threads.
     """
@@ -45,6 +51,7 @@ class Model(Generic[Value, Result]):
     run: Callable[[Sequence[Value]], Sequence[Result | Exception]]
     shape_of: Callable[[Value], Hashable] = one_shape
     max_batch: int = 1
+    size_of: Callable[[Value], float] = one_size
     heavy: bool = False
 
     def ask(self, value: Value) -> Work[Result]:

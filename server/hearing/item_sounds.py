@@ -11,7 +11,7 @@ from aqaa.models.errors import AudioError, NoSpeechError
 from aqaa.server.audio.wire import InputConverter, encode
 from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Work
-from aqaa.server.hearing.no_speech import SpeechSearch, check_speech
+from aqaa.server.hearing.no_speech import SpeechProbability, check_speech
 from aqaa.server.hearing.speech_events import HEARD, TurnSound
 from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.hearing.transcribing import TurnWindows
@@ -28,7 +28,7 @@ class ItemSounds:
     def __init__(
         self,
         tokenising: Tokenising,
-        vad: Callable[[], SpeechSearch],
+        vad: Callable[[], SpeechProbability],
         executor: Executor,
         *,
         on_sound: Callable[[str, TurnSound], None],

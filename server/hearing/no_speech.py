@@ -11,26 +11,16 @@ from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.models.errors import NoSpeechError
 from aqaa.models.groups import GROUP_SECONDS
 from aqaa.server.compute.model import Work
-from aqaa.server.hearing.vad import FRAME_SAMPLES, SPEECH_PROBABILITY
+from aqaa.server.hearing.vad import CALL_SAMPLES, FRAME_SAMPLES, SPEECH_PROBABILITY
 
 Samples = NDArray[np.float32]
-
-# Of a recording, in one call: one second. A call a frame kept three threads busy with handing over.
-SLICE_SAMPLES = TOKENIZER_RATE // FRAME_SAMPLES * FRAME_SAMPLES
 
 
 class SpeechProbability(Protocol):
     """A VAD stream (`vad.VadStream`)."""
 
-    def push(self, frame: Samples, /) -> Work[float]:
-        """Probability of speech in float32 [512] at 16 kHz."""
-
-
-class SpeechSearch(SpeechProbability, Protocol):
-    """One that is also asked about many frames at once."""
-
-    def highest(self, samples: Samples, /) -> Work[float]:
-        """The highest probability of speech in the frames of float32 [512 n] at 16 kHz."""
+    def push(self, samples: Samples, /) -> Work[list[float]]:
+        """The probability of speech in each frame of float32 [512 n] at 16 kHz."""
 
 
 def why_no_question(seconds: float, *, spoken: bool) -> str | None:
@@ -42,7 +32,7 @@ def why_no_question(seconds: float, *, spoken: bool) -> str | None:
     return None
 
 
-def check_speech(vad: SpeechSearch, samples: Samples) -> Work[None]:
+def check_speech(vad: SpeechProbability, samples: Samples) -> Work[None]:
     """Refuse a whole recording, float32 [n] at 16 kHz, that is no question; `vad`: a new stream.
 
     Raises:
@@ -55,9 +45,9 @@ def check_speech(vad: SpeechSearch, samples: Samples) -> Work[None]:
         raise NoSpeechError(why)
 
 
-def _somebody_speaks(vad: SpeechSearch, samples: Samples) -> Work[bool]:
+def _somebody_speaks(vad: SpeechProbability, samples: Samples) -> Work[bool]:
     whole = samples[: samples.size // FRAME_SAMPLES * FRAME_SAMPLES]
-    for at in range(0, whole.size, SLICE_SAMPLES):
-        if (yield from vad.highest(whole[at : at + SLICE_SAMPLES])) >= SPEECH_PROBABILITY:
+    for at in range(0, whole.size, CALL_SAMPLES):
+        if max((yield from vad.push(whole[at : at + CALL_SAMPLES]))) >= SPEECH_PROBABILITY:
             return True
     return False

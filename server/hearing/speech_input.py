@@ -22,7 +22,7 @@ What computes is work for the executor (`Work`); a session submits one piece of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -67,7 +67,7 @@ from aqaa.server.hearing.turn_detector import (
     TurnDetector,
     TurnRules,
 )
-from aqaa.server.hearing.vad import FRAME_SAMPLES, SPEECH_PROBABILITY
+from aqaa.server.hearing.vad import CALL_SAMPLES, FRAME_SAMPLES, SPEECH_PROBABILITY
 from aqaa.tokenizers.stream import SampleBuffer
 from aqaa.tokenizers.transcriber import WindowOrTail
 
@@ -144,9 +144,12 @@ class SpeechInput:
         """
         samples = self._converter.push(data)
         events: list[SpeechEvent] = []
-        for begin in range(0, samples.size, FRAME_SAMPLES):
-            self._append(samples[begin : begin + FRAME_SAMPLES])
-            events += yield from self._told(self._listen())
+        for begin in range(0, samples.size, CALL_SAMPLES):
+            new = samples[begin : begin + CALL_SAMPLES]
+            heard = iter((yield from self._speech_in(new)))
+            for at in range(0, new.size, FRAME_SAMPLES):
+                self._append(new[at : at + FRAME_SAMPLES])
+                events += yield from self._told(self._listen(heard))
         # The resampler holds back about 20 ms, which count: a silence has grown by them.
         due = self._detector.clock(self._heard_until())
         events += yield from self._told(self._react(due))
@@ -233,12 +236,19 @@ class SpeechInput:
     def _heard_until(self) -> int:
         return self.received + self._converter.pending
 
-    def _listen(self) -> Work[list[SpeechEvent]]:
-        """Run turn detection on each whole frame that is there."""
+    def _speech_in(self, new: Samples) -> Work[list[float]]:
+        """The probability of speech in each frame that `new` completes, asked for in one call:
+        what one frame brings about does not change the next one's."""
+        unheard = np.concatenate((self._since(self._frame_begin), new))
+        whole = unheard[: unheard.size // FRAME_SAMPLES * FRAME_SAMPLES]
+        return (yield from self._vad.push(whole)) if whole.size else []
+
+    def _listen(self, heard: Iterator[float]) -> Work[list[SpeechEvent]]:
+        """Run turn detection on each whole frame that is there, `heard` its probabilities."""
         detected: list[DetectorEvent] = []
         while self.received - self._frame_begin >= FRAME_SAMPLES:
             frame = self._since(self._frame_begin)[:FRAME_SAMPLES]
-            probability = yield from self._vad.push(frame)
+            probability = next(heard)
             self._spoken |= probability >= SPEECH_PROBABILITY
             detected += self._detector.frame(probability, float(np.dot(frame, frame)))
             if (doubted := self._doubted or self._interrupter) is not None:

@@ -280,14 +280,10 @@ class LoudnessVad:
     def stream(self) -> LoudnessVad:
         return self
 
-    def push(self, frame: Samples) -> Work[float]:
+    def push(self, samples: Samples) -> Work[list[float]]:
         yield from ()
-        return 1.0 if np.abs(frame).mean() > 0.05 else 0.0
-
-    def highest(self, samples: Samples) -> Work[float]:
-        frames = samples.reshape(-1, FRAME_SAMPLES)
-        yield from ()
-        return 1.0 if np.abs(frames).mean(axis=1).max() > 0.05 else 0.0
+        loud = np.abs(samples.reshape(-1, FRAME_SAMPLES)).mean(axis=1) > 0.05
+        return [1.0 if one else 0.0 for one in loud]
 
 
 class Voice:

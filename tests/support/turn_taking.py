@@ -154,10 +154,11 @@ class _Remembering:
         self._vad = vad
         self.frames: list[tuple[float, float]] = []
 
-    def push(self, frame: Sound) -> Work[float]:
-        probability = yield from self._vad.push(frame)
-        self.frames.append((probability, float(np.dot(frame, frame))))
-        return probability
+    def push(self, samples: Sound) -> Work[list[float]]:
+        probabilities = yield from self._vad.push(samples)
+        powers = [float(np.dot(frame, frame)) for frame in samples.reshape(-1, FRAME_SAMPLES)]
+        self.frames += zip(probabilities, powers, strict=True)
+        return probabilities
 
 
 class _Disbelieved:

@@ -354,6 +354,16 @@ async def test_what_a_call_takes_is_measured_and_the_first_slow_one_is_forgotten
     assert executor.seconds(slow) == pytest.approx(0.02)
 
 
+async def test_a_call_of_many_parts_does_not_make_the_shortest_look_slow() -> None:
+    clock = Clock()
+    parts = Model[int, int]("parts", lambda values: clock.passes(0.01 * sum(values)), size_of=float)
+    executor = Executor(1, clock=clock)
+    for size in (1, 1, 30, 4):
+        await executor.run(parts.ask(size), Kind.LIVE)
+    await asyncio.to_thread(executor.close)  # all is counted by now
+    assert executor.seconds(parts) == pytest.approx(0.01)
+
+
 def test_work_can_be_computed_on_the_spot() -> None:
     run = Recorder()
     run.release.set()
