@@ -25,10 +25,28 @@ class EmbeddedSettings(BaseModel):
     )
 
 
-class VllmSettings(BaseModel):
-    """vLLM, in this process or as `vllm serve`; names follow vLLM's own."""
+class AnswerBounds(BaseModel):
+    """How long an answer may be silent, wherever vLLM runs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first_id_within: float = Field(
+        default=1.5,
+        gt=0,
+        description="seconds that an answer's first id may take, besides half a millisecond for "
+        "each id of the prompt; then vllm-http tries another connection, whatever the health route "
+        "says, and vllm fails the answer",
+    )
+    give_up_after: float = Field(
+        default=1.5,
+        gt=0,
+        description="seconds without a sign of life, and without unplayed sound, before a decoder "
+        "counts as dead; an answer that broke off must surface within two",
+    )
+
+
+class VllmSettings(AnswerBounds):
+    """vLLM, in this process or as `vllm serve`; names follow vLLM's own."""
 
     tensor_parallel_size: Positive = 1
     pipeline_parallel_size: Positive = 1
@@ -52,8 +70,8 @@ class VllmSettings(BaseModel):
     hang_after: float = Field(
         default=30.0,
         gt=0,
-        description="seconds without an id for anybody while requests run, after which vLLM counts "
-        "as hung and is restarted; compiling a kernel may take some of them",
+        description="seconds without an id for anybody while requests run, after which a vLLM in "
+        "this process is restarted; their answers have failed by then",
     )
     cpu_kv_cache_gb: float = Field(
         default=1.0, gt=0, description="on a CPU, memory for keys and values of each rank"
@@ -64,10 +82,8 @@ class VllmSettings(BaseModel):
     )
 
 
-class VllmHttpSettings(BaseModel):
+class VllmHttpSettings(AnswerBounds):
     """A remote `vllm serve --enable-scale-out`, or a router before several."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str = "http://localhost:8000"
     api_key: str | None = None
@@ -79,23 +95,13 @@ class VllmHttpSettings(BaseModel):
         "while any worker is down",
     )
     connect_timeout: float = Field(default=0.5, gt=0, description="seconds")
-    first_id_within: float = Field(
-        default=1.5,
-        gt=0,
-        description="seconds that an answer's first id may take, besides half a millisecond for "
-        "each id of the prompt; then another connection is tried, whatever the health route says",
-    )
     next_id_within: float = Field(
-        default=1.0, gt=0, description="seconds that each further id may take; then the same"
+        default=1.0,
+        gt=0,
+        description="seconds that each further id may take; then another connection is tried",
     )
     probe_after: float = Field(
         default=0.5, gt=0, description="seconds of silence before the health route is asked"
-    )
-    give_up_after: float = Field(
-        default=1.5,
-        gt=0,
-        description="seconds without a sign of life, and without unplayed sound, before the server "
-        "counts as dead; an answer that broke off must surface within two",
     )
     busy_for: float = Field(
         default=2.0, ge=0, description="seconds of 503 answers, retried with back-off, before busy"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +41,12 @@ def vllm_serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def ready(base: str) -> bool:
     return httpx.get(f"{base}/health/ready").status_code == 200
+
+
+async def until_ready(base: str) -> None:
+    async with asyncio.timeout(120):
+        while not ready(base):  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
 
 
 def active_sessions(base: str) -> float:
@@ -92,6 +97,23 @@ async def test_a_command_is_a_call_and_a_forced_call_is_as_declared(vllm_serving
     assert name in TOOLS
 
 
+async def test_an_engine_that_freezes_mid_answer_fails_that_answer_alone_and_the_next_is_answered(
+    vllm_serving: str, question: Question
+) -> None:
+    wave = read_audio(question.path, WIRE_RATE)
+    core = engine_core(server_process(vllm_serving).children(recursive=True))
+
+    async with connect(vllm_serving) as server:
+        frozen = await speak(server, wave, on_sound=lambda _: core.suspend())
+        assert frozen.status == "failed"
+        assert not ready(vllm_serving)
+        core.resume()
+        await until_ready(vllm_serving)
+        again = await speak(server, wave)
+    assert again.status == "completed"
+    assert mentions(again.transcript, question.words), again.transcript
+
+
 async def test_kill_9_of_the_engine_mid_answer_fails_that_answer_alone_and_the_next_is_answered(
     vllm_serving: str, question: Question
 ) -> None:
@@ -107,10 +129,7 @@ async def test_kill_9_of_the_engine_mid_answer_fails_that_answer_alone_and_the_n
         killed = await speak(server, wave, on_sound=kill)
         assert killed.status == "failed"
         assert not ready(vllm_serving)
-        deadline = time.monotonic() + 120
-        while not ready(vllm_serving):
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.5)
+        await until_ready(vllm_serving)
         again = await speak(server, wave)
     assert again.status == "completed"
     assert mentions(again.transcript, question.words), again.transcript

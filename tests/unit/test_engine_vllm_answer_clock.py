@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aqaa.server.engine.settings import VllmHttpSettings
-from aqaa.server.engine.vllm.answer_clock import AnswerClock
+from aqaa.server.engine.vllm.answer_clock import AnswerClock, SoundInHand
 
 SETTINGS = VllmHttpSettings(
     first_id_within=1.5, next_id_within=1.0, probe_after=0.5, give_up_after=1.5
@@ -31,8 +31,13 @@ def time() -> Time:
 
 
 @pytest.fixture
-def clock(time: Time) -> AnswerClock:
-    return AnswerClock(SETTINGS, AUDIO, time)
+def sound(time: Time) -> SoundInHand:
+    return SoundInHand(AUDIO, time)
+
+
+@pytest.fixture
+def clock(sound: SoundInHand, time: Time) -> AnswerClock:
+    return AnswerClock(SETTINGS, sound, time)
 
 
 def test_a_first_id_may_take_longer_for_a_longer_prompt(clock: AnswerClock, time: Time) -> None:
@@ -47,7 +52,7 @@ def test_a_healthy_server_does_not_make_a_silent_stream_speak(
     clock: AnswerClock, time: Time
 ) -> None:
     clock.connect(10)
-    clock.ids([1])
+    clock.ids()
     time.passes(0.9)
     clock.life()
     assert not clock.server_is_silent
@@ -57,7 +62,7 @@ def test_a_healthy_server_does_not_make_a_silent_stream_speak(
 
 def test_the_watchdog_sleeps_until_something_may_be_late(clock: AnswerClock, time: Time) -> None:
     clock.connect(10)
-    clock.ids([1])
+    clock.ids()
     assert clock.next_check == pytest.approx(0.5)
     time.passes(0.6)
     assert clock.server_is_silent
@@ -69,7 +74,7 @@ def test_a_server_that_is_gone_is_given_up_after_one_more_connection(
     clock: AnswerClock, time: Time
 ) -> None:
     clock.connect(10)
-    clock.ids([1])
+    clock.ids()
     time.passes(5)
     clock.lost(silent=False)
     assert not clock.is_hopeless(0.05), "nothing was tried anew"
@@ -80,7 +85,7 @@ def test_a_server_that_is_gone_is_given_up_after_one_more_connection(
 
 def test_a_hung_decoder_is_given_up_though_its_server_lives(clock: AnswerClock, time: Time) -> None:
     clock.connect(10)
-    clock.ids([1])
+    clock.ids()
     for _ in range(2):
         time.passes(1.0)
         clock.life()
@@ -102,10 +107,13 @@ def test_a_server_that_begins_answers_and_breaks_them_off_is_given_up(
     assert clock.is_hopeless(0.05)
 
 
-def test_sound_that_is_not_played_yet_is_time_to_come_back(clock: AnswerClock, time: Time) -> None:
+def test_sound_that_is_not_played_yet_is_time_to_come_back(
+    clock: AnswerClock, sound: SoundInHand, time: Time
+) -> None:
     clock.connect(10)
-    clock.ids([AUDIO] * 100)  # 2.4 s
-    clock.ids([5] * 100)  # text is no sound
+    clock.ids()
+    sound.add([AUDIO] * 100)  # 2.4 s
+    sound.add([5] * 100)  # text is no sound
     clock.lost(silent=False)
     clock.connect(210)
     time.passes(3.8)

@@ -9,10 +9,13 @@ from contextlib import aclosing
 import pytest
 
 from aqaa.models.errors import EngineDiedError, PromptError
+from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.server.engine.contract import MAX_UNREAD_IDS, SamplingParams
+from aqaa.server.engine.vllm.answer_clock import SoundInHand
 from aqaa.server.engine.vllm.relay import RelayEngine, TokenDelta
 
 BLOCK = 16
+AUDIO = 2_000
 
 
 class CountingEngine(RelayEngine):
@@ -21,8 +24,9 @@ class CountingEngine(RelayEngine):
     name = "counting"
 
     def __init__(self) -> None:
-        super().__init__(vocab_size=10_000, context=1_000, block=BLOCK)
+        super().__init__(vocab_size=10_000, context=1_000, block=BLOCK, audio_offset=AUDIO)
         self.asked: list[tuple[int, ...]] = []
+        self.sound_ends: list[float] = []  # of the sound in hand when it was asked
         self.open = 0
         self.dies_at: int | None = None
 
@@ -34,9 +38,10 @@ class CountingEngine(RelayEngine):
         await asyncio.sleep(0)
 
     async def _request(
-        self, session: str, prompt: Sequence[int], params: SamplingParams
+        self, session: str, prompt: Sequence[int], params: SamplingParams, sound: SoundInHand
     ) -> AsyncGenerator[TokenDelta, None]:
         self.asked.append(tuple(prompt))
+        self.sound_ends.append(sound.ends)
         self.open += 1
         try:
             yield TokenDelta(reused=len(prompt) // BLOCK * BLOCK if len(self.asked) > 1 else 0)
@@ -85,6 +90,16 @@ async def test_a_stream_that_nobody_reads_stops_asking_vllm():
         await turns(4000)
         assert engine.open == 0
         assert engine.stats().generated_tokens <= MAX_UNREAD_IDS + 1
+
+
+async def test_who_is_asked_again_for_a_slow_reader_knows_of_the_sound_in_hand():
+    engine = CountingEngine()
+    stream = engine.generate("s", [AUDIO], greedy(2 * MAX_UNREAD_IDS))
+    await anext(stream)
+    await turns(4 * MAX_UNREAD_IDS)
+    assert len(await read(stream)) == 2 * MAX_UNREAD_IDS - 1
+    first, again = engine.sound_ends
+    assert again - first == pytest.approx(MAX_UNREAD_IDS * GROUP_SECONDS / GROUP_TOKENS, abs=0.5)
 
 
 async def test_a_stop_id_that_fills_the_buffer_ends_the_stream():

@@ -9,11 +9,11 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from aqaa.server.engine.vllm.answer_clock import AnswerClock
+from aqaa.server.engine.vllm.interruptible import GRACE_SECONDS, InterruptibleReads
 from aqaa.server.engine.vllm.relay import TokenDelta
 from aqaa.server.engine.vllm.wire import GENERATE, EventReader, LostError, fault_of
 
 T = TypeVar("T")
-GRACE_SECONDS = 0.02  # after a stall of the event loop, what has arrived meanwhile is read first
 
 
 class Connection:
@@ -32,8 +32,7 @@ class Connection:
         self._events = EventReader()
         self._response: httpx.Response | None = None
         self._chunks: AsyncIterator[bytes] | None = None
-        self._limit: asyncio.Timeout | None = None  # of the read in progress
-        self._lost: LostError | None = None
+        self._reads = InterruptibleReads()
         self._watchdog: asyncio.Task[None] | None = None
 
     @property
@@ -91,38 +90,31 @@ class Connection:
             if deltas := self._events.feed(data):
                 for delta in deltas:
                     if delta.tokens:
-                        self._clock.ids(delta.tokens)
+                        self._clock.ids()
                 return deltas
         return []
 
     async def _watched(self, coming: Coroutine[Any, Any, T]) -> T:
         """Await `coming`, unless the watchdog finds the connection lost first."""
         try:
-            async with asyncio.timeout(None) as self._limit:
-                if self._lost is not None:
-                    self._limit.reschedule(0)
-                return await coming
-        except TimeoutError:
-            raise self._lost or LostError("silent") from None
+            return await self._reads.wait(coming)
         except httpx.TransportError as error:
             raise LostError(type(error).__name__) from error
-        finally:
-            self._limit = None
 
     async def _watch(self) -> None:
         """End the read in progress when the stream or the server is silent for too long."""
-        while self._lost is None:
+        lost: LostError | None = None
+        while lost is None:
             await asyncio.sleep(self._clock.next_check)
             await asyncio.sleep(GRACE_SECONDS)
             if self._clock.stream_is_silent:
-                self._lost = LostError("no id came in time", silent=True)
+                lost = LostError("no id came in time", silent=True)
             elif self._clock.server_is_silent:
                 if await self._is_healthy():
                     self._clock.life()
                 elif self._clock.server_is_silent:  # it was not only slow to answer
-                    self._lost = LostError("silent, and its health route fails")
-        if self._limit is not None:
-            self._limit.reschedule(0)
+                    lost = LostError("silent, and its health route fails")
+        self._reads.interrupt(lost)
 
 
 async def _next(chunks: AsyncIterator[bytes]) -> bytes:

@@ -28,7 +28,7 @@ from aqaa.models.errors import AqaaError, EngineBusyError, EngineDiedError, Engi
 from aqaa.models.step1 import Step1Config
 from aqaa.server.engine.contract import SamplingParams, traceparent
 from aqaa.server.engine.settings import VllmHttpSettings
-from aqaa.server.engine.vllm.answer_clock import AnswerClock
+from aqaa.server.engine.vllm.answer_clock import AnswerClock, SoundInHand
 from aqaa.server.engine.vllm.connection import Connection
 from aqaa.server.engine.vllm.relay import PREFILL_ONLY, RelayEngine, TokenDelta
 from aqaa.server.engine.vllm.wire import ABORT, UPSTREAM_ID, BusyError, LostError, request_body
@@ -59,7 +59,8 @@ class VllmHttpEngine(RelayEngine):
         """
         config = Step1Config.load(bundle.decoder.path)
         context = min(bundle.decoder.context, config.max_seq_len)
-        super().__init__(config.vocab_size, context, settings.block_size)
+        offset = bundle.tokens.audio_offset
+        super().__init__(config.vocab_size, context, settings.block_size, offset)
         self._settings = settings
         try:
             given = httpx.URL(settings.url)
@@ -67,7 +68,6 @@ class VllmHttpEngine(RelayEngine):
             raise EngineError(f"vllm_http.url is none: {error}") from error
         self._url = given.copy_with(userinfo=b"")  # what logs and errors tell
         self._login = (given.username, given.password) if given.userinfo else None
-        self._audio_offset = bundle.tokens.audio_offset
         self._client: httpx.AsyncClient | None = None
         self._fresh_client: httpx.AsyncClient | None = None  # opens a connection for each request
         self._reachable = False
@@ -156,11 +156,11 @@ class VllmHttpEngine(RelayEngine):
             raise EngineDiedError("the vllm-http engine is not running: start it first")
 
     async def _request(
-        self, session: str, prompt: Sequence[int], params: SamplingParams
+        self, session: str, prompt: Sequence[int], params: SamplingParams, sound: SoundInHand
     ) -> AsyncGenerator[TokenDelta, None]:
-        """One answer, over as many connections as it takes."""
+        """One request, over as many connections as it takes."""
         received: list[int] = []
-        clock = AnswerClock(self._settings, self._audio_offset)
+        clock = AnswerClock(self._settings, sound)
         client = self._client
         busy_until: float | None = None
         pause = FIRST_PAUSE_SECONDS
@@ -303,7 +303,7 @@ class VllmHttpEngine(RelayEngine):
         """Whether an id comes: a decoder can hang behind a server that says it is healthy."""
         if self._fresh_client is None:
             return False
-        clock = AnswerClock(self._settings, self._audio_offset)
+        clock = AnswerClock(self._settings, SoundInHand(self._audio_offset))
         request_id = uuid.uuid4().hex
         body = request_body(request_id, self._settings.model, [0], PREFILL_ONLY)
         connection = Connection(self._fresh_client, clock, lambda: self._is_healthy(name))

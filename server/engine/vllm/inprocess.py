@@ -1,7 +1,7 @@
 """The `vllm` engine: vLLM's `AsyncLLM` beside the gateway, its decoder in processes of its own.
 
-vLLM schedules, batches and shards. This module starts it, restarts it after a death, and maps its
-errors to ours; everything else is in `relay`.
+vLLM schedules, batches and shards. This module starts it, fails answers of which nothing comes,
+restarts it after a death, and maps its errors to ours; everything else is in `relay`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import multiprocessing
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,8 @@ from aqaa.models.step1 import Step1Config, weight_files
 from aqaa.server.engine.contract import SamplingParams, traceparent
 from aqaa.server.engine.embedded.step1 import Step1
 from aqaa.server.engine.settings import VllmSettings
+from aqaa.server.engine.vllm.answer_clock import Patience, SoundInHand
+from aqaa.server.engine.vllm.interruptible import GRACE_SECONDS, InterruptibleReads
 from aqaa.server.engine.vllm.launch_flags import (
     engine_arguments,
     engine_environment,
@@ -45,12 +47,16 @@ from aqaa.server.engine.vllm.plugin import OWNER
 from aqaa.server.engine.vllm.relay import PREFILL_ONLY, RelayEngine, TokenDelta
 
 if TYPE_CHECKING:
+    from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
 log = logging.getLogger(__name__)
 
 # The gateway's own; vLLM's default is gRPC.
 TRACES_PROTOCOL = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
+WARM_PROMPT_IDS = 64  # of the first answer: a prompt that is computed at once, then single ids
+WARM_IDS = 16
+RECOVERY_SECONDS = 0.5  # between two requests to a decoder that gives no id
 
 
 class VllmEngine(RelayEngine):
@@ -66,9 +72,11 @@ class VllmEngine(RelayEngine):
         """
         config = Step1Config.load(bundle.decoder.path)
         context = min(bundle.decoder.context, config.max_seq_len)
-        super().__init__(config.vocab_size, context, settings.block_size)
+        offset = bundle.tokens.audio_offset
+        super().__init__(config.vocab_size, context, settings.block_size, offset)
         self._model = bundle.decoder.path
         self._settings = settings
+        self._usual = SamplingParams.of(bundle, max_tokens=WARM_IDS)
         self._llm: AsyncLLM | None = None
         self._open = False
         self._starting = asyncio.Lock()
@@ -76,17 +84,24 @@ class VllmEngine(RelayEngine):
         self._processes: list[BaseProcess] = []  # vLLM's
         self._sentinels: list[int] = []  # become readable when one of them ends
         self._hang_watch: asyncio.Task[None] | None = None
-        self._requests = 0
+        self._recovery: asyncio.Task[None] | None = None
+        self._awaited: set[Patience] = set()  # of the requests that run
         self._last_output = 0.0  # of any request, or the beginning of the first one
+        self._silent = True  # it has given no id yet, or none to those who could wait no longer
         self._ending_streams: asyncio.Task[None] | None = None
 
     @property
     def alive(self) -> bool:
-        """Whether vLLM runs and none of its processes has ended."""
+        """Whether vLLM runs and gives ids."""
+        return self._runs and not self._silent
+
+    @property
+    def _runs(self) -> bool:
+        """Whether vLLM is loaded and none of its processes has ended."""
         return self._llm is not None and self._ending_streams is None and not self._llm.errored
 
     async def start(self) -> None:
-        """Load vLLM and the weights in a thread, and send a first request to warm it up.
+        """Load vLLM and the weights in a thread, and let it give a first answer.
 
         Raises:
             MissingDependencyError: vLLM is not installed.
@@ -113,16 +128,24 @@ class VllmEngine(RelayEngine):
             return
         if not self._open:
             raise EngineDiedError("the vllm engine is not running: start it first")
-        if self._restarting is None or self._restarting.done():
-            self._restarting = asyncio.create_task(self._start_if_down())
-        await asyncio.wait([self._restarting])  # a cancelled caller does not cancel it
-        self._restarting.result()
-        if not self.alive:
+        if not self._runs and (self._restarting is None or self._restarting.done()):
+            self._restart()
+        if self._restarting is not None:  # a large model takes minutes: nobody waits for it so long
+            await asyncio.wait([self._restarting], timeout=self._settings.give_up_after)
+            if self._restarting.done():
+                self._restarting.result()
+        if not self._open:
             raise EngineDiedError("the vllm engine was closed")
+        if not self.alive:
+            raise EngineDiedError("vLLM gives no id, or is being restarted: try again in a moment")
+
+    def _restart(self) -> None:
+        self._restarting = asyncio.create_task(self._start_if_down())
+        self._restarting.add_done_callback(_log_failure)
 
     async def _start_if_down(self) -> None:
         async with self._starting:
-            if self._open and not self.alive:
+            if self._open and not self._runs:
                 await self._replace_process()
 
     async def _replace_process(self) -> None:
@@ -135,9 +158,8 @@ class VllmEngine(RelayEngine):
             raise EngineError(
                 f"vLLM does not start with {self._model}: {error}; its log above says why"
             ) from error
-        async with aclosing(self._request("", [0], PREFILL_ONLY)) as first:
-            async for _ in first:
-                pass
+        # As real answers are: what is compiled for it is compiled before anybody waits.
+        await self._await_answer([0] * min(WARM_PROMPT_IDS, self._context - 1), self._usual)
         self._hang_watch = asyncio.create_task(self._kill_when_hung())
 
     def _load(self) -> AsyncLLM:
@@ -173,13 +195,16 @@ class VllmEngine(RelayEngine):
             loop.remove_reader(sentinel)
             os.close(sentinel)
         self._sentinels = []
-        if self._hang_watch is not None:
-            self._hang_watch.cancel()
+        for task in (self._hang_watch, self._recovery):
+            if task is not None:
+                task.cancel()
 
     async def _kill_when_hung(self) -> None:
         """End a decoder that gives no id to anybody while requests run; its end is then noticed."""
         limit = self._settings.hang_after
-        while not self._requests or time.monotonic() - self._last_output < limit:  # noqa: ASYNC110
+        while (  # noqa: ASYNC110
+            not (self._awaited or self._silent) or time.monotonic() - self._last_output < limit
+        ):
             await asyncio.sleep(limit / 10)
         log.error("vLLM has given no id for %.0f s: its processes are killed", limit)
         for process in self._processes:
@@ -189,12 +214,11 @@ class VllmEngine(RelayEngine):
         self._unwatch_processes()
         error = EngineDiedError("vLLM's decoder process died; it is being restarted")
         self._ending_streams = asyncio.create_task(self._stop_all(error))
-        # Not at the next request: a gateway that is not ready gets none.
-        self._restarting = asyncio.create_task(self._start_if_down())
-        self._restarting.add_done_callback(_log_failure)
+        self._restart()  # not at the next request: a gateway that is not ready gets none
 
     async def _shut_down(self) -> None:
         self._unwatch_processes()
+        self._silent = True
         if self._ending_streams is not None:
             await self._ending_streams
         llm, self._llm, self._ending_streams = self._llm, None, None
@@ -203,49 +227,104 @@ class VllmEngine(RelayEngine):
             del llm
             gc.collect()  # its finaliser fails noisily at the end of the interpreter
 
+    async def _watch_silence(self, patience: Patience, reads: InterruptibleReads) -> None:
+        """Fail an answer whose listener hears nothing any more, because the decoder is silent."""
+        while (left := self._given_up_at(patience) - time.monotonic()) > 0:
+            await asyncio.sleep(left)
+            await asyncio.sleep(GRACE_SECONDS)
+        reads.interrupt(EngineDiedError("vLLM gives no id any more: try again in a moment"))
+        if not self._silent:
+            self._silent = True
+            log.error("vLLM has given no id for %.1f s", time.monotonic() - self._last_output)
+            self._recovery = asyncio.create_task(self._await_recovery())
+
+    def _given_up_at(self, patience: Patience) -> float:
+        """When an answer fails of which nothing comes, if no other one shows that vLLM decodes.
+
+        While it computes somebody's prompt it may give no id to anybody.
+        """
+        longest = max(each.silence for each in self._awaited)
+        return max(self._last_output + longest, patience.ends(self._last_output))
+
+    async def _await_recovery(self) -> None:
+        """Ask for an id while nobody else does, until one comes or vLLM is killed as hung."""
+        while self._silent:
+            with suppress(EngineError):
+                await self._await_answer([0], PREFILL_ONLY)
+            await asyncio.sleep(RECOVERY_SECONDS)
+
+    async def _await_answer(self, prompt: Sequence[int], params: SamplingParams) -> None:
+        """An answer that nobody listens to, and that may take as long as it does."""
+        with _our_errors():
+            async with aclosing(self._generate("", prompt, params)) as outputs:
+                async for _ in outputs:
+                    self._show_life()
+
     async def _request(
-        self, session: str, prompt: Sequence[int], params: SamplingParams
+        self, session: str, prompt: Sequence[int], params: SamplingParams, sound: SoundInHand
     ) -> AsyncGenerator[TokenDelta, None]:
         """One request to the running `AsyncLLM`."""
-        from vllm.exceptions import GracefulHTTPError, VLLMClientError
-        from vllm.inputs import tokens_input
-        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
-
-        llm = self._llm
-        if llm is None:
-            raise EngineDiedError("the engine was closed")
-        told = False
-        if not self._requests:
+        if not self._awaited and not self._silent:
             self._last_output = time.monotonic()
-        self._requests += 1
+        patience, reads = Patience(self._settings, sound), InterruptibleReads()
+        patience.asked(len(prompt))
+        self._awaited.add(patience)
+        watchdog = asyncio.create_task(self._watch_silence(patience, reads))
+        told = False
+        try:
+            with _our_errors():
+                async with aclosing(self._generate(session, prompt, params)) as outputs:
+                    while (output := await reads.wait(anext(outputs, None))) is not None:
+                        self._show_life()
+                        patience.ids()
+                        yield TokenDelta(
+                            tuple(output.outputs[0].token_ids),
+                            finished=output.finished,
+                            reused=None if told else output.num_cached_tokens or 0,
+                        )
+                        told = True
+        finally:
+            watchdog.cancel()
+            self._awaited.discard(patience)
+
+    def _generate(
+        self, session: str, prompt: Sequence[int], params: SamplingParams
+    ) -> AsyncGenerator[RequestOutput, None]:
+        from vllm.inputs import tokens_input
+
+        if self._llm is None:
+            raise EngineDiedError("the engine was closed")
         parent = traceparent.get()
-        stream = llm.generate(
+        stream: AsyncGenerator[RequestOutput, None] = self._llm.generate(
             tokens_input(list(prompt)),
             _vllm_params(params),
             uuid.uuid4().hex,
             trace_headers=None if parent is None else {"traceparent": parent},
             session_id=session,
         )
-        try:
-            async with aclosing(stream) as outputs:
-                async for output in outputs:
-                    self._last_output = time.monotonic()
-                    yield TokenDelta(
-                        tuple(output.outputs[0].token_ids),
-                        finished=output.finished,
-                        reused=None if told else output.num_cached_tokens or 0,
-                    )
-                    told = True
-        except EngineDeadError as error:
-            raise EngineDiedError("vLLM's decoder process died; it is being restarted") from error
-        except VLLMClientError as error:
-            raise InputError(f"vLLM refuses the request: {error}") from error
-        except GracefulHTTPError as error:
-            raise EngineBusyError(f"vLLM refuses for now: {error}") from error
-        except EngineGenerateError as error:
-            raise EngineError(f"vLLM failed: {error.__cause__ or error}") from error
-        finally:
-            self._requests -= 1
+        return stream
+
+    def _show_life(self) -> None:
+        self._last_output = time.monotonic()
+        self._silent = False
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    """vLLM's errors become ours."""
+    from vllm.exceptions import GracefulHTTPError, VLLMClientError
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+    try:
+        yield
+    except EngineDeadError as error:
+        raise EngineDiedError("vLLM's decoder process died; it is being restarted") from error
+    except VLLMClientError as error:
+        raise InputError(f"vLLM refuses the request: {error}") from error
+    except GracefulHTTPError as error:
+        raise EngineBusyError(f"vLLM refuses for now: {error}") from error
+    except EngineGenerateError as error:
+        raise EngineError(f"vLLM failed: {error.__cause__ or error}") from error
 
 
 def _log_failure(start: asyncio.Task[None]) -> None:

@@ -24,6 +24,7 @@ from aqaa.server.engine.contract import (
     check_prompt,
 )
 from aqaa.server.engine.rate import Rate
+from aqaa.server.engine.vllm.answer_clock import SoundInHand
 
 PREFILL_ONLY = SamplingParams(temperature=0.0, top_p=1.0, max_tokens=1)
 
@@ -47,6 +48,7 @@ class TokenDelta:
 class _Work:
     """A session's running piece of work: a task fills `waiting`, a reader empties it."""
 
+    sound: SoundInHand
     task: asyncio.Task[None] | None = None
     waiting: deque[int] = field(default_factory=deque)
     changed: asyncio.Event = field(default_factory=asyncio.Event)  # wakes the reader
@@ -72,11 +74,19 @@ class _Work:
 class RelayEngine(ABC):
     """The engine contract (`aqaa.server.engine.contract.Engine`) over single requests to vLLM."""
 
-    def __init__(self, vocab_size: int, context: int, block: int) -> None:
-        """`block`: ids in one block of vLLM's prefix cache, which reuses whole blocks only."""
+    def __init__(self, vocab_size: int, context: int, block: int, audio_offset: int) -> None:
+        """Keep what of the decoder matters here.
+
+        Args:
+            vocab_size: ids are in [0, vocab_size).
+            context: the most ids of prompt and answer together.
+            block: ids in one block of vLLM's prefix cache, which reuses whole blocks only.
+            audio_offset: the first of the audio ids.
+        """
         self._vocab_size = vocab_size
         self._context = context
         self._block = block
+        self._audio_offset = audio_offset
         self._work: dict[str, _Work] = {}
         self._latest: dict[str, _Work] = {}  # generations
         self._tasks: set[asyncio.Task[None]] = set()  # the event loop itself holds no reference
@@ -109,9 +119,9 @@ class RelayEngine(ABC):
 
     @abstractmethod
     def _request(
-        self, session: str, prompt: Sequence[int], params: SamplingParams
+        self, session: str, prompt: Sequence[int], params: SamplingParams, sound: SoundInHand
     ) -> AsyncGenerator[TokenDelta, None]:
-        """Send one request. Closing the generator aborts it.
+        """Send one request. Closing the generator aborts it. `sound`: of the answer so far.
 
         Raises:
             EngineDiedError, EngineBusyError, EngineError, InputError
@@ -126,7 +136,7 @@ class RelayEngine(ABC):
         whole = self._whole_blocks(prompt)
         if self._prefixes.get(session, ())[: len(whole)] == whole and self.alive:
             return 0
-        work = _Work()
+        work = _Work(SoundInHand(self._audio_offset))
         async for _ in self._run(work, session, prompt, PREFILL_ONLY):
             pass
         return work.computed
@@ -137,7 +147,7 @@ class RelayEngine(ABC):
         """Continue `prompt`; see the contract."""
         check_prompt(prompt, self._vocab_size, self._context)
         self._generations += 1
-        work = self._latest[session] = _Work()
+        work = self._latest[session] = _Work(SoundInHand(self._audio_offset))
         async with aclosing(self._run(work, session, prompt, params)) as tokens:
             async for token in tokens:
                 yield token
@@ -248,7 +258,7 @@ class RelayEngine(ABC):
     ) -> bool:
         """One request; whether it ended by itself. If not, it was aborted for a slow reader."""
         finished, first = False, not sent
-        async with aclosing(self._request(session, prompt, params)) as deltas:
+        async with aclosing(self._request(session, prompt, params, work.sound)) as deltas:
             async for delta in deltas:
                 if delta.reused is not None:
                     self._reused += delta.reused
@@ -258,6 +268,7 @@ class RelayEngine(ABC):
                     self._prefixes[session] = self._whole_blocks(prompt)
                 finished = finished or delta.finished
                 sent.extend(delta.tokens)
+                work.sound.add(delta.tokens)
                 self._generated += len(delta.tokens)
                 self._rate.add(len(delta.tokens))
                 work.waiting.extend(delta.tokens)
