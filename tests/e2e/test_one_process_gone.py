@@ -205,7 +205,6 @@ async def test_the_router_of_gateways_is_missed_by_all_who_are_told_and_go_on(
     assert max(seen.words) < WORD_WITHIN
 
 
-@BEHIND_HAPROXY
 @BLOWS
 async def test_the_router_of_decoders_fails_answers_and_no_conversation(
     installation: Installation, callers: list[Caller], blow: signal.Signals

@@ -76,13 +76,15 @@ def decoder_of_one_process() -> psutil.Process:
 
 
 async def seconds_until_told(engine: VllmEngine, core: psutil.Process) -> float:
-    """That it hangs, in mid-answer."""
+    """That it hangs, in mid-answer, while somebody listens."""
     stream = engine.generate("hung", [5, 6, 7], greedy(3000))
     await anext(stream)
+    listening = asyncio.create_task(read(stream))
+    await asyncio.sleep(0.1)
     core.suspend()
     began = own_time()
     with pytest.raises(EngineDiedError, match="no id"):
-        await read(stream)
+        await listening
     return own_time() - began
 
 

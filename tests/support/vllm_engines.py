@@ -38,7 +38,6 @@ def vllm_settings(ranks: int = 1) -> VllmSettings:
         max_num_seqs=16,
         cpu_kv_cache_gb=0.25,
         cpu_threads_bind="|".join(str(cpu) for cpu in cpus[-ranks:]),
-        first_id_within=10,  # a CPU that others use, too
         hang_after=15,
     )
 
