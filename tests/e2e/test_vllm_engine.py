@@ -18,7 +18,7 @@ from own_time import own_time
 from programs import eventually
 from tiny_step1 import write_step1, write_step1_bundle
 from vllm_engines import greedy, long_prompt, read, vllm_settings
-from vllm_server import engine_core
+from vllm_server import READY_WITHIN, engine_core
 
 from aqaa.models.bundle import load_bundle
 from aqaa.models.errors import BundleError, EngineDiedError
@@ -89,7 +89,7 @@ async def seconds_until_told(engine: VllmEngine, core: psutil.Process) -> float:
 
 
 async def alive_again(engine: VllmEngine) -> None:
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(READY_WITHIN):
         while not engine.alive:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 

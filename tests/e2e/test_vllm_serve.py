@@ -14,7 +14,7 @@ from ears import hear, mentions
 from numpy.typing import NDArray
 from openai import AsyncOpenAI
 from serving import Question, server_process, serving
-from vllm_server import engine_core
+from vllm_server import READY_WITHIN, engine_core
 
 from aqaa.clients.client import WIRE_RATE, connect
 from aqaa.clients.turn import speak
@@ -44,7 +44,7 @@ def ready(base: str) -> bool:
 
 
 async def until_ready(base: str) -> None:
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(READY_WITHIN):
         while not ready(base):  # noqa: ASYNC110
             await asyncio.sleep(0.5)
 

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from own_time import own_time
 from scripted import pcm
 from serving import READY_WITHIN
 
 from aqaa.clients.client import Connection, connect
-from aqaa.clients.turn import SpokenAnswer, speak
+from aqaa.clients.turn import GapCounter, SpokenAnswer, speak
 
 SPEECH = np.frombuffer(pcm(0.6, loud=True), "<i2").astype(np.float32) / 32768
 CALLERS = 8
@@ -28,22 +30,40 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
+class Ear(GapCounter):
+    """Hears one turn, and knows its longest gap, in seconds."""
+
+    longest_gap: float = 0.0
+
+    def play(self, samples: int, now: float) -> None:
+        before = self.gap_seconds
+        super().play(samples, now)
+        self.longest_gap = max(self.longest_gap, self.gap_seconds - before)
+
+
+@dataclass
 class Caller:
-    """One conversation, and what it was told."""
+    """One conversation, and what it was told and heard."""
 
     server: Connection | None = None
     words: list[tuple[float, str]] = field(default_factory=list)
     began: asyncio.Event = field(default_factory=asyncio.Event)
+    ear: Ear = field(default_factory=Ear)
 
     def trouble(self, why: str) -> None:
         self.words.append((own_time(), why))
 
     async def speak(self) -> SpokenAnswer:
         assert self.server is not None
-        turn = await speak(self.server, SPEECH, on_sound=lambda _: self.began.set())
+        self.ear = Ear()
+        turn = await speak(self.server, SPEECH, on_sound=self._hear)
         if turn.status == "failed":
             self.words.append((own_time(), "the answer failed"))
         return turn
+
+    def _hear(self, piece: NDArray[np.float32]) -> None:
+        self.ear.play(piece.size, time.monotonic())
+        self.began.set()
 
 
 @asynccontextmanager
@@ -72,18 +92,21 @@ class Seen:
     Attributes:
         turns: in which it fell.
         words: of each caller, how long after the blow it had the first word about it, in seconds.
+        gap: the longest that one of them heard in these turns, in seconds.
         next_turns: once everything was back.
+        quiet_gap: the longest in those.
     """
 
     turns: list[SpokenAnswer]
     words: list[float]
+    gap: float
     next_turns: list[SpokenAnswer]
+    quiet_gap: float
 
     @property
     def added_gap(self) -> float:
-        """The longest gap, in seconds, beyond the longest of undisturbed answers."""
-        struck, quiet = (max(t.gap_seconds for t in x) for x in (self.turns, self.next_turns))
-        return struck - quiet
+        """What the blow added to the longest gap, in seconds."""
+        return self.gap - self.quiet_gap
 
 
 async def disturbed(
@@ -104,14 +127,13 @@ async def disturbed(
     await asyncio.to_thread(mend)
     turns = await speaking
     words = [caller.words[0][0] - at for caller in callers if caller.words]
+    gaps = [caller.ear.longest_gap for caller in callers]
     async with asyncio.timeout(READY_WITHIN):
         while not await asyncio.to_thread(is_whole):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
-    seen = Seen(turns, words, await all_speak(callers))
-    rounded = [round(word, 2) for word in words]
-    gaps = [round(turn.gap_seconds, 2) for turn in turns]
-    log.warning(
-        "%s: words after %s s, gaps %s s, %.2f s more than undisturbed",
-        *(name, rounded, gaps, seen.added_gap),
-    )
+    next_turns = await all_speak(callers)
+    quiet_gaps = [caller.ear.longest_gap for caller in callers]
+    seen = Seen(turns, words, max(gaps), next_turns, max(quiet_gaps))
+    rounded = ([round(seconds, 2) for seconds in each] for each in (words, gaps, quiet_gaps))
+    log.warning("%s: words after %s s, longest gaps %s s, undisturbed %s s", name, *rounded)
     return seen
