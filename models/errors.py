@@ -72,7 +72,7 @@ class EngineError(AqaaError):
 
 
 class EngineDiedError(EngineError):
-    """The decoder's process or worker is gone; an engine that is open restarts it."""
+    """The decoder is gone or gives no ids; an engine that is open finds out when it is back."""
 
 
 class EngineBusyError(EngineError):

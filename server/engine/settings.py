@@ -31,7 +31,7 @@ class AnswerBounds(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     first_id_within: float = Field(
-        default=1.5,
+        default=1.3,
         gt=0,
         description="seconds that an answer's first id may take, besides half a millisecond for "
         "each id of the prompt; then vllm-http tries another connection, whatever the health route "
