@@ -18,7 +18,7 @@ from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Model
 from aqaa.server.compute.places import IdPace, Places
 from aqaa.server.dialogue.answer_parser import AnswerParser
-from aqaa.server.dialogue.call_schema import schema_of_call
+from aqaa.server.dialogue.call_schema import schema_of_call, unwritable
 from aqaa.server.dialogue.prompt import PromptBuilder
 from aqaa.server.dialogue.text_codec import TextCodec
 from aqaa.server.dialogue.tools import Calling, Tool
@@ -185,6 +185,19 @@ class ModelParts:
             return Calling(tuple(known.values()), known.get(choice.name) or "auto", parallel)
         return Calling(tuple(known.values()), choice, parallel)
 
+    def cannot_call(self, tools: Sequence[FunctionTool], choice: ToolChoice) -> str | None:
+        """Why no answer can make the call that it must, in words; None: it can, or need not."""
+        calling = self.calling(tools, choice)
+        if calling is None or not calling.must_call:
+            return None
+        missing = [unwritable(tool, self.text.knows) for tool in calling.allowed]
+        if not all(missing):
+            return None
+        return (
+            f"{calling.allowed[0].name!r} cannot be called: {self.bundle.name!r} has no ids that"
+            f" write {missing[0]}; use other letters there, or another tool_choice"
+        )
+
     def parser(self, calling: Calling | None = None) -> AnswerParser:
         """A parser for one answer, which may make these calls."""
         return AnswerParser(self.bundle.tokens, self.text, self.bundle.tools, calling)
@@ -222,6 +235,7 @@ class ModelParts:
             max(ITEM_SECONDS, self.max_turn_seconds),
             lambda text: len(self.text.encode(text)),
             lambda tools: self.prompts.instructions("", self.calling(tools, "auto")),
+            self.cannot_call,
         )
 
 

@@ -61,7 +61,7 @@ class TextTokenizer:
 
     def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
         self._processor = processor
-        self._plain = _Plain(self._knows)
+        self._plain = _Plain(self.knows)
         self.vocabulary: int = processor.get_piece_size()
 
     @classmethod
@@ -105,8 +105,10 @@ class TextTokenizer:
         ids: list[int] = self._processor.encode(text.translate(self._plain), out_type=int)
         return ids
 
-    def _knows(self, text: str) -> bool:
-        return self._processor.unk_id() not in self._processor.encode(text, out_type=int)
+    def knows(self, text: str) -> bool:
+        """Whether it can write all of `text` as it stands."""
+        characters = "".join(set(text))  # whether one has ids does not hang on its neighbours
+        return self._processor.unk_id() not in self._processor.encode(characters, out_type=int)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; control ids are silent.

@@ -8,7 +8,7 @@ call is held to it twice: while its ids are drawn (`schema_of_call`), and once i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic_core import CoreSchema, SchemaValidator, core_schema, to_json
@@ -38,6 +38,32 @@ def schema_of_call(tools: Sequence[Tool]) -> str:
         for tool in tools
     ]
     return to_json({"anyOf": calls}).decode()
+
+
+def unwritable(tool: Tool, writes: Callable[[str], bool]) -> str | None:
+    """What stands in every call of `tool` and cannot be written; None: `tool` can be called.
+
+    `writes`: whether the decoder can write a text.
+    """
+    return _unwritable(_one_of([tool.name]), writes) or _unwritable(
+        _arguments(tool.parameters), writes
+    )
+
+
+def _unwritable(held: Mapping[str, Any], writes: Callable[[str], bool]) -> str | None:
+    match held:
+        case {"enum": values}:
+            texts = [to_json(value).decode() for value in values]
+            return None if any(map(writes, texts)) else texts[0]
+        case {"anyOf": choices}:
+            missing = [_unwritable(choice, writes) for choice in choices]
+            return missing[0] if all(missing) else None
+        case {"type": "object", "required": names, "properties": properties}:
+            demanded = ((_one_of([name]), properties[name]) for name in names)
+            found = (_unwritable(one, writes) for pair in demanded for one in pair)
+            return next(filter(None, found), None)
+        case _:
+            return None
 
 
 def _arguments(parameters: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -25,5 +25,8 @@ class TextCodec(Protocol):
     def encode(self, text: str, /) -> list[int]:
         """The ids of `text`, without control ids."""
 
+    def knows(self, text: str, /) -> bool:
+        """Whether ids can write all of `text` as it stands."""
+
     def stream(self) -> TextStream:
         """A new incremental decoder."""

@@ -117,6 +117,8 @@ def _calling(parts: ModelParts, request: ChatRequest) -> Calling | None:
             choice = word
     if names_a_stranger(choice, tools) or (choice == "required" and not tools):
         raise InputError("tool_choice wants a function called that is not among tools")
+    if (why := parts.cannot_call(tools, choice)) is not None:
+        raise InputError(why)
     calling = parts.calling(tools, choice, parallel=request.parallel_tool_calls is not False)
     if calling is None and choice not in ("auto", "none"):
         raise InputError(f"{parts.bundle.name!r} calls no functions: its bundle has no [tools]")

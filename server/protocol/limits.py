@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.session_types import Session
-from aqaa.server.protocol.tools import FunctionTool
+from aqaa.server.protocol.tools import FunctionTool, ToolChoice
 from aqaa.server.protocol.types import AudioFormat, PcmFormat, ResponseOptions, bytes_per_second
 
 CHARACTERS_PER_TOKEN = 8  # more than any natural text has: English has about four
@@ -19,6 +19,7 @@ COMMIT_EMPTY = "input_audio_buffer_commit_empty"  # the code of a commit that ho
 NO_SPEECH = "no_speech"  # the code of an item or a recording that holds none
 
 Declared = Callable[[Sequence[FunctionTool]], str]  # what a prompt says of them
+CannotCall = Callable[[Sequence[FunctionTool], ToolChoice], str | None]  # why, where it must call
 
 
 class UncountedError(Exception):
@@ -44,6 +45,7 @@ class Limits:
     instruction_tokens: int | None = None
     count_tokens: Callable[[str], int] | None = None
     declared: Declared = lambda tools: ""
+    cannot_call: CannotCall = lambda tools, choice: None
 
     @classmethod
     def of_context(
@@ -52,6 +54,7 @@ class Limits:
         audio_seconds: float,
         count_tokens: Callable[[str], int],
         declared: Declared = lambda tools: "",
+        cannot_call: CannotCall = lambda tools, choice: None,
     ) -> Limits:
         """Bounds for prompts of `budget` tokens, half of them for instructions and tools."""
         return cls(
@@ -60,6 +63,7 @@ class Limits:
             instruction_tokens=budget // 2,
             count_tokens=count_tokens,
             declared=declared,
+            cannot_call=cannot_call,
         )
 
     @property
@@ -155,6 +159,15 @@ class Limits:
                 param,
             )
 
+    def check_choice(self, tools: Sequence[FunctionTool], choice: ToolChoice, param: str) -> None:
+        """Refuse to demand a call that the model cannot write.
+
+        Raises:
+            ProtocolError: says of which function, and what in it.
+        """
+        if (why := self.cannot_call(tools, choice)) is not None:
+            raise ProtocolError("invalid_value", why, param)
+
     def check_response(self, options: ResponseOptions, session: Session) -> None:
         """Refuse what is too large of what an answer has of its own.
 
@@ -167,6 +180,10 @@ class Limits:
             tools = session.tools if options.tools is None else options.tools
             told = session.instructions if options.instructions is None else options.instructions
             self.check_tools(tools, told, "response.tools")
+        if options.tools is not None or options.tool_choice is not None:
+            tools = session.tools if options.tools is None else options.tools
+            choice = session.tool_choice if options.tool_choice is None else options.tool_choice
+            self.check_choice(tools, choice, "response.tool_choice")
 
     def check_session(self, session: Session) -> None:
         """Refuse settings that are too large.
@@ -176,6 +193,7 @@ class Limits:
         """
         self.check_instructions(session.instructions, "session.instructions")
         self.check_tools(session.tools, session.instructions, "session.tools")
+        self.check_choice(session.tools, session.tool_choice, "session.tool_choice")
         for name in ("prompt", "tracing"):
             size = len(to_json(getattr(session, name)))
             if size > self.settings:

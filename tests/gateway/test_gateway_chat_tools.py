@@ -25,6 +25,13 @@ TIMER = {
     },
 }
 LIGHT = {"type": "function", "function": {"name": "set_light"}}
+UNWRITABLE = {
+    "type": "function",
+    "function": {
+        "name": "set_tea",
+        "parameters": {"type": "object", "properties": {"茶": {}}, "required": ["茶"]},
+    },
+}
 USER = {"role": "user", "content": "Five minutes."}
 CALLED = {
     "id": "c1",
@@ -148,8 +155,9 @@ async def test_the_choice_of_tools_is_obeyed(
         ([USER], {"tools": [{"type": "function", "function": {"name": "no spaces"}}]}, "name"),
         ([USER], {"tools": [TIMER] * 129}, "128"),
         ([USER, {"role": "tool", "tool_call_id": "c9", "content": ""}], {}, "c9"),
+        ([USER], {"tool_choice": "required", "tools": [UNWRITABLE]}, 'set_tea\' .* "茶"'),
     ],
-    ids=["stranger", "no name", "none to require", "name", "too many", "no call"],
+    ids=["stranger", "no name", "none to require", "name", "too many", "no call", "unwritable"],
 )
 async def test_what_cannot_be_called_is_refused(
     client: openai.AsyncOpenAI, messages: list[Any], more: dict[str, Any], why: str

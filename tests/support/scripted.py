@@ -90,6 +90,9 @@ class Letters:
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]
 
+    def knows(self, text: str) -> bool:
+        return all(ord(character) < AUDIO for character in text)
+
     def stream(self) -> LetterStream:
         return LetterStream()
 

@@ -21,7 +21,9 @@ from scripted import (
     scripted_parts,
     woven,
 )
+from tiny_text import tiny_text
 
+from aqaa.models.bundle import load_bundle, nano_path
 from aqaa.models.errors import CallError
 from aqaa.server.dialogue.answer_parser import (
     AnswerParser,
@@ -32,7 +34,9 @@ from aqaa.server.dialogue.answer_parser import (
     TextDelta,
 )
 from aqaa.server.dialogue.call_reader import MOST_CHARACTERS, CallReader, ToolCall
+from aqaa.server.dialogue.call_schema import unwritable
 from aqaa.server.dialogue.tools import Calling, Tool
+from aqaa.tokenizers.text import TextTokenizer
 
 BUNDLE = bundle()
 ANY = Calling(HOUSEHOLD)
@@ -271,3 +275,32 @@ def test_a_named_function_is_begun_for_the_model() -> None:
     assert parts.asked([1], None, ANY)[0] == (1,)
     assert parts.asked([1], None, None)[0] == (1,)
     parts.services.executor.close()
+
+
+def needing_a(schema: object) -> dict[str, object]:
+    return {"properties": {"a": schema}, "required": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "missing"),
+    [
+        (None, None),
+        ({"properties": {"\u0142": {}}}, None),
+        (needing_a({"enum": ["\u0142", "l"]}), None),
+        (needing_a({"type": "string"}), None),
+        ({"required": ["\u0142"]}, '"\u0142"'),
+        (needing_a({"const": "\u0142"}), '"\u0142"'),
+        (needing_a({"type": "object", "required": ["\u0142"]}), '"\u0142"'),
+        (needing_a({"anyOf": [{"const": "\u0142"}, {"type": "null"}]}), None),
+    ],
+)
+def test_what_stands_in_every_call_of_a_function_must_be_writable(
+    parameters: dict[str, object] | None, missing: str | None
+) -> None:
+    nano = TextTokenizer.of(load_bundle(nano_path()))
+    assert unwritable(Tool("set_timer", "", parameters), nano.knows) == missing
+
+
+def test_a_tokenizer_that_falls_back_to_bytes_writes_everything() -> None:
+    tea = {"required": ["\u8336"]}
+    assert unwritable(Tool("tea", "", tea), tiny_text()[0].knows) is None

@@ -326,3 +326,23 @@ async def test_a_bundle_that_calls_nothing_says_so_once(caplog: pytest.LogCaptur
     assert (await done(talk)).status == "completed"
     assert '"name"' not in read(engine.prompts[-1])
     await talk.close()
+
+
+async def test_a_call_that_cannot_be_written_is_not_demanded(talk: Talk, model: Model) -> None:
+    """The scripted model has ids for letters below 2,000 alone."""
+    model.first = CALLED[1:]  # the mark is written for it
+    tea = {"type": "object", "properties": {"kind": {"enum": ["\u8336"]}}, "required": ["kind"]}
+    tools = [{"type": "function", "name": "make_tea", "parameters": tea}]
+    named = {"type": "function", "name": "make_tea"}
+    await talk.send("session.update", session={"tools": tools, "tool_choice": named})
+    await talk.send("session.update", session={"tools": tools})
+    await talk.send("response.create", response={"tool_choice": "required"})
+    refused = [one.error for one in talk.events if isinstance(one, server.ErrorEvent)]
+    assert [(one.code, one.param) for one in refused] == [
+        ("invalid_value", "session.tool_choice"),
+        ("invalid_value", "response.tool_choice"),
+    ]
+    assert all("'make_tea'" in one.message and "\u8336" in one.message for one in refused)
+    await talk.send("session.update", session={"tools": [*tools, TIMER], "tool_choice": "required"})
+    await talk.send("response.create")
+    await talk.until("response.function_call_arguments.done")
