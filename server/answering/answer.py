@@ -219,7 +219,17 @@ class Answer:
         """Somebody may be listening for it by now."""
         if self._patient:
             self._patient = False
+            if self._output is not None:
+                self._services.unheard.add(self)
             self._reorder()
+
+    def _stop_waiting(self) -> None:
+        """Nobody waits for its first sound any more: that is there, or never comes."""
+        self._patient = False
+        self._services.unheard.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()  # it would keep the answer
+            self._timer = None
 
     def _reorder(self) -> None:
         if self._job is not None:
@@ -228,9 +238,7 @@ class Answer:
     async def stop(self) -> None:
         """End the work; no event follows. May be called at any time, and twice."""
         self._record()
-        self._services.unheard.discard(self)
-        if self._timer is not None:
-            self._timer.cancel()  # it would keep the answer
+        self._stop_waiting()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -345,7 +353,7 @@ class Answer:
             log.exception("the answer's sound failed for a reason that is a bug")
             over = AnswerEnd("failed", "internal_error")
         self._tasks[0].cancel()  # it has ended already, unless it was the vocoder that failed
-        self._services.unheard.discard(self)
+        self._stop_waiting()
         await self._events.put(over)
 
     async def _vocode_all(self) -> AnswerEnd:
@@ -439,8 +447,7 @@ class Answer:
         self._told_tokens += tokens
         if data and progress.timeline.first_sound is None:
             progress.timeline.first_sound = self._services.clock()
-            self._patient = False  # it is being played
-            self._services.unheard.discard(self)
+            self._stop_waiting()
         if data or tokens:
             await self._events.put(AnswerSound(data, len(data) / self._bytes_per_second, tokens))
 

@@ -318,6 +318,38 @@ async def test_one_that_nobody_can_be_listening_for_makes_no_sound_while_another
     assert patient.progress.made > 0
 
 
+async def test_one_whose_patience_is_over_is_waited_for_again() -> None:
+    silent = ScriptedEngine()
+    silent.gate = asyncio.Event()
+    parts = scripted_parts(silent)
+    answer = asking(parts)
+    answer.adopt(patience=60.0)
+    assert answer not in parts.services.unheard
+    answer.hurry()
+    assert answer in parts.services.unheard
+    await answer.stop()
+    assert answer not in parts.services.unheard
+
+
+async def test_nothing_is_left_of_an_answer_that_had_its_first_sound_before_its_patience_was_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    begun: list[asyncio.TimerHandle] = []
+
+    def call_later(delay: float, callback: Any, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        handle = loop.call_at(loop.time() + delay, callback, *args, **options)
+        begun.extend([handle] if delay == 60.0 else [])
+        return handle
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    answer = asking(scripted_parts())
+    answer.adopt(patience=60.0)
+    await first_sound(answer)
+    assert [timer.cancelled() for timer in begun] == [True]
+    await answer.stop()
+
+
 async def test_the_engine_is_told_what_its_work_is_for() -> None:
     told: list[Callable[[], Kind]] = []
 
