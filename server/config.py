@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -140,7 +141,10 @@ class Settings(BaseSettings):
         if isinstance(value, str) and value.lstrip().startswith("["):
             value = json.loads(value)  # as other sections are written in the environment
         if isinstance(value, str):
-            return [part.strip() for part in value.split(",") if part.strip()]
+            parts = [part.strip() for part in value.split(",") if part.strip()]
+            if value.strip() and not parts:
+                raise ValueError("nothing stands between the commas")
+            return parts
         if isinstance(value, list | tuple):
             return [part.strip() if isinstance(part, str) else part for part in value]
         return value
@@ -157,10 +161,18 @@ class Settings(BaseSettings):
     def _as_browsers_write_them(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_origin(one) for one in value)
 
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: object) -> object:
+        return value.strip().lower() if isinstance(value, str) else value
+
     @field_validator("root_path", mode="before")
     @classmethod
-    def _without_last_slash(cls, value: object) -> object:
-        return value.strip().rstrip("/") if isinstance(value, str) else value
+    def _with_first_slash_only(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        path = value.strip().strip("/")
+        return f"/{path}" if path else ""
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -231,8 +243,15 @@ def load_settings(file: Path | None = None, **flags: object) -> Settings:
             else f"{variable} cannot be read: {error}"
         ) from error
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {_words(e)}" for e in error.errors()]
         raise ConfigError("these settings are wrong:\n" + "\n".join(lines)) from error
+
+
+def _words(fault: ErrorDetails) -> str:
+    if fault["type"] != "model_type":
+        return fault["msg"]
+    section = "__".join(map(str, fault["loc"])).upper()
+    return f"it is a section: set its values one by one, AQAA_{section}__NAME=..."
 
 
 def _check_environment() -> None:

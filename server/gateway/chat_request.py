@@ -62,8 +62,7 @@ async def understand(parts: ModelParts, request: ChatRequest, store: Store) -> W
     container = check_container(audio.format) if audio is not None else RAW
     if spoken and request.stream and container != RAW:
         raise InputError('a streamed answer has audio.format "pcm16"; files come whole')
-    named = audio.voice if audio is not None else ""
-    name = str(named.get("id", "")) if isinstance(named, dict) else named
+    name = audio.voice if audio is not None else ""
     limits = parts.limits()
     calling = _calling(parts, request)
     if declared := _declared(request):

@@ -34,6 +34,8 @@ def parse_json(data: str | bytes) -> object:
     """
     if len(data) > LONG and _values(data) > MOST_VALUES:
         raise ProtocolError("invalid_json", f"a message may hold {MOST_VALUES} values")
+    mark = "\ufeff" if isinstance(data, str) else b"\xef\xbb\xbf"
+    data = data.removeprefix(mark)  # type: ignore[arg-type]  # that some editors and shells write
     try:
         # Not json.loads: this parser refuses lone surrogates, which cannot be encoded in an answer.
         value: object = from_json(data, allow_inf_nan=False)

@@ -29,7 +29,14 @@ class RequestLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        said = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        encoding = headers.get(b"content-encoding", b"identity")
+        if encoding.lower() != b"identity":
+            message = f"send the body as it is, not as {encoding.decode('latin-1')[:64]}"
+            reply = errors.reply(415, "unsupported_content_encoding", message)
+            await reply(scope, receive, send)
+            return
+        said = headers.get(b"content-length", b"0")
         if not said.isdigit() or int(said) > self._most:
             await self._too_large(scope, receive, send)
             return

@@ -29,6 +29,8 @@ class RequestLine:
         path = re.sub("/{2,}", "/", ADDRESS.sub("", scope["path"])) or "/"
         if API.search(path):
             path = path.rstrip("/")
+        if scope["type"] == "websocket" and path == scope.get("root_path"):
+            path += "/"  # where the page is, which is no conversation: told so as of other paths
         scope = {**scope, "path": path}
         if scope.get("method") != "HEAD":
             await self._app(scope, receive, send)

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import FailFast, Field, field_validator
+from pydantic import AfterValidator, FailFast, Field, field_validator, model_validator
 
 from aqaa.server.protocol.tools import MAX_TOOLS, FunctionName, FunctionTool
-from aqaa.server.protocol.types import Lenient
+from aqaa.server.protocol.types import Lenient, VoiceName
 
 MIN_TEMPERATURE = 0.01  # below it sampling is greedy in all but name
 MOST_TOKENS = 2**31 - 1
 MOST_PARTS = 256  # of one message
+NO_LOGPROBS = "the probabilities of an answer's tokens are not told: leave it out"
+
+T = TypeVar("T")
+
+
+def _refused(words: str) -> Callable[[T], T]:
+    """A validator of what is not done here: only its being off is taken."""
+
+    def check(value: T) -> T:
+        if value:
+            raise ValueError(words)
+        return value
+
+    return check
 
 
 class TextPart(Lenient):
@@ -75,6 +90,13 @@ class ChatMessage(Lenient):
     tool_calls: list[CallPart] | None = Field(default=None, max_length=MOST_PARTS)
     tool_call_id: str | None = None
 
+    @model_validator(mode="after")
+    def _sound_is_the_users(self) -> Self:
+        parts = self.content if isinstance(self.content, list) else []
+        if self.role != "user" and any(isinstance(part, InputAudioPart) for part in parts):
+            raise ValueError(f"input_audio is what a user says; a message of {self.role} has text")
+        return self
+
 
 class ChatTool(Lenient):
     """A function that may be called."""
@@ -123,7 +145,7 @@ class AllowedTools(Lenient):
 class AudioOptions(Lenient):
     """How a spoken answer sounds."""
 
-    voice: str | dict[str, Any] = ""
+    voice: VoiceName = ""
     format: str = Field(default="wav", description="wav, mp3, flac, opus or pcm16")
 
 
@@ -131,6 +153,21 @@ class StreamOptions(Lenient):
     """What a stream ends with."""
 
     include_usage: bool = False
+
+
+class ResponseFormat(Lenient):
+    """What the answer's text looks like: as it is spoken."""
+
+    type: str
+
+    @field_validator("type")
+    @classmethod
+    def _is_text(cls, value: str) -> str:
+        if value != "text":
+            raise ValueError(
+                f'{value!r} is not made here: what is spoken is no JSON. Leave it out or say "text"'
+            )
+        return value
 
 
 class ChatRequest(Lenient):
@@ -152,6 +189,12 @@ class ChatRequest(Lenient):
     tools: list[ChatTool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | NamedChoice | AllowedTools = "auto"
     parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    logprobs: Annotated[bool | None, AfterValidator(_refused(NO_LOGPROBS))] = None
+    top_logprobs: Annotated[int | None, AfterValidator(_refused(NO_LOGPROBS))] = None
+    functions: Annotated[
+        list[Any] | None, AfterValidator(_refused("functions are declared in `tools` here"))
+    ] = None
 
     @field_validator("temperature")
     @classmethod

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -194,6 +195,11 @@ class _WithoutPaths(logging.LoggerAdapter[logging.Logger]):
 
     def info(self, *args: Any, **kwargs: Any) -> None:
         """Say nothing: sessions have log lines of their own."""
+
+    def exception(self, *args: Any, **kwargs: Any) -> None:
+        """A fault of ours; text that is not UTF-8 is the peer's, which is told by 1007."""
+        if not isinstance(sys.exc_info()[1], UnicodeDecodeError):
+            super().exception(*args, **kwargs)
 
 
 def _keep_little_unsent(transport: asyncio.Transport) -> None:

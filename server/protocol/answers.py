@@ -31,6 +31,7 @@ class Answers:
         self._heard_ms = heard_ms
         self._waits = waits
         self._responses: dict[str, OpenResponse] = {}
+        items.on_gone.append(lambda item_id: self._responses.pop(item_id, None))
 
     def __contains__(self, item_id: str | None) -> bool:
         return item_id in self._responses
@@ -43,10 +44,8 @@ class Answers:
         if not response.run.default:
             return [*response.open(None)]
         dropped = self._place(response, item_id, response.item("in_progress"))
-        kept = self._items.conversation
-        self._responses = {known: one for known, one in self._responses.items() if known in kept}
         self._responses[item_id] = response
-        return [*dropped, *response.open(kept.previous_id(item_id))]
+        return [*dropped, *response.open(self._items.conversation.previous_id(item_id))]
 
     def call(self, response: OpenResponse, given: fx.RunCall) -> list[Output]:
         """A function is called: a whole item, behind what was said before it."""

@@ -128,12 +128,11 @@ def parse_client_event(message: Json) -> ClientEvent:
         event = CLIENT_EVENTS.validate_python(message)
     except ValidationError as error:
         raise invalid(error, message, event_id=known) from None
-    if isinstance(given := message.get("response"), dict):
-        try:
-            check_keys(given, "response", ResponseOptions)
-        except ProtocolError as error:
-            error.event_id = known
-            raise
+    try:
+        check_keys(message, "", type(event))
+    except ProtocolError as error:
+        error.event_id = known
+        raise
     return event
 
 

@@ -8,7 +8,7 @@ from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.errors import ProtocolError
-from aqaa.server.protocol.item_list import ItemList
+from aqaa.server.protocol.item_list import ROOT, ItemList
 from aqaa.server.protocol.limits import Limits
 from aqaa.server.protocol.types import (
     Content,
@@ -45,6 +45,9 @@ class Items:
         self.conversation = ItemList(limits.items, limits.conversation_text, characters_of)
         self._limits = limits
         self._make_id = make_id
+        self.on_gone: list[
+            Callable[[str], object]
+        ] = []  # told of items that leave: an id may return
 
     def known(self, item_id: str, code: str) -> fx.ConversationItem:
         """The item of this id.
@@ -73,7 +76,7 @@ class Items:
                 the output of no call that is known.
         """
         item_id = event.item.id or self._make_id("item")
-        if item_id in self.conversation or item_id == reserved:
+        if item_id in self.conversation or item_id in (reserved, ROOT):
             raise ProtocolError(
                 "item_create_duplicate_item_id",
                 f"Error adding item: an item with id {item_id!r} already exists.",
@@ -204,12 +207,15 @@ class Items:
             InputSound(transcript=part.transcript) if isinstance(part, InputSound) else part
             for part in item.content
         ]
-        sound = b"".join(
-            part.audio for part in item.content if isinstance(part, InputSound) and part.audio
-        )
+        given = [
+            part.audio
+            for part in item.content
+            if isinstance(part, InputSound) and (part.audio or part.transcript is None)
+        ]
+        sound = b"".join(audio or b"" for audio in given)
         self._check_seconds(len(sound), format, "item.content")
         kept = item.model_copy(update={"id": item_id, "status": "completed", "content": parts})
-        return kept, [fx.StoreAudio(item_id, sound)] if sound else []
+        return kept, [fx.StoreAudio(item_id, sound)] if given else []
 
     def _check_seconds(self, size: int, format: WireFormat, param: str) -> None:
         seconds, most = size / bytes_per_second(format), self._limits.audio_seconds
@@ -221,6 +227,8 @@ class Items:
             )
 
     def _gone(self, item_id: str) -> list[Output]:
+        for tell in self.on_gone:
+            tell(item_id)
         return [
             fx.ForgetItem(item_id),
             server.ConversationItemDeleted(event_id=self._event_id(), item_id=item_id),
@@ -254,6 +262,9 @@ def _check_content(item: fx.ConversationItem, path: str) -> None:
                 f" {part.type!r}",
                 param,
             )
+        if isinstance(part, InputSound) and part.audio is None and part.transcript is None:
+            param = f"{path}.content.{place}.audio"
+            raise ProtocolError("missing_required_parameter", f"{param}: Field required", param)
 
 
 def characters_of(item: fx.ConversationItem) -> int:

@@ -1,4 +1,4 @@
-"""Which keys a session and a response may have: a wrong or an old name is an error, not silence."""
+"""Which keys a client's message may have: a wrong or an old name is an error, not silence."""
 
 from __future__ import annotations
 
@@ -25,25 +25,40 @@ RENAMED = {
 
 
 def check_keys(given: Json, path: str, *models: type[BaseModel]) -> None:
-    """Refuse keys of `given`, at `path`, that are no field of any of `models`, at any depth.
+    """Refuse keys of `given`, at `path` ("": the message), that are no field of any of `models`.
+
+    At any depth. One that is null is not set, whatever it is called.
 
     Raises:
-        ProtocolError: names the key, and what it is called now if the beta knew it.
+        ProtocolError: names the key, and what it is called now if the beta knew it, or where it
+            belongs.
     """
     for key, value in given.items():
-        here = f"{path}.{key}"
+        here = f"{path}.{key}" if path else key
         fields = [model.model_fields[key] for model in models if key in model.model_fields]
+        if value is None:
+            continue
         if not fields:
-            now = RENAMED.get(key)
-            message = f"unknown parameter {here!r}"
-            if now is not None:
-                message += (
-                    f": it is {path}.{now} (the beta's names need `OpenAI-Beta: realtime=v1`)"
-                )
+            message = f"unknown parameter {here!r}{_hint(key, path, *models)}"
             raise ProtocolError("unknown_parameter", message[:1024], here[:PARAM_LENGTH])
         inner = [model for field in fields for model in _models_of(field.annotation)]
         if inner and isinstance(value, dict):
             check_keys(value, here, *inner)
+        elif inner and isinstance(value, list):
+            for place, one in enumerate(value):
+                if isinstance(one, dict):
+                    check_keys(one, f"{here}.{place}", *inner)
+
+
+def _hint(key: str, path: str, *models: type[BaseModel]) -> str:
+    """What to say of a key that `models`, at `path`, do not have."""
+    if path and key in RENAMED:
+        return f": it is {path}.{RENAMED[key]} (the beta's names need `OpenAI-Beta: realtime=v1`)"
+    for model in models:
+        for name, field in model.model_fields.items():
+            if any(key in inner.model_fields for inner in _models_of(field.annotation)):
+                return f": it is {path}.{name}.{key}" if path else f": it is {name}.{key}"
+    return ""
 
 
 def _models_of(annotation: Any) -> Iterator[type[BaseModel]]:

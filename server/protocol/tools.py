@@ -26,6 +26,7 @@ class FunctionTool(BaseModel):
     name: FunctionName
     description: str | None = Field(default=None, exclude_if=_is_unset)
     parameters: dict[str, Any] | None = Field(default=None, exclude_if=_is_unset)
+    strict: bool | None = Field(default=None, exclude=True)  # calls always are
 
 
 class NamedFunction(BaseModel):

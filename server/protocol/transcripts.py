@@ -30,10 +30,11 @@ class Transcripts:
         self._items = items
         self._make_id = make_id
         self._due: set[str] = set()
+        items.on_gone.append(self._due.discard)
 
     def expect(self, item_id: str) -> None:
         """The words of this item, which is new, are wanted."""
-        self._due = {one for one in self._due if one in self._items.conversation} | {item_id}
+        self._due.add(item_id)
 
     def react(self, given: fx.Words, session: Session, next_item: str) -> list[server.ServerEvent]:
         """What is said about words that were, or could not be, recognised.
@@ -43,7 +44,7 @@ class Transcripts:
         if given.item_id is None:
             wanted = session.audio.input.transcription
             return [self._delta(given, next_item, session)] if wanted and wanted.is_live else []
-        if given.item_id not in self._due or given.item_id not in self._items.conversation:
+        if given.item_id not in self._due:
             return []
         match given:
             case fx.UserWords():

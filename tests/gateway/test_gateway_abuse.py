@@ -116,6 +116,14 @@ async def test_a_message_that_makes_no_sense_is_an_error_and_the_session_goes_on
     await receive(client, "input_audio_buffer.cleared")
 
 
+async def test_text_that_is_not_utf_8_is_closed_with_1007_and_is_no_fault(
+    client: ClientConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    await client.send(b"\xff\xfe", text=True)
+    assert await close_code(client) == 1007
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_a_frame_of_20_mb_is_closed_with_1009(
     served: Served, client: ClientConnection
 ) -> None:

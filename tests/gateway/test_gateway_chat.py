@@ -16,6 +16,9 @@ from scripted_server import Served
 
 from aqaa.server.gateway.schema import ChatRequest
 
+FORMAT = "response_format.type"
+TEXT = {"type": "text"}
+SOUND = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
 HI = b'{"model": "scripted", "messages": [{"role": "user", "content": "hi"}]'
 
 
@@ -71,6 +74,14 @@ async def test_messages_without_a_question_are_told_so(
         ({"messages": [user(7)]}, "messages.0.content"),
         ({"messages": [user("hi")], "tool_choice": {"type": "function"}}, "tool_choice.function"),
         ({"messages": [user("hi")], "tool_choice": "always"}, "tool_choice"),
+        ({"messages": [user("hi")], "logprobs": True}, "logprobs"),
+        ({"messages": [user("hi")], "top_logprobs": 2}, "top_logprobs"),
+        ({"messages": [user("hi")], "response_format": {"type": "json_object"}}, FORMAT),
+        ({"messages": [user("hi")], "response_format": {"type": "json_schema"}}, FORMAT),
+        ({"messages": [user("hi")], "functions": [{"name": "f"}]}, "functions"),
+        ({"messages": [user("hi")], "audio": {"voice": {"name": "joe"}}}, "audio.voice"),
+        ({"messages": [user("hi"), {"role": "assistant", "content": [SOUND]}]}, "messages.1"),
+        ({"messages": [{"role": "system", "content": [SOUND]}, user("hi")]}, "messages.0"),
     ],
 )
 async def test_what_is_wrong_is_named_by_the_clients_own_keys(
@@ -80,6 +91,24 @@ async def test_what_is_wrong_is_named_by_the_clients_own_keys(
     error = reply.json()["error"]
     assert (reply.status_code, error["param"]) == (400, param)
     assert error["message"].startswith(f"{param}: ")
+
+
+async def test_what_is_not_done_here_may_be_asked_not_to_be_done(http: httpx.AsyncClient) -> None:
+    off = {"logprobs": False, "top_logprobs": 0, "functions": [], "response_format": TEXT}
+    assert (await ask(http, user("hi"), **off)).status_code == 200
+
+
+async def test_json_may_begin_with_the_mark_that_some_editors_write(
+    http: httpx.AsyncClient,
+) -> None:
+    body = b"\xef\xbb\xbf" + HI + b"}"
+    assert (await http.post("/v1/chat/completions", content=body)).status_code == 200
+
+
+async def test_a_compressed_body_is_told_so(http: httpx.AsyncClient) -> None:
+    headers = {"content-encoding": "gzip"}
+    reply = await http.post("/v1/chat/completions", content=HI + b"}", headers=headers)
+    assert (reply.status_code, "not as gzip" in reply.text) == (415, True)
 
 
 async def test_a_key_that_is_null_is_not_set(http: httpx.AsyncClient) -> None:

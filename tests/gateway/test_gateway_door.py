@@ -186,6 +186,22 @@ async def test_a_wrong_websocket_path_is_not_found_and_says_where_to_go(
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
+async def test_nor_is_there_a_websocket_where_the_page_is_behind_a_path_prefix(
+    engine: ScriptedEngine,
+) -> None:
+    async with serving(engine, root_path="/talk") as served:
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(served.ws.replace("/v1/realtime", "/talk"))
+    assert refused.value.response.status_code == 404
+
+
+async def test_a_secret_whose_type_is_null_is_for_conversations(served: Served) -> None:
+    async with httpx.AsyncClient(base_url=served.http) as http:
+        wanted = {"session": {"type": None}}
+        reply = await http.post("/v1/realtime/client_secrets", json=wanted)
+    assert reply.json()["session"]["type"] == "realtime"
+
+
 HANDSHAKE = {
     "Host": "localhost",
     "Upgrade": "websocket",

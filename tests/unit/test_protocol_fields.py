@@ -104,6 +104,11 @@ def test_the_param_of_an_invalid_value_is_a_path_in_the_clients_own_message(
         (item(content=[{"type": "input_text"}]), "item.content.0.text"),
         (item(content=[{}]), "item.content.0.type"),
         (item(type="function_call_output", output="x"), "item.call_id"),
+        (item(content=[{"type": "input_audio"}]), "item.content.0.audio"),
+        (
+            create(input=[item(content=[TEXT, {"type": "input_audio", "audio": None}])["item"]]),
+            "response.input.0.content.1.audio",
+        ),
         ({"type": "input_audio_buffer.append"}, "audio"),
         ({"type": "input_audio_buffer.append", "audio": None}, "audio"),
         ({}, "type"),
@@ -124,11 +129,28 @@ def test_a_missing_parameter_is_named_by_the_path_where_it_belongs(
         (audio_in(format={"sample_rate": 8000}), "session.audio.input.format.sample_rate"),
         (update(reasoning={"depth": 3}), "session.reasoning.depth"),
         (create(audio={"output": {"speed": 1}}), "response.audio.output.speed"),
+        (update(tools=[{"name": "f", "inputSchema": {}}]), "session.tools.0.inputSchema"),
+        (item(content=[TEXT, {"type": "input_audio", "data": "AAAA"}]), "item.content.1.data"),
+        (item(speaker="Ann"), "item.speaker"),
+        (create(input=[item(speaker="Ann")["item"]]), "response.input.0.speaker"),
+        (item() | {"after": "u1"}, "after"),
+        ({"type": "input_audio_buffer.append", "audio": "AAAA", "rate": 16000}, "rate"),
     ],
 )
 def test_a_key_that_means_nothing_is_found_at_any_depth(message: Json, param: str) -> None:
     error = error_of(message)
     assert (error["code"], error["param"]) == ("unknown_parameter", param)
+
+
+def test_a_key_one_step_too_high_is_told_where_it_belongs() -> None:
+    error = error_of({"type": "response.create", "instructions": "Say hello."})
+    assert error["param"] == "instructions"
+    assert "response.instructions" in error["message"]
+
+
+def test_that_a_function_is_strict_goes_without_saying() -> None:
+    (tool,) = session_after(update(tools=[{"name": "f", "strict": True}]))["tools"]
+    assert tool == {"type": "function", "name": "f"}
 
 
 def test_a_typed_clients_nulls_mean_what_it_did_not_set() -> None:

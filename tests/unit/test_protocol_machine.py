@@ -171,6 +171,29 @@ def test_speech_during_an_answer_cancels_it_and_cuts_it_where_it_was_heard() -> 
     assert fx.CutItem(run.item_id, HEARD_MS, interrupted=True) in seen
 
 
+def test_an_item_that_takes_the_id_of_a_deleted_answer_is_no_answer() -> None:
+    driven = Driven()
+    run = spoken_turn(driven)
+    say(driven, run, chunks=3)
+    driven.happen(fx.RunEnded(run.response_id, "completed"))
+    driven.send({"type": "conversation.item.delete", "item_id": run.item_id})
+    content = [{"type": "input_text", "text": "What is it?"}]
+    again = {"id": run.item_id, "type": "message", "role": "user", "content": content}
+    driven.send({"type": "conversation.item.create", "item": again})
+    cut = {"type": "conversation.item.truncate", "item_id": run.item_id, "audio_end_ms": 0}
+    assert error_codes(driven.send(cut)) == ["invalid_value"]
+    driven.send({"type": "response.create"})
+    kept = driven.runs[-1].items[-1]
+    assert isinstance(kept, Message)
+    assert (kept.role, kept.status) == ("user", "completed")
+
+
+def test_no_item_is_called_root_which_is_the_place_before_all() -> None:
+    item = {"id": "root", "type": "message", "role": "user", "content": []}
+    seen = Driven().send({"type": "conversation.item.create", "item": item})
+    assert error_codes(seen) == ["item_create_duplicate_item_id"]
+
+
 def test_a_cut_item_keeps_only_the_text_that_was_heard() -> None:
     driven = Driven()
     run = spoken_turn(driven)

@@ -222,3 +222,12 @@ def test_a_transcription_session_writes_turns_down_and_answers_none() -> None:
 def test_a_sessions_type_does_not_change(here: Any, asked: str) -> None:
     refused = Driven(type=here).send({"type": "session.update", "session": {"type": asked}})
     assert error_codes(refused) == ["invalid_value"]
+
+
+def test_the_words_of_a_deleted_item_are_not_told_of_another_that_takes_its_id() -> None:
+    driven = asking({"model": "whisper-1"})
+    item_id = turn(driven)
+    driven.send({"type": "conversation.item.delete", "item_id": item_id})
+    again = {"id": item_id, "type": "message", "role": "user", "content": []}
+    driven.send({"type": "conversation.item.create", "item": again})
+    assert words(driven, item_id) == []

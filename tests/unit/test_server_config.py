@@ -96,6 +96,18 @@ def test_a_list_in_the_environment_may_be_json(monkeypatch: pytest.MonkeyPatch) 
         load_settings()
 
 
+def test_commas_alone_are_no_list_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose's "${FIRST:-},${SECOND:-}" left a server open to everybody."""
+    monkeypatch.setenv("AQAA_API_KEYS", ",")
+    with pytest.raises(ConfigError, match="api_keys: .*between the commas"):
+        load_settings()
+
+
+def test_a_log_level_may_be_written_in_capitals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AQAA_LOG_LEVEL", "WARNING")
+    assert load_settings().log_level == "warning"
+
+
 @pytest.mark.parametrize("text", ['api_keys = [""]', 'api_keys = ["good", " "]'])
 def test_a_key_that_everybody_would_guess_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="a key is empty"):
@@ -132,8 +144,10 @@ def test_an_origin_that_no_page_has_is_refused(origin: str) -> None:
         load_settings(allowed_origins=[origin])
 
 
-@pytest.mark.parametrize(("given", "prefix"), [("/talk/", "/talk"), ("/", ""), ("/a/b/", "/a/b")])
-def test_a_slash_behind_the_path_prefix_is_none_of_it(given: str, prefix: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "prefix"), [("/talk/", "/talk"), ("/", ""), ("/a/b/", "/a/b"), ("talk", "/talk")]
+)
+def test_a_path_prefix_has_one_slash_before_it_and_none_behind(given: str, prefix: str) -> None:
     assert load_settings(root_path=given).root_path == prefix
 
 
@@ -158,6 +172,12 @@ def test_a_section_set_by_a_plain_value_is_one_helpful_line(
 ) -> None:
     monkeypatch.setenv("AQAA_ENGINE", "vllm")
     with pytest.raises(ConfigError, match=r"^[^\n]*AQAA_ENGINE__ENGINE=vllm[^\n]*$"):
+        load_settings()
+
+
+def test_so_it_is_whatever_the_section_and_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AQAA_COMPUTE", "4")
+    with pytest.raises(ConfigError, match=r"compute: .*AQAA_COMPUTE__NAME="):
         load_settings()
 
 

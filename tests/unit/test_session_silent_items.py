@@ -39,8 +39,9 @@ async def refusal(talk: Talk) -> tuple[str | None, str, str | None]:
     [
         (pcm(3.0, loud=False), "nobody speaks in these 3.0 s of sound"),
         (pcm(0.1, loud=True), "0.10 s of sound are too short to hold a word"),
+        (b"", "0.00 s of sound are too short to hold a word"),
     ],
-    ids=["silence", "a click"],
+    ids=["silence", "a click", "nothing"],
 )
 async def test_an_item_that_holds_no_question_is_told_so_and_its_answer_fails(
     talk: Talk, engine: ScriptedEngine, sound: bytes, words: str
@@ -87,6 +88,14 @@ async def test_instructions_of_an_answers_own_are_followed_behind_silence(talk: 
     await talk.send("conversation.item.create", item=message(pcm(1.0, loud=False)))
     await talk.send("response.create", response={"instructions": "Ask them to say it again."})
     assert (await answer(talk)).status == "completed"
+
+
+async def test_a_turn_that_is_told_again_by_its_words_alone_needs_no_sound(talk: Talk) -> None:
+    part = {"type": "input_audio", "audio": "", "transcript": "hi"}
+    await talk.send("conversation.item.create", item={**message(), "content": [part]})
+    await talk.send("response.create")
+    assert (await answer(talk)).status == "completed"
+    assert "error" not in talk.types()
 
 
 async def test_half_a_sample_at_an_items_end_is_nothing(talk: Talk) -> None:
