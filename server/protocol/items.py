@@ -45,9 +45,7 @@ class Items:
         self.conversation = ItemList(limits.items, limits.conversation_text, characters_of)
         self._limits = limits
         self._make_id = make_id
-        self.on_gone: list[
-            Callable[[str], object]
-        ] = []  # told of items that leave: an id may return
+        self.on_gone: list[Callable[[str], object]] = []  # told of ids that are free again
 
     def known(self, item_id: str, code: str) -> fx.ConversationItem:
         """The item of this id.

@@ -99,7 +99,7 @@ def test_a_list_in_the_environment_may_be_json(monkeypatch: pytest.MonkeyPatch) 
 def test_commas_alone_are_no_list_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compose's "${FIRST:-},${SECOND:-}" left a server open to everybody."""
     monkeypatch.setenv("AQAA_API_KEYS", ",")
-    with pytest.raises(ConfigError, match="api_keys: .*between the commas"):
+    with pytest.raises(ConfigError, match=r"api_keys: .*between the commas"):
         load_settings()
 
 
