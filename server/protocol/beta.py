@@ -155,9 +155,11 @@ def _modalities(modalities: list[str]) -> list[str]:
 
 
 def _content(item: Any, names: dict[str, str]) -> Any:
-    """The item with its content parts renamed; whatever is not of that shape stays as it is."""
+    """An answer with its content parts renamed; whatever is none stays as it is."""
     if not isinstance(item, dict) or not isinstance(item.get("content"), list):
         return item
+    if item.get("role") != "assistant":
+        return item  # a user's and the system's parts are called the same in both
     parts = [
         {**part, "type": names.get(str(part.get("type")), part.get("type"))}
         if isinstance(part, dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -33,31 +34,42 @@ def check_keys(given: Json, path: str, *models: type[BaseModel]) -> None:
         ProtocolError: names the key, and what it is called now if the beta knew it, or where it
             belongs.
     """
+    known = _known(models)
     for key, value in given.items():
-        here = f"{path}.{key}" if path else key
-        fields = [model.model_fields[key] for model in models if key in model.model_fields]
         if value is None:
             continue
-        if not fields:
-            message = f"unknown parameter {here!r}{_hint(key, path, *models)}"
+        here = f"{path}.{key}" if path else key
+        inner = known.get(key)
+        if inner is None:
+            message = f"unknown parameter {here!r}{_hint(key, path, models)}"
             raise ProtocolError("unknown_parameter", message[:1024], here[:PARAM_LENGTH])
-        inner = [model for field in fields for model in _models_of(field.annotation)]
-        if inner and isinstance(value, dict):
+        if not inner:
+            continue
+        if isinstance(value, dict):
             check_keys(value, here, *inner)
-        elif inner and isinstance(value, list):
+        elif isinstance(value, list):
             for place, one in enumerate(value):
                 if isinstance(one, dict):
                     check_keys(one, f"{here}.{place}", *inner)
 
 
-def _hint(key: str, path: str, *models: type[BaseModel]) -> str:
+@cache
+def _known(models: tuple[type[BaseModel], ...]) -> dict[str, tuple[type[BaseModel], ...]]:
+    """The keys that these models have together, and the models that each one's value may be."""
+    known: dict[str, tuple[type[BaseModel], ...]] = {}
+    for model in models:
+        for key, field in model.model_fields.items():
+            known[key] = (*known.get(key, ()), *_models_of(field.annotation))
+    return known
+
+
+def _hint(key: str, path: str, models: tuple[type[BaseModel], ...]) -> str:
     """What to say of a key that `models`, at `path`, do not have."""
     if path and key in RENAMED:
         return f": it is {path}.{RENAMED[key]} (the beta's names need `OpenAI-Beta: realtime=v1`)"
-    for model in models:
-        for name, field in model.model_fields.items():
-            if any(key in inner.model_fields for inner in _models_of(field.annotation)):
-                return f": it is {path}.{name}.{key}" if path else f": it is {name}.{key}"
+    for name, inner in _known(models).items():
+        if key in _known(inner):
+            return f": it is {path}.{name}.{key}" if path else f": it is {name}.{key}"
     return ""
 
 

@@ -150,7 +150,7 @@ def one_modality(value: list[Modality]) -> list[Modality]:
         ValueError: the list is empty.
     """
     if not value:
-        raise ValueError('output_modalities is ["audio"] or ["text"]')
+        raise ValueError('give ["audio"] or ["text"]')
     return ["audio"] if "audio" in value else ["text"]
 
 

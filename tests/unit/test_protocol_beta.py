@@ -126,3 +126,10 @@ def test_what_a_client_says_in_ga_names_is_heard_beside_the_betas() -> None:
     assert to_ga({"session": {"audio": 5, "voice": "amy"}})["session"]["audio"] == {
         "output": {"voice": "amy"}
     }
+
+
+def test_a_users_part_is_called_in_an_error_what_the_client_called_it() -> None:
+    message = {"type": "message", "role": "user", "content": [{"type": "text", "text": "hi"}]}
+    with pytest.raises(ProtocolError, match="'text' is none of 'input_text'") as refused:
+        client.parse_client_event(to_ga({"type": "conversation.item.create", "item": message}))
+    assert refused.value.param == "item.content.0.type"
