@@ -181,7 +181,7 @@ async def _turn(parts: ModelParts, message: ChatMessage, store: Store) -> Turn |
             contents.append(await tokenise_recording(parts, recording))
         else:
             contents.append(part.text if isinstance(part, TextPart) else part.refusal)
-    contents = [part for part in contents if part]
+    contents = [part for part in contents if not _is_blank(part)]
     if not contents:
         return None
     if message.role == "user":
@@ -190,6 +190,10 @@ async def _turn(parts: ModelParts, message: ChatMessage, store: Store) -> Turn |
     if message.role == "assistant":
         return AssistantTurn(written)
     return SystemTurn(written)
+
+
+def _is_blank(part: str | tuple[int, ...]) -> bool:
+    return not (part.strip() if isinstance(part, str) else part)
 
 
 def _decode(data: str) -> bytes:

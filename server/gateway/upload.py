@@ -124,4 +124,7 @@ class _Parts:
         name, content = self._parts[-1]
         content += data[start:end]
         if name != FIELD and len(content) > MAX_FIELD_BYTES:
-            raise InputError(f"the field {name!r} may have {MAX_FIELD_BYTES} bytes")
+            raise InputError(
+                f"the field {name!r} may have {MAX_FIELD_BYTES} bytes; the recording is the field"
+                f" `{FIELD}`"
+            )

@@ -58,7 +58,9 @@ async def test_a_recording_is_read_in_every_spelling_of_base64(
     assert (await ask(http, user([part]))).status_code == 200
 
 
-@pytest.mark.parametrize("messages", [[user("")], [user([])], [{"role": "system", "content": "x"}]])
+@pytest.mark.parametrize(
+    "messages", [[user("")], [user(" \n")], [user([])], [{"role": "system", "content": "x"}]]
+)
 async def test_messages_without_a_question_are_told_so(
     http: httpx.AsyncClient, messages: list[object]
 ) -> None:

@@ -67,6 +67,14 @@ async def test_a_form_without_a_recording_says_what_is_wrong(
     assert "multipart" in reply.json()["error"]["message"]
 
 
+async def test_a_recording_in_a_field_of_another_name_is_told_where_it_belongs(
+    http: httpx.AsyncClient,
+) -> None:
+    reply = await http.post("/v1/answer", files={"audio": recording(5.0)})
+    assert reply.status_code == 400
+    assert "the recording is the field `file`" in reply.json()["error"]["message"]
+
+
 async def test_the_transcripts_header_stays_small_enough_for_every_client(
     engine: ScriptedEngine,
 ) -> None:
