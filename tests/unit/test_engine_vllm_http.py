@@ -116,6 +116,7 @@ async def test_a_name_that_fails_leads_to_the_next_at_once(tmp_path, server, mon
     engine = await engine_of(tmp_path, server)
     monkeypatch.setattr(http, "SCOUTING_SECONDS", 60.0)
     monkeypatch.setattr(http, "SCOUT_EVERY_SECONDS", 30.0)  # longer than `read` waits
+    monkeypatch.setattr(http, "FIRST_PAUSE_SECONDS", 60.0)  # what was found needs no pause either
     server.fail_after = [6]
     server.gone_for = ["s~1"]
     assert await read(engine.generate("s", [NO_SOUND], greedy(20))) == counted(20)

@@ -168,6 +168,7 @@ class VllmHttpEngine(RelayEngine):
             if client is None or self._client is None:
                 raise EngineDiedError("the engine was closed")
             request_id = uuid.uuid4().hex
+            moved = False
             rest = params.after(len(received))
             body = request_body(request_id, self._settings.model, [*prompt, *received], rest)
             connection = Connection(client, clock, lambda: self._is_healthy(self._name(session)))
@@ -193,7 +194,8 @@ class VllmHttpEngine(RelayEngine):
                 clock.lost(silent=error.silent)
                 if error.elsewhere:
                     self._abort(session, request_id)
-                    if await self._move(session):
+                    moved = await self._move(session)
+                    if moved:
                         clock.life()
                     else:
                         clock.lost(silent=True)
@@ -210,7 +212,8 @@ class VllmHttpEngine(RelayEngine):
                 raise
             if len(received) >= params.max_tokens or set(received[-1:]) & set(params.stop_ids):
                 return  # only the end mark was lost
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            if not moved or pause > FIRST_PAUSE_SECONDS:  # else that worker has just given an id
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
             client = self._fresh_client
 
