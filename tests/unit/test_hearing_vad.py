@@ -25,7 +25,11 @@ from aqaa.server.hearing.vad import (
     CALL_SAMPLES,
     CONTEXT_SAMPLES,
     FRAME_SAMPLES,
+    MAX_BATCH,
+    STATE_SHAPE,
+    VadFrames,
     VadModel,
+    VadResult,
     wheel_file,
 )
 from aqaa.server.parts import input_of
@@ -88,6 +92,28 @@ def test_frames_in_one_call_are_judged_as_each_alone(
     assert probabilities(model, speech, frames) == probabilities(model, speech)
 
 
+@pytest.mark.parametrize(
+    "lengths", [[1, 1], [3] * 8, [1, 4, 2, 31, 3], [1 + n % 4 for n in range(MAX_BATCH)]], ids=str
+)
+def test_frames_of_a_stream_in_a_batch_are_judged_as_alone(
+    model: VadModel, lengths: list[int]
+) -> None:
+    rng = np.random.default_rng(len(lengths))
+    calls = [
+        VadFrames(
+            rng.normal(0, 0.1, (length, CONTEXT_SAMPLES + FRAME_SAMPLES)).astype(np.float32),
+            rng.normal(0, 0.3, STATE_SHAPE).astype(np.float32),
+        )
+        for length in lengths
+    ]
+    for asked, together in zip(calls, model.model.run(calls), strict=True):
+        (alone,) = model.model.run([asked])
+        assert isinstance(together, VadResult)
+        assert isinstance(alone, VadResult)
+        assert together.probabilities == alone.probabilities
+        assert np.array_equal(together.state, alone.state)
+
+
 def test_frames_are_judged_as_by_the_published_network_that_takes_one(
     model: VadModel, speech: Samples
 ) -> None:
@@ -102,7 +128,7 @@ def test_frames_are_judged_as_by_the_published_network_that_takes_one(
         probability, state = one_frame.run(None, inputs)
         context = frame[-CONTEXT_SAMPLES:]
         told.append(float(probability[0, 0]))
-    assert probabilities(model, speech, 3) == pytest.approx(told, abs=1e-6)
+    assert probabilities(model, speech, 3) == pytest.approx(told, abs=1e-5)
 
 
 class FrameByFrame:
