@@ -112,6 +112,16 @@ async def test_a_decoder_that_dies_behind_its_server_is_left_for_another_worker(
     assert "s" not in names[1:]
 
 
+async def test_a_slow_decoder_is_found_within_the_silence_that_a_listener_bears(tmp_path, server):
+    engine = await engine_of(tmp_path, server, first_id_within=1.2)
+    server.hang_after = [6]
+    stream = engine.generate("s", [NO_SOUND], greedy(7))
+    first = [await anext(stream) for _ in range(6)]
+    server.pace = http.SCOUTING_SECONDS + 0.1
+    assert first + await read(stream) == counted(7)
+    await engine.close()
+
+
 async def test_a_name_that_fails_leads_to_the_next_at_once(tmp_path, server, monkeypatch):
     engine = await engine_of(tmp_path, server)
     monkeypatch.setattr(http, "SCOUTING_SECONDS", 60.0)

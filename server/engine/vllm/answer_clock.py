@@ -121,6 +121,11 @@ class AnswerClock(Patience):
         return self._now() >= self._last_life + self._settings.probe_after
 
     @property
+    def unheard(self) -> float:
+        """Seconds in which nothing came, and no sound was left to be played."""
+        return max(0.0, self._now() - max(self._last_id, self._sound.ends))
+
+    @property
     def next_check(self) -> float:
         """Seconds until one of the two may become true."""
         probe = self._last_life + self._settings.probe_after

@@ -37,7 +37,8 @@ FIRST_PAUSE_SECONDS = 0.05  # before the second try; doubled for each further on
 MAX_PAUSE_SECONDS = 0.5
 PROBE_SECONDS = 0.5  # that the health route may take
 SMALL_REQUEST_SECONDS = 2.0  # that the list of models and an abort may take
-SCOUTING_SECONDS = 0.6  # after 1.3 s of silence at most: who waits must have a word within two
+WORD_SECONDS = 1.9  # of silence: who waits must have a word within two
+SCOUTING_SECONDS = 0.6  # at least, though a long prompt has taken the others
 SCOUT_EVERY_SECONDS = 0.05  # so that a dozen names are tried: half may lead to the same worker
 SCOUTS_AT_ONCE = 64  # of all sessions: where every worker hangs, they must not hold the gateway up
 CANARY = "recovery"  # the session of the request that tells whether the decoder is back
@@ -194,7 +195,7 @@ class VllmHttpEngine(RelayEngine):
                 clock.lost(silent=error.silent)
                 if error.elsewhere:
                     self._abort(session, request_id)
-                    moved = await self._move(session)
+                    moved = await self._move(session, WORD_SECONDS - clock.unheard)
                     if moved:
                         clock.life()
                     else:
@@ -217,8 +218,8 @@ class VllmHttpEngine(RelayEngine):
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
             client = self._fresh_client
 
-    async def _move(self, session: str) -> bool:
-        """Leave the worker that does not answer; whether there is one that does.
+    async def _move(self, session: str, seconds: float) -> bool:
+        """Leave the worker that does not answer; whether one that does is found in so many seconds.
 
         Names are tried one after the other: the next at once where one fails, and soon where one is
         silent. The first that leads to a worker which gives an id becomes the session's.
@@ -232,7 +233,7 @@ class VllmHttpEngine(RelayEngine):
         numbers = iter(range(first, first + math.ceil(SCOUTING_SECONDS / SCOUT_EVERY_SECONDS)))
         out: set[asyncio.Task[int | None]] = set()
         try:
-            async with asyncio.timeout(SCOUTING_SECONDS):
+            async with asyncio.timeout(max(seconds, SCOUTING_SECONDS)):
                 while True:
                     if (number := next(numbers, None)) is not None:
                         out.add(asyncio.create_task(scout(number)))
