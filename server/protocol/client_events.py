@@ -12,7 +12,17 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from aqaa.server.protocol.errors import ProtocolError, invalid
 from aqaa.server.protocol.known_keys import check_keys
-from aqaa.server.protocol.types import Base64, Item, Json, Lenient, Name, ResponseOptions
+from aqaa.server.protocol.types import (
+    Base64,
+    InputItem,
+    InputSound,
+    Item,
+    Json,
+    Lenient,
+    Message,
+    Name,
+    ResponseOptions,
+)
 
 
 class FromClient(Lenient):
@@ -134,6 +144,19 @@ def parse_client_event(message: Json) -> ClientEvent:
         error.event_id = known
         raise
     return event
+
+
+def brings_sound(event: ClientEvent) -> bool:
+    """Whether items come with the event that hold sound."""
+    match event:
+        case ConversationItemCreate():
+            items: list[InputItem] = [event.item]
+        case ResponseCreate(response=ResponseOptions(input=[*items])):
+            pass
+        case _:
+            return False
+    parts = [part for item in items if isinstance(item, Message) for part in item.content]
+    return any(isinstance(part, InputSound) and part.audio for part in parts)
 
 
 def event_id_of(message: Json) -> str | None:

@@ -174,12 +174,12 @@ class LiveSession:
                 tasks.create_task(one.run())
 
     async def receive(self, event: client.ClientEvent) -> None:
-        """Take a client's event. Waits for the client's own doing alone: before more audio while
+        """Take a client's event. Waits for the client's own doing alone: before more sound while
         too much waits to be heard, before a commit, and while it retrieves too much at once."""
         if isinstance(event, client.InputAudioBufferAppend):
             await self._input.room()
             self._stall.sound_came()
-        elif isinstance(event, client.ConversationItemCreate | client.ResponseCreate):
+        elif client.brings_sound(event):
             await self._item_sounds.room()
         elif isinstance(event, client.InputAudioBufferCommit):
             await self._input.worked_off()  # it is known then whether anybody speaks in it

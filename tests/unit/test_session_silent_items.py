@@ -106,7 +106,7 @@ async def test_half_a_sample_at_an_items_end_is_nothing(talk: Talk) -> None:
 
 
 async def test_a_client_is_heard_while_its_long_item_waits(talk: Talk) -> None:
-    """A delete of the item came to nothing for as long as its sound was tokenised."""
+    """Nothing came of a delete of the item, nor of a question, while its sound was tokenised."""
     may_go_on = threading.Event()
     executor = talk.parts.services.executor
     busy = asyncio.create_task(executor.run(work_of(may_go_on.wait), Kind.FIRST))
@@ -114,6 +114,9 @@ async def test_a_client_is_heard_while_its_long_item_waits(talk: Talk) -> None:
     try:
         async with asyncio.timeout(SOON):
             await talk.send("conversation.item.create", item=long)
+            await talk.send("response.create")
+            await talk.send("response.cancel")
+            assert (await answer(talk)).status == "cancelled"
         with pytest.raises(TimeoutError):  # no more of it is taken
             async with asyncio.timeout(0.1):
                 await talk.send("conversation.item.create", item={**long, "id": "another"})
