@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -63,8 +63,8 @@ WindowOrTail = Window | Tail
 class Piece:
     """A piece of recognised text.
 
-    `text` begins with a blank where a new word does. Times are seconds since the stream's start;
-    `logprob` is the recogniser's natural log probability of the piece.
+    `text` begins with a blank where a new word does, but for the first. Times are seconds since the
+    stream's start; `logprob` is the recogniser's natural log probability of the piece.
     """
 
     text: str
@@ -81,6 +81,7 @@ class TranscriptStream(ABC):
 
     def __init__(self) -> None:
         self._closed = False
+        self._begun = False  # whether anything has been said
 
     @abstractmethod
     def _recognise(self, window: WindowOrTail) -> list[Piece]: ...
@@ -100,14 +101,21 @@ class TranscriptStream(ABC):
         self._closed = True
         pieces = self._recognise(window)
         self._closed = isinstance(window, Tail) or window.last
-        return pieces
+        said: list[Piece] = []
+        for piece in pieces:
+            if self._begun:
+                said.append(piece)
+            elif text := piece.text.lstrip():  # no blank before the first word: pieces add up
+                self._begun = True
+                said.append(replace(piece, text=text))
+        return said
 
     def fork(self) -> Self:
         """An independent stream in the same state: end the copy, go on with the original."""
         if self._closed:
             raise StreamClosedError("this transcript has ended: open a new one")
         other = self.__class__.__new__(self.__class__)
-        other._closed = False
+        other._closed, other._begun = False, self._begun
         other._copy_state(self)
         return other
 

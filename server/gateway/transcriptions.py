@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -89,7 +90,12 @@ class Recording:
     def _slices(self) -> Iterator[list[Piece]]:
         words = _transcriber(self._parts).stream()
         for windows in self._parts.tokenizer.windows_of(self._samples):
-            yield [piece for window in windows for piece in words.push(window)]
+            yield [self._within(piece) for window in windows for piece in words.push(window)]
+
+    def _within(self, piece: Piece) -> Piece:
+        """Last pieces may come in the silence that a recogniser adds."""
+        start, end = min(piece.start, self.seconds), min(piece.end, self.seconds)
+        return replace(piece, start=start, end=end)
 
 
 @router.post(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from scripted import CountingTranscriber, ScriptedEngine, pcm
+from scripted import CountingTranscriber, SayingTranscriber, ScriptedEngine, pcm
 from scripted_server import Served, serving
 from websockets.asyncio.client import connect
 
@@ -83,6 +83,21 @@ async def test_verbose_json_has_the_times_of_words_and_segments(
     ]
     assert got.segments[1].start == pytest.approx(1.56)
     assert got.segments[1].avg_logprob == pytest.approx(-0.5)
+
+
+async def test_no_word_ends_after_the_recording(engine: ScriptedEngine) -> None:
+    """A recogniser's last words may come in the silence that it adds."""
+    async with (
+        serving(engine, transcriber=SayingTranscriber(["hello"])) as served,
+        openai.AsyncOpenAI(base_url=f"{served.http}/v1", api_key="none") as client,
+    ):
+        got = await client.audio.transcriptions.create(
+            file=recording((0.6, True)),
+            model="whisper-1",
+            response_format="verbose_json",
+            timestamp_granularities=["word", "segment"],
+        )
+    assert (got.words[0].end, got.segments[0].end) == (got.duration, got.duration) == (0.6, 0.6)
 
 
 async def test_words_and_segments_come_only_as_asked(client: openai.AsyncOpenAI) -> None:
@@ -199,7 +214,9 @@ async def test_a_transcription_session_is_opened_by_its_intent(
     assert engine.prompts == []
 
 
-async def test_a_client_secret_may_be_for_transcription(client: openai.AsyncOpenAI) -> None:
+async def test_a_client_secret_may_be_for_transcription_of_what_is_committed(
+    client: openai.AsyncOpenAI,
+) -> None:
     audio = {"input": {"transcription": {"model": "whisper-1"}, "turn_detection": None}}
     secret = await client.realtime.client_secrets.create(
         session={"type": "transcription", "audio": audio}
@@ -208,8 +225,15 @@ async def test_a_client_secret_may_be_for_transcription(client: openai.AsyncOpen
     browser = openai.AsyncOpenAI(base_url=client.base_url, api_key=secret.value)
     async with browser.realtime.connect(model="any") as connection:
         created = await connection.recv()
-    assert created.session.type == "transcription"
-    assert created.session.audio.input.transcription.model == "whisper-1"
+        assert created.session.type == "transcription"
+        assert created.session.audio.input.transcription.model == "whisper-1"
+        sound = base64.b64encode(pcm(1.2, loud=True)).decode()
+        await connection.input_audio_buffer.append(audio=sound)
+        await connection.input_audio_buffer.commit()
+        async for event in connection:
+            if event.type == f"{WORDS}.completed":
+                break
+    assert event.transcript.startswith("one two three")
 
 
 async def test_an_intent_that_there_is_not_is_refused(served: Served) -> None:

@@ -1,0 +1,104 @@
+"""nano writes down what is said to it: a recording in every format, and a conversation's turn."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from contextlib import aclosing
+
+import pytest
+from openai import AsyncOpenAI
+from serving import Question
+from wire_sound import in_real_time, pcm16
+
+from aqaa.models.bundle import load_bundle, nano_path
+from aqaa.recipe.evaluate.judges import word_errors
+
+pytestmark = pytest.mark.skipif(
+    load_bundle(nano_path()).transcriber is None, reason="nano has no transcriber yet"
+)
+
+SECONDS = 90
+MOST_WRONG = 0.25  # of the words of few recordings; nano's card has the rate of many
+WORDS = "conversation.item.input_audio_transcription"
+
+
+def wrong(said: dict[str, str]) -> float:
+    """The share of wrong words; `said`: what was written down, by what was said."""
+    counts = [word_errors(text, heard) for text, heard in said.items()]
+    return sum(errors for errors, _ in counts) / sum(words for _, words in counts)
+
+
+async def test_recordings_are_written_down_word_by_word(
+    server: str, questions: list[Question]
+) -> None:
+    async with AsyncOpenAI(base_url=f"{server}/v1", api_key="unused") as client:
+        said = {
+            one.text: (await client.audio.transcriptions.create(file=one.path, model="nano")).text
+            for one in questions
+        }
+    assert wrong(said) <= MOST_WRONG, said
+
+
+async def test_each_format_says_the_same(server: str, question: Question) -> None:
+    async with AsyncOpenAI(base_url=f"{server}/v1", api_key="unused") as client:
+        ask = client.audio.transcriptions
+        said = (await ask.create(file=question.path, model="nano")).text
+        text = await ask.create(file=question.path, model="nano", response_format="text")
+        whole = await ask.create(
+            file=question.path,
+            model="nano",
+            response_format="verbose_json",
+            timestamp_granularities=["word"],
+        )
+        srt = await ask.create(file=question.path, model="nano", response_format="srt")
+        vtt = await ask.create(file=question.path, model="nano", response_format="vtt")
+        stream = await ask.create(file=question.path, model="nano", stream=True)
+        events = [event async for event in stream]
+    assert text == said + "\n"
+    assert [word.word for word in whole.words or ()] == said.split()
+    times = [time for word in whole.words or () for time in (word.start, word.end)]
+    assert times == sorted(times)
+    assert times[-1] <= whole.duration
+    assert srt.startswith("1\n00:00:0")
+    assert vtt.startswith("WEBVTT\n\n00:00:0")
+    for subtitles in (srt, vtt):
+        lines = subtitles.removeprefix("WEBVTT").splitlines()
+        spoken = [line for line in lines if line and "-->" not in line and not line.isdigit()]
+        assert " ".join(spoken) == said
+    assert "".join(one.delta for one in events if one.type == "transcript.text.delta") == said
+
+
+async def test_a_turns_words_come_while_it_is_spoken_and_it_is_answered(
+    server: str, question: Question
+) -> None:
+    kinds: list[str] = []
+    async with (
+        asyncio.timeout(SECONDS),
+        AsyncOpenAI(base_url=f"{server}/v1", api_key="unused") as client,
+        client.realtime.connect(model="nano") as connection,
+    ):
+        words = {"transcription": {"model": "gpt-realtime-whisper"}}
+        await connection.session.update(session={"type": "realtime", "audio": {"input": words}})
+
+        async def speak() -> None:
+            async with aclosing(in_real_time(pcm16(question.path))) as pieces:
+                async for piece in pieces:
+                    audio = base64.b64encode(piece).decode()
+                    await connection.input_audio_buffer.append(audio=audio)
+
+        speaking = asyncio.create_task(speak())
+        deltas, said = "", ""
+        async for event in connection:
+            assert event.type != "error", event
+            kinds.append(event.type)
+            if event.type == f"{WORDS}.delta":
+                deltas += event.delta
+            if event.type == f"{WORDS}.completed":
+                said = event.transcript
+            if {"response.done", f"{WORDS}.completed"} <= set(kinds):
+                break
+        speaking.cancel()
+    assert kinds.index(f"{WORDS}.delta") < kinds.index("input_audio_buffer.speech_stopped")
+    assert deltas == said
+    assert wrong({question.text: said}) <= MOST_WRONG, said
