@@ -154,6 +154,8 @@ class Executor:
         self._batches: Counter[Model[Any, Any]] = Counter()
         self._order = itertools.count()
         self._wake = threading.Condition()
+        self._idle = 0  # threads that wait to be woken
+        self._waking = False  # one was woken and has not looked for work yet
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"compute-{n}", daemon=True)
@@ -182,7 +184,7 @@ class Executor:
             if self._closed:
                 raise RuntimeError("the executor is closed")
             self._queue(job, Call(START, None), None)
-            self._wake.notify()
+            self._wake_one()
         job.future.add_done_callback(lambda _: self._leave(job))
         return job
 
@@ -199,7 +201,7 @@ class Executor:
                 call, shape = entry.call, entry.shape
                 entry.void()
                 self._queue(job, call, shape)
-                self._wake.notify()
+                self._wake_one()
 
     def waiting(self) -> int:
         """Jobs that wait for a thread."""
@@ -264,6 +266,13 @@ class Executor:
         self._clean(best)
         return best, batch
 
+    def _wake_one(self) -> None:
+        """Have an idle thread look for work. One that was woken already finds this too, and wakes
+        the next: all that comes at once costs one change of threads, and is one batch."""
+        if self._idle and not self._waking:
+            self._waking = True
+            self._wake.notify()
+
     def _may_run(self, lane: _Lane) -> bool:
         model, _, company = lane
         if company.wanted and not model.heavy:
@@ -324,12 +333,15 @@ class Executor:
             while (picked := self._pick()) is None:
                 if self._closed:
                     return False
+                self._idle += 1
                 self._wake.wait()
+                self._idle -= 1
+                self._waking = False
             lane, batch = picked
             model, _, company = lane
             self._count(lane, 1)
             if any(self._may_run(lane) for lane in self._lanes):
-                self._wake.notify()  # there is work for another thread
+                self._wake_one()  # there is work for another thread
             jobs, values = [job for job, _ in batch], [value for _, value in batch]
             if model.heavy and company.wanted:
                 self._running[threading.get_ident()] = self._expected(model, values)
@@ -364,7 +376,7 @@ class Executor:
                 elif not job.future.done():
                     self._queue(job, call, shape)
                     if wake:
-                        self._wake.notify()
+                        self._wake_one()
         elif job.deadline is not None:
             now = self._clock()
             for meter in self._meters:

@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from aqaa.models.errors import AudioError
@@ -142,7 +142,8 @@ class InputQueue:
         """Add a job; they are done in order."""
         if isinstance(job, AppendAudio):
             for begin in range(0, len(job.data), JOB_BYTES):
-                self._jobs.append(replace(job, data=job.data[begin : begin + JOB_BYTES]))
+                data = job.data[begin : begin + JOB_BYTES]
+                self._jobs.append(AppendAudio(data, job.arrived, job.epoch))
             self._count(len(job.data))
         else:
             self._jobs.append(job)

@@ -36,11 +36,11 @@ class StallWatch:
         """Watch, until cancelled."""
         while True:
             await asyncio.sleep(STEP_SECONDS)
+            missing = time.monotonic() - self._last_sound - PATIENCE_SECONDS
             audio = self._machine.session.audio.input
-            if audio.turn_detection is None or not self._machine.speaking:
+            if missing < 0 or audio.turn_detection is None or not self._machine.speaking:
                 continue
-            silence = TurnRules.of(audio.turn_detection).silence_ms / 1000
-            if time.monotonic() - self._last_sound > silence + PATIENCE_SECONDS:
+            if missing > TurnRules.of(audio.turn_detection).silence_ms / 1000:
                 self._append(_silence(audio.format))
 
 

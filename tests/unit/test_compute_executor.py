@@ -156,6 +156,16 @@ async def test_work_that_becomes_wanted_overtakes(executor: Executor) -> None:
     assert run.batches == [[0], [4], [2]]
 
 
+async def test_work_that_comes_at_once_has_all_threads_that_it_needs() -> None:
+    together = threading.Barrier(4)
+    meet = Model[int, int]("meet", lambda values: [together.wait(timeout=10)])
+    executor = Executor(4)
+    for _ in range(50):  # whichever thread is woken first
+        found = await asyncio.gather(*(executor.run(meet.ask(0), Kind.LIVE) for _ in range(4)))
+        assert sorted(found) == [0, 1, 2, 3]
+    await asyncio.to_thread(executor.close)
+
+
 async def test_a_failed_batch_reaches_all_of_it_and_nobody_else(executor: Executor) -> None:
     jobs = [(value, Kind.LIVE, NOW) for value in (-1, 2, 3)]  # -1 and 3 are odd
     _, results = await behind_a_slow_one(executor, jobs)
