@@ -276,10 +276,9 @@ Words = UserWords | UserWordsEnded | UserWordsFailed
 
 @dataclass(frozen=True)
 class SoundFetched:
-    """What `FetchSound` wanted, in base64; None: it is not kept."""
+    """What was wanted, in base64; None: it is not kept."""
 
-    item_id: str
-    event_id: str | None
+    wanted: FetchSound
     audio: str | None
 
 

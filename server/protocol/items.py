@@ -45,7 +45,9 @@ class Items:
         self.conversation = ItemList(limits.items, limits.conversation_text, characters_of)
         self._limits = limits
         self._make_id = make_id
-        self.on_gone: list[Callable[[str], object]] = []  # told of ids that are free again
+        self._fetching: list[fx.FetchSound] = []  # sounds of items that have not left since
+        # told of ids that are free again
+        self.on_gone: list[Callable[[str], object]] = [self._forget_fetches]
 
     def known(self, item_id: str, code: str) -> fx.ConversationItem:
         """The item of this id.
@@ -137,7 +139,9 @@ class Items:
         if not isinstance(item, Message) or not any(_is_sound(part) for part in item.content):
             return [server.ConversationItemRetrieved(event_id=self._event_id(), item=item)]
         wanted = format if item.role == "user" else None
-        return [fx.FetchSound(event.item_id, event.event_id, wanted)]
+        fetch = fx.FetchSound(event.item_id, event.event_id, wanted)
+        self._fetching.append(fetch)
+        return [fetch]
 
     def retrieved(self, given: fx.SoundFetched) -> list[Output]:
         """The item as it is now, with all of its sound in the first part that has any.
@@ -145,7 +149,12 @@ class Items:
         Raises:
             ProtocolError: it has left the conversation.
         """
-        item = self.known(given.item_id, "item_retrieve_invalid_item_id")
+        code, item_id = "item_retrieve_invalid_item_id", given.wanted.item_id
+        others = [one for one in self._fetching if one is not given.wanted]
+        if len(others) == len(self._fetching):  # another item may have its id by now
+            raise ProtocolError(code, f"the item {item_id!r} has left the conversation", "item_id")
+        self._fetching = others
+        item = self.known(item_id, code)
         assert isinstance(item, Message)
         audio = given.audio
         content: list[InputText | OutputText | RetrievedSound] = []
@@ -214,6 +223,9 @@ class Items:
         self._check_seconds(len(sound), format, "item.content")
         kept = item.model_copy(update={"id": item_id, "status": "completed", "content": parts})
         return kept, [fx.StoreAudio(item_id, sound)] if given else []
+
+    def _forget_fetches(self, item_id: str) -> None:
+        self._fetching = [one for one in self._fetching if one.item_id != item_id]
 
     def _check_seconds(self, size: int, format: WireFormat, param: str) -> None:
         seconds, most = size / bytes_per_second(format), self._limits.audio_seconds

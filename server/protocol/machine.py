@@ -382,7 +382,7 @@ class SessionMachine:
         try:
             return self._items.retrieved(given)
         except ProtocolError as error:
-            error.event_id = given.event_id
+            error.event_id = given.wanted.event_id
             return self.refuse(error)
 
     def _answer_turn(self, wanted: bool) -> list[Output]:

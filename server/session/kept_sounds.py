@@ -132,7 +132,7 @@ class Retrieval:
             wanted = self._wanted.popleft()
             self._less.set()
             audio = await self._fetch(wanted)
-            self._report(SoundFetched(wanted.item_id, wanted.event_id, audio))
+            self._report(SoundFetched(wanted, audio))
 
     async def _fetch(self, wanted: FetchSound) -> str | None:
         """Its base64; None: none is kept, or the client has too much to read as it is."""

@@ -65,7 +65,7 @@ class Driven:
             elif isinstance(output, fx.StartRun):
                 self.runs.append(output)
         wanted = [one for one in outputs if isinstance(one, fx.FetchSound)]
-        fetched = [fx.SoundFetched(one.item_id, one.event_id, self.kept_sound) for one in wanted]
+        fetched = [fx.SoundFetched(one, self.kept_sound) for one in wanted]
         return [*outputs, *(out for one in fetched for out in self.happen(one))]
 
     def send(self, message: Json) -> list[Output]:

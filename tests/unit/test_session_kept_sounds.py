@@ -13,6 +13,7 @@ from scripted import ScriptedEngine, pcm, woven
 
 from aqaa.server.audio.wire import AudioFormat, decode
 from aqaa.server.protocol import server_events as server
+from aqaa.server.protocol.types import Json
 from aqaa.server.session import kept_sounds
 from aqaa.server.session.kept_sounds import KeptSounds
 
@@ -156,8 +157,17 @@ async def test_one_who_does_not_read_gets_no_sound_and_is_not_closed_for_it(talk
     assert "audio" in await retrieved(talk, answer)
 
 
+@pytest.mark.parametrize(
+    "again",
+    [
+        None,
+        {"type": "function_call", "name": "f", "arguments": "{}"},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]},
+    ],
+    ids=["gone", "a call has its id", "a text has its id"],
+)
 async def test_an_item_that_leaves_meanwhile_is_not_found(
-    talk: Talk, monkeypatch: pytest.MonkeyPatch
+    talk: Talk, monkeypatch: pytest.MonkeyPatch, again: Json | None
 ) -> None:
     question, _ = await spoken_turn(talk)
     begun, goes_on = asyncio.Event(), asyncio.Event()
@@ -172,6 +182,8 @@ async def test_an_item_that_leaves_meanwhile_is_not_found(
     await talk.send("conversation.item.retrieve", item_id=question, event_id="asked")
     await begun.wait()
     await talk.send("conversation.item.delete", item_id=question)
+    if again:
+        await talk.send("conversation.item.create", item={"id": question, **again})
     goes_on.set()
     error = await talk.until("error")
     assert isinstance(error, server.ErrorEvent)
