@@ -38,7 +38,7 @@ MAX_PAUSE_SECONDS = 0.5
 PROBE_SECONDS = 0.5  # that the health route may take
 SMALL_REQUEST_SECONDS = 2.0  # that the list of models and an abort may take
 WORD_SECONDS = 1.8  # of silence: who waits must have a word within two
-SCOUTING_SECONDS = 0.6  # at least, though a long prompt has taken the others
+SCOUTING_SECONDS = 0.6  # after a death, or where a long prompt has taken all of them
 SCOUT_EVERY_SECONDS = 0.05  # so that a dozen names are tried: half may lead to the same worker
 SCOUTS_AT_ONCE = 64  # of all sessions: where every worker hangs, they must not hold the gateway up
 CANARY = "recovery"  # the session of the request that tells whether the decoder is back
@@ -195,7 +195,8 @@ class VllmHttpEngine(RelayEngine):
                 clock.lost(silent=error.silent)
                 if error.elsewhere:
                     self._abort(session, request_id)
-                    moved = await self._move(session, WORD_SECONDS - clock.unheard)
+                    left = WORD_SECONDS - clock.unheard if error.silent else SCOUTING_SECONDS
+                    moved = await self._move(session, left)
                     if moved:
                         clock.life()
                     else:
