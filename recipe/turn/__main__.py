@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 
 from aqaa.models.bundle import nano_path
-from aqaa.recipe.decoder.corpus import question_plan
-from aqaa.recipe.domain.load import Domain, load_domain
+from aqaa.recipe.decoder.prepare import codebooks
+from aqaa.recipe.domain.load import load_domain
 from aqaa.recipe.speech.cache import Utterance, work_dir
+from aqaa.recipe.speech.corpus import spoken
 from aqaa.recipe.speech.voices import VOICES
 from aqaa.recipe.turn.held_out import held_out_moments
 from aqaa.recipe.turn.tokens import (
@@ -27,17 +28,18 @@ from aqaa.recipe.turn.tokens import (
     make_shard,
     tokenise,
 )
-from aqaa.recipe.turn.train import EPOCHS, export, report, train_head
+from aqaa.recipe.turn.train import EPOCHS, export, report, train_head, vectors_of
 
 CLIPS = 2400
 HUMAN = 0.2  # of them, the share that human voices say; each costs twenty of the others
 
 
-def training_clips(domain: Domain, count: int) -> list[Utterance]:
-    """`count` of the corpus: as many of each voice as chance has it, `HUMAN` of them human."""
-    plan = question_plan(domain)
-    human = [u for u in plan if VOICES[u.voice].human][: round(HUMAN * count)]
-    cheap = [u for u in plan if not VOICES[u.voice].human][: count - len(human)]
+def training_clips(count: int) -> list[Utterance]:
+    """`count` of what has been spoken: as many of each voice as chance has it, `HUMAN` of them
+    human, if there are so many."""
+    there = spoken()
+    human = [u for u in there if VOICES[u.voice].human][: round(HUMAN * count)]
+    cheap = [u for u in there if not VOICES[u.voice].human][: count - len(human)]
     chosen = human + cheap
     random.Random(3).shuffle(chosen)
     return chosen
@@ -66,10 +68,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     domain = load_domain()
-    clips = [*training_clips(domain, arguments.clips), *interjection_plan()]
+    clips = [*training_clips(arguments.clips), *interjection_plan()]
     random.Random(4).shuffle(clips)
     rows = rows_from(work_dir() / "turn", clips)
-    head = train_head(rows, arguments.epochs)
+    head = train_head(rows, vectors_of(*codebooks()), arguments.epochs)
     judged = tokenise(held_out_moments(domain), ears())
     measured = report(head, judged)
     for name, value in measured.items():

@@ -26,6 +26,8 @@ ROUGH = 0.25  # share through a room, noise or telephone: a few moments each, fo
 ROUGH_BREAKS = 2  # nothing in common
 SNR, LOUD = (30.0, 60.0), (0.15, 1.0)  # of the others: dB, level
 NEAR = 0.05  # share on both sides of a place in which the quietest moment is looked for
+# Of interruptions, the share that is asked whether it ends: were it more, all that is short would.
+ALL_SAID = 0.2
 BACKCHANNELS = (
     "Mhm.", "Uh huh.", "Yeah.", "Yes.", "Okay.", "Right.", "Sure.", "I see.", "Aha.", "Oh.", "Hm.",
     "Ah.", "Ah, okay.", "Yeah, yeah.", "Okay, okay.", "Oh, right.", "Great.", "Cool.", "Wow.",
@@ -110,7 +112,8 @@ def backchannel(wave: Wave, rng: np.random.Generator) -> Heard:
 
 def interruption(wave: Wave, rng: np.random.Generator) -> Heard:
     """Of a clip that says one of `INTERRUPTIONS`, which is all that is said."""
-    return _whole(trim(wave, 0.0), True, 0, rng)
+    end = True if rng.random() < ALL_SAID else None
+    return _whole(trim(wave, 0.0), end, 0, rng)
 
 
 def disturbance(answer: Wave, rng: np.random.Generator) -> Heard:

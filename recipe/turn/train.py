@@ -16,14 +16,14 @@ from torch.nn import functional as F
 
 from aqaa.models.groups import GROUP_TOKENS, LINGUISTIC_CODES
 from aqaa.recipe.turn.tokens import UNKNOWN, Asked
-from aqaa.server.hearing.turn_head import KINDS, WEIGHTS, TurnHead
+from aqaa.server.hearing.turn_head import KINDS, WEIGHTS, WIDTH, TurnHead
 
 log = logging.getLogger(__name__)
 BATCH = 128
 EPOCHS = 12
 RATE, DECAY = 3e-3, 0.02  # AdamW's
-DROPOUT = 0.25
-ROUGH = 0.04  # share of tokens replaced by others of their book
+DROPOUT = 0.4
+ROUGH = 0.15  # share of tokens replaced by others of their book: with less it is sure too often
 EARLY = 2  # groups from which on the kind is asked for: 240 ms
 KIND_WEIGHT = 0.3
 RARE = (1.0, 3.0, 3.0)  # weights of the kinds: most moments are speech
@@ -70,10 +70,28 @@ def _roughen(groups: Tensor) -> Tensor:
     return torch.where(torch.rand(groups.shape) < ROUGH, other, groups)
 
 
-def train_head(rows: Sequence[Asked], epochs: int = EPOCHS, seed: int = 0) -> TurnHead:
-    """A head trained on `rows`, ready for use."""
+def vectors_of(*codebooks: NDArray[np.float32]) -> Tensor:
+    """What tokens begin as, float32 [N, WIDTH]: the principal components of their codes [n, D].
+
+    Codes that sound alike begin alike; of few clips each token alone would learn little.
+    """
+    found = []
+    for codes in codebooks:
+        left, sizes, _ = np.linalg.svd(codes - codes.mean(0), full_matrices=False)
+        components = (left * sizes)[:, :WIDTH]
+        found.append(components / components.std())
+    return torch.from_numpy(np.concatenate(found).astype(np.float32))
+
+
+def train_head(
+    rows: Sequence[Asked], vectors: Tensor | None = None, epochs: int = EPOCHS, seed: int = 0
+) -> TurnHead:
+    """A head trained on `rows`, ready for use; `vectors`: what its tokens begin as."""
     torch.manual_seed(seed)
     head = TurnHead(DROPOUT)
+    if vectors is not None:
+        with torch.no_grad():
+            head.embed.weight.copy_(vectors)
     order = np.random.default_rng(seed)
     steps = epochs * -(-len(rows) // BATCH)
     optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=DECAY)

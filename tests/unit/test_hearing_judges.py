@@ -11,19 +11,28 @@ import torch
 from bundles import fixture_bundle
 from safetensors.torch import save_file
 
-from aqaa.models.bundle import TurnConfig, TurnThresholds, load_bundle
+from aqaa.models.bundle import (
+    TOKENIZER_RATE,
+    TurnConfig,
+    TurnThresholds,
+    load_bundle,
+    nano_path,
+)
 from aqaa.models.errors import BundleError
 from aqaa.models.groups import AUDIO_CODES, GROUP_TOKENS
+from aqaa.server.audio.files import read_audio
 from aqaa.server.compute.model import compute_alone
 from aqaa.server.hearing import choose_judge as choosing
 from aqaa.server.hearing.choose_judge import choose_judge
 from aqaa.server.hearing.smart_turn import WINDOW_SAMPLES, SmartTurn, features_of
 from aqaa.server.hearing.turn_head import WEIGHTS, HeadJudge, TurnHead
+from aqaa.tokenizers.dual import DualTokenizer
 
 OFFSET = 2000
 THRESHOLDS = TurnThresholds(sure=0.9, likely=0.5, unlikely=0.1)
 CONFIG = TurnConfig(low=THRESHOLDS, medium=THRESHOLDS, high=THRESHOLDS)
 SOUND = np.zeros(0, np.float32)
+EXAMPLES = nano_path() / "examples"
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +101,24 @@ def test_a_bundle_with_a_turn_head_is_judged_by_it(tmp_path: Path) -> None:
     assert judge is not None
     assert (judge.name, why) == ("the bundle's turn head", "the bundle has [turn]")
     assert judge.thresholds("auto") == judge.thresholds("medium") == THRESHOLDS
+
+
+def test_nanos_own_head_tells_a_whole_question_from_its_beginning() -> None:
+    bundle = load_bundle(nano_path())
+    judge, _ = choose_judge(bundle)
+    assert isinstance(judge, HeadJudge)
+    hear = DualTokenizer.load(bundle).encode
+    questions = [read_audio(file, TOKENIZER_RATE) for file in EXAMPLES.glob("*.flac")]
+
+    def chance(sound: np.ndarray) -> float:
+        return compute_alone(judge.listen().chance_of_end(hear(sound)))
+
+    whole = [chance(question) for question in questions]
+    halves = [chance(question[: question.size // 2]) for question in questions]
+    unlikely = judge.thresholds("medium").likely
+    assert len(questions) == 6
+    assert sum(one > unlikely for one in whole) >= 5
+    assert all(half < one for half, one in zip(halves, whole, strict=True))
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "shape"])

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from aqaa.models.bundle import nano_path
 from aqaa.models.groups import GROUP_TOKENS, check_groups
+from aqaa.recipe.pack import described
 from aqaa.recipe.speech.augment import RATE
 from aqaa.recipe.turn import moments
 from aqaa.recipe.turn.moments import (
@@ -29,7 +31,15 @@ from aqaa.recipe.turn.tokens import (
     save,
     tokenise,
 )
-from aqaa.recipe.turn.train import area, batch_of, export, losses, report, train_head
+from aqaa.recipe.turn.train import (
+    area,
+    batch_of,
+    export,
+    losses,
+    report,
+    train_head,
+    vectors_of,
+)
 from aqaa.server.hearing.turn_head import KINDS, WEIGHTS, TurnHead
 
 
@@ -171,8 +181,12 @@ def test_a_batch_in_which_no_end_is_asked_for_teaches_the_kinds() -> None:
 
 
 def test_what_is_said_to_end_an_answer_is_whole_and_is_speech() -> None:
-    clip = interruption(words(0.3), np.random.default_rng(0))
-    assert ([question.end for question in clip.questions], KINDS[clip.kind]) == ([True], "speech")
+    rng = np.random.default_rng(0)
+    clips = [interruption(words(0.3), rng) for _ in range(60)]
+    assert {KINDS[clip.kind] for clip in clips} == {"speech"}
+    ends = [question.end for clip in clips for question in clip.questions]
+    assert False not in ends
+    assert 0 < ends.count(True) < 30, "else all that is short would be an end"
     said = {utterance.text for utterance in interjection_plan()}
     assert said == {*BACKCHANNELS, *INTERRUPTIONS}
     assert not {*BACKCHANNELS} & {*INTERRUPTIONS}
@@ -189,5 +203,22 @@ def test_it_learns_what_tells_an_end_from_a_break_and_the_kinds(tmp_path: Path) 
     assert (tmp_path / WEIGHTS).stat().st_size < 800_000
 
 
+def test_tokens_that_sound_alike_begin_alike() -> None:
+    rng = np.random.default_rng(1)
+    linguistic, semantic = (rng.standard_normal((n, 60)).astype(np.float32) for n in (1024, 4096))
+    linguistic[7] = linguistic[3] + 0.01 * linguistic[7]
+    vectors = vectors_of(linguistic, semantic)
+    assert vectors.shape == TurnHead().embed.weight.shape
+    assert vectors.std() == pytest.approx(1.0, abs=0.01)
+    near, others = (vectors[3] - vectors[7]).norm(), (vectors[3] - vectors[:1024]).norm(dim=1)
+    assert near < 0.1 * others.median()
+    barely_trained = train_head(made_up(8, 0), vectors, epochs=1)
+    assert (barely_trained.embed.weight - vectors).abs().median() < 0.01
+
+
 def test_the_area_is_the_share_of_pairs_in_order() -> None:
     assert area(np.array([0.9, 0.6]), np.array([0.6, 0.1])) == pytest.approx(0.875)
+
+
+def test_what_the_bundle_says_of_itself_is_what_pack_writes() -> None:
+    assert (nano_path() / "aqaa.toml").read_text(encoding="utf-8") == described(nano_path())
