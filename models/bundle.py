@@ -107,17 +107,24 @@ class TranscriberConfig(Section):
 class TurnThresholds(Section):
     """Least probabilities of a turn's end; the higher they are, the fewer turns are cut off.
 
-    A probability below `unlikely` means that the speaker will go on.
+    A probability below `unlikely` means that the speaker will go on. `sure_ms` and `likely_ms` are
+    of silence: so much ends a turn whose end is sure, or likely. The VAD is sure of a silence 96 ms
+    (p95 128 ms) after it began; of the pauses in which people seem to have finished half are
+    shorter than 225 ms, and few are longer than 380 ms.
     """
 
     sure: float = Field(ge=0.0, le=1.0)
     likely: float = Field(ge=0.0, le=1.0)
     unlikely: float = Field(ge=0.0, le=1.0)
+    sure_ms: float = Field(default=225.0, gt=0)
+    likely_ms: float = Field(default=380.0, gt=0)
 
     @model_validator(mode="after")
     def _fall(self) -> TurnThresholds:
         if not self.sure >= self.likely >= self.unlikely:
             raise ValueError("sure >= likely >= unlikely is needed")
+        if self.sure_ms > self.likely_ms:
+            raise ValueError("sure_ms <= likely_ms is needed")
         return self
 
 

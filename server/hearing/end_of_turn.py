@@ -1,9 +1,9 @@
 """Whether a speaker who pauses has finished: the judge's word, and how long a silence it asks for.
 
 A judge (`Judge`) hears a turn from its beginning and is asked in each quiet how likely it is that
-the turn is over. The more likely, the shorter a silence ends it. Thresholds belong to the judge and
-to the client's eagerness: what share of false ends it bears. A turn that ended too early is taken
-back when its speaker goes on, which is what makes short silences bearable at all.
+the turn is over. The more likely, the shorter a silence ends it. Thresholds and silences belong to
+the judge and to the client's eagerness: what share of false ends it bears. A turn that ended too
+early is taken back when its speaker goes on, which is what makes short silences bearable at all.
 """
 
 from __future__ import annotations
@@ -23,12 +23,7 @@ Samples = NDArray[np.float32]
 Eagerness = Literal["low", "medium", "high", "auto"]
 Word = Literal["sure", "likely", "unsure", "unlikely", "plain"]
 
-# Silence that ends a turn, in ms. The VAD is sure of a silence 96 ms (p95 128 ms) after it began;
-# of the pauses in which people seem to have finished half are shorter than 225 ms, and few are
-# longer than 380 ms.
-SURE_MS = 225
-LIKELY_MS = 380
-UNSURE_MS = 600
+UNSURE_MS = 600  # silence that ends a turn whose end is neither sure, nor likely, nor unlikely
 LONGEST_MS: dict[Eagerness, int] = {"low": 8000, "medium": 4000, "auto": 4000, "high": 2000}
 # Where the end is unlikely the answer is started so long before it: about its time to first sound.
 LEAD_MS = 340
@@ -74,7 +69,7 @@ class Judge(Protocol):
         """How much quiet it wants to hear before it is asked."""
 
     def thresholds(self, eagerness: Eagerness, /) -> TurnThresholds:
-        """From which probability on it is believed."""
+        """From which probability on it is believed, and how far."""
 
     def listen(self) -> TurnListener:
         """A listener for one turn."""
@@ -83,9 +78,9 @@ class Judge(Protocol):
 def wait_of(chance: float, thresholds: TurnThresholds, eagerness: Eagerness) -> Wait:
     """What silence ends a turn that is over with probability `chance`."""
     if chance >= thresholds.sure:
-        return Wait("sure", 0, SURE_MS)
+        return Wait("sure", 0, thresholds.sure_ms)
     if chance >= thresholds.likely:
-        return Wait("likely", 0, LIKELY_MS)
+        return Wait("likely", 0, thresholds.likely_ms)
     if chance >= thresholds.unlikely:
         return Wait("unsure", UNSURE_MS - LEAD_MS, UNSURE_MS)
     longest = LONGEST_MS[eagerness]

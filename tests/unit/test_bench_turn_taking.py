@@ -12,7 +12,6 @@ from scripted import GroupTokenizer, LoudnessVad, ScriptedJudge
 from turn_taking import Heard, Outcome, two_waits, under_judge, under_silence, with_tail
 
 from aqaa.server.compute.model import compute_alone
-from aqaa.server.hearing.end_of_turn import SURE_MS
 from aqaa.server.hearing.speech_input import SpeechInput, TurnEnded
 from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.hearing.turn_detector import TurnRules
@@ -64,8 +63,8 @@ def test_a_silence_ends_a_clip_where_the_server_ends_it(silence_ms: int) -> None
 
 def test_a_judge_who_knows_the_pause_cuts_nothing_and_waits_little() -> None:
     judge = ScriptedJudge(0.1, 0.9)
-    found = under_judge(heard_by(judge, PAUSING), judge, two_waits(0.5))
-    assert found.delay_ms == pytest.approx(SURE_MS, abs=33)
+    found = under_judge(heard_by(judge, PAUSING), judge, two_waits(0.5, sure_ms=225))
+    assert found.delay_ms == pytest.approx(225, abs=33)
 
 
 @pytest.mark.parametrize(("pause", "taken_back"), [(0.45, True), (1.35, False)])

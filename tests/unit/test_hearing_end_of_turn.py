@@ -12,9 +12,7 @@ from scripted import GroupTokenizer, LoudnessVad, ScriptedJudge, pcm
 from aqaa.models.bundle import TurnThresholds
 from aqaa.server.compute.model import compute_alone
 from aqaa.server.hearing.end_of_turn import (
-    LIKELY_MS,
     LONGEST_MS,
-    SURE_MS,
     UNSURE_MS,
     Eagerness,
     Wait,
@@ -82,7 +80,7 @@ def test_a_sure_end_starts_the_answer_at_once_and_ends_the_turn_soon() -> None:
     quiet, pause, end = detect([LOUD] * 10 + [SOFT] * 3 + [NOTHING] * 20)[1:]
     assert (quiet, pause) == (Quiet(10 * FRAME_SAMPLES), Pause(10 * FRAME_SAMPLES))
     assert isinstance(end, EndOfTurn)
-    assert (end.sample - end.silence_sample) / 16 == pytest.approx(SURE_MS, abs=32)
+    assert (end.sample - end.silence_sample) / 16 == pytest.approx(THRESHOLDS.sure_ms, abs=32)
 
 
 def test_an_unlikely_end_is_waited_for_the_longest() -> None:
@@ -158,7 +156,7 @@ def test_every_history_is_a_legal_one(frames: list[tuple[float, float]]) -> None
 @pytest.mark.parametrize("eagerness", ["low", "medium", "high", "auto"])
 def test_the_less_likely_an_end_the_longer_is_the_wait(eagerness: Eagerness) -> None:
     waits = [wait_of(chance, THRESHOLDS, eagerness) for chance in (1.0, 0.6, 0.2, 0.0)]
-    ends = [SURE_MS, LIKELY_MS, UNSURE_MS, LONGEST_MS[eagerness]]
+    ends = [THRESHOLDS.sure_ms, THRESHOLDS.likely_ms, UNSURE_MS, LONGEST_MS[eagerness]]
     assert [wait.end_ms for wait in waits] == ends
     assert all(wait.pause_ms < wait.end_ms for wait in waits)
 
@@ -186,9 +184,10 @@ SPEECH = pcm(0.4, loud=False) + pcm(1.0, loud=True)
 
 
 @pytest.mark.parametrize(
-    ("chance", "wait_ms"), [(0.95, SURE_MS), (0.6, LIKELY_MS), (0.2, UNSURE_MS)]
+    ("chance", "wait_ms"),
+    [(0.95, THRESHOLDS.sure_ms), (0.6, THRESHOLDS.likely_ms), (0.2, UNSURE_MS)],
 )
-def test_the_judges_word_ends_the_turn(chance: float, wait_ms: int) -> None:
+def test_the_judges_word_ends_the_turn(chance: float, wait_ms: float) -> None:
     judge = ScriptedJudge(chance)
     (end,) = ended(hear(ears(judge), SPEECH + pcm(0.9, loud=False)))
     assert (end.sample - end.silence_sample) / 16 == pytest.approx(wait_ms, abs=33)

@@ -146,6 +146,8 @@ def test_without_both_silence_decides(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_thresholds_fall() -> None:
     with pytest.raises(ValueError, match="sure >= likely"):
         TurnThresholds(sure=0.5, likely=0.6, unlikely=0.1)
+    with pytest.raises(ValueError, match="sure_ms <= likely_ms"):
+        TurnThresholds(sure=0.9, likely=0.6, unlikely=0.1, sure_ms=300, likely_ms=200)
 
 
 # --- Smart Turn: with its wheel, which comes with the clients of other makers ---------------------
