@@ -167,7 +167,9 @@ async def bulk_work(scene: Scene, done: Counter[str]) -> AsyncIterator[None]:
     """An upload, REST answers and an inline item, over and over."""
     parts = scene.parts
     recording = np.full(RECORDING_SECONDS * 16_000, 0.3, np.float32)
-    sound = base64.b64encode(pcm(RECORDING_SECONDS, loud=True)).decode()
+    long, short = (
+        base64.b64encode(pcm(seconds, loud=True)).decode() for seconds in (RECORDING_SECONDS, 1)
+    )
 
     def question() -> Work[None]:
         yield from check_speech(parts.vad.stream(), recording)
@@ -184,10 +186,8 @@ async def bulk_work(scene: Scene, done: Counter[str]) -> AsyncIterator[None]:
     async def item() -> None:
         other = Talk(parts, scene.clock)
         try:
-            for part in (
-                {"type": "input_audio", "audio": sound},
-                {"type": "input_text", "text": "hello"},  # waits until the long one is worked off
-            ):
+            for sound in (long, short):  # the second waits until there is room for it
+                part = {"type": "input_audio", "audio": sound}
                 message = {"type": "message", "role": "user", "content": [part]}
                 await other.send("conversation.item.create", item=message)
         finally:
