@@ -67,7 +67,8 @@ def train(
         model: trained in place.
         losses: of the step of this number.
         steps: in all, those before an interruption included.
-        checkpoint: the file to go on from, written every `SAVE_EVERY` steps and at the end.
+        checkpoint: the file to go on from, written every `SAVE_EVERY` steps and at the end; it
+            holds `model`, `step` and, but where only weights were kept, `optimiser`.
         rates: see `Rates`.
         matrices: the parameters that Muon trains; AdamW trains all others.
         errors: what else to report at a checkpoint, after so many steps.
@@ -80,7 +81,8 @@ def train(
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(saved["model"])
-        optimiser.load_state_dict(saved["optimiser"])
+        if "optimiser" in saved:  # weights alone go on with a new one
+            optimiser.load_state_dict(saved["optimiser"])
         begin = int(saved["step"])
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     smooth: dict[str, float] = {}

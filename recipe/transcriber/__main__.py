@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from aqaa.models.bundle import nano_path
-from aqaa.recipe.decoder.corpus import question_plan
+from aqaa.recipe.decoder.corpus import question_plan, said_once
 from aqaa.recipe.domain.load import load_domain
 from aqaa.recipe.hearing import Hearing
 from aqaa.recipe.speech.cache import work_dir
@@ -17,7 +17,7 @@ from aqaa.recipe.speech.corpus import packed
 from aqaa.recipe.transcriber.pieces import corpus_pieces
 from aqaa.recipe.transcriber.train import STEPS, export, train_head
 
-DOMAIN = 3  # how many times as often as any other sentence one of the domain is heard
+ASKED = 2  # how many times as often as a command or any other sentence a question is heard
 
 
 def main() -> None:
@@ -29,8 +29,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     clips, judge = packed()
-    asked = {utterance.text for utterance in question_plan(load_domain())}
-    heard = [clip for clip in clips for _ in range(DOMAIN if clip.text in asked else 1)]
+    asked = {utterance.text for utterance in question_plan(load_domain())}.difference(said_once())
+    heard = [clip for clip in clips for _ in range(ASKED if clip.text in asked else 1)]
     hearing, spelling = Hearing(nano_path() / "Step-Audio-Tokenizer"), corpus_pieces()
     checkpoint = work_dir() / "transcriber" / "head.pt"
     head = train_head(heard, judge, hearing, spelling, checkpoint, arguments.steps)

@@ -33,8 +33,8 @@ from aqaa.tokenizers.transcriber_ctc import CtcHead
 
 LENGTHS = tuple(CHUNK_SAMPLES * chunks for chunks in (13, 18, 25, 34))  # 3.1 to 8.2 s
 BATCH_SECONDS = 64.0
-CLEAN = 0.4  # the share of rows that go through no channel
-STEPS = 6000
+CLEAN = 0.6  # the share of rows that go through no channel
+STEPS = 9000
 RATES = Rates(peak=1.5e-3, muon=0.01, final=0.02, warmup=100, betas=(0.9, 0.98))
 TAIL = 0.3  # seconds of silence that a turn ends with
 

@@ -31,7 +31,7 @@ class Answers:
         self._heard_ms = heard_ms
         self._waits = waits
         self._responses: dict[str, OpenResponse] = {}
-        items.on_gone.append(lambda item_id: self._responses.pop(item_id, None))
+        items.on_gone.append(self._forget)
 
     def __contains__(self, item_id: str | None) -> bool:
         return item_id in self._responses
@@ -58,6 +58,9 @@ class Answers:
         events = response.add_call(call, given.tokens, kept.previous_id(item_id))
         kept.replace(response.run.item_id, response.item("completed"))
         return [*dropped, *events]
+
+    def _forget(self, item_id: str) -> None:
+        self._responses.pop(item_id, None)
 
     def _place(
         self, response: OpenResponse, item_id: str, item: fx.ConversationItem

@@ -46,8 +46,8 @@ class Items:
         self._limits = limits
         self._make_id = make_id
         self._fetching: list[fx.FetchSound] = []  # sounds of items that have not left since
-        # told of ids that are free again
-        self.on_gone: list[Callable[[str], object]] = [self._forget_fetches]
+        # Told of ids that are free again: methods, which are copied with what they are of.
+        self.on_gone: list[Callable[[str], None]] = [self._forget_fetches]
 
     def known(self, item_id: str, code: str) -> fx.ConversationItem:
         """The item of this id.

@@ -30,7 +30,7 @@ class Transcripts:
         self._items = items
         self._make_id = make_id
         self._due: set[str] = set()
-        items.on_gone.append(self._due.discard)
+        items.on_gone.append(self._forget)
 
     def expect(self, item_id: str) -> None:
         """The words of this item, which is new, are wanted."""
@@ -72,6 +72,9 @@ class Transcripts:
                         event_id=self._make_id("event"), item_id=given.item_id, error=error
                     )
                 ]
+
+    def _forget(self, item_id: str) -> None:
+        self._due.discard(item_id)
 
     def _delta(self, given: fx.UserWords, item_id: str, session: Session) -> server.ServerEvent:
         return server.InputAudioTranscriptionDelta(

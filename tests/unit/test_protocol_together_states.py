@@ -111,7 +111,7 @@ def all_promises_are_kept(house: Household) -> None:
 
 
 def test_every_short_sequence_keeps_all_promises() -> None:
-    assert explore(Household(), ACTIONS, 6, all_promises_are_kept, IRRELEVANT).states > 900
+    assert explore(Household(), ACTIONS, 6, all_promises_are_kept, IRRELEVANT).states > 800
 
 
 @pytest.mark.deep

@@ -267,6 +267,21 @@ def test_an_interrupted_training_ends_where_a_whole_one_does(
     assert torch.equal(run(tmp_path / "cut.pt", 10), whole)
 
 
+def test_a_training_goes_on_from_weights_alone(tmp_path: Path) -> None:
+    kept = {"weight": torch.full((1, 4), 2.0), "bias": torch.zeros(1)}
+    torch.save({"model": kept, "step": 7}, tmp_path / "kept.pt")
+    steps: list[int] = []
+    model = nn.Linear(4, 1)
+
+    def losses(step: int) -> dict[str, torch.Tensor]:
+        steps.append(step)
+        return {"l2": (model(torch.ones(1, 4)) - 8.0).square().mean()}  # there already
+
+    train(model, losses, steps=9, checkpoint=tmp_path / "kept.pt")
+    assert steps == [7, 8]
+    assert torch.allclose(model.weight, kept["weight"], atol=1e-3)
+
+
 def test_a_pitch_predictor_learns_the_pitch_of_the_mels_it_is_given(tmp_path: Path) -> None:
     torch.manual_seed(0)
     hift = Hift(settings().hift)
