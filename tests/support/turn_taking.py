@@ -39,7 +39,7 @@ Policy = Callable[[float], Wait]  # the wait for a judge's probability
 JUDGED = TurnRules.of(SemanticVad())
 PLAIN = TurnRules.of(ServerVad())
 MESSAGE_SAMPLES = 320  # a client sends so much at a time: 20 ms
-TAIL_SECONDS = 2.0  # of the clip's own quiet behind it, in which its turn must end
+TAIL_SECONDS = 9.0  # of the clip's own quiet behind it: longer than any judge waits
 FLOOR_SHARE = 0.1  # that tail is as loud as the frame that is louder than so many others
 PATIENT_MS = 1500.0  # of silence: no pause within a clip is so long
 
