@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 import wave
 from importlib.metadata import entry_points, version
@@ -50,6 +51,16 @@ def wait_until_ready(base: str, process: subprocess.Popen[bytes], seconds: float
     raise SystemExit("aqaa serve was not ready in time")
 
 
+def check_routes(base: str) -> None:
+    """The routes are those of the FastAPI that the wheel brings, which may not be the tests'."""
+    try:
+        urllib.request.urlopen(f"{base}/v1/chat/completions", timeout=10)
+    except urllib.error.HTTPError as error:
+        assert (error.code, error.headers["allow"]) == (405, "POST"), error
+    else:
+        raise AssertionError("a GET was answered where only a POST may be")
+
+
 def main() -> None:
     for name in MODULES:
         importlib.import_module(name)
@@ -62,6 +73,7 @@ def main() -> None:
     server = subprocess.Popen([aqaa, "serve", "--port", str(port)], env=os.environ)
     try:
         wait_until_ready(base, server)
+        check_routes(base)
         body = {
             "model": "nano",
             "modalities": ["text", "audio"],
