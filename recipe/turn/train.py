@@ -84,14 +84,13 @@ def vectors_of(*codebooks: NDArray[np.float32]) -> Tensor:
 
 
 def train_head(
-    rows: Sequence[Asked], vectors: Tensor | None = None, epochs: int = EPOCHS, seed: int = 0
+    rows: Sequence[Asked], vectors: Tensor, epochs: int = EPOCHS, seed: int = 0
 ) -> TurnHead:
     """A head trained on `rows`, ready for use; `vectors`: what its tokens begin as."""
     torch.manual_seed(seed)
     head = TurnHead(DROPOUT)
-    if vectors is not None:
-        with torch.no_grad():
-            head.embed.weight.copy_(vectors)
+    with torch.no_grad():
+        head.embed.weight.copy_(vectors)
     order = np.random.default_rng(seed)
     steps = epochs * -(-len(rows) // BATCH)
     optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=DECAY)

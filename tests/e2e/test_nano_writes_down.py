@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-from contextlib import aclosing
 
 import pytest
 from openai import AsyncOpenAI
 from serving import Question
-from wire_sound import in_real_time, pcm16
+from wire_sound import pcm16, speak
 
 from aqaa.models.bundle import load_bundle, nano_path
 from aqaa.recipe.evaluate.judges import word_errors
@@ -80,14 +78,7 @@ async def test_a_turns_words_come_while_it_is_spoken_and_it_is_answered(
     ):
         words = {"transcription": {"model": "gpt-realtime-whisper"}}
         await connection.session.update(session={"type": "realtime", "audio": {"input": words}})
-
-        async def speak() -> None:
-            async with aclosing(in_real_time(pcm16(question.path))) as pieces:
-                async for piece in pieces:
-                    audio = base64.b64encode(piece).decode()
-                    await connection.input_audio_buffer.append(audio=audio)
-
-        speaking = asyncio.create_task(speak())
+        speaking = asyncio.create_task(speak(connection, pcm16(question.path)))
         deltas, said = "", ""
         async for event in connection:
             assert event.type != "error", event

@@ -6,14 +6,13 @@ import asyncio
 import base64
 import io
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 
 import pytest
 import soundfile
 from ears import hear, mentions
 from openai import AsyncOpenAI
 from serving import Question
-from wire_sound import RATE, in_real_time, pcm16, samples
+from wire_sound import RATE, pcm16, samples, speak
 
 
 @pytest.fixture
@@ -56,14 +55,7 @@ async def test_realtime_hears_the_end_of_the_turn_by_itself(
 ) -> None:
     kinds = []
     async with asyncio.timeout(60), client.realtime.connect(model="nano") as connection:
-
-        async def speak() -> None:
-            async with aclosing(in_real_time(pcm16(question.path))) as pieces:
-                async for piece in pieces:
-                    audio = base64.b64encode(piece).decode()
-                    await connection.input_audio_buffer.append(audio=audio)
-
-        speaking = asyncio.create_task(speak())
+        speaking = asyncio.create_task(speak(connection, pcm16(question.path)))
         async for event in connection:
             kinds.append(event.type)
             if event.type == "response.done":

@@ -6,7 +6,6 @@ All ask for the user's words: LiveKit by itself, the others as their users are t
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -35,7 +34,7 @@ from pipecat.services.llm_service import FunctionCallParams
 from pipecat.services.openai.realtime import events as pipecat_events
 from pipecat.services.openai.realtime.llm import OpenAIRealtimeLLMService
 from pipecat.workers.runner import WorkerRunner
-from wire_sound import PIECE, RATE, in_real_time
+from wire_sound import PIECE, RATE, in_real_time, speak
 
 SECONDS = 90
 RESULT = '{"ok":true}'
@@ -95,14 +94,7 @@ async def openai_python(place: Place) -> Seen:
             "audio": {"input": {"transcription": {"model": "gpt-4o-mini-transcribe"}}},
         }
         await connection.session.update(session=settings)
-
-        async def speak() -> None:
-            async with aclosing(in_real_time(place.question)) as pieces:
-                async for piece in pieces:
-                    audio = base64.b64encode(piece).decode()
-                    await connection.input_audio_buffer.append(audio=audio)
-
-        speaking = asyncio.create_task(speak())
+        speaking = asyncio.create_task(speak(connection, place.question))
         async for event in connection:
             assert event.type != "error", event
             if event.type == "response.function_call_arguments.done":

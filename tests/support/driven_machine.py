@@ -87,6 +87,42 @@ class Driven:
         return self.runs[pick % len(self.runs)].response_id if self.runs else "none"
 
 
+class Caller(Driven):
+    """A client that runs what is called and sends what it gave back; a model that calls."""
+
+    def __init__(self, items: int = 512) -> None:
+        self.running: list[str] = []
+        self.unanswered: list[str] = []  # calls whose output is due
+        self.told: list[str] = []
+        super().__init__(items)
+
+    def take(self, outputs: list[Output]) -> list[Output]:
+        for output in super().take(outputs):
+            match output:
+                case fx.StartRun():
+                    self.running.append(output.response_id)
+                case fx.StopRun():
+                    self.running.remove(output.response_id)
+                case server.ResponseFunctionCallArgumentsDone():
+                    assert output.call_id not in self.told, "a call was told twice"
+                    self.told.append(output.call_id)
+                    self.unanswered.append(output.call_id)
+        return outputs
+
+    def progress(self, make: Callable[[str], fx.Input]) -> None:
+        if self.running:
+            self.happen(make(self.running[-1]))
+
+    def end(self, status: Literal["completed", "failed"] = "completed") -> None:
+        if self.running:
+            self.happen(fx.RunEnded(self.running.pop(), status))
+
+    def give_back(self) -> None:
+        if self.unanswered:
+            item = {"type": "function_call_output", "call_id": self.unanswered.pop(), "output": ""}
+            self.send({"type": "conversation.item.create", "item": item})
+
+
 def types(outputs: list[Output]) -> list[str]:
     """The types of the wire events among the outputs."""
     return [output.type for output in outputs if isinstance(output, server.FromServer)]

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from openai.resources.realtime.realtime import AsyncRealtimeConnection
 
 RATE = 24_000
 PIECE_SECONDS = 0.02
@@ -37,3 +43,11 @@ async def in_real_time(pcm: bytes) -> AsyncIterator[bytes]:
         count += 1
         await asyncio.sleep(start + count * PIECE_SECONDS - clock())
         yield piece.ljust(size, b"\0")
+
+
+async def speak(connection: AsyncRealtimeConnection, pcm: bytes) -> None:
+    """Hand `pcm` to openai-python as a microphone does, then silence, until cancelled."""
+    async with aclosing(in_real_time(pcm)) as pieces:
+        async for piece in pieces:
+            audio = base64.b64encode(piece).decode()
+            await connection.input_audio_buffer.append(audio=audio)

@@ -6,54 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from driven_machine import Driven
+from driven_machine import Caller
 from state_space import explore
 
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol import server_events as server
-from aqaa.server.protocol.items import Output
 from aqaa.server.protocol.response import OpenResponse
 
 # Nothing depends on them: names of events, and what is kept of what is over.
 IRRELEVANT = frozenset(
     {"_event_ids", "done", "modality", "default", "item_of", "_make_id", "runs", "told"}
 )
-
-
-class Caller(Driven):
-    """A client that runs what is called and sends what it gave back; a model that calls."""
-
-    def __init__(self) -> None:
-        self.running: list[str] = []
-        self.unanswered: list[str] = []  # call ids
-        self.told: list[str] = []
-        super().__init__(items=8)
-
-    def take(self, outputs: list[Output]) -> list[Output]:
-        for output in super().take(outputs):
-            match output:
-                case fx.StartRun():
-                    self.running.append(output.response_id)
-                case fx.StopRun():
-                    self.running.remove(output.response_id)
-                case server.ResponseFunctionCallArgumentsDone():
-                    assert output.call_id not in self.told, "a call was told twice"
-                    self.told.append(output.call_id)
-                    self.unanswered.append(output.call_id)
-        return outputs
-
-    def progress(self, make: Callable[[str], fx.Input]) -> None:
-        if self.running:
-            self.happen(make(self.running[-1]))
-
-    def end(self, status: str) -> None:
-        if self.running:
-            self.happen(fx.RunEnded(self.running.pop(), status))  # type: ignore[arg-type]
-
-    def give_back(self) -> None:
-        if self.unanswered:
-            item = {"type": "function_call_output", "call_id": self.unanswered.pop(), "output": ""}
-            self.send({"type": "conversation.item.create", "item": item})
 
 
 def client(kind: str, **fields: object) -> Callable[[Caller], object]:
@@ -89,12 +52,12 @@ def every_call_is_whole(caller: Caller) -> None:
 
 
 def test_every_short_sequence_tells_each_call_whole_and_once() -> None:
-    assert explore(Caller(), ACTIONS, 5, every_call_is_whole, IRRELEVANT).states > 2000
+    assert explore(Caller(items=8), ACTIONS, 5, every_call_is_whole, IRRELEVANT).states > 2000
 
 
 @pytest.mark.deep
 def test_every_longer_sequence_tells_each_call_whole_and_once() -> None:
-    assert explore(Caller(), ACTIONS, 6, every_call_is_whole, IRRELEVANT).states > 10_000
+    assert explore(Caller(items=8), ACTIONS, 6, every_call_is_whole, IRRELEVANT).states > 10_000
 
 
 def test_a_call_amid_what_is_said_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,5 +69,5 @@ def test_a_call_amid_what_is_said_would_be_found(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(OpenResponse, "add_call", unclosed)
     with pytest.raises(AssertionError, match="amid what is said") as caught:
-        explore(Caller(), ACTIONS, 3, every_call_is_whole, IRRELEVANT)
+        explore(Caller(items=8), ACTIONS, 3, every_call_is_whole, IRRELEVANT)
     assert caught.value.__notes__ == ["after: answer, text, call"]

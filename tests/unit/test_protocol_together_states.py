@@ -7,11 +7,10 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from driven_machine import Driven
+from driven_machine import Caller
 from state_space import explore
 
 from aqaa.server.protocol import effects as fx
-from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.items import Output
 from aqaa.server.protocol.machine import SessionMachine
 
@@ -23,45 +22,19 @@ IRRELEVANT = frozenset(
 )
 
 
-class Household(Driven):
-    """A client that runs what is called, a model that calls, and a recogniser that is late."""
+class Household(Caller):
+    """A caller whose turns have words, and a recogniser that is late."""
 
     def __init__(self) -> None:
-        self.running: list[str] = []
-        self.unanswered: list[str] = []  # calls whose output is due
-        self.told: list[str] = []
         self.unended: list[str] = []  # turns that the recogniser is still at
         super().__init__()
         self.send({"type": "session.update", "session": WORDS})
 
     def take(self, outputs: list[Output]) -> list[Output]:
         for output in super().take(outputs):
-            match output:
-                case fx.StartRun():
-                    self.running.append(output.response_id)
-                case fx.StopRun():
-                    self.running.remove(output.response_id)
-                case fx.Commit():
-                    self.unended.append(output.item_id)
-                case server.ResponseFunctionCallArgumentsDone():
-                    assert output.call_id not in self.told, "a call was told twice"
-                    self.told.append(output.call_id)
-                    self.unanswered.append(output.call_id)
+            if isinstance(output, fx.Commit):
+                self.unended.append(output.item_id)
         return outputs
-
-    def progress(self, make: Callable[[str], fx.Input]) -> None:
-        if self.running:
-            self.happen(make(self.running[-1]))
-
-    def end(self) -> None:
-        if self.running:
-            self.happen(fx.RunEnded(self.running.pop(), "completed"))
-
-    def give_back(self) -> None:
-        if self.unanswered:
-            item = {"type": "function_call_output", "call_id": self.unanswered.pop(), "output": ""}
-            self.send({"type": "conversation.item.create", "item": item})
-            self.send({"type": "response.create"})
 
     def end_words(self) -> None:
         if self.unended:

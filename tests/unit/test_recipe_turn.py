@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aqaa.models.bundle import nano_path
-from aqaa.models.groups import GROUP_TOKENS, check_groups
+from aqaa.models.groups import AUDIO_CODES, GROUP_TOKENS, check_groups
 from aqaa.recipe.pack import described
 from aqaa.recipe.speech.augment import RATE
 from aqaa.recipe.turn import moments
@@ -40,7 +40,7 @@ from aqaa.recipe.turn.train import (
     train_head,
     vectors_of,
 )
-from aqaa.server.hearing.turn_head import KINDS, WEIGHTS, TurnHead
+from aqaa.server.hearing.turn_head import KINDS, WEIGHTS, WIDTH, TurnHead
 
 
 @pytest.fixture(autouse=True)
@@ -193,7 +193,7 @@ def test_what_is_said_to_end_an_answer_is_whole_and_is_speech() -> None:
 
 
 def test_it_learns_what_tells_an_end_from_a_break_and_the_kinds(tmp_path: Path) -> None:
-    head = train_head(made_up(600, 0), epochs=10)
+    head = train_head(made_up(600, 0), torch.randn(AUDIO_CODES, WIDTH), epochs=10)
     measured = report(head, made_up(200, 9))
     assert measured["auc"] > 0.95
     assert 0.3 < measured["auc of length alone"] < 0.7
