@@ -203,9 +203,7 @@ async def client_secrets(
 ) -> Json:
     """The secret opens sessions, with these settings, until it expires."""
     response.headers.update(NO_STORE)
-    session = server.parts.session_of_type(body.session.get("type") or "realtime")
-    session = server.parts.configured(session, body.session)
-    await asyncio.to_thread(server.parts.limits().check_session, session)
+    session = await server.new_session(body.session.get("type") or "realtime", body.session)
     seconds = body.expires_after.seconds
     value, expires_at = server.keys.make_secret(caller.name, seconds, body.session)
     return {"value": value, "expires_at": expires_at, "session": shown(session).model_dump()}

@@ -15,6 +15,8 @@ from aqaa.server.gateway.admission import Caller, Gate, Keys
 from aqaa.server.gateway.store import LocalStore, Store, share_of
 from aqaa.server.observe.metrics import Metrics
 from aqaa.server.parts import ModelParts
+from aqaa.server.protocol.session_types import Session
+from aqaa.server.protocol.types import Json
 
 PARTS = ("tokenizer", "vocoder", "vad", "engine", "gateway")
 PartStatus = Literal["loading", "up", "down", "draining"]
@@ -63,6 +65,20 @@ class ServerState:
             "engine": "up" if self.parts.services.engine.alive else "down",
             "gateway": "draining" if self.draining.is_set() else "up",
         }
+
+    async def new_session(
+        self, type: object, settings: Json, expires_at: int | None = None
+    ) -> Session:
+        """A new session of this type with a client's settings, as `session.update` takes them.
+
+        Raises:
+            ProtocolError: they cannot be served; names the setting.
+        """
+        session = self.parts.session_of_type(type, expires_at)
+        session = self.parts.configured(session, settings)
+        if settings:
+            await asyncio.to_thread(self.parts.limits().check_session, session)
+        return session
 
     @asynccontextmanager
     async def conversation(self, caller: Caller) -> AsyncIterator[None]:

@@ -88,11 +88,9 @@ async def _serve(socket: WebSocket, server: ServerState, wanted: Json) -> Goodby
     intent = socket.query_params.get("intent", wanted.get("type", "realtime"))
     if speaks_beta and intent != "realtime":
         raise ProtocolError("invalid_value", "the beta is spoken in conversations only", "intent")
-    session = server.parts.session_of_type(
-        intent, expires_at=int(time.time() + settings.session_seconds)
-    )
+    # Also the settings of a secret: one that another gateway made may ask for more than is here.
+    session = await server.new_session(intent, wanted, int(time.time() + settings.session_seconds))
     session_id.set(session.id)
-    session = server.parts.configured(session, wanted)
     outbox = Outbox(settings.send_buffer_bytes)
 
     outlet = OutboxOutlet(outbox, speaks_beta=speaks_beta)

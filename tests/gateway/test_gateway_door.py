@@ -202,6 +202,23 @@ async def test_a_secret_whose_type_is_null_is_for_conversations(served: Served) 
     assert reply.json()["session"]["type"] == "realtime"
 
 
+async def test_a_secret_that_demands_a_call_which_cannot_be_written_opens_nothing(
+    locked: Served,
+) -> None:
+    tea = {"type": "object", "properties": {"\u8336": {}}, "required": ["\u8336"]}
+    tools = [{"type": "function", "name": "make_tea", "parameters": tea}]
+    for choice in ("required", {"type": "function", "name": "make_tea"}):
+        wanted = {"tools": tools, "tool_choice": choice}
+        reply = await secret(locked, wanted)
+        error = reply.json()["error"]
+        assert (reply.status_code, error["param"]) == (400, "session.tool_choice")
+        assert "'make_tea' cannot be called" in error["message"]
+        # A gateway whose model writes more may have made it.
+        keys = locked.state.keys
+        value, _ = keys.make_secret(keys.check_key("right").name, 600, wanted)
+        assert (await first_event(locked, value))["error"]["message"] == error["message"]
+
+
 HANDSHAKE = {
     "Host": "localhost",
     "Upgrade": "websocket",
