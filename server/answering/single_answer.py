@@ -9,14 +9,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from aqaa.models.errors import EngineBusyError, EngineError, PromptError
-from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerRequest
+from aqaa.models.errors import CallError, EngineBusyError, EngineError, PromptError
+from aqaa.server.answering.answer import INVALID_CALL, Answer, AnswerEnd, AnswerRequest
 from aqaa.server.compute.model import Work, work_of
 from aqaa.server.dialogue.prompt import RenderedTurn, Turn
 from aqaa.server.dialogue.tools import Calling
 from aqaa.server.hearing.no_speech import check_speech
 from aqaa.server.parts import ModelParts, output_of
 from aqaa.server.protocol.ids import random_id
+from aqaa.server.protocol.response import FAILURES
 from aqaa.server.protocol.types import PcmFormat, bytes_per_second
 from aqaa.server.urgency import Kind
 
@@ -56,6 +57,7 @@ def check_answered(end: AnswerEnd) -> None:
     Raises:
         PromptError: the decoder cannot take so long a prompt; its own words.
         EngineBusyError: it takes no more for now.
+        CallError: it began to call a function, and not as it is declared.
         EngineError: any other failure, by its code: the reason is the operator's, and in the log.
     """
     match end.code:
@@ -65,6 +67,8 @@ def check_answered(end: AnswerEnd) -> None:
             raise PromptError(end.reason)
         case "engine_busy":
             raise EngineBusyError("the decoder is busy: try again in a moment")
+        case code if code == INVALID_CALL:
+            raise CallError(FAILURES[code])
         case _:
             raise EngineError(f"the answer failed ({end.code}); try again")
 

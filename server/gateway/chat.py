@@ -80,6 +80,7 @@ class Completion:
 
         Raises:
             EngineError: the answer failed.
+            CallError: it called a function, and not as it is declared.
             EngineBusyError: no room for now.
             PromptError: the messages do not fit the context.
         """

@@ -16,6 +16,7 @@ from starlette.routing import Match, Route
 from aqaa.models.errors import (
     AqaaError,
     AudioError,
+    CallError,
     CapacityError,
     EngineBusyError,
     EngineError,
@@ -27,6 +28,7 @@ from aqaa.models.errors import (
     StoreError,
     UnauthorizedError,
 )
+from aqaa.server.answering.answer import INVALID_CALL
 from aqaa.server.protocol.errors import PARAM_LENGTH, ProtocolError, told_of
 from aqaa.server.protocol.limits import NO_SPEECH
 
@@ -76,6 +78,8 @@ def answer_for(error: Exception) -> Response:
             return reply(503, "store_unavailable", message)
         case CapacityError() | EngineBusyError():
             return reply(503, "server_full", message)
+        case CallError():  # what the model gave is of no use: clients ask again by themselves
+            return reply(502, INVALID_CALL, message)
         case EngineError():
             return reply(500, "engine_error", message)
         case _:

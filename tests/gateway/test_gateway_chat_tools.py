@@ -174,12 +174,24 @@ async def test_one_call_is_made_where_they_may_not_be_parallel(
     assert (len(choice.message.tool_calls), choice.finish_reason) == (1, "tool_calls")
 
 
-async def test_a_malformed_call_is_a_failed_answer(
-    client: openai.AsyncOpenAI, served: Served
+@pytest.mark.parametrize(
+    "written",
+    ['{"name":"set_timer"}', '{"name":"set_timer","arguments":{"minutes":"5"}}', '{"name":"fly"}'],
+    ids=["no arguments", "malformed arguments", "unknown function"],
+)
+async def test_a_call_that_is_written_wrongly_is_told_as_that(
+    client: openai.AsyncOpenAI, served: Served, written: str
 ) -> None:
-    served.engine.answer = lambda prompt: [*call('{"name":"set_timer"}'), EOT]
-    with pytest.raises(openai.InternalServerError):
+    served.engine.answer = lambda prompt: [*call(written), EOT]
+    with pytest.raises(openai.InternalServerError, match="nothing was called") as failed:
         await ask(client)
+    assert (failed.value.status_code, failed.value.code) == (502, "invalid_tool_call")
+    stream = await ask(client, stream=True)
+    told = await anext(stream)
+    assert told.choices[0].delta.tool_calls is None
+    with pytest.raises(openai.APIError, match="nothing was called") as broken:
+        await anext(stream)
+    assert (broken.value.type, broken.value.code) == ("server_error", "invalid_tool_call")
 
 
 async def test_a_bundle_that_calls_nothing_answers_in_words_unless_it_must_call() -> None:
