@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import psutil
@@ -38,6 +38,7 @@ pytestmark = [
 CONTEXT = 4096
 PROMPTS = [1, 16, 160, 600]  # ids
 ENDLESS = 3000  # ids: a minute's work at the pace of `slow_steps`
+PATIENT = {"first_id_within": 30.0, "next_id_within": 30.0, "give_up_after": 60.0}  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,22 @@ def launched(
         second.stop()
 
 
+@asynccontextmanager
+async def callers(
+    bundle: Bundle, server: VllmServer
+) -> AsyncIterator[tuple[VllmHttpEngine, VllmHttpEngine]]:
+    """Who gives up as soon as a listener would, and who waits for ids however slow hosts are."""
+    hasty = VllmHttpEngine(bundle, http_settings(server.url))
+    patient = VllmHttpEngine(bundle, http_settings(server.url, **PATIENT))
+    try:
+        await hasty.start()
+        await patient.start()
+        yield hasty, patient
+    finally:
+        await hasty.close()
+        await patient.close()
+
+
 async def found_each_other(engine: VllmHttpEngine) -> None:
     """Waits until the hosts have, for the first time or again; the API server is well before."""
     async with asyncio.timeout(60):
@@ -126,19 +143,17 @@ async def test_tensor_parallel_over_two_hosts_and_what_a_cut_cable_and_a_dead_ho
 ):
     settings = vllm_settings().model_copy(update={"tensor_parallel_size": 2})
     with launched(hosts, step1_bundle, settings, tmp_path) as (first, second):
-        engine = VllmHttpEngine(step1_bundle, http_settings(first.url))
-        await engine.start()
-        await found_each_other(engine)
-        assert await answers(engine) == expected
+        async with callers(step1_bundle, first) as (hasty, patient):
+            await found_each_other(hasty)
+            assert await answers(patient) == expected
 
-        assert await given_up(engine, lambda: hosts.cut(True)) < WORD_WITHIN
-        assert status(f"{first.url}/health") == 200, "it notices nothing"
-        hosts.cut(False)
-        await found_each_other(engine)
-        assert await answers(engine) == expected
+            assert await given_up(hasty, lambda: hosts.cut(True)) < WORD_WITHIN
+            assert status(f"{first.url}/health") == 200, "it notices nothing"
+            hosts.cut(False)
+            await found_each_other(hasty)
+            assert await answers(patient) == expected
 
-        assert await given_up(engine, second.kill) < WORD_WITHIN
-        await engine.close()
+            assert await given_up(hasty, second.kill) < WORD_WITHIN
 
 
 async def test_pipeline_parallel_over_two_hosts(hosts, step1_bundle, tmp_path, expected):
@@ -146,11 +161,9 @@ async def test_pipeline_parallel_over_two_hosts(hosts, step1_bundle, tmp_path, e
     split = {"pipeline_parallel_size": 2, "enforce_eager": False}
     settings = vllm_settings().model_copy(update=split)
     with launched(hosts, step1_bundle, settings, tmp_path) as (first, _):
-        engine = VllmHttpEngine(step1_bundle, http_settings(first.url))
-        await engine.start()
-        await found_each_other(engine)
-        assert await answers(engine) == expected
-        await engine.close()
+        async with callers(step1_bundle, first) as (hasty, patient):
+            await found_each_other(hasty)
+            assert await answers(patient) == expected
 
 
 async def test_tensor_parallel_over_two_hosts_of_ray_and_a_worker_that_freezes_or_dies(
@@ -174,24 +187,24 @@ async def test_tensor_parallel_over_two_hosts_of_ray_and_a_worker_that_freezes_o
             environment=hosts.first.environment | variables | {"RAY_ADDRESS": address},
         )
         server.start()
-        engine = VllmHttpEngine(step1_bundle, http_settings(server.url))
-        await engine.start()
-        await found_each_other(engine)
-        assert await answers(engine) == expected
-        workers = [ray_workers(host) for host in (hosts.first, hosts.second)]
-        assert [len(on_host) for on_host in workers] == [1, 1]
-        worker = workers[1][0]
+        try:
+            async with callers(step1_bundle, server) as (hasty, patient):
+                await found_each_other(hasty)
+                assert await answers(patient) == expected
+                workers = [ray_workers(host) for host in (hosts.first, hosts.second)]
+                assert [len(on_host) for on_host in workers] == [1, 1]
+                worker = workers[1][0]
 
-        assert await given_up(engine, worker.suspend) < WORD_WITHIN
-        assert status(f"{server.url}/health") == 200, "it notices nothing"
-        worker.resume()
-        await found_each_other(engine)
-        assert await answers(engine) == expected
+                assert await given_up(hasty, worker.suspend) < WORD_WITHIN
+                assert status(f"{server.url}/health") == 200, "it notices nothing"
+                worker.resume()
+                await found_each_other(hasty)
+                assert await answers(patient) == expected
 
-        assert await given_up(engine, worker.kill) < WORD_WITHIN
-        await asyncio.to_thread(server.ends)  # for its supervisor to see
-        await engine.close()
-        server.stop()
+                assert await given_up(hasty, worker.kill) < WORD_WITHIN
+                await asyncio.to_thread(server.ends)  # for its supervisor to see
+        finally:
+            server.stop()
 
 
 def ray_workers(host: Host) -> list[psutil.Process]:
