@@ -73,6 +73,7 @@ class Completion:
         self._wanted = wanted
         self._id = random_id("chatcmpl")
         self._audio_id = random_id("audio")
+        self._named = False  # whether the stream has told the sound's id
         self._created = int(time.time())
 
     async def whole(self, store: Store) -> Json:
@@ -133,7 +134,7 @@ class Completion:
                 return
             if self._wanted.spoken and (got.audio_tokens or not got.calls):
                 expires = await store.keep(self._audio_id, answer.progress.ids)
-                yield self._event({"audio": {"expires_at": expires}})
+                yield self._event({"audio": {**self._name_once(), "expires_at": expires}})
             yield self._event({}, got.finish_reason)
             options = self._request.stream_options
             if options is not None and options.include_usage:
@@ -164,14 +165,19 @@ class Completion:
             case AnswerCall():
                 return {"tool_calls": [{"index": len(got.calls) - 1, **self._call(said)}]}
             case AnswerText() if self._wanted.spoken:
-                return {"audio": {"id": self._audio_id, "transcript": said.text}}
+                return {"audio": {**self._name_once(), "transcript": said.text}}
             case AnswerText():
                 return {"content": said.text}
             case AnswerSound() if said.data:
                 data = base64.b64encode(said.data).decode("ascii")
-                return {"audio": {"id": self._audio_id, "data": data}}
+                return {"audio": {**self._name_once(), "data": data}}
             case _:
                 return None
+
+    def _name_once(self) -> Json:
+        """The sound's id, in the first delta that has any: clients join the strings of deltas."""
+        named, self._named = self._named, True
+        return {} if named else {"id": self._audio_id}
 
     def _event(self, delta: Json, finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}

@@ -156,7 +156,7 @@ async def _turns(
     parts: ModelParts, message: ChatMessage, store: Store, outputs: dict[str, str]
 ) -> list[Turn]:
     """What a message is in the prompt; `outputs` stand behind their calls."""
-    if message.role in ("tool", "function"):
+    if message.role == "tool":
         return []
     said = await _turn(parts, message, store)
     turns: list[Turn] = [] if said is None else [said]
@@ -172,7 +172,8 @@ async def _turn(parts: ModelParts, message: ChatMessage, store: Store) -> Turn |
         return AssistantTurn(await store.find(message.audio.id))
     contents: list[str | tuple[int, ...]] = []
     content = message.content or []
-    for part in [content] if isinstance(content, str) else content:
+    said = [content] if isinstance(content, str) else content
+    for part in (*said, message.refusal or ""):
         if isinstance(part, str):
             contents.append(part)
         elif isinstance(part, InputAudioPart):

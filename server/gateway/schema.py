@@ -14,19 +14,21 @@ MIN_TEMPERATURE = 0.01  # below it sampling is greedy in all but name
 MOST_TOKENS = 2**31 - 1
 MOST_PARTS = 256  # of one message
 NO_LOGPROBS = "the probabilities of an answer's tokens are not told: leave it out"
+NO_PENALTY = "tokens are drawn as the model's bundle says and are not penalised: leave it out or 0"
+OLD_CALLS = "functions are declared in `tools`, chosen by `tool_choice` and called in `tool_calls`"
 
 T = TypeVar("T")
 
 
-def _refused(words: str) -> Callable[[T], T]:
-    """A validator of what is not done here: only its being off is taken."""
+def _refused(words: str, is_off: Callable[[T], bool] = lambda value: not value) -> AfterValidator:
+    """A validator of what is not done here: only a value that asks for nothing is taken."""
 
     def check(value: T) -> T:
-        if value:
+        if not is_off(value):
             raise ValueError(words)
         return value
 
-    return check
+    return AfterValidator(check)
 
 
 class TextPart(Lenient):
@@ -84,8 +86,13 @@ class CallPart(Lenient):
 class ChatMessage(Lenient):
     """One turn."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    role: Annotated[
+        Literal["system", "developer", "user", "assistant", "tool", "function"],
+        _refused(f"{OLD_CALLS}; what one gave is a message of `tool`", lambda it: it != "function"),
+    ]
     content: str | Annotated[list[ContentPart], Field(max_length=MOST_PARTS)] | None = None
+    refusal: str | None = None
+    function_call: Annotated[Any, _refused(OLD_CALLS)] = None
     audio: AudioReference | None = None
     tool_calls: list[CallPart] | None = Field(default=None, max_length=MOST_PARTS)
     tool_call_id: str | None = None
@@ -153,6 +160,7 @@ class StreamOptions(Lenient):
     """What a stream ends with."""
 
     include_usage: bool = False
+    include_obfuscation: Annotated[bool, _refused("chunks are not padded: leave it out")] = False
 
 
 class ResponseFormat(Lenient):
@@ -185,15 +193,44 @@ class ChatRequest(Lenient):
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
-    n: Literal[1] | None = None
+    n: Annotated[
+        int | None, _refused("one answer is made: ask again for another", lambda n: n == 1)
+    ] = None
+    stop: Annotated[
+        str | list[str] | None,
+        _refused("an answer is not cut at a word: leave it out", lambda texts: not any(texts)),
+    ] = None
+    frequency_penalty: Annotated[float | None, _refused(NO_PENALTY)] = None
+    presence_penalty: Annotated[float | None, _refused(NO_PENALTY)] = None
+    logit_bias: Annotated[
+        dict[str, float] | None,
+        _refused("no token is made likelier: leave it out", lambda bias: not any(bias.values())),
+    ] = None
     tools: list[ChatTool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | NamedChoice | AllowedTools = "auto"
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    logprobs: Annotated[bool | None, AfterValidator(_refused(NO_LOGPROBS))] = None
-    top_logprobs: Annotated[int | None, AfterValidator(_refused(NO_LOGPROBS))] = None
-    functions: Annotated[
-        list[Any] | None, AfterValidator(_refused("functions are declared in `tools` here"))
+    logprobs: Annotated[bool | None, _refused(NO_LOGPROBS)] = None
+    top_logprobs: Annotated[int | None, _refused(NO_LOGPROBS)] = None
+    functions: Annotated[list[Any] | None, _refused(OLD_CALLS)] = None
+    function_call: Annotated[
+        Any, _refused(OLD_CALLS, lambda choice: choice in ("none", "auto"))
+    ] = None
+    reasoning_effort: Annotated[
+        str | None, _refused("the model does not reason: leave it out", lambda it: it == "none")
+    ] = None
+    verbosity: Annotated[
+        str | None,
+        _refused("say in the system's message how long answers are", lambda it: it == "medium"),
+    ] = None
+    store: Annotated[bool | None, _refused("answers are not kept for reading: leave it out")] = None
+    service_tier: Annotated[
+        str | None,
+        _refused("all are served alike: leave it out", lambda it: it in ("auto", "default")),
+    ] = None
+    moderation: Annotated[Any, _refused("nothing is moderated here: leave it out")] = None
+    web_search_options: Annotated[
+        Any, _refused("nothing is searched here: leave it out", lambda _: False)
     ] = None
 
     @field_validator("temperature")

@@ -100,6 +100,14 @@ async def test_what_is_not_done_here_may_be_asked_not_to_be_done(http: httpx.Asy
     assert (await ask(http, user("hi"), **off)).status_code == 200
 
 
+async def test_what_a_model_refused_to_say_stands_in_the_prompt(
+    http: httpx.AsyncClient, served: Served
+) -> None:
+    refused = {"role": "assistant", "content": None, "refusal": "not that"}
+    await ask(http, user("hi"), refused, user("why"))
+    assert "not that" in asked(served)
+
+
 async def test_json_may_begin_with_the_mark_that_some_editors_write(
     http: httpx.AsyncClient,
 ) -> None:

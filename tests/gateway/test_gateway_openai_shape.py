@@ -94,6 +94,8 @@ async def test_a_streamed_completion_carries_the_same_sound_as_a_whole_one(
     assert sound == base64.b64decode(whole.choices[0].message.audio.data)
     assert "".join(a.get("transcript") or "" for a in audio) == "hello there"
     assert audio[-1]["expires_at"]
+    assert audio[0]["id"].startswith("audio_")
+    assert [a.get("id") for a in audio[1:]] == [None] * (len(audio) - 1)  # clients join strings
     assert chunks[-1].usage.completion_tokens_details.audio_tokens == 30
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
 
