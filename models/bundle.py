@@ -97,11 +97,18 @@ class TranscriberConfig(Section):
     """What makes the user's words of what the linguistic tokenizer heard and made of it.
 
     `paraformer`: the published recogniser's own predictor and decoder, which lie in the linguistic
-    tokenizer's folder. `ctc`: a small network, in a folder of its own (`path`).
+    tokenizer's folder. `ctc`: a small network and a language model, in a folder of their own
+    (`path`); the other fields are its alone.
     """
 
     kind: Literal["paraformer", "ctc"]
     path: Path = Path("transcriber")
+    language_weight: float = Field(
+        default=0.6, ge=0, description="of the language model's log probabilities beside the sound"
+    )
+    piece_bonus: float = Field(
+        default=1.0, description="nats for every piece: a language model favours few"
+    )
 
 
 class TurnThresholds(Section):

@@ -83,6 +83,8 @@ TRANSCRIBER = """
 [transcriber]  # the user's words, from what the linguistic tokenizer heard and made of it
 kind = "ctc"
 path = "transcriber"
+language_weight = 0.6
+piece_bonus = 1.0
 """
 
 # Chosen on recordings of people and held-out questions (docs/performance.md): `medium` cuts off

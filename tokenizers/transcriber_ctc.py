@@ -1,7 +1,7 @@
-"""A CTC network on what the linguistic encoder emits and what it heard: greedy, causal, streaming.
+"""A CTC network on what the linguistic encoder emits and what it heard: causal, streaming.
 
     states and features [T, width] -> Linear -> blocks of (causal depthwise convolution,
-    feed-forward) -> Linear -> T * rows log probabilities over the pieces
+    feed-forward) -> Linear -> T * rows log probabilities over the pieces -> `prefix_beam`
 
 A frame is the encoder's newest state, of which a token is made, and beside it the features that it
 was made of: a small encoder, taught to make tokens, forgets much that tells words apart. The
@@ -10,8 +10,8 @@ sound, and the end of an utterance is followed by `SILENCE` zero frames in which
 come out. Training must pad its clips in the same way.
 
 Files: `model.safetensors` with this module's tensors (any float type), from whose shapes all sizes
-are read, and `pieces.json`, a list of strings: first the blank, then pieces in SentencePiece's
-manner, where `▁` stands for the blank that begins a word.
+are read, `language.safetensors` (`language_model`), and `pieces.json`, a list of strings: first the
+blank, then pieces in SentencePiece's manner, where `▁` stands for the blank that begins a word.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from torch import Tensor, nn
 
 from aqaa.models.errors import BundleError
 from aqaa.models.weights import load_state_dict
+from aqaa.tokenizers.language_model import LanguageModel
+from aqaa.tokenizers.prefix_beam import PrefixBeam, Weighing
 from aqaa.tokenizers.transcriber import (
     FRAME_SECONDS,
     Piece,
@@ -35,7 +37,6 @@ from aqaa.tokenizers.transcriber import (
     read_pieces,
 )
 
-BLANK = 0
 SILENCE = 6  # zero frames after an utterance's end, 360 ms
 
 
@@ -99,19 +100,31 @@ class CtcHead(nn.Module):
 
 
 class CtcTranscriber:
-    """The head with its weights and pieces; opens streams."""
+    """The head and the language model, with their weights and pieces; opens streams."""
 
-    def __init__(self, head: CtcHead, pieces: list[str], device: str = "cpu") -> None:
+    def __init__(
+        self,
+        head: CtcHead,
+        language: LanguageModel,
+        pieces: list[str],
+        weighing: Weighing,
+        device: str = "cpu",
+    ) -> None:
+        """`language` stays on the CPU: a step of it is smaller than a copy to a device."""
         self.head = head.float().eval().to(device)
+        self.language = language
         self.texts = [piece.replace("\u2581", " ") for piece in pieces]
+        self.weighing = weighing
         self.device = device
 
     @classmethod
-    def load(cls, folder: Path, width: int, device: str = "cpu") -> CtcTranscriber:
+    def load(
+        cls, folder: Path, weighing: Weighing, width: int, device: str = "cpu"
+    ) -> CtcTranscriber:
         """Read a folder for an encoder whose `frame_width` is `width`.
 
         Raises:
-            BundleError: a file is missing or damaged, or does not fit the other or the encoder.
+            BundleError: a file is missing or damaged, or does not fit the others or the encoder.
         """
         pieces = list(read_pieces(folder / "pieces.json"))
         state = load_state_dict(folder / "model.safetensors", "the transcriber's head")
@@ -123,7 +136,17 @@ class CtcTranscriber:
             raise BundleError(
                 f"{folder} is for frames of width {head.project.in_features}, not {width}"
             )
-        return cls(head, pieces, device)
+        state = load_state_dict(folder / "language.safetensors", "the transcriber's language model")
+        try:
+            language = LanguageModel.of(state)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise BundleError(f"{folder} holds no language model: {str(error)[:400]}") from error
+        if language.embed.num_embeddings != len(pieces):
+            raise BundleError(
+                f"{folder}: the language model knows {language.embed.num_embeddings} pieces, "
+                f"not {len(pieces)}"
+            )
+        return cls(head, language, pieces, weighing, device)
 
     @property
     def name(self) -> str:
@@ -133,7 +156,7 @@ class CtcTranscriber:
     @property
     def weights(self) -> int:
         """How many it has."""
-        return sum(p.numel() for p in self.head.parameters())
+        return sum(p.numel() for part in (self.head, self.language) for p in part.parameters())
 
     def stream(self) -> CtcStream:
         """A new stream; cheap."""
@@ -141,25 +164,29 @@ class CtcTranscriber:
 
 
 class CtcStream(TranscriptStream):
-    """Pieces as the encoder's windows come, the same for a stream as for the whole."""
+    """Pieces as the encoder's windows come, however they are cut."""
 
     def __init__(self, transcriber: CtcTranscriber) -> None:
         super().__init__()
         self._transcriber = transcriber
         self._state = transcriber.head.initial_state()
-        self._previous = BLANK
-        self._rows = 0
+        self._beam = PrefixBeam(transcriber.language, transcriber.weighing)
+        self._heard = False
 
     def _copy_state(self, original: Self) -> None:
-        self.__dict__.update(original.__dict__)  # every value is replaced, never written to
+        self.__dict__.update(original.__dict__)  # but for the beam no value is written to
+        self._beam = original._beam.fork()
 
     def _recognise(self, window: WindowOrTail) -> list[Piece]:
         if not isinstance(window, Window):
-            return self._spell(self._silence()) if self._rows else []
+            return self._spell(self._silence(), last=True) if self._heard else []
+        self._heard = True
         device = self._transcriber.device
         states, heard = window.states[-window.new :].to(device), window.heard.to(device)
         frames = torch.cat([states, heard], -1)
-        return self._spell(torch.cat([frames, self._silence()]) if window.last else frames)
+        if window.last:
+            frames = torch.cat([frames, self._silence()])
+        return self._spell(frames, last=window.last)
 
     def _silence(self) -> Tensor:
         return torch.zeros(
@@ -167,18 +194,18 @@ class CtcStream(TranscriptStream):
         )
 
     @torch.inference_mode()
-    def _spell(self, frames: Tensor) -> list[Piece]:
+    def _spell(self, frames: Tensor, *, last: bool) -> list[Piece]:
         rows, self._state = self._transcriber.head(frames[None], self._state)
-        best = rows[0].max(-1)
         seconds = FRAME_SECONDS * len(frames) / rows.shape[1]
-        pieces = []
-        for index, logprob in zip(best.indices.tolist(), best.values.tolist(), strict=True):
-            if index not in (BLANK, self._previous):
-                text, start = self._transcriber.texts[index], self._rows * seconds
-                pieces.append(Piece(text, start, start + seconds, logprob))
-            self._previous = index
-            self._rows += 1
-        return pieces
+        return [
+            Piece(
+                self._transcriber.texts[spelt.piece],
+                spelt.row * seconds,
+                (spelt.row + 1) * seconds,
+                spelt.logprob,
+            )
+            for spelt in self._beam.push(rows[0].cpu().numpy(), last=last)
+        ]
 
 
 def _head_of(state: Mapping[str, Tensor], pieces: int) -> CtcHead:

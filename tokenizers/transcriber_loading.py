@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aqaa.models.bundle import Bundle
 from aqaa.tokenizers.linguistic import LinguisticTokenizer
+from aqaa.tokenizers.prefix_beam import Weighing
 from aqaa.tokenizers.transcriber_ctc import CtcTranscriber
 from aqaa.tokenizers.transcriber_paraformer import ParaformerTranscriber
 
@@ -24,5 +25,6 @@ def load_transcriber(
             folder = bundle.tokenizer.path / bundle.tokenizer.linguistic
             return ParaformerTranscriber.load(folder, tokenizer.encoder, device)
         case "ctc":
-            width = tokenizer.encoder.frame_width
-            return CtcTranscriber.load(bundle.transcriber.path, width, device)
+            config, width = bundle.transcriber, tokenizer.encoder.frame_width
+            weighing = Weighing(config.language_weight, config.piece_bonus)
+            return CtcTranscriber.load(config.path, weighing, width, device)

@@ -85,6 +85,13 @@ def commands() -> Iterator[Spoken]:
         yield Spoken(row["said"], wave, tuple(TOOLS.values()), call)
 
 
+def held_out_texts() -> set[str]:
+    """All that the evaluation asks and commands, normalised: nothing may be trained on it."""
+    asked = [turn.said for talk in held_out_questions(load_domain()) for turn in talk.turns]
+    commanded = [row["said"] for row in yaml.safe_load(COMMANDS.read_text(encoding="utf-8"))]
+    return {normalise(text) for text in asked + commanded}
+
+
 def outside() -> Iterator[Spoken]:
     """What no tool is for, with every tool declared."""
     said: list[str] = yaml.safe_load(PEOPLE.read_text(encoding="utf-8"))["outside"]

@@ -1,1 +1,1 @@
-"""Trains nano's words: a CTC network on what the linguistic encoder emits and what it heard."""
+"""Trains nano's words: CTC on what the linguistic encoder emits and heard, and a language model."""

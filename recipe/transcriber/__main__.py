@@ -1,4 +1,5 @@
-"""`python -m aqaa.recipe.transcriber`: train the words on the bundle's encoder; export."""
+"""`python -m aqaa.recipe.transcriber`: train the words on the bundle's encoder, and what language
+they are in; export."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from aqaa.recipe.domain.load import load_domain
 from aqaa.recipe.hearing import Hearing
 from aqaa.recipe.speech.cache import work_dir
 from aqaa.recipe.speech.corpus import packed
+from aqaa.recipe.transcriber.language import texts, train_language
 from aqaa.recipe.transcriber.pieces import corpus_pieces
 from aqaa.recipe.transcriber.train import STEPS, export, train_head
 
@@ -32,9 +34,10 @@ def main() -> None:
     asked = {utterance.text for utterance in question_plan(load_domain())}.difference(said_once())
     heard = [clip for clip in clips for _ in range(ASKED if clip.text in asked else 1)]
     hearing, spelling = Hearing(nano_path() / "Step-Audio-Tokenizer"), corpus_pieces()
-    checkpoint = work_dir() / "transcriber" / "head.pt"
-    head = train_head(heard, judge, hearing, spelling, checkpoint, arguments.steps)
-    export(head, spelling, arguments.out)
+    kept = work_dir() / "transcriber"
+    language = train_language(texts(), spelling, kept / "language.pt")
+    head = train_head(heard, judge, hearing, spelling, kept / "head.pt", arguments.steps)
+    export(head, language, spelling, arguments.out)
 
 
 if __name__ == "__main__":

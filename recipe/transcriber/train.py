@@ -29,6 +29,7 @@ from aqaa.recipe.training import Losses, Rates, train
 from aqaa.recipe.transcriber.head import head_for, spelt, with_silence
 from aqaa.recipe.transcriber.pieces import Spelling, joined
 from aqaa.recipe.word_losses import spelling_loss
+from aqaa.tokenizers.language_model import LanguageModel
 from aqaa.tokenizers.transcriber_ctc import CtcHead
 
 LENGTHS = tuple(CHUNK_SAMPLES * chunks for chunks in (13, 18, 25, 34))  # 3.1 to 8.2 s
@@ -103,10 +104,11 @@ def word_error_rates(
     return {name: round(100 * errors / words, 1) for name, (errors, words) in wrong.items()}
 
 
-def export(head: CtcHead, spelling: Spelling, folder: Path) -> None:
+def export(head: CtcHead, language: LanguageModel, spelling: Spelling, folder: Path) -> None:
     """Write the bundle's `[transcriber]` folder: weights in half precision, and the pieces."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: w.detach().half().contiguous() for name, w in head.state_dict().items()}
-    save_file(weights, folder / "model.safetensors")
+    for network, file in ((head, "model.safetensors"), (language, "language.safetensors")):
+        weights = {name: w.detach().half().contiguous() for name, w in network.state_dict().items()}
+        save_file(weights, folder / file)
     text = json.dumps(spelling.pieces, ensure_ascii=False)
     (folder / "pieces.json").write_text(text, encoding="utf-8")

@@ -1,15 +1,12 @@
 """What the user's words cost and when they come: the same questions with and without them.
 
-Two servers of nano, one of them without a transcriber: a server that has one writes every turn
-down, for the conversation's own memory. If nano has no head of its own, the other is given one of
-the trained one's size with random weights: what that computes costs what a trained one would, its
-words mean nothing. Questions to the two take turns.
+Two servers of nano, one of them without its transcriber: a server that has one writes every turn
+down, for the conversation's own memory. Questions to the two take turns.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import sys
 import tempfile
@@ -22,10 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
-import torch
 from bench_tables import markdown
 from recorded_questions import Sound, questions
-from safetensors.torch import save_file
 from serving import serving
 
 from aqaa.clients.client import WIRE_RATE, Connection, connect
@@ -34,7 +29,6 @@ from aqaa.clients.sound import speech_end
 from aqaa.clients.turn import speak
 from aqaa.models.bundle import load_bundle, nano_path
 from aqaa.recipe.pack import TRANSCRIBER
-from aqaa.recipe.transcriber.head import BLOCKS, INNER, KERNEL, ROWS
 from aqaa.server.protocol.client_events import ClientEvent
 from aqaa.server.protocol.server_events import (
     InputAudioTranscriptionCompleted,
@@ -42,13 +36,9 @@ from aqaa.server.protocol.server_events import (
     ResponseOutputAudioDelta,
     ServerEvent,
 )
-from aqaa.tokenizers.funasr_encoder import ChunkEncoder
-from aqaa.tokenizers.linguistic import LinguisticTokenizer
-from aqaa.tokenizers.transcriber_ctc import CtcHead
 
-TITLE = "The user's words (nano; a head of random weights unless it has its own)"
+TITLE = "The user's words (nano)"
 ROUNDS = 5
-PIECES = 512
 LIVE = "gpt-realtime-whisper"  # the name whose words come while the user speaks
 SETTLE_SECONDS = 1.0  # after an answer, for words that come late
 
@@ -128,26 +118,13 @@ def _told(turns: Mapping[bool, Sequence[Turn]]) -> str:
 
 
 def nano(folder: Path, *, words: bool) -> Path:
-    """nano in `folder`: with its transcriber, or a random one if it has none; or without."""
-    bundle = load_bundle(nano_path())
+    """nano in `folder`, with or without its transcriber."""
     shutil.copytree(nano_path(), folder, ignore=shutil.ignore_patterns("examples", "*.md"))
-    toml = folder / "aqaa.toml"
     if not words:
+        toml = folder / "aqaa.toml"
         toml.write_text(toml.read_text("utf-8").replace(TRANSCRIBER, ""), encoding="utf-8")
-    elif bundle.transcriber is None:
-        toml.write_text(toml.read_text("utf-8") + TRANSCRIBER, encoding="utf-8")
-        _save_random(LinguisticTokenizer.load(bundle.tokenizer).encoder, folder / "transcriber")
     assert (load_bundle(folder).transcriber is not None) == words
     return folder
-
-
-def _save_random(encoder: ChunkEncoder, folder: Path) -> None:
-    torch.manual_seed(0)
-    head = CtcHead(encoder.frame_width, INNER, KERNEL, BLOCKS, ROWS, PIECES)
-    folder.mkdir()
-    save_file(head.state_dict(), folder / "model.safetensors")
-    pieces = ["<blank>", *(f"\u2581w{number}" for number in range(1, PIECES))]
-    (folder / "pieces.json").write_text(json.dumps(pieces), encoding="utf-8")
 
 
 async def asked(url: str, wave: Sound, *, words: bool) -> Turn:

@@ -9,17 +9,21 @@ import soundfile
 import torch
 
 from aqaa.models.bundle import load_bundle, nano_path
+from aqaa.recipe.domain.numbers import normalise
+from aqaa.recipe.evaluate.household import held_out_texts
 from aqaa.recipe.hearing import Hearing
 from aqaa.recipe.linguistic.fbank import CHUNK_FRAMES, CHUNK_SAMPLES
 from aqaa.recipe.linguistic.train import WIDTH_OUT, Speller
 from aqaa.recipe.speech.batches import Placed, Row
 from aqaa.recipe.speech.store import Clip
 from aqaa.recipe.transcriber.head import ROWS, spelt, with_silence
+from aqaa.recipe.transcriber.language import batch_of, texts, train_language
 from aqaa.recipe.transcriber.pieces import BLANK, Spelling, corpus_pieces, joined, learn, written
 from aqaa.recipe.transcriber.train import export
 from aqaa.recipe.word_losses import spelling_loss
 from aqaa.tokenizers.linguistic import LinguisticTokenizer
-from aqaa.tokenizers.transcriber import Window
+from aqaa.tokenizers.prefix_beam import Weighing
+from aqaa.tokenizers.transcriber import Window, text_of
 from aqaa.tokenizers.transcriber_ctc import SILENCE, CtcHead, CtcTranscriber
 
 EXAMPLES = nano_path() / "examples"
@@ -79,13 +83,40 @@ def test_the_bundle_reads_what_is_exported_and_it_spells_what_it_was_taught(
         loss.backward()
         optimiser.step()
     assert rows.shape[1] == (40 + SILENCE) * ROWS
-    export(head, spelling, tmp_path)
+    language = train_language([TEXTS] * 3, spelling, tmp_path / "language.pt", steps=2)
+    export(head, language, spelling, tmp_path)
 
-    served = CtcTranscriber.load(tmp_path, 16)
-    rows, _ = served.head(with_silence(states))
-    numbers = rows[0].argmax(-1).unique_consecutive().tolist()
+    served = CtcTranscriber.load(tmp_path, Weighing(0.5, 0.5), 16)
+    stream = served.stream()
+    pieces = stream.push(
+        Window(torch.cat([torch.zeros(5, 6), states[0, :, :6]]), states[0, :, 6:], last=True)
+    )
 
-    assert "".join(served.texts[n] for n in numbers if n).strip() == written(TEXTS[0])
+    assert text_of(pieces) == written(TEXTS[0])
+
+
+def test_the_language_model_guesses_each_piece_and_the_end() -> None:
+    read, guessed = batch_of([[5, 6, 7], [8]])
+    assert read.tolist() == [[0, 5, 6, 7], [0, 8, 0, 0]]
+    assert guessed.tolist() == [[5, 6, 7, 0], [8, 0, -1, -1]]
+
+
+def test_a_trained_language_model_knows_what_was_said(spelling: Spelling, tmp_path: Path) -> None:
+    model = train_language([TEXTS] * 3, spelling, tmp_path / "language.pt", steps=40)
+    said, unsaid = (spelling.encode(text) for text in (TEXTS[0], "Bees hum under zinc"))
+
+    def likely(ids: list[int]) -> float:
+        read, guessed = batch_of([ids])
+        with torch.inference_mode():
+            return float(model(read)[0].gather(2, guessed[..., None]).mean())
+
+    assert likely(said) > likely(unsaid) + 1
+
+
+def test_no_phrasing_of_the_evaluation_is_in_the_language_model() -> None:
+    trained = {normalise(text) for kind in texts() for text in kind}
+    assert len(held_out_texts()) > 200
+    assert not held_out_texts() & trained
 
 
 def test_it_is_trained_on_what_the_server_gives_it() -> None:

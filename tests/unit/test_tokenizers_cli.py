@@ -17,6 +17,7 @@ from aqaa.models.bundle import load_bundle
 from aqaa.models.errors import AudioError
 from aqaa.server.cli.inspect import examine
 from aqaa.server.cli.tokens import tokens
+from aqaa.tokenizers.language_model import LanguageModel
 from aqaa.tokenizers.linguistic import LinguisticTokenizer
 from aqaa.tokenizers.transcriber_ctc import CtcHead
 
@@ -87,13 +88,17 @@ def test_inspection_names_the_transcriber(fixtures_dir: Path, tmp_path: Path) ->
     words = tmp_path / "bundle" / "transcriber"
     words.mkdir()
     save_file(head.state_dict(), words / "model.safetensors")
+    language = LanguageModel(3, width=4, hidden=4)
+    save_file(language.state_dict(), words / "language.safetensors")
     (words / "pieces.json").write_text('["<blank>", "\u2581a", "b"]', encoding="utf-8")
 
     part = next(part for part in examine(bundle) if part.name == "transcriber")
 
     assert part.problem is None
     assert "3 pieces" in part.holds
-    assert part.parameters == sum(p.numel() for p in head.parameters())
+    assert part.parameters == sum(
+        p.numel() for network in (head, language) for p in network.parameters()
+    )
 
 
 def test_inspection_sees_a_decoder_cut_short(fixtures_dir: Path, tmp_path: Path) -> None:

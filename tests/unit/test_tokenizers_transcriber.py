@@ -13,14 +13,17 @@ from safetensors.torch import save_file
 
 from aqaa.models.errors import BundleError, StreamClosedError
 from aqaa.tokenizers.funasr_encoder import EncoderState, import_funasr
+from aqaa.tokenizers.language_model import LanguageModel
+from aqaa.tokenizers.prefix_beam import PrefixBeam, Weighing
 from aqaa.tokenizers.transcriber import Piece, Tail, Window, WindowOrTail, Word, text_of, words_of
-from aqaa.tokenizers.transcriber_ctc import BLANK, SILENCE, CtcHead, CtcTranscriber
+from aqaa.tokenizers.transcriber_ctc import SILENCE, CtcHead, CtcTranscriber
 from aqaa.tokenizers.transcriber_paraformer import PieceSpelling
 
 WIDTH = 16  # of a frame: of these the first are the state, the others what was heard
 STATE = 10
 NOWHERE = EncoderState(0, torch.zeros(5, WIDTH), 0, torch.zeros(0))  # that nobody should read
 PIECES = ["<blank>", "\u2581what", "\u2581is", "s", "it", "\u2581"]
+WEIGHING = Weighing(language=0.5, piece=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +33,14 @@ def head() -> CtcHead:
 
 
 @pytest.fixture(scope="module")
-def transcriber(head: CtcHead) -> CtcTranscriber:
-    return CtcTranscriber(head, PIECES)
+def language() -> LanguageModel:
+    torch.manual_seed(4)
+    return LanguageModel(len(PIECES), width=6, hidden=8).eval()
+
+
+@pytest.fixture(scope="module")
+def transcriber(head: CtcHead, language: LanguageModel) -> CtcTranscriber:
+    return CtcTranscriber(head, language, PIECES, WEIGHING)
 
 
 def windows_of(frames: torch.Tensor) -> list[WindowOrTail]:
@@ -50,19 +59,23 @@ def window_of(new: torch.Tensor, *, last: bool = False) -> Window:
 
 
 @torch.inference_mode()
-def spelled_whole(head: CtcHead, frames: torch.Tensor) -> list[int]:
-    """Greedy CTC over a whole utterance, as a trainer sees it."""
-    rows = head(torch.cat([frames, torch.zeros(SILENCE, WIDTH)])[None])[0][0].argmax(-1).tolist()
-    kept = [a for a, b in zip(rows, [BLANK, *rows], strict=False) if a != b]
-    return [index for index in kept if index != BLANK]
+def spelled_whole(head: CtcHead, language: LanguageModel, frames: torch.Tensor) -> list[int]:
+    """The search over a whole utterance's rows, as a trainer sees them."""
+    rows, _ = head(torch.cat([frames, torch.zeros(SILENCE, WIDTH)])[None])
+    beam = PrefixBeam(language, WEIGHING)
+    return [spelt.piece for spelt in beam.push(rows[0].numpy(), last=True)]
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 8, 29, 40])
-def test_a_streamed_ctc_head_says_what_it_says_of_the_whole(head, transcriber, count: int) -> None:
+def test_a_streamed_ctc_head_says_what_it_says_of_the_whole(
+    head, language, transcriber, count: int
+) -> None:
     frames = torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(count)) * 4
     stream = transcriber.stream()
     pieces = [piece for window in windows_of(frames) for piece in stream.push(window)]
-    whole = "".join(PIECES[index] for index in spelled_whole(head, frames)).replace("\u2581", " ")
+    whole = "".join(PIECES[index] for index in spelled_whole(head, language, frames)).replace(
+        "\u2581", " "
+    )
     assert "".join(piece.text for piece in pieces) == whole.lstrip()
     assert count < 8 or pieces, "nothing was recognised: the test shows nothing"
     starts = [piece.start for piece in pieces]
@@ -91,18 +104,39 @@ def test_silence_alone_has_no_words(transcriber) -> None:
     assert transcriber.stream().push(Tail(NOWHERE)) == []
 
 
-def test_a_ctc_head_is_read_from_its_files(tmp_path: Path, head: CtcHead) -> None:
-    save_file(
-        {name: t.half() for name, t in head.state_dict().items()}, tmp_path / "model.safetensors"
-    )
-    (tmp_path / "pieces.json").write_text(json.dumps(PIECES), encoding="utf-8")
-    read = CtcTranscriber.load(tmp_path, WIDTH)
+def write(folder: Path, head: CtcHead, language: LanguageModel, pieces: str) -> None:
+    for network, file in ((head, "model.safetensors"), (language, "language.safetensors")):
+        save_file({name: t.half() for name, t in network.state_dict().items()}, folder / file)
+    (folder / "pieces.json").write_text(pieces, encoding="utf-8")
+
+
+def test_a_ctc_head_is_read_from_its_files(
+    tmp_path: Path, head: CtcHead, language: LanguageModel
+) -> None:
+    write(tmp_path, head, language, json.dumps(PIECES))
+    read = CtcTranscriber.load(tmp_path, WEIGHING, WIDTH)
     assert read.texts[1] == " what"
     frames = torch.randn(1, 8, WIDTH)
     with torch.inference_mode():
         torch.testing.assert_close(read.head(frames)[0], head(frames)[0], atol=0.02, rtol=0)
+        said = torch.tensor([[0, 3, 1]])
+        torch.testing.assert_close(read.language(said)[0], language(said)[0], atol=0.02, rtol=0)
     with pytest.raises(BundleError, match="width 16, not 17"):
-        CtcTranscriber.load(tmp_path, WIDTH + 1)
+        CtcTranscriber.load(tmp_path, WEIGHING, WIDTH + 1)
+
+
+def test_a_language_model_that_does_not_fit_is_named(
+    tmp_path: Path, head: CtcHead, language: LanguageModel
+) -> None:
+    write(tmp_path, head, LanguageModel(5, 6, 8), json.dumps(PIECES))
+    with pytest.raises(BundleError, match="knows 5 pieces, not 6"):
+        CtcTranscriber.load(tmp_path, WEIGHING, WIDTH)
+    save_file({"x": torch.zeros(1)}, tmp_path / "language.safetensors")
+    with pytest.raises(BundleError, match="holds no language model"):
+        CtcTranscriber.load(tmp_path, WEIGHING, WIDTH)
+    (tmp_path / "language.safetensors").unlink()
+    with pytest.raises(BundleError, match="language model is missing"):
+        CtcTranscriber.load(tmp_path, WEIGHING, WIDTH)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +155,7 @@ def test_pieces_that_do_not_fit_are_named(
     if pieces is not None:
         (tmp_path / "pieces.json").write_text(pieces, encoding="utf-8")
     with pytest.raises(BundleError, match=says):
-        CtcTranscriber.load(tmp_path, WIDTH)
+        CtcTranscriber.load(tmp_path, WEIGHING, WIDTH)
 
 
 def written(tokens: list[str]) -> str:
