@@ -301,11 +301,13 @@ class SpeechInput:
 
     def _judged(self, sound: TurnSound) -> Work[Wait]:
         """How long the silence must last if the turn is `sound`."""
-        turn, eagerness = self._turn, self._detector.rules.eagerness
+        turn, rules = self._turn, self._detector.rules
+        eagerness = rules.eagerness
         if turn is None or turn.listener is None or self._judge is None or eagerness is None:
             return self._detector.plain_wait()
         chance = yield from turn.listener.chance_of_end(sound.tokens[len(turn.tokens) :])
-        return wait_of(chance, self._judge.thresholds(eagerness), eagerness)
+        wait = wait_of(chance, self._judge.thresholds(eagerness), eagerness)
+        return replace(wait, end_ms=max(wait.end_ms, rules.soonest_ms))
 
     def _ended(
         self, sound: TurnSound, silence_sample: int, sample: int, wait: Wait | None

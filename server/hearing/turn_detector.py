@@ -30,8 +30,9 @@ LATE_FRAMES = 6  # so late it may notice a quiet that a judge was asked about
 MIN_END_PROBABILITY = 0.01  # and never below this, or no silence ends a turn (Silero's default)
 PAUSE_MS = 160  # plain silence after which an answer is started on speculation
 
-# Plain silence that ends a turn under `semantic_vad` where there is no judge of turns, or where
-# nothing can be taken back. One of 400 ms cuts off 1.7 % of people's orders (docs/performance.md).
+# Plain silence that ends a turn under `semantic_vad` where there is no judge of turns, and the
+# least where an answer follows that cannot be taken back. One of 400 ms cuts off 1.7 % of people's
+# orders (docs/performance.md).
 EAGERNESS_MS: dict[Eagerness, int] = {"low": 1000, "medium": 400, "auto": 400, "high": 300}
 # A turn that `semantic_vad` ended goes on if its speaker does within this time. Of the pauses that
 # people make inside their turns 5 % are longer than 600 ms and this (eot-bench).
@@ -44,6 +45,7 @@ class TurnRules:
 
     `reopen_ms`: so long after its end a turn goes on when its speaker does; 0: it never does.
     `eagerness`: that with which a judge of turns is asked; None: silence alone decides.
+    `soonest_ms`: of silence, before which no judge ends a turn.
     `regrets`: whether what interrupted an answer is asked about again when it is over.
     """
 
@@ -51,52 +53,48 @@ class TurnRules:
     prefix_ms: int
     silence_ms: float
     idle_ms: int | None
-    create_response: bool
-    reopen_ms: int
-    eagerness: Eagerness | None
+    reopen_ms: int = 0
+    eagerness: Eagerness | None = None
+    soonest_ms: int = 0
     regrets: bool = False
 
     @classmethod
     def of(cls, detection: ServerVad | SemanticVad) -> TurnRules:
         """The rules that a session's `turn_detection` asks for."""
-        eagerness: Eagerness | None = None
-        if isinstance(detection, SemanticVad):
-            if detection.interrupt_response:  # else the answer to a part of the turn goes on
-                eagerness = detection.eagerness
-            plain = ServerVad(silence_duration_ms=EAGERNESS_MS[detection.eagerness])
-            plain = plain.model_copy(update={"create_response": detection.create_response})
-        else:
-            plain = detection
-        return cls(
-            threshold=plain.threshold,
-            prefix_ms=plain.prefix_padding_ms,
-            silence_ms=plain.silence_duration_ms,
-            idle_ms=plain.idle_timeout_ms,
-            create_response=plain.create_response,
-            reopen_ms=REOPEN_MS if eagerness else 0,
-            eagerness=eagerness,
+        if isinstance(detection, ServerVad):
+            return cls(
+                threshold=detection.threshold,
+                prefix_ms=detection.prefix_padding_ms,
+                silence_ms=detection.silence_duration_ms,
+                idle_ms=detection.idle_timeout_ms,
+            )
+        plain, takes_back = EAGERNESS_MS[detection.eagerness], detection.interrupt_response
+        # Where it takes nothing back, an answer to a part of the turn would go on.
+        stays = detection.create_response and not takes_back
+        return replace(
+            cls.of(ServerVad(silence_duration_ms=plain)),
+            reopen_ms=REOPEN_MS if takes_back else 0,
+            eagerness=detection.eagerness,
+            soonest_ms=plain if stays else 0,
         )
 
     @classmethod
     def of_session(cls, session: Session) -> TurnRules | None:
         """How the session's turns are told; None: by its client.
 
-        Where nothing is answered, nothing is to be taken back: what was written down stays.
+        Where nothing is answered, nothing is taken back: what was written down stays.
         """
         detection = session.audio.input.turn_detection
         if detection is None:
             return None
         rules = replace(cls.of(detection), regrets="resume" in session.aqaa.extensions)
-        return rules if session.type == "realtime" else rules.without_take_back()
+        answers = session.type == "realtime"
+        return rules if answers else replace(rules, reopen_ms=0, soonest_ms=0)
 
     @property
     def doubts(self) -> bool:
-        """Whether speech during an answer may be something else than an interruption."""
-        return self.eagerness is not None
-
-    def without_take_back(self) -> TurnRules:
-        """These rules where nothing can be taken back: then no judge is believed either."""
-        return replace(self, reopen_ms=0, eagerness=None)
+        """Whether speech during an answer interrupts it, and may be something else."""
+        return self.reopen_ms > 0
 
 
 # For a client that ends its turns itself: pauses are noticed, and none ends the turn.

@@ -47,7 +47,7 @@ class ServerVad(Wire):
 class SemanticVad(Wire):
     """End of turn by a judge of turns, as eager as is asked for (`hearing.end_of_turn`).
 
-    A turn that ended too early goes on, if `interrupt_response` lets it.
+    A turn that ended too early goes on, if `interrupt_response` lets it; else its end stands.
     """
 
     type: Literal["semantic_vad"] = "semantic_vad"

@@ -28,6 +28,7 @@ from aqaa.server.hearing.speech_events import (
 from aqaa.server.hearing.speech_input import SpeechInput
 from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.hearing.turn_detector import (
+    EAGERNESS_MS,
     DetectorEvent,
     EndOfTurn,
     Onset,
@@ -39,7 +40,13 @@ from aqaa.server.hearing.turn_detector import (
 )
 from aqaa.server.hearing.vad import FRAME_SAMPLES
 from aqaa.server.parts import input_of
-from aqaa.server.protocol.session_types import SemanticVad, ServerVad
+from aqaa.server.protocol.session_types import (
+    InputAudio,
+    SemanticVad,
+    ServerVad,
+    Session,
+    SessionAudio,
+)
 from aqaa.server.protocol.types import PcmFormat
 
 RULES = TurnRules.of(SemanticVad())
@@ -120,17 +127,8 @@ def test_in_a_noisy_room_the_models_silence_is_asked_about() -> None:
     assert kinds(events) == [Onset, Quiet, Pause, EndOfTurn]
 
 
-@pytest.mark.parametrize(
-    "rules",
-    [
-        TurnRules.of(ServerVad()),
-        TurnRules.of(SemanticVad(interrupt_response=False)),
-        RULES.without_take_back(),
-    ],
-    ids=["server_vad", "no interruptions", "nothing to take back"],
-)
-def test_where_nothing_is_taken_back_no_judge_is_asked(rules: TurnRules) -> None:
-    events = detect([LOUD] * 10 + [NOTHING] * 40, rules=rules)
+def test_under_server_vad_no_judge_is_asked() -> None:
+    events = detect([LOUD] * 10 + [NOTHING] * 40, rules=TurnRules.of(ServerVad()))
     assert kinds(events) == [Onset, Pause, EndOfTurn]
     end = events[-1]
     assert isinstance(end, EndOfTurn)
@@ -228,6 +226,40 @@ def test_it_may_go_on_for_as_long_after_a_short_wait_as_after_a_long_one() -> No
         data = SPEECH + pcm(gap, loud=False) + pcm(0.6, loud=True)
         heard = hear(ears(ScriptedJudge(0.95)), data)
         assert any(isinstance(one, TurnReopened) for one in heard) is goes_on
+
+
+def transcribing(detection: SemanticVad) -> TurnRules:
+    heard = SessionAudio(input=InputAudio(turn_detection=detection))
+    rules = TurnRules.of_session(Session(id="s", type="transcription", model="m", audio=heard))
+    assert rules is not None
+    return rules
+
+
+@pytest.mark.parametrize(
+    ("rules", "sure_ms"),
+    [
+        (TurnRules.of(SemanticVad(interrupt_response=False)), EAGERNESS_MS["auto"]),
+        (
+            TurnRules.of(SemanticVad(interrupt_response=False, create_response=False)),
+            THRESHOLDS.sure_ms,
+        ),
+        (transcribing(SemanticVad()), THRESHOLDS.sure_ms),
+        (transcribing(SemanticVad(interrupt_response=False)), THRESHOLDS.sure_ms),
+    ],
+    ids=["an answer follows", "none does", "transcription", "transcription, no interruptions"],
+)
+def test_where_nothing_is_taken_back_the_judge_is_asked_and_its_end_stands(
+    rules: TurnRules, sure_ms: float
+) -> None:
+    goes_on = pcm(0.8, loud=False) + pcm(0.6, loud=True) + pcm(0.8, loud=False)
+    heard = hear(ears(ScriptedJudge(0.95), rules), SPEECH + goes_on)
+    for end in ended(heard):
+        assert (end.sample - end.silence_sample) / 16 == pytest.approx(sure_ms, abs=33)
+    assert len(ended(heard)) == 2
+    assert not any(isinstance(one, TurnReopened) for one in heard)
+    (whole,) = ended(hear(ears(ScriptedJudge(0.05, 0.95), rules), SPEECH + goes_on))
+    assert whole.wait is not None
+    assert whole.wait.word == "sure", "in mid-sentence it waited"
 
 
 def test_under_server_vad_the_judge_hears_nothing() -> None:
