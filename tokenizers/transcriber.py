@@ -63,8 +63,9 @@ WindowOrTail = Window | Tail
 class Piece:
     """A piece of recognised text.
 
-    `text` begins with a blank where a new word does, but for the first. Times are seconds since the
-    stream's start; `logprob` is the recogniser's natural log probability of the piece.
+    `text` begins with a blank where a new word does, but for the first; it is never a blank alone,
+    so that pieces add up to the text. Times are seconds since the stream's start; `logprob` is the
+    recogniser's natural log probability of the piece.
     """
 
     text: str
@@ -82,6 +83,7 @@ class TranscriptStream(ABC):
     def __init__(self) -> None:
         self._closed = False
         self._begun = False  # whether anything has been said
+        self._blanks: tuple[Piece, ...] = ()  # that nothing has followed yet
 
     @abstractmethod
     def _recognise(self, window: WindowOrTail) -> list[Piece]: ...
@@ -103,11 +105,14 @@ class TranscriptStream(ABC):
         self._closed = isinstance(window, Tail) or window.last
         said: list[Piece] = []
         for piece in pieces:
-            if self._begun:
-                said.append(piece)
-            elif text := piece.text.lstrip():  # no blank before the first word: pieces add up
-                self._begun = True
-                said.append(replace(piece, text=text))
+            if not (text := piece.text.lstrip()):  # a blank alone belongs to what it precedes
+                self._blanks = (*self._blanks, piece)
+                continue
+            whole = [*self._blanks, piece]
+            blank = self._begun and any(one.text[0] == " " for one in whole)
+            logprob = sum(one.logprob for one in whole)
+            said.append(replace(piece, text=" " * blank + text, logprob=logprob))
+            self._begun, self._blanks = True, ()
         return said
 
     def fork(self) -> Self:
@@ -115,7 +120,7 @@ class TranscriptStream(ABC):
         if self._closed:
             raise StreamClosedError("this transcript has ended: open a new one")
         other = self.__class__.__new__(self.__class__)
-        other._closed, other._begun = False, self._begun
+        other._closed, other._begun, other._blanks = False, self._begun, self._blanks
         other._copy_state(self)
         return other
 

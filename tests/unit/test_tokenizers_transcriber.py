@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Self
 
 import pytest
 import torch
@@ -15,7 +16,16 @@ from aqaa.models.errors import BundleError, StreamClosedError
 from aqaa.tokenizers.funasr_encoder import EncoderState, import_funasr
 from aqaa.tokenizers.language_model import LanguageModel
 from aqaa.tokenizers.prefix_beam import PrefixBeam, Weighing
-from aqaa.tokenizers.transcriber import Piece, Tail, Window, WindowOrTail, Word, text_of, words_of
+from aqaa.tokenizers.transcriber import (
+    Piece,
+    Tail,
+    TranscriptStream,
+    Window,
+    WindowOrTail,
+    Word,
+    text_of,
+    words_of,
+)
 from aqaa.tokenizers.transcriber_ctc import SILENCE, CtcHead, CtcTranscriber
 from aqaa.tokenizers.transcriber_paraformer import PieceSpelling
 
@@ -73,10 +83,8 @@ def test_a_streamed_ctc_head_says_what_it_says_of_the_whole(
     frames = torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(count)) * 4
     stream = transcriber.stream()
     pieces = [piece for window in windows_of(frames) for piece in stream.push(window)]
-    whole = "".join(PIECES[index] for index in spelled_whole(head, language, frames)).replace(
-        "\u2581", " "
-    )
-    assert "".join(piece.text for piece in pieces) == whole.lstrip()
+    whole = "".join(PIECES[index] for index in spelled_whole(head, language, frames))
+    assert "".join(piece.text for piece in pieces) == " ".join(whole.replace("\u2581", " ").split())
     assert count < 8 or pieces, "nothing was recognised: the test shows nothing"
     starts = [piece.start for piece in pieces]
     assert starts == sorted(starts)
@@ -198,3 +206,28 @@ def test_words_have_the_times_of_their_pieces() -> None:
         Word("好", 0.8, 0.9),
     ]
     assert text_of(pieces) == "hello you你好"
+
+
+class Given(TranscriptStream):
+    """A recogniser that says what it was given."""
+
+    def __init__(self, *windows: list[str]) -> None:
+        super().__init__()
+        self._windows = iter(windows)
+
+    def _copy_state(self, original: Self) -> None:
+        self._windows = original._windows
+
+    def _recognise(self, window: WindowOrTail) -> list[Piece]:
+        return [Piece(text, 1.0, 1.1, -0.5) for text in next(self._windows)]
+
+
+def test_a_blank_alone_belongs_to_the_piece_that_follows_it() -> None:
+    stream = Given([" ", "so", " "], ["it", "'s", " "], [" ", " on", " "])
+    windows = [window_of(torch.zeros(4, WIDTH)) for _ in range(2)]
+    said = [stream.push(window) for window in [*windows, Tail(NOWHERE)]]
+    assert [[piece.text for piece in pieces] for pieces in said] == [["so"], [" it", "'s"], [" on"]]
+    assert [piece.logprob for pieces in said for piece in pieces] == [-1.0, -1.0, -0.5, -1.5]
+    pieces = [piece for pieces in said for piece in pieces]
+    assert "".join(piece.text for piece in pieces) == text_of(pieces) == "so it's on"
+    assert [word.text for word in words_of(pieces)] == ["so", "it's", "on"]
