@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from aqaa.server.protocol.errors import ProtocolError, invalid
 from aqaa.server.protocol.known_keys import check_keys
 from aqaa.server.protocol.session_types import Session, merge
+from aqaa.server.protocol.tools import STRANGER, names_a_stranger
 from aqaa.server.protocol.types import Json
 
 SERVERS_OWN = ("id", "object", "model", "expires_at")  # keys that an update cannot change
@@ -64,7 +65,12 @@ def updated(
         new = Session.model_validate(merged)
     except ValidationError as error:
         raise invalid(error, merged, "session") from None
-    return as_served(new, voices, transcribes=transcribes, calls=calls)
+    served = as_served(new, voices, transcribes=transcribes, calls=calls)
+    if not names_a_stranger(served.tool_choice, served.tools):
+        return served
+    if patch.get("tool_choice") is not None:
+        raise ProtocolError("invalid_value", STRANGER, "session.tool_choice")
+    return served.model_copy(update={"tool_choice": "auto"})  # its function has left
 
 
 def as_served(session: Session, voices: Voices, *, transcribes: bool, calls: bool) -> Session:

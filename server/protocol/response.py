@@ -21,7 +21,7 @@ from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.items import MakeId
 from aqaa.server.protocol.limits import NO_SPEECH
 from aqaa.server.protocol.session_types import Session
-from aqaa.server.protocol.tools import names_a_stranger
+from aqaa.server.protocol.tools import STRANGER, names_a_stranger
 from aqaa.server.protocol.types import (
     ContentPart,
     FunctionCall,
@@ -71,9 +71,7 @@ def planned_run(
     """
     tools = tuple(session.tools if options.tools is None else options.tools)
     if names_a_stranger(options.tool_choice, tools):
-        raise ProtocolError(
-            "invalid_value", "tool_choice names no function of tools", "response.tool_choice"
-        )
+        raise ProtocolError("invalid_value", STRANGER, "response.tool_choice")
     maximum = options.max_output_tokens or session.max_output_tokens
     parallel = options.parallel_tool_calls
     if parallel is None:

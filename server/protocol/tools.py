@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 CHOICES = ("auto", "none", "required")
 MAX_TOOLS = 128  # OpenAI's bound
+STRANGER = "tool_choice names no function of tools"
 
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]  # OpenAI's rule
 

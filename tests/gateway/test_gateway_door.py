@@ -202,6 +202,15 @@ async def test_a_secret_whose_type_is_null_is_for_conversations(served: Served) 
     assert reply.json()["session"]["type"] == "realtime"
 
 
+async def test_a_secret_that_demands_a_call_of_no_declared_function_is_refused(
+    locked: Served,
+) -> None:
+    tools = [{"type": "function", "name": "make_tea"}]
+    wanted = {"tools": tools, "tool_choice": {"type": "function", "name": "fly"}}
+    reply = await secret(locked, wanted)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "session.tool_choice")
+
+
 async def test_a_secret_that_demands_a_call_which_cannot_be_written_opens_nothing(
     locked: Served,
 ) -> None:

@@ -163,6 +163,7 @@ SAMPLES: dict[str, Any] = {
     "response.input[](message assistant).content": [{"type": "output_text", "text": "x"}],
     "retention_ratio": 0.5,
     "response.tool_choice(function).name": "f",
+    "session(realtime).tool_choice(function).name": "f",
     "session(realtime).audio.output.voice": "amy",
     "session(realtime).audio.output.voice.id": "amy",
     "silence_duration_ms": 400,

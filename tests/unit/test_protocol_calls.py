@@ -246,6 +246,18 @@ def test_a_session_shows_its_tools_as_they_were_declared() -> None:
     assert driven.machine.session.tool_choice == "none"
 
 
+def test_a_session_chooses_no_function_that_it_does_not_declare() -> None:
+    chosen = {"type": "function", "name": "set_timer"}
+    driven = declared(tool_choice=chosen)
+    fly = {"tool_choice": {"type": "function", "name": "fly"}}
+    (refused,) = driven.send({"type": "session.update", "session": fly})
+    assert isinstance(refused, server.ErrorEvent)
+    assert (refused.error.code, refused.error.param) == ("invalid_value", "session.tool_choice")
+    assert driven.machine.session.model_dump(mode="json")["tool_choice"] == chosen
+    driven.send({"type": "session.update", "session": {"tools": [LIGHT]}})
+    assert driven.machine.session.tool_choice == "auto", "its function has left"
+
+
 def test_a_model_that_calls_nothing_shows_no_tools() -> None:
     driven = Driven(calls=False)
     session = {"tools": [TIMER], "tool_choice": "required"}
