@@ -21,7 +21,7 @@ import itertools
 import math
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -52,17 +52,39 @@ class Meter(Protocol):
         """Work with a deadline is done, `slack` seconds before it was due (or, negative, after)."""
 
 
+class _Mailbox:
+    """Brings calls from any thread to an event loop. All that come at once wake it once: each
+    waking costs two system calls, at each of which the threads change places."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._calls: deque[Callable[[], object]] = deque()
+        self._told = False  # the loop is, that calls are here
+
+    def post(self, call: Callable[[], object]) -> None:
+        self._calls.append(call)  # before the look at `_told`, which `_deliver` clears first
+        if not self._told and not self.loop.is_closed():
+            self._told = True
+            self.loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._told = False
+        while self._calls:
+            self._calls.popleft()()
+
+
 class Job(Generic[T]):
     """Work that was submitted. Cancel `future` to drop it; what has begun of it runs to its end."""
 
-    def __init__(self, work: Work[T], kind: Kind, deadline: float | None) -> None:
-        loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[T] = loop.create_future()
+    def __init__(
+        self, work: Work[T], kind: Kind, deadline: float | None, mailbox: _Mailbox
+    ) -> None:
+        self.future: asyncio.Future[T] = mailbox.loop.create_future()
         self.seconds = 0.0  # that its calls took, their waiting not included
         self.kind = kind
         self.deadline = deadline
         self._work = work
-        self._loop = loop
+        self._mailbox = mailbox
         self.context = contextvars.copy_context()  # log lines below tell whose work it is
 
     def due(self, now: float) -> float:
@@ -91,13 +113,11 @@ class Job(Generic[T]):
             if not self.future.done():
                 settle()
 
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(unless_dropped)
+        self._mailbox.post(unless_dropped)
 
     def drop(self) -> None:
         """Cancel it from another thread."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.future.cancel)
+        self._mailbox.post(self.future.cancel)
 
 
 class _Entry:
@@ -153,8 +173,9 @@ class Executor:
         self._seconds: defaultdict[Model[Any, Any], float] = defaultdict(float)  # a call, a mean
         self._batches: Counter[Model[Any, Any]] = Counter()
         self._order = itertools.count()
-        self._wake = threading.Condition()
-        self._idle = 0  # threads that wait to be woken
+        self._lock = threading.Lock()
+        self._idle: list[threading.Condition] = []  # of the threads that wait, the latest last
+        self._mailbox: _Mailbox | None = None  # of the event loop
         self._waking = False  # one was woken and has not looked for work yet
         self._closed = False
         self._threads = [
@@ -179,8 +200,11 @@ class Executor:
         Raises:
             RuntimeError: the executor is closed.
         """
-        job = Job(work, kind, deadline)
-        with self._wake:
+        loop = asyncio.get_running_loop()
+        if self._mailbox is None or self._mailbox.loop is not loop:
+            self._mailbox = _Mailbox(loop)
+        job = Job(work, kind, deadline, self._mailbox)
+        with self._lock:
             if self._closed:
                 raise RuntimeError("the executor is closed")
             self._queue(job, Call(START, None), None)
@@ -194,7 +218,7 @@ class Executor:
 
     def change(self, job: Job[Any], kind: Kind, deadline: float | None) -> None:
         """The work is now of another kind, or needed at another time."""
-        with self._wake:
+        with self._lock:
             job.kind, job.deadline = kind, deadline
             entry = self._entries.get(job)
             if entry is not None and entry.call is not None:
@@ -205,13 +229,13 @@ class Executor:
 
     def waiting(self) -> int:
         """Jobs that wait for a thread."""
-        with self._wake:
+        with self._lock:
             return len(self._entries)
 
     def delay(self, kind: Kind, deadline: float) -> float:
         """About how many seconds a heavy call of such wanted work would wait now for a thread."""
         due = urgency(kind, deadline)
-        with self._wake:
+        with self._lock:
             calls = [e.call for e in self._entries.values() if e.due < due and e.call is not None]
             ahead = sum(self._expected(c.model, [c.value]) for c in calls if c.model.heavy)
             running = sum(self._running.values()) / 2  # half of each is done, on average
@@ -219,18 +243,19 @@ class Executor:
 
     def seconds(self, model: Model[Any, Any]) -> float:
         """What the shortest call of this model takes, its share of a batch; 0 before the first."""
-        with self._wake:
+        with self._lock:
             return self._seconds.get(model, 0.0)
 
     def close(self) -> None:
         """Drop what waits and stop the threads after what they are at; waits for them."""
-        with self._wake:
+        with self._lock:
             self._closed = True
             for job in self._entries:
                 job.drop()
             self._entries.clear()
             self._lanes.clear()
-            self._wake.notify_all()
+            for idle in self._idle:
+                idle.notify()
         for thread in self._threads:
             thread.join()
 
@@ -271,7 +296,7 @@ class Executor:
         the next: all that comes at once costs one change of threads, and is one batch."""
         if self._idle and not self._waking:
             self._waking = True
-            self._wake.notify()
+            self._idle.pop().notify()
 
     def _may_run(self, lane: _Lane) -> bool:
         model, _, company = lane
@@ -293,7 +318,7 @@ class Executor:
 
     def _leave(self, job: Job[Any]) -> None:
         """The job's outcome is known, or nobody waits for it any more. Takes the lock."""
-        with self._wake:
+        with self._lock:
             entry = self._entries.pop(job, None)
             if entry is not None:
                 entry.void()
@@ -324,18 +349,18 @@ class Executor:
     def _work(self) -> None:
         if self._on_thread_start is not None:
             self._on_thread_start()
-        while self._turn():
+        idle = threading.Condition(self._lock)
+        while self._turn(idle):
             pass
 
-    def _turn(self) -> bool:
+    def _turn(self, idle: threading.Condition) -> bool:
         """Wait for a batch and run it; False once the executor is closed."""
-        with self._wake:
+        with self._lock:
             while (picked := self._pick()) is None:
                 if self._closed:
                     return False
-                self._idle += 1
-                self._wake.wait()
-                self._idle -= 1
+                self._idle.append(idle)
+                idle.wait()
                 self._waking = False
             lane, batch = picked
             model, _, company = lane
@@ -348,7 +373,7 @@ class Executor:
         began = self._clock()
         results = _run(model, jobs[0], values)
         seconds = self._clock() - began
-        with self._wake:
+        with self._lock:
             self._running.pop(threading.get_ident(), None)
             self._count(lane, -1)
             self._measured(model, seconds / sum(map(model.size_of, values)))
@@ -370,7 +395,7 @@ class Executor:
             except Exception as error:  # the work's own: this thread goes on
                 job.fail(error)
                 return
-            with self._wake:
+            with self._lock:
                 if self._closed:
                     job.drop()
                 elif not job.future.done():

@@ -29,6 +29,11 @@ log = logging.getLogger(__name__)
 # A wanted answer's first sound would wait so long now: no time for answers that may be in vain.
 NO_SLACK_SECONDS = 0.1
 
+# The prompt so far is computed anew when its turn has grown by so many ids: a second of speech.
+# Each time costs the gateway a walk through the prompt and the engine a step, however little is
+# new; what is left when the turn is over takes nano some milliseconds.
+WARM_IDS = 8 * GROUP_TOKENS
+
 Outcome = Literal["rolled_back", "abandoned", "mismatched"]
 
 
@@ -114,16 +119,20 @@ class HeadStart:
         self._starting: asyncio.Task[None] | None = None
         self._warming: asyncio.Task[None] | None = None
         self._warm_tokens: tuple[int, ...] | None = None
+        self._warmed: int | None = None  # how long the turn was when it was computed last
 
     def warm(self, tokens: tuple[int, ...]) -> None:
-        """The turn has come to these audio tokens: have the engine compute the prompt so far."""
+        """The turn has come to these audio tokens: have the engine compute the prompt so far, if
+        enough is new."""
+        if self._warmed is not None and len(tokens) < self._warmed + WARM_IDS:
+            return
         self._warm_tokens = tokens
         if self._warming is None or self._warming.done():
             self._warming = asyncio.create_task(self._keep_warm())
 
     def stop_warming(self) -> None:
         """The turn is over."""
-        self._warm_tokens = None
+        self._warm_tokens = self._warmed = None
 
     def speculate(self, tokens: tuple[int, ...]) -> None:
         """The turn has paused at these audio tokens: start the answer, if there is time for it."""
@@ -172,6 +181,7 @@ class HeadStart:
                 self._warm_tokens = None
                 if self._answering() or self._answer is not None:
                     return
+                self._warmed = len(tokens)
                 run = self._next_run()
                 turns = await self._memory.turns(run.items, _told(self._parts, run), tokens)
                 prompt = self._parts.prompts.unfinished(turns, _truncation(run))

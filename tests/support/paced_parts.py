@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scripted import (
     AUDIO,
+    GROUP_SAMPLES,
     GROUP_SOUND,
     GroupStream,
     GroupTokenizer,
     Samples,
     ScriptedEngine,
+    group,
     scripted_parts,
     woven,
 )
@@ -32,7 +34,6 @@ from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.hearing.vad import VadModel
 from aqaa.server.parts import ModelParts, synthesis_of
 from aqaa.tokenizers.steps import Steps
-from aqaa.tokenizers.transcriber import WindowOrTail
 
 # A batch's time: nano's on one core (docs/performance.md, answering/start_gate.py). The published
 # networks' on a GPU have not been measured.
@@ -49,6 +50,7 @@ AHEAD_SECONDS = Settings.model_fields["ahead_seconds"].default
 THREADS = 32  # of the executor: they sleep, as if each batch had a device of its own
 
 GROUPS = 25  # 3 s of speech
+HEARD = group(0)  # whatever was said in it
 ANSWER = woven("Ten tokens", GROUPS)  # as much text as is spoken in them, in subwords
 
 
@@ -110,32 +112,30 @@ class PacedTokenizer(GroupTokenizer):
 
 
 class PacedStream(GroupStream):
-    """Groups of ids as they are scripted, after the networks' time."""
+    """A group of ids for each that is whole, after the networks' time."""
 
-    def __init__(
-        self,
-        rest: Samples | None = None,
-        windows: Sequence[WindowOrTail] = (),
-        samples: int = 0,
-    ) -> None:
-        super().__init__(rest, windows)
-        self._samples = samples  # since the networks' last chunk
+    def __init__(self, samples: int = 0, groups: int = 0) -> None:
+        super().__init__()
+        self._samples = samples  # so many it was given
+        self._groups = groups  # so many it gave
 
     def pushing(self, pcm: Samples) -> Steps[Chunk, None, list[int]]:
+        before = self._samples // TOKENIZER_CHUNK
         self._samples += pcm.size
-        while self._samples >= TOKENIZER_CHUNK:
-            self._samples -= TOKENIZER_CHUNK
+        for _ in range(self._samples // TOKENIZER_CHUNK - before):
             yield Linguistic()
             yield Semantic()
-        return (yield from super().pushing(pcm))
+        new = self._samples // GROUP_SAMPLES - self._groups
+        self._groups += new
+        return new * HEARD
 
     def flushing(self) -> Steps[Chunk, None, list[int]]:
         yield Linguistic()
         yield Semantic()
-        return (yield from super().flushing())
+        return []
 
-    def fork(self) -> GroupStream:
-        return PacedStream(self._rest.copy(), self._windows, self._samples)
+    def fork(self) -> PacedStream:
+        return PacedStream(self._samples, self._groups)
 
 
 class PacedVoice:

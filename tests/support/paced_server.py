@@ -11,12 +11,12 @@ import sys
 from loop_watch import LoopWatch
 from paced_parts import PacedEngine, paced_parts
 from scripted_server import serving_parts
-from watched_server import serve_watched
+from watched_server import Unkept, serve_watched
 
 
 async def main(sessions: int) -> None:
     """Serve until the input ends."""
-    engine = PacedEngine()
+    engine = PacedEngine(warmed=Unkept(), released=Unkept())
     parts = paced_parts(engine)
     most = sessions + 10
     await serve_watched(

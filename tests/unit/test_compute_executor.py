@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextvars import ContextVar
+from functools import partial
 
 import pytest
 
@@ -327,6 +328,28 @@ async def test_closing_drops_what_waits() -> None:
     assert second.future.cancelled()
     with pytest.raises(RuntimeError, match="closed"):
         executor.submit(model(run).ask(4), Kind.LIVE, NOW)
+
+
+async def test_outcomes_that_come_at_once_wake_the_event_loop_once(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    wakings: list[object] = []
+    wake = loop.call_soon_threadsafe
+
+    def counted(call: Callable[[], None]) -> asyncio.Handle:
+        wakings.append(call)
+        return wake(call)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+    jobs = [executor.submit(work_of(partial(int, n)), Kind.FIRST) for n in range(5)]
+    last = threading.Event()
+    jobs.append(executor.submit(work_of(last.set), Kind.FIRST))
+    assert last.wait(WAIT)  # the event loop stands still, and takes none before all are there
+    assert len(wakings) == 1
+    async with asyncio.timeout(WAIT):
+        outcomes = await asyncio.gather(*(job.future for job in jobs))
+    assert outcomes == [0, 1, 2, 3, 4, None]
 
 
 async def test_measurements_are_taken() -> None:

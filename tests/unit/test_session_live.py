@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 from live_talk import FakeClock, Talk, speak_and_pause
@@ -19,7 +20,7 @@ from aqaa.server.answering.answer import Answer
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.types import Json, Response
 from aqaa.server.session.answer_runs import ANSWER_SECONDS
-from aqaa.server.session.head_start import NO_SLACK_SECONDS
+from aqaa.server.session.head_start import NO_SLACK_SECONDS, WARM_IDS
 
 
 def done(event: server.ServerEvent) -> Response:
@@ -133,6 +134,19 @@ async def test_the_engine_is_warmed_while_the_user_speaks(
     await talk.say(0.6, loud=False)
     await talk.until("response.done")
     assert all(engine.prompts[-1][: len(warm)] == warm for warm in engine.warmed)
+
+
+async def test_the_engine_is_warmed_once_a_second_of_a_long_turn(
+    talk: Talk, engine: ScriptedEngine
+) -> None:
+    for _ in range(15):
+        await talk.say(0.24, loud=True)
+        await asyncio.sleep(0.01)  # it is heard before there is more
+    await talk.becomes(lambda: len(engine.warmed) > 2)
+    await talk.say(0.6, loud=False)
+    await talk.until("response.done")
+    sizes = [len(warm) for warm in engine.warmed]
+    assert all(later - size >= WARM_IDS for size, later in pairwise(sizes))
 
 
 async def test_the_usage_tells_what_of_the_prompt_the_engine_had_computed(
