@@ -15,6 +15,7 @@ MOST_TOKENS = 2**31 - 1
 MOST_PARTS = 256  # of one message
 NO_LOGPROBS = "the probabilities of an answer's tokens are not told: leave it out"
 NO_PENALTY = "tokens are drawn as the model's bundle says and are not penalised: leave it out or 0"
+ONE_SPEAKER = "speakers are not told apart: leave it out"
 OLD_CALLS = "functions are declared in `tools`, chosen by `tool_choice` and called in `tool_calls`"
 
 T = TypeVar("T")
@@ -262,4 +263,6 @@ class TranscriptionForm(Lenient):
     response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = "json"
     stream: bool = False
     timestamp_granularities: list[Literal["word", "segment"]] = Field(default=["segment"])
-    include: list[str] = Field(default=[])
+    include: list[Literal["logprobs"]] = Field(default=[])
+    known_speaker_names: Annotated[Any, _refused(ONE_SPEAKER)] = None
+    known_speaker_references: Annotated[Any, _refused(ONE_SPEAKER)] = None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import openai
 from conformance import Model, judged, members_of, models_in, ours_by_type, server_types, tag_of
-from conformance_chat import chat_lines
+from conformance_rest import rest_lines
 from conformance_tour import fields_seen
 from conformance_verdicts import NEVER_SENT, SENT
 from openai.types.realtime import RealtimeServerEvent
@@ -40,7 +40,7 @@ def tables() -> str:
         lines += [f"| `{field}` | {word} |" for field, word in _shared(name).items()]
     own = sorted(ours_by_type().keys() - server_types())
     lines += ["", f"Of our own, for those who ask: {', '.join(f'`{one}`' for one in own)}."]
-    lines += ["", *chat_lines()]
+    lines += ["", *rest_lines()]
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What this server does with each field of OpenAI's `POST /v1/chat/completions`.
+"""What this server does with each field of OpenAI's chat completions and transcriptions.
 
 The fields are those of openai-python's types. A key names a field, or what fields are in, with or
 without the forms of what they are in: the longest one wins, and each is a line of the document.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin
 
 import typing_extensions
+from openai.types.audio.transcription_create_params import TranscriptionCreateParamsStreaming
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 from typing_extensions import get_type_hints, is_typeddict
 
@@ -33,7 +34,7 @@ class Said:
 
     Attributes:
         word: `yes`: obeyed; `taken`: without effect; `refuse`: status 400, which names it.
-        asked: what of a request has it, with an effect; its `messages` come before a question.
+        asked: what of a request has it, with an effect; a chat's `messages` come before a question.
         note: what else there is to say.
         off: values of the field that ask for nothing, and are taken where it is refused.
     """
@@ -172,9 +173,40 @@ CHAT: dict[str, Said] = {
 }
 
 
+ONE_RECOGNISER = "one recogniser serves every wish"
+
+TRANSCRIPTION: dict[str, Said] = {
+    "file": Said("yes", {}, "whatever FFmpeg reads"),
+    "model": Said("yes", {}, "one recogniser serves every model"),
+    "chunking_strategy": Said("taken", {"chunking_strategy": "auto"}, ONE_RECOGNISER),
+    "include": Said("yes", {"include[]": "logprobs"}),
+    "keywords": Said("taken", {"keywords[]": "x"}, ONE_RECOGNISER),
+    "known_speaker_names": _refused(
+        "joe", "speakers are not told apart", [], "known_speaker_names[]"
+    ),
+    "known_speaker_references": _refused(
+        "data:,", "speakers are not told apart", [], "known_speaker_references[]"
+    ),
+    "language": Said("taken", {"language": "en"}, f"{ONE_RECOGNISER}; verbose_json shows it"),
+    "languages": Said("taken", {"languages[]": "en"}, ONE_RECOGNISER),
+    "prompt": Said("taken", {"prompt": "x"}, ONE_RECOGNISER),
+    "response_format": Said("yes", {"response_format": "srt"}, "but diarized_json"),
+    "temperature": Said("taken", {"temperature": "0.5"}, "the likeliest words are told"),
+    "timestamp_granularities": Said(
+        "yes", {"timestamp_granularities[]": "word"}, "in verbose_json"
+    ),
+    "stream": Said("yes", {"stream": "true"}, "as events of JSON, whatever the format"),
+}
+
+
 def chat_fields() -> Iterator[str]:
-    """All fields of a request, by their paths: `messages[](User).content[](text).text`."""
+    """All fields of a chat's request, by their paths: `messages[](User).content[](text).text`."""
     return _fields_of(CompletionCreateParamsStreaming, "")
+
+
+def transcription_fields() -> Iterator[str]:
+    """All fields of a form."""
+    return _fields_of(TranscriptionCreateParamsStreaming, "")
 
 
 def _fields_of(form: type, path: str) -> Iterator[str]:
@@ -221,15 +253,15 @@ def _tag(form: type) -> str:
     return form.__name__
 
 
-def chat_key(path: str) -> str:
-    """The key of `CHAT` that says what is done with the field at `path`.
+def key_in(table: Mapping[str, Said], path: str) -> str:
+    """The key of `table` that says what is done with the field at `path`.
 
     Raises:
         LookupError: there is none: openai-python has a field that nobody has looked at.
     """
-    keys = [key for key in CHAT if _covers(key, path) or _covers(key, _bare(path))]
+    keys = [key for key in table if _covers(key, path) or _covers(key, _bare(path))]
     if not keys:
-        raise LookupError(f"nothing is said of {path}: add it to conformance_chat.py")
+        raise LookupError(f"nothing is said of {path}: add it to conformance_rest.py")
     return max(keys, key=lambda key: (len(_bare(key)), len(key)))
 
 
@@ -242,9 +274,15 @@ def _bare(path: str) -> str:
     return re.sub(r"\([^)]*\)", "", path)
 
 
-def chat_lines() -> Iterator[str]:
-    """The table of the document."""
-    yield from ("## What a chat completion may ask for", "", "| field | | |", "|---|---|---|")
-    for key in dict.fromkeys(map(chat_key, chat_fields())):
-        said = CHAT[key]
+def rest_lines() -> Iterator[str]:
+    """The tables of the document."""
+    yield from _lines("What a chat completion may ask for", CHAT, chat_fields())
+    yield ""
+    yield from _lines("What a transcription may ask for", TRANSCRIPTION, transcription_fields())
+
+
+def _lines(title: str, table: Mapping[str, Said], fields: Iterator[str]) -> Iterator[str]:
+    yield from (f"## {title}", "", "| field | | |", "|---|---|---|")
+    for key in dict.fromkeys(key_in(table, path) for path in fields):
+        said = table[key]
         yield f"| `{key.replace('[](', '[] (')}` | {said.word} | {said.note} |"
