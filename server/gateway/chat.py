@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import time
 from collections.abc import AsyncIterator
@@ -26,6 +25,7 @@ from aqaa.server.gateway.errors import answer_for
 from aqaa.server.gateway.schema import ChatRequest
 from aqaa.server.gateway.store import Store
 from aqaa.server.parts import ModelParts
+from aqaa.server.protocol.base64_data import encode_base64
 from aqaa.server.protocol.ids import random_id
 from aqaa.server.protocol.types import Json
 
@@ -100,7 +100,7 @@ class Completion:
                 message["content"] = None
                 message["audio"] = {
                     "id": self._audio_id,
-                    "data": base64.b64encode(file).decode("ascii"),
+                    "data": encode_base64(file),
                     "expires_at": await store.keep(self._audio_id, answer.progress.ids),
                     "transcript": got.text,
                 }
@@ -169,7 +169,7 @@ class Completion:
             case AnswerText():
                 return {"content": said.text}
             case AnswerSound() if said.data:
-                data = base64.b64encode(said.data).decode("ascii")
+                data = encode_base64(said.data)
                 return {"audio": {**self._name_once(), "data": data}}
             case _:
                 return None

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
-from binascii import Error, a2b_base64
+from pybase64 import b64decode, b64encode_as_string
 
-# Characters decoded or made at once: another thread waits at most some ms for its turn.
-SLICE = 1 << 20
 BLANKS = b" \t\r\n\v\f"
 TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 
@@ -27,23 +24,16 @@ def decode_base64(text: str) -> bytes:
         if not comma or not head.lower().endswith(";base64"):
             raise ValueError("a data URI must be data:...;base64,...")
     try:
-        return _decode(text.encode("ascii"))
-    except (Error, UnicodeEncodeError):
+        return b64decode(text, validate=True)
+    except ValueError:  # its own errors are, too
         pass
     try:
         plain = text.encode("ascii").translate(TO_STANDARD, BLANKS).rstrip(b"=")
-        return _decode(plain + b"=" * (-len(plain) % 4))
-    except (Error, UnicodeEncodeError):
+        return b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
+    except ValueError:
         raise ValueError("this is not base64") from None
 
 
 def encode_base64(data: bytes) -> str:
     """Base64 of the standard alphabet, with padding."""
-    size = SLICE * 3 // 4
-    pieces = (b64encode(data[at : at + size]) for at in range(0, len(data), size))
-    return b"".join(pieces).decode("ascii")
-
-
-def _decode(data: bytes) -> bytes:
-    pieces = (data[at : at + SLICE] for at in range(0, len(data), SLICE))
-    return b"".join(a2b_base64(piece, strict_mode=True) for piece in pieces)
+    return b64encode_as_string(data)

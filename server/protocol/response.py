@@ -8,7 +8,6 @@ an item of its own behind it, told whole.
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +15,7 @@ from itertools import accumulate
 from typing import Literal
 
 from aqaa.server.protocol import server_events as server
+from aqaa.server.protocol.base64_data import encode_base64
 from aqaa.server.protocol.effects import ConversationItem, RunStarted, RunText, StartRun
 from aqaa.server.protocol.errors import ProtocolError
 from aqaa.server.protocol.items import MakeId
@@ -270,7 +270,7 @@ class OpenResponse:
                 event_id=self._event_id(),
                 response_id=self.run.response_id,
                 item_id=self.run.item_id,
-                delta=base64.b64encode(data).decode("ascii"),
+                delta=encode_base64(data),
             )
         ]
 

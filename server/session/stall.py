@@ -34,8 +34,9 @@ class StallWatch:
 
     async def run(self) -> None:
         """Watch, until cancelled."""
+        missing = -PATIENCE_SECONDS
         while True:
-            await asyncio.sleep(STEP_SECONDS)
+            await asyncio.sleep(max(STEP_SECONDS, -missing))  # before, none can be missed
             missing = time.monotonic() - self._last_sound - PATIENCE_SECONDS
             audio = self._machine.session.audio.input
             if missing < 0 or audio.turn_detection is None or not self._machine.speaking:
