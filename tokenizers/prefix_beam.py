@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from aqaa.tokenizers.language_model import END, Following, LanguageModel
 
 BLANK = 0
-WIDTH = 8  # spellings
+WIDTH = 12  # spellings
 UNLIKELY = 6.0  # nats below a row's best piece, from where others are not considered
 HOPELESS = 10.0  # nats below the best spelling, from where others are dropped
 SETTLE = 16  # rows

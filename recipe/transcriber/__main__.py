@@ -17,7 +17,7 @@ from aqaa.recipe.speech.cache import work_dir
 from aqaa.recipe.speech.corpus import packed
 from aqaa.recipe.transcriber.language import texts, train_language
 from aqaa.recipe.transcriber.pieces import corpus_pieces
-from aqaa.recipe.transcriber.train import STEPS, export, train_head
+from aqaa.recipe.transcriber.train import STEPS, export, go_on_from, train_head
 
 ASKED = 2  # how many times as often as a command or any other sentence a question is heard
 
@@ -27,6 +27,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--out", type=Path, default=nano_path() / "transcriber")
+    parser.add_argument(
+        "--from-bundle", action="store_true", help="go on from the networks that the bundle has"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
@@ -35,6 +38,8 @@ def main() -> None:
     heard = [clip for clip in clips for _ in range(ASKED if clip.text in asked else 1)]
     hearing, spelling = Hearing(nano_path() / "Step-Audio-Tokenizer"), corpus_pieces()
     kept = work_dir() / "transcriber"
+    if arguments.from_bundle:
+        go_on_from(nano_path() / "transcriber", kept)
     language = train_language(texts(), spelling, kept / "language.pt")
     head = train_head(heard, judge, hearing, spelling, kept / "head.pt", arguments.steps)
     export(head, language, spelling, arguments.out)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from aqaa.recipe.domain.numbers import normalise
 from aqaa.recipe.evaluate.judges import word_errors
@@ -102,6 +102,15 @@ def word_error_rates(
         entry[0] += errors
         entry[1] += words
     return {name: round(100 * errors / words, 1) for name, (errors, words) in wrong.items()}
+
+
+def go_on_from(bundled: Path, kept: Path) -> None:
+    """Checkpoints in `kept` of the networks that `export` wrote; those that are there stay."""
+    for file, checkpoint in (("model", "head.pt"), ("language", "language.pt")):
+        if not (kept / checkpoint).exists():
+            weights = load_file(bundled / f"{file}.safetensors")
+            model = {name: weight.float() for name, weight in weights.items()}
+            torch.save({"model": model, "step": 0}, kept / checkpoint)
 
 
 def export(head: CtcHead, language: LanguageModel, spelling: Spelling, folder: Path) -> None:

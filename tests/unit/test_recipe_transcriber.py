@@ -19,7 +19,7 @@ from aqaa.recipe.speech.store import Clip
 from aqaa.recipe.transcriber.head import ROWS, spelt, with_silence
 from aqaa.recipe.transcriber.language import batch_of, texts, train_language
 from aqaa.recipe.transcriber.pieces import BLANK, Spelling, corpus_pieces, joined, learn, written
-from aqaa.recipe.transcriber.train import export
+from aqaa.recipe.transcriber.train import export, go_on_from
 from aqaa.recipe.word_losses import spelling_loss
 from aqaa.tokenizers.linguistic import LinguisticTokenizer
 from aqaa.tokenizers.prefix_beam import Weighing
@@ -93,6 +93,17 @@ def test_the_bundle_reads_what_is_exported_and_it_spells_what_it_was_taught(
     )
 
     assert text_of(pieces) == written(TEXTS[0])
+
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    go_on_from(tmp_path, kept)
+    again = train_language([TEXTS] * 3, spelling, kept / "language.pt", steps=0)
+    for weight, before in zip(again.parameters(), language.parameters(), strict=True):
+        torch.testing.assert_close(weight, before, atol=1e-2, rtol=0)
+    saved = torch.load(kept / "head.pt", weights_only=True)
+    assert {name: w.shape for name, w in saved["model"].items()} == {
+        name: w.shape for name, w in head.state_dict().items()
+    }
 
 
 def test_the_language_model_guesses_each_piece_and_the_end() -> None:
