@@ -70,7 +70,7 @@ class _Mailbox:
     def _deliver(self) -> None:
         self._told = False
         while self._calls:
-            self._calls.popleft()()
+            self.loop.call_soon(self._calls.popleft())  # so that a fault in one hides no other
 
 
 class Job(Generic[T]):
