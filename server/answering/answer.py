@@ -176,8 +176,7 @@ class Answer:
         self._fed_groups = 0  # that the vocoder was given since its last chunk
         self._job: Job[bytes] | None = None  # the latest chunk's
         self._start_gate = StartGate()
-        self._patient = False
-        self._timer: asyncio.TimerHandle | None = None  # of its patience
+        self.patient = False  # nobody can be listening for it yet
         self._wanted = asyncio.Event()
         if not paced:
             self._wanted.set()
@@ -200,36 +199,31 @@ class Answer:
                     calls.labels("malformed").inc()
         return event
 
-    def adopt(self, *, patience: float = 0.0) -> None:
+    def adopt(self, *, patient: bool = False) -> None:
         """The answer is wanted now: no longer a speculation.
 
-        `patience`: seconds for which nobody can be listening for it. Until then, or until its first
-        sound is there, it goes behind everybody's work, as a download does, and makes no sound
-        while another answer has none.
+        `patient`: nobody can be listening for it yet. Until somebody may be (`hurry`) it goes
+        behind everybody's work, as a download does, and makes no sound while another answer has
+        none.
         """
         if not self._wanted.is_set():
-            if patience > 0:
-                self._patient = True
+            if patient:
+                self.patient = True
                 self._services.unheard.discard(self)
-                self._timer = asyncio.get_running_loop().call_later(patience, self.hurry)
             self._wanted.set()
             self._reorder()
 
     def hurry(self) -> None:
         """Somebody may be listening for it by now."""
-        if self._patient:
-            self._patient = False
-            if self._output is not None:
+        if self.patient:
+            self.patient = False
+            if self._output is not None and self.progress.timeline.first_sound is None:
                 self._services.unheard.add(self)
             self._reorder()
 
     def _stop_waiting(self) -> None:
         """Nobody waits for its first sound any more: that is there, or never comes."""
-        self._patient = False
         self._services.unheard.discard(self)
-        if self._timer is not None:
-            self._timer.cancel()  # it would keep the answer
-            self._timer = None
 
     def _reorder(self) -> None:
         if self._job is not None:
@@ -423,7 +417,7 @@ class Answer:
 
     def _kind(self) -> Kind:
         """What its work is for now. May be asked in any thread."""
-        if not self._paced or self._patient:
+        if not self._paced or self.patient:
             return Kind.BULK
         if not self._wanted.is_set():
             return Kind.SPECULATIVE
@@ -469,7 +463,7 @@ class Answer:
     def _too_far_ahead(self) -> float:
         """Seconds of sound that are made, or would be, and need not be yet."""
         services = self._services
-        if self._patient and services.unheard:
+        if self.patient and services.unheard:
             return LOOK_AGAIN_SECONDS
         enough = ENOUGH_AHEAD_SECONDS if services.unheard else services.ahead_seconds
         return self.progress.playback.ahead(services.clock()) - enough

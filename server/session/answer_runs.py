@@ -29,16 +29,12 @@ from aqaa.server.protocol.session_types import Session
 from aqaa.server.session.head_start import HeadStart, request_of, start_answer
 from aqaa.server.session.interruptions import Interruptions
 from aqaa.server.session.kept_sounds import KeptSounds
+from aqaa.server.session.listener import Listener
 from aqaa.server.session.memory import Memory
 from aqaa.server.session.outlet import Outlet
 from aqaa.server.session.sound_count import count_sound
 
 log = logging.getLogger(__name__)
-
-# Nobody asks for answers faster and listens to them. A client may ask for many at once: beside the
-# first of them, the others' work gives way to everybody's who waits to hear something.
-ANSWER_SECONDS = 1.0
-MOST_PATIENCE = 5.0  # seconds, however many were asked for
 
 
 class AnswerRuns:
@@ -102,7 +98,7 @@ class AnswerRuns:
         self._answers: dict[str, Answer] = {}  # by item id, while some of it may be unheard
         self._runs: dict[str, asyncio.Task[None]] = {}  # by response id
         self._default_run: str | None = None
-        self._next_heard = 0.0  # before this time nobody can be listening to one more
+        self._listener = Listener(self._clock)
         self._cleaning: set[asyncio.Task[None]] = set()
 
     def answers_conversation(self) -> bool:
@@ -179,6 +175,7 @@ class AnswerRuns:
     async def _put_away(self, answer: Answer | None, key: str | None) -> None:
         if answer is not None:
             await answer.stop()
+            self._listener.leave(answer)
         if key is not None:
             await self._services.engine.release(key)
 
@@ -213,15 +210,8 @@ class AnswerRuns:
         finally:
             self._clean_up(answer, None if run.default else key)
 
-    def _adopt(self, answer: Answer) -> None:
-        """The client has asked for it; nobody may be listening for it yet."""
-        now = self._clock()
-        heard = min(max(now, self._next_heard), now + MOST_PATIENCE)
-        self._next_heard = heard + ANSWER_SECONDS
-        answer.adopt(patience=heard - now)
-
     def _announce(self, run: fx.StartRun, answer: Answer) -> None:
-        self._adopt(answer)
+        self._listener.ask(answer, of_conversation=run.default)
         timeline = answer.progress.timeline
         if run.default:
             timeline.speech_end, self.speech_end = self.speech_end, None
@@ -263,7 +253,8 @@ class AnswerRuns:
         """Count sound that has just been sent."""
         if not sound.data:
             return
-        stages = count_sound(self._services.metrics, answer.progress, sound, self._clock())
+        metrics, now = self._services.metrics, self._clock()
+        stages = count_sound(metrics, answer.progress, sound, now, heard=not answer.patient)
         if stages and "latency" in self._session().aqaa.extensions:
             self._outlet.send(
                 server.LatencyReported(

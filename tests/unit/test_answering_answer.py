@@ -270,7 +270,7 @@ async def test_an_answer_that_nobody_can_be_listening_for_makes_way_until_somebo
     await until(lambda: executor.waiting() == 0)
     executor.orders.clear()
     answer = asking(scripted_parts(executor=executor))
-    answer.adopt(patience=60.0)
+    answer.adopt(patient=True)
     await until(lambda: executor.waiting() == 1)
     assert executor.orders == [(Kind.BULK, None)]
     answer.hurry()
@@ -309,7 +309,7 @@ async def test_one_that_nobody_can_be_listening_for_makes_no_sound_while_another
     silent.gate = asyncio.Event()
     waiting = asking(replace(parts, services=replace(parts.services, engine=silent)))
     patient = asking(parts)
-    patient.adopt(patience=60.0)
+    patient.adopt(patient=True)
     await still(patient)
     assert patient.progress.ids
     assert patient.progress.made == 0
@@ -323,7 +323,7 @@ async def test_one_whose_patience_is_over_is_waited_for_again() -> None:
     silent.gate = asyncio.Event()
     parts = scripted_parts(silent)
     answer = asking(parts)
-    answer.adopt(patience=60.0)
+    answer.adopt(patient=True)
     assert answer not in parts.services.unheard
     answer.hurry()
     assert answer in parts.services.unheard
@@ -331,23 +331,20 @@ async def test_one_whose_patience_is_over_is_waited_for_again() -> None:
     assert answer not in parts.services.unheard
 
 
-async def test_nothing_is_left_of_an_answer_that_had_its_first_sound_before_its_patience_was_over(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    loop = asyncio.get_running_loop()
-    begun: list[asyncio.TimerHandle] = []
-
-    def call_later(delay: float, callback: Any, *args: Any, **options: Any) -> asyncio.TimerHandle:
-        handle = loop.call_at(loop.time() + delay, callback, *args, **options)
-        begun.extend([handle] if delay == 60.0 else [])
-        return handle
-
-    monkeypatch.setattr(loop, "call_later", call_later)
-    answer = asking(scripted_parts())
-    answer.adopt(patience=60.0)
+async def test_one_that_nobody_can_be_listening_for_makes_way_after_its_first_sound_too() -> None:
+    executor = Orders()
+    parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 6)), executor=executor)
+    answer = asking(parts)
+    answer.adopt(patient=True)
     await first_sound(answer)
-    assert [timer.cancelled() for timer in begun] == [True]
+    answer.progress.playback.send(2.0, parts.services.clock())
+    while not isinstance(await answer.next(), AnswerEnd):
+        pass
+    assert {kind for kind, _ in executor.orders} == {Kind.BULK}
+    answer.hurry()
+    assert answer not in parts.services.unheard, "it has its sound"
     await answer.stop()
+    executor.close()
 
 
 async def test_the_engine_is_told_what_its_work_is_for() -> None:

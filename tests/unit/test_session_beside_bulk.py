@@ -11,25 +11,16 @@ import base64
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from live_talk import FakeClock, Talk
-from paced_parts import FIRST_CHUNK_SECONDS, LATER_CHUNK_SECONDS, LINGUISTIC_SECONDS
-from scripted import (
-    GroupTokenizer,
-    Samples,
-    ScriptedEngine,
-    Voice,
-    Voices,
-    pcm,
-    scripted_parts,
-    woven,
-)
+from scripted import ScriptedEngine, pcm, scripted_parts, woven
+from simulated_time import SteppedExecutor
+from slow_models import SlowTokenizer, SlowVoices
 
 from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerRequest
 from aqaa.server.answering.single_answer import single_answer
-from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Work
 from aqaa.server.dialogue.prompt import UserTurn
 from aqaa.server.hearing.no_speech import check_speech
@@ -38,71 +29,13 @@ from aqaa.server.parts import output_of
 from aqaa.server.protocol.server_events import ResponseOutputAudioDelta as Delta
 from aqaa.server.protocol.types import PcmFormat, bytes_per_second
 from aqaa.server.urgency import Kind
-from aqaa.vocoder.stream import CPU_BATCH
 
-FIRST_IDS = 15  # in a first chunk: three groups
 TURNS = 20  # enough for a 95th percentile
 PIECE = 0.02  # seconds of a microphone's
 QUIET = 2.5  # seconds for an answer to begin and to be heard
-MORE_IN_BATCH = 0.8  # of what a chunk takes alone, for each further one
 SAID = woven("hello there, and a good day", 14)
 GROWTH = 0.1  # seconds by which what is heard may come later
 SPECULATIONS, ANSWERS, RECORDING_SECONDS = 8, 4, 60
-
-
-class SteppedExecutor(Executor):
-    """Without threads: it computes when it is told to."""
-
-    def step(self) -> bool:
-        """Compute what is most urgent; False if there is nothing."""
-        return bool(self.waiting()) and self._turn()
-
-
-class Chunked(Voice):
-    """Three groups make the first chunk, six each other."""
-
-    _size = FIRST_IDS
-
-    def due(self, *, final: bool = False) -> tuple[Voice, int] | None:
-        whole = len(self._waiting) >= self._size or (final and self._waiting)
-        return (self, len(self._waiting[: self._size])) if whole else None
-
-    def take(self, sound: Samples) -> Samples:
-        self._waiting, self._size = self._waiting[self._size :], 30
-        return sound
-
-    def sound(self, token: int) -> Samples:
-        return np.tile(super().sound(0), token // 5)
-
-
-@dataclass(frozen=True)
-class SlowVoices(Voices):
-    """Each chunk takes its time."""
-
-    kind: type[Voice] = Chunked
-    clock: FakeClock | None = None
-    max_batch = CPU_BATCH
-
-    def synthesise(self, chunks: Sequence[tuple[Voice, int]]) -> list[Samples]:
-        assert self.clock is not None
-        first = any(size == FIRST_IDS for _, size in chunks)
-        seconds = FIRST_CHUNK_SECONDS if first else LATER_CHUNK_SECONDS
-        self.clock.now += seconds * (1 + MORE_IN_BATCH * (len(chunks) - 1))
-        return super().synthesise(chunks)
-
-    def shape_of(self, chunk: tuple[Voice, int]) -> int:
-        return chunk[1]
-
-
-class SlowTokenizer(GroupTokenizer):
-    """A slice of a recording takes the time of a call of the larger network."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        self._clock = clock
-
-    def run(self, requests: Sequence[None]) -> Sequence[None]:
-        self._clock.now += LINGUISTIC_SECONDS * len(requests)
-        return requests
 
 
 class Scene:
@@ -110,7 +43,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.executor = SteppedExecutor(0, clock=self.clock)
+        self.executor = SteppedExecutor(self.clock)
         tokenizer = SlowTokenizer(self.clock)
         self.parts = replace(
             scripted_parts(

@@ -16,10 +16,8 @@ from scripted import (
     woven,
 )
 
-from aqaa.server.answering.answer import Answer
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.types import Json, Response
-from aqaa.server.session.answer_runs import ANSWER_SECONDS
 from aqaa.server.session.head_start import NO_SLACK_SECONDS, WARM_IDS
 
 
@@ -67,28 +65,6 @@ async def test_nothing_is_speculated_on_a_machine_that_has_no_time(
     await talk.say(0.3, loud=False)
     await talk.until("response.done")
     assert len(engine.prompts) == 1
-
-
-async def test_of_answers_that_are_asked_for_at_once_one_is_in_a_hurry(
-    talk: Talk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    patient: list[bool] = []
-    adopt = Answer.adopt
-
-    def adopted(answer: Answer, **given: float) -> None:
-        patient.append(given["patience"] > 0)
-        adopt(answer, **given)
-
-    monkeypatch.setattr(Answer, "adopt", adopted)
-    asked = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]}
-    for _ in range(3):
-        await talk.send("response.create", response={"conversation": "none", "input": [asked]})
-    await talk.until("response.done", 3)
-    talk.clock.now += 3 * ANSWER_SECONDS
-    await talk.send("response.create", response={"conversation": "none", "input": [asked]})
-    await talk.until("response.done", 4)
-    assert patient == [False, True, True, False]
-    assert {done(x).status for x in talk.events if x.type == "response.done"} == {"completed"}
 
 
 async def test_nobody_is_idle_while_the_assistant_speaks(
