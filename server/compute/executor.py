@@ -349,16 +349,16 @@ class Executor:
     def _work(self) -> None:
         if self._on_thread_start is not None:
             self._on_thread_start()
-        idle = threading.Condition(self._lock)
-        while self._turn(idle):
+        while self._turn():
             pass
 
-    def _turn(self, idle: threading.Condition) -> bool:
+    def _turn(self) -> bool:
         """Wait for a batch and run it; False once the executor is closed."""
         with self._lock:
             while (picked := self._pick()) is None:
                 if self._closed:
                     return False
+                idle = threading.Condition(self._lock)
                 self._idle.append(idle)
                 idle.wait()
                 self._waking = False
