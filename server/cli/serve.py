@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from aqaa.models.errors import ConfigError
 
 SettingsFile = Annotated[Path | None, typer.Option(help="Settings in TOML; see --print-config.")]
 
@@ -53,8 +56,24 @@ def serve(
     if print_config:
         typer.echo(as_toml(settings), nl=False)
         return
+    _check_temporary_folder()
     from aqaa.server.gateway.server import run
     from aqaa.server.observe.logs import set_up
 
     set_up(settings.log_level, settings.log_format)
     asyncio.run(run(settings, announce=typer.echo))
+
+
+def _check_temporary_folder() -> None:
+    """torch needs one to be imported.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        raise ConfigError(
+            "no folder for temporary files can be written to: mount one at /tmp, or name one in "
+            "TMPDIR"
+        ) from None

@@ -48,6 +48,26 @@ def test_it_answers_on_a_read_only_root_without_a_home() -> None:
             process.kill()
 
 
+@may_mount
+def test_without_a_place_to_write_to_it_says_so_in_one_line() -> None:
+    script = """
+    mount --make-rprivate /
+    mount -o remount,ro,bind /
+    for place in /tmp /var/tmp; do
+        mount --bind $place $place && mount -o remount,ro,bind $place
+    done
+    cd / && exec "$@"
+    """
+    command = ["unshare", "-m", "sh", "-c", script, "sh", str(AQAA), "serve"]
+    environment = {**os.environ, "HOME": "/nonexistent", "TMPDIR": "/nonexistent"}
+    ended = subprocess.run(
+        command, env=environment, check=False, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert "mount one at /tmp, or name one in TMPDIR" in line
+
+
 def test_it_answers_on_ipv6_alone_with_few_files_and_without_a_locale(tmp_path: Path) -> None:
     port = free_port()
     limited = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
