@@ -1,9 +1,12 @@
-"""nano does what it is told to: a spoken command, a function, a spoken answer, by stock clients."""
+"""nano does what it is told to: a spoken command, a function, a spoken answer, by stock clients.
+
+All ask for the user's words, and show them where nano's bundle has a transcriber.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,10 @@ from typing import Any
 import pytest
 from agents import function_tool
 from agents.realtime import RealtimeAgent, RealtimeRunner
+from agents.realtime.items import RealtimeItem
 from calling_clients import Place, Seen, livekit, openai_python, pipecat
 from ears import hear, mentions
+from javascript import talk
 from wire_sound import RATE, in_real_time, pcm16, samples
 
 from aqaa.models.bundle import load_bundle, nano_path
@@ -27,6 +32,7 @@ pytestmark = [
 # "Set a timer for five minutes.", by piper's voice joe, which nano was trained on.
 COMMAND = Path(__file__).parent / "recordings" / "set-timer-joe.flac"
 SECONDS = 90
+WRITES_DOWN = NANO.transcriber is not None
 
 
 async def test_a_spoken_command_is_carried_out_and_confirmed_aloud(server: str) -> None:
@@ -46,7 +52,7 @@ async def test_a_spoken_command_is_carried_out_and_confirmed_aloud(server: str) 
     agent = RealtimeAgent(name="house", tools=[set_timer, lock_door])
     url = server.replace("http", "ws", 1) + "/v1/realtime?model=nano"
     config: Any = {"url": url, "api_key": "unused"}
-    sound, text = b"", ""
+    sound, text, shown, sent, over = b"", "", "", "", False
     async with (
         asyncio.timeout(SECONDS),
         await RealtimeRunner(agent).run(model_config=config) as session,
@@ -64,13 +70,47 @@ async def test_a_spoken_command_is_carried_out_and_confirmed_aloud(server: str) 
                 sound += event.audio.data
             if event.type == "raw_model_event" and event.data.type == "transcript_delta":
                 text += event.data.delta
-            if event.type == "audio_end":
+            if event.type == "raw_model_event" and (
+                event.data.type == "input_audio_transcription_completed"
+            ):
+                sent = event.data.transcript
+            if event.type == "history_updated":
+                shown = words_of_the_user(event.history)
+            over = over or event.type == "audio_end"
+            if over and (shown or not WRITES_DOWN):
                 break
         speaking.cancel()
     assert calls == [(0, 5, 0)]
     assert mentions(text, ["five"]), text
     heard = hear(samples(sound), RATE)
     assert mentions(heard, ["timer"]), heard
+    assert bool(shown) == WRITES_DOWN
+    assert shown == sent
+
+
+def words_of_the_user(history: Sequence[RealtimeItem]) -> str:
+    """What openai-agents shows of what the user has said."""
+    said = [item for item in history if item.type == "message" and item.role == "user"]
+    parts = [part for item in said for part in item.content if part.type == "input_audio"]
+    return " ".join(part.transcript for part in parts if part.transcript)
+
+
+async def test_the_javascript_client_hears_it_confirmed_too(server: str, tmp_path: Path) -> None:
+    url = server.replace("http", "ws", 1) + "/v1/realtime?model=nano"
+    seen = await talk(url, tmp_path, turns=1, answers=2, said=pcm16(COMMAND))
+    assert seen["errors"] == []
+    assert seen["demoted"] == [], "events that its schema does not accept"
+    assert seen["calls"] == [{"minutes": 5}]
+    asked, call, answered = seen["history"]
+    assert (asked["role"], call["type"], answered["role"]) == ("user", "function_call", "assistant")
+    assert call["output"] == "ok"
+    text = answered["content"][0]["transcript"]
+    assert mentions(text, ["five"]), text
+    heard = hear(samples(seen["sound"]), RATE)
+    assert mentions(heard, ["timer"]), heard
+    shown = asked["content"][0]["transcript"]
+    assert bool(shown) == WRITES_DOWN
+    assert shown == seen["sent"].get(asked["itemId"])
 
 
 TIMER: dict[str, Any] = {
@@ -88,7 +128,8 @@ TIMER: dict[str, Any] = {
 async def test_other_clients_hear_it_confirmed_too(
     server: str, client: Callable[[Place], Awaitable[Seen]]
 ) -> None:
-    seen = await client(Place(server, pcm16(COMMAND), TIMER, "five"))
+    seen = await client(Place(server, pcm16(COMMAND), TIMER, "five", words=WRITES_DOWN))
     assert seen.calls == [{"minutes": 5}]
     assert mentions(seen.text, ["five"]), seen.text
-    assert bool(seen.asked) == (NANO.transcriber is not None)
+    assert bool(seen.asked) == WRITES_DOWN
+    assert seen.asked == seen.sent

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import subprocess
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from javascript import NODE, agents_modules
+from javascript import talk
 from scripted import (
     AUDIO,
     EOT,
@@ -25,8 +21,6 @@ from scripted import (
 from scripted_server import Served, serving, serving_parts
 
 pytestmark = pytest.mark.agents
-SOON = 120.0  # of which a few seconds are speech: node and the machine may be slow
-PROGRAM = Path(__file__).resolve().parents[1] / "support" / "agents_js" / "talk.mjs"
 SPEECH = pcm(0.4, loud=False) + pcm(1.2, loud=True)
 GROUPS = 60  # of an answer: 7.2 s
 
@@ -38,35 +32,17 @@ async def served() -> AsyncIterator[Served]:
         yield running
 
 
-async def talk(
-    served: Served, folder: Path, *, turns: int, answers: int, said: bytes = SPEECH
-) -> Any:
-    """What the client has seen in a conversation of so many turns and answers."""
-    speech = folder / "speech.pcm"
-    speech.write_bytes(said)
-    url = f"{served.ws}?model=scripted"
-    command = [NODE, PROGRAM, agents_modules(), url, speech, turns, answers]
-    process = await asyncio.create_subprocess_exec(
-        *map(str, command), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        async with asyncio.timeout(SOON):
-            out, faults = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, faults.decode()
-    return json.loads(out)
+def url(served: Served) -> str:
+    return f"{served.ws}?model=scripted"
 
 
 async def test_a_spoken_turn_is_answered_and_stands_in_the_history_in_words(
     served: Served, tmp_path: Path
 ) -> None:
-    seen = await talk(served, tmp_path, turns=1, answers=1)
+    seen = await talk(url(served), tmp_path, turns=1, answers=1, said=SPEECH)
     assert seen["errors"] == []
     assert seen["demoted"] == [], "events that its schema does not accept"
-    assert seen["sound"] == GROUPS * 2880 * 2
+    assert len(seen["sound"]) == GROUPS * 2880 * 2
     said = [(item["role"], item["content"][0]["transcript"]) for item in seen["history"]]
     assert [role for role, _ in said] == ["user", "assistant"]
     assert said[0][1].startswith("one two three")
@@ -76,7 +52,7 @@ async def test_a_spoken_turn_is_answered_and_stands_in_the_history_in_words(
 async def test_an_answer_that_is_spoken_over_is_cut_and_the_new_turn_answered(
     served: Served, tmp_path: Path
 ) -> None:
-    seen = await talk(served, tmp_path, turns=2, answers=2)
+    seen = await talk(url(served), tmp_path, turns=2, answers=2, said=SPEECH)
     assert seen["errors"] == []
     assert seen["demoted"] == []
     assert seen["interrupted"] >= 1
@@ -93,7 +69,7 @@ async def test_a_turn_that_goes_on_is_one_turn_and_nothing_is_asked_for_that_has
     parts = scripted_parts(engine, transcriber=CountingTranscriber(), judge=ScriptedJudge(0.99))
     said = SPEECH + pcm(0.6, loud=False) + pcm(0.8, loud=True)
     async with serving_parts(parts, engine) as served:
-        seen = await talk(served, tmp_path, turns=1, answers=2, said=said)
+        seen = await talk(url(served), tmp_path, turns=1, answers=2, said=said)
         assert parts.services.metrics.registry.get_sample_value("aqaa_reopened_turns_total") == 1
     assert seen["errors"] == []
     assert len(seen["statuses"]) == 2
@@ -109,10 +85,10 @@ def calls_first(prompt: Sequence[int]) -> list[int]:
 
 async def test_a_function_is_called_and_what_it_gave_back_is_answered(tmp_path: Path) -> None:
     async with serving(ScriptedEngine(calls_first), transcriber=CountingTranscriber()) as served:
-        seen = await talk(served, tmp_path, turns=1, answers=2)
+        seen = await talk(url(served), tmp_path, turns=1, answers=2, said=SPEECH)
     assert seen["errors"] == []
     assert seen["demoted"] == []
-    assert seen["calls"] == [5]
+    assert seen["calls"] == [{"minutes": 5}]
     assert seen["statuses"] == ["completed", "completed"]
     kinds = [item["type"] for item in seen["history"]]
     assert kinds == ["message", "function_call", "message"]

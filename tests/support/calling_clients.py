@@ -21,6 +21,7 @@ from pipecat.frames.frames import (
     ErrorFrame,
     Frame,
     InputAudioRawFrame,
+    InterimTranscriptionFrame,
     LLMContextFrame,
     TranscriptionFrame,
     TTSTextFrame,
@@ -56,12 +57,14 @@ class Place:
         question: what is spoken, as pcm16 at 24 kHz.
         tool: the function that it asks for, as the wire declares it.
         answer: what is in the last answer's words.
+        words: whether it writes down what is said; the client then waits for that, too.
     """
 
     http: str
     question: bytes
     tool: dict[str, Any]
     answer: str
+    words: bool
 
     @property
     def ws(self) -> str:
@@ -74,15 +77,23 @@ class Place:
 
 @dataclass
 class Seen:
-    """What a client has seen: the calls' arguments, the last answer's words, and the user's."""
+    """What a client has seen.
+
+    Attributes:
+        calls: the calls' arguments.
+        text: the last answer's words.
+        asked: the user's words, as the client shows them.
+        sent: the user's words, as they came to the client.
+    """
 
     calls: list[Any] = field(default_factory=list)
     text: str = ""
     asked: str = ""
+    sent: str = ""
 
 
 async def openai_python(place: Place) -> Seen:
-    seen = Seen()
+    seen, over = Seen(), False
     async with (
         asyncio.timeout(SECONDS),
         AsyncOpenAI(base_url=f"{place.http}/v1", api_key="unused") as client,
@@ -108,13 +119,17 @@ async def openai_python(place: Place) -> Seen:
                 )
             elif event.type == "response.done":
                 said = [item for item in event.response.output or [] if item.type == "message"]
-                if said and seen.calls:
-                    break
-                await connection.response.create()
+                over = bool(said and seen.calls)
+                if not over:
+                    await connection.response.create()
             elif event.type == "response.output_audio_transcript.done":
                 seen.text = event.transcript
+            elif event.type == "conversation.item.input_audio_transcription.delta":
+                seen.sent += event.delta or ""
             elif event.type == "conversation.item.input_audio_transcription.completed":
                 seen.asked = event.transcript
+            if over and (seen.asked or not place.words):
+                break
         speaking.cancel()
     return seen
 
@@ -127,6 +142,7 @@ class Ear(FrameProcessor):
         self._answer = answer
         self.text = ""
         self.asked = ""
+        self.sent = ""
         self.errors: list[str] = []
         self.said = asyncio.Event()
 
@@ -136,6 +152,8 @@ class Ear(FrameProcessor):
             self.text += frame.text
             if self._answer in self.text:
                 self.said.set()
+        if isinstance(frame, InterimTranscriptionFrame):
+            self.sent += frame.text
         if isinstance(frame, TranscriptionFrame):
             self.asked = frame.text
         if isinstance(frame, ErrorFrame):
@@ -174,14 +192,14 @@ async def pipecat(place: Place) -> Seen:
             await worker.queue_frame(LLMContextFrame(context))
             async for piece in pieces:
                 await worker.queue_frame(InputAudioRawFrame(piece, RATE, 1))
-                if ear.said.is_set():
+                if ear.said.is_set() and (before.asked or not place.words):
                     break
     finally:
         await runner.cancel()
         with suppress(asyncio.CancelledError):
             await running
     assert before.errors + ear.errors == []
-    seen.text, seen.asked = ear.text, before.asked
+    seen.text, seen.asked, seen.sent = ear.text, before.asked, before.sent
     return seen
 
 
@@ -200,11 +218,21 @@ async def livekit(place: Place) -> Seen:
     session = model.session()
     generations: asyncio.Queue[llm.GenerationCreatedEvent] = asyncio.Queue()
     errors: list[object] = []
+    written = asyncio.Event()
+
+    def keep_sent(event: Any) -> None:
+        if event["type"] == "conversation.item.input_audio_transcription.completed":
+            seen.sent = event["transcript"]
+
+    def keep_shown(told: llm.InputTranscriptionCompleted) -> None:
+        seen.asked = told.transcript
+        if told.is_final:
+            written.set()
+
     session.on("generation_created", generations.put_nowait)
     session.on("error", errors.append)
-    session.on(
-        "input_audio_transcription_completed", lambda told: setattr(seen, "asked", told.transcript)
-    )
+    session.on("openai_server_event_received", keep_sent)
+    session.on("input_audio_transcription_completed", keep_shown)
     await session.update_tools([act])
 
     async def speak() -> None:
@@ -226,6 +254,8 @@ async def livekit(place: Place) -> Seen:
         async for message in answered.message_stream:
             seen.text = "".join([str(piece) async for piece in message.text_stream])
             break
+        if place.words:
+            await written.wait()
     speaking.cancel()
     await session.aclose()
     with suppress(Exception):

@@ -3,8 +3,9 @@
 //     node talk.mjs MODULES URL SPEECH TURNS ANSWERS
 //
 // speaks SPEECH (24 kHz, 16 bit, mono) in real time, then silence. Two seconds into an answer it speaks
-// again, until it has spoken TURNS times. When ANSWERS answers are over, the last of them whole, and the
-// user's words are known, it writes what it has seen as JSON. It has a tool that sets a timer.
+// again, until it has spoken TURNS times. When ANSWERS answers are over, the last of them whole and in words,
+// and the user's words are known (if the server says that it writes them down), it writes what it has seen
+// as JSON. It has a tool that sets a timer.
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -20,7 +21,10 @@ const PIECE = 960; // bytes of 20 ms
 const speech = readFileSync(speechFile);
 const THINKING = 2000; // ms of an answer that are heard before it is spoken over: it is a turn of its own
 const silence = Buffer.alloc(PIECE);
-const seen = { sound: 0, interrupted: 0, errors: [], calls: [], demoted: [], statuses: [], truncated: 0 };
+const seen = { interrupted: 0, errors: [], calls: [], demoted: [], statuses: [], truncated: 0 };
+const sound = []; // what was heard of the answers
+const sent = {}; // by item, the user's words as they came
+let writesDown = false;
 let spoken = 1;
 let speakAt = null; // when the answer is spoken over
 let position = 0;
@@ -31,13 +35,17 @@ const setTimer = tool({
     description: "Start a timer.",
     parameters: {
         type: "object",
-        properties: { minutes: { type: "integer" } },
-        required: ["minutes"],
+        properties: {
+            hours: { type: "integer" },
+            minutes: { type: "integer" },
+            seconds: { type: "integer" },
+        },
+        required: [],
         additionalProperties: false,
     },
     strict: false,
-    execute: ({ minutes }) => {
-        seen.calls.push(minutes);
+    execute: (time) => {
+        seen.calls.push(time);
         return "ok";
     },
 });
@@ -45,7 +53,7 @@ const agent = new RealtimeAgent({ name: "aqaa", instructions: "", tools: [setTim
 const session = new RealtimeSession(agent, { transport, model: "scripted" });
 session.on("error", (error) => seen.errors.push(JSON.stringify(error)));
 session.on("audio", (event) => {
-    seen.sound += event.data.byteLength;
+    sound.push(Buffer.from(event.data));
     if (speakAt === null && spoken < Number(turns)) {
         speakAt = performance.now() + THINKING;
     }
@@ -60,6 +68,12 @@ session.on("transport_event", (event) => {
     if (event.type === "response.done") {
         seen.statuses.push(event.response.status);
     }
+    if (event.type === "session.updated") {
+        writesDown = event.session.audio.input.transcription !== null;
+    }
+    if (event.type === "conversation.item.input_audio_transcription.completed") {
+        sent[event.item_id] = event.transcript;
+    }
     if (event.type === "conversation.item.truncated") {
         seen.truncated += 1;
     }
@@ -68,7 +82,9 @@ session.on("transport_event", (event) => {
 function isOver() {
     const users = session.history.filter((item) => item.role === "user");
     const whole = seen.statuses.at(-1) === "completed" && seen.statuses.length >= Number(answers);
-    return whole && users.length > 0 && users.every((item) => item.content[0].transcript);
+    const inWords = session.history.at(-1)?.role === "assistant"; // no call
+    const known = !writesDown || users.every((item) => item.content[0].transcript);
+    return whole && inWords && users.length > 0 && known;
 }
 
 await session.connect({ apiKey: "unused" });
@@ -89,6 +105,7 @@ const microphone = setInterval(() => {
     if (isOver()) {
         clearInterval(microphone);
         session.close();
-        console.log(JSON.stringify({ ...seen, history: session.history }));
+        const heard = Buffer.concat(sound).toString("base64");
+        console.log(JSON.stringify({ ...seen, sound: heard, sent, history: session.history }));
     }
 }, 10);
