@@ -57,6 +57,7 @@ SPECULATION_SECONDS = 0.5
 # Of sound, ahead of its playing, while another answer has none yet: then the rest can wait.
 ENOUGH_AHEAD_SECONDS = 0.6
 LOOK_AGAIN_SECONDS = 0.5  # whether it still has none
+MOST_PATIENCE = 5.0  # seconds for which an answer waits for that; somebody else may always wait
 INVALID_CALL = "invalid_tool_call"  # the code of an answer that ended in a malformed call
 EVENT_QUEUE_SIZE = 64  # between decoder and vocoder, and between vocoder and reader
 
@@ -177,6 +178,7 @@ class Answer:
         self._job: Job[bytes] | None = None  # the latest chunk's
         self._start_gate = StartGate()
         self.patient = False  # nobody can be listening for it yet
+        self._yields_until = 0.0
         self._wanted = asyncio.Event()
         if not paced:
             self._wanted.set()
@@ -203,12 +205,13 @@ class Answer:
         """The answer is wanted now: no longer a speculation.
 
         `patient`: nobody can be listening for it yet. Until somebody may be (`hurry`) it goes
-        behind everybody's work, as a download does, and makes no sound while another answer has
-        none.
+        behind everybody's work, as a download does, and for `MOST_PATIENCE` it makes no sound while
+        another answer has none.
         """
         if not self._wanted.is_set():
             if patient:
                 self.patient = True
+                self._yields_until = self._services.clock() + MOST_PATIENCE
                 self._services.unheard.discard(self)
             self._wanted.set()
             self._reorder()
@@ -463,7 +466,7 @@ class Answer:
     def _too_far_ahead(self) -> float:
         """Seconds of sound that are made, or would be, and need not be yet."""
         services = self._services
-        if self.patient and services.unheard:
+        if self.patient and services.unheard and services.clock() < self._yields_until:
             return LOOK_AGAIN_SECONDS
         enough = ENOUGH_AHEAD_SECONDS if services.unheard else services.ahead_seconds
         return self.progress.playback.ahead(services.clock()) - enough

@@ -8,7 +8,6 @@ So what waits for what follows from the order of work alone, the same on each ru
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -66,11 +65,10 @@ class SteppedExecutor(Executor):
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__(0, clock=clock)
-        self._never_idle = threading.Condition(self._lock)
 
     def step(self) -> bool:
         """Compute what is most urgent; False if there is nothing."""
-        return bool(self.waiting()) and self._turn(self._never_idle)
+        return bool(self.waiting()) and self._turn()
 
     def compute_on_loop(self) -> None:
         """Have the running simulated loop compute whenever it has nothing else to do."""

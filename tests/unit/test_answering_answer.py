@@ -16,6 +16,7 @@ from scripted import Samples, ScriptedEngine, Voice, Voices, scripted_parts, wov
 
 from aqaa.models.groups import GROUP_SECONDS
 from aqaa.server.answering.answer import (
+    MOST_PATIENCE,
     SPECULATION_SECONDS,
     Answer,
     AnswerEnd,
@@ -38,10 +39,12 @@ T = TypeVar("T")
 
 
 class StillClock:
-    """Time that stands still."""
+    """Time that stands still until it is moved."""
+
+    now = 1000.0
 
     def __call__(self) -> float:
-        return 1000.0
+        return self.now
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(0)
@@ -316,6 +319,21 @@ async def test_one_that_nobody_can_be_listening_for_makes_no_sound_while_another
     await waiting.stop()
     assert isinstance((await said_by(patient))[-1], AnswerEnd)
     assert patient.progress.made > 0
+
+
+async def test_one_that_nobody_can_be_listening_for_is_made_all_the_same_after_a_while() -> None:
+    clock = StillClock()
+    parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 6)), clock=clock)
+    silent = ScriptedEngine()
+    silent.gate = asyncio.Event()
+    waiting = asking(replace(parts, services=replace(parts.services, engine=silent)))
+    patient = asking(parts)
+    patient.adopt(patient=True)
+    await still(patient)
+    clock.now += MOST_PATIENCE
+    assert isinstance((await said_by(patient))[-1], AnswerEnd)
+    assert patient.progress.made > 0
+    await waiting.stop()
 
 
 async def test_one_whose_patience_is_over_is_waited_for_again() -> None:
