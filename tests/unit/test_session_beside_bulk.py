@@ -78,7 +78,7 @@ class Scene:
     async def _compute_until(self, time: float) -> None:
         """A little longer, perhaps: what has begun is not stopped."""
         while True:
-            for _ in range(30):  # what was computed is told, and asks for more
+            for _ in range(60):  # what was computed is told, and asks for more
                 await asyncio.sleep(0)
             answered = len({e.response_id for e in self.talk.events if isinstance(e, Delta)})
             if answered > len(self.heard):
