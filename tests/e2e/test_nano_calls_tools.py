@@ -1,6 +1,6 @@
 """nano does what it is told to: a spoken command, a function, a spoken answer, by stock clients.
 
-All ask for the user's words, and show them where nano's bundle has a transcriber.
+All ask for the user's words, and show them.
 """
 
 from __future__ import annotations
@@ -20,19 +20,11 @@ from ears import hear, mentions
 from javascript import talk
 from wire_sound import RATE, in_real_time, pcm16, samples
 
-from aqaa.models.bundle import load_bundle, nano_path
-
-NANO = load_bundle(nano_path())
-
-pytestmark = [
-    pytest.mark.agents,
-    pytest.mark.skipif(NANO.tools is None, reason="nano's decoder has not learned to call yet"),
-]
+pytestmark = pytest.mark.agents
 
 # "Set a timer for five minutes.", by piper's voice joe, which nano was trained on.
 COMMAND = Path(__file__).parent / "recordings" / "set-timer-joe.flac"
 SECONDS = 90
-WRITES_DOWN = NANO.transcriber is not None
 
 
 async def test_a_spoken_command_is_carried_out_and_confirmed_aloud(server: str) -> None:
@@ -77,14 +69,14 @@ async def test_a_spoken_command_is_carried_out_and_confirmed_aloud(server: str) 
             if event.type == "history_updated":
                 shown = words_of_the_user(event.history)
             over = over or event.type == "audio_end"
-            if over and (shown or not WRITES_DOWN):
+            if over and shown:
                 break
         speaking.cancel()
     assert calls == [(0, 5, 0)]
     assert mentions(text, ["five"]), text
     heard = hear(samples(sound), RATE)
     assert mentions(heard, ["timer"]), heard
-    assert bool(shown) == WRITES_DOWN
+    assert shown
     assert shown == sent
 
 
@@ -109,7 +101,7 @@ async def test_the_javascript_client_hears_it_confirmed_too(server: str, tmp_pat
     heard = hear(samples(seen["sound"]), RATE)
     assert mentions(heard, ["timer"]), heard
     shown = asked["content"][0]["transcript"]
-    assert bool(shown) == WRITES_DOWN
+    assert shown
     assert shown == seen["sent"].get(asked["itemId"])
 
 
@@ -128,8 +120,8 @@ TIMER: dict[str, Any] = {
 async def test_other_clients_hear_it_confirmed_too(
     server: str, client: Callable[[Place], Awaitable[Seen]]
 ) -> None:
-    seen = await client(Place(server, pcm16(COMMAND), TIMER, "five", words=WRITES_DOWN))
+    seen = await client(Place(server, pcm16(COMMAND), TIMER, "five", words=True))
     assert seen.calls == [{"minutes": 5}]
     assert mentions(seen.text, ["five"]), seen.text
-    assert bool(seen.asked) == WRITES_DOWN
+    assert seen.asked
     assert seen.asked == seen.sent

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
 from openai import AsyncOpenAI
 from serving import Question
 from wire_sound import pcm16, speak
 
-from aqaa.models.bundle import load_bundle, nano_path
 from aqaa.recipe.evaluate.judges import word_errors
-
-pytestmark = pytest.mark.skipif(
-    load_bundle(nano_path()).transcriber is None, reason="nano has no transcriber yet"
-)
 
 SECONDS = 90
 MOST_WRONG = 0.25  # of the words of few recordings; nano's card has the rate of many
