@@ -120,7 +120,7 @@ TIMER: dict[str, Any] = {
 async def test_other_clients_hear_it_confirmed_too(
     server: str, client: Callable[[Place], Awaitable[Seen]]
 ) -> None:
-    seen = await client(Place(server, pcm16(COMMAND), TIMER, "five", words=True))
+    seen = await client(Place(server, pcm16(COMMAND), TIMER, "five"))
     assert seen.calls == [{"minutes": 5}]
     assert mentions(seen.text, ["five"]), seen.text
     assert seen.asked

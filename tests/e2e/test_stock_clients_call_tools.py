@@ -63,7 +63,7 @@ def result_that_was_read(served: Served) -> str:
 async def test_a_client_hears_the_answer_to_what_its_function_gave_back(
     served: Served, client: Callable[[Place], Awaitable[Seen]]
 ) -> None:
-    seen = await client(Place(served.http, QUESTION, TIMER, ANSWER, words=True))
+    seen = await client(Place(served.http, QUESTION, TIMER, ANSWER))
     assert seen.calls
     assert seen.calls == [{"minutes": 5}] * len(seen.calls)
     assert ANSWER in seen.text

@@ -57,14 +57,12 @@ class Place:
         question: what is spoken, as pcm16 at 24 kHz.
         tool: the function that it asks for, as the wire declares it.
         answer: what is in the last answer's words.
-        words: whether it writes down what is said; the client then waits for that, too.
     """
 
     http: str
     question: bytes
     tool: dict[str, Any]
     answer: str
-    words: bool
 
     @property
     def ws(self) -> str:
@@ -128,7 +126,7 @@ async def openai_python(place: Place) -> Seen:
                 seen.sent += event.delta or ""
             elif event.type == "conversation.item.input_audio_transcription.completed":
                 seen.asked = event.transcript
-            if over and (seen.asked or not place.words):
+            if over and seen.asked:
                 break
         speaking.cancel()
     return seen
@@ -192,7 +190,7 @@ async def pipecat(place: Place) -> Seen:
             await worker.queue_frame(LLMContextFrame(context))
             async for piece in pieces:
                 await worker.queue_frame(InputAudioRawFrame(piece, RATE, 1))
-                if ear.said.is_set() and (before.asked or not place.words):
+                if ear.said.is_set() and before.asked:
                     break
     finally:
         await runner.cancel()
@@ -254,8 +252,7 @@ async def livekit(place: Place) -> Seen:
         async for message in answered.message_stream:
             seen.text = "".join([str(piece) async for piece in message.text_stream])
             break
-        if place.words:
-            await written.wait()
+        await written.wait()
     speaking.cancel()
     await session.aclose()
     with suppress(Exception):
