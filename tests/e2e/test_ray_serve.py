@@ -21,6 +21,7 @@ import psutil
 import pytest
 import yaml
 from callers import CALLERS, WORD_WITHIN
+from processes import called
 from programs import eventually, status
 from ray_cluster import ray_cluster
 from serving import AQAA, READY_WITHIN, Question
@@ -79,8 +80,7 @@ class Served:
 
 def replicas(host: Host) -> list[psutil.Process]:
     """The gateways' processes."""
-    running = (p for p in host.processes() if p.status() != psutil.STATUS_ZOMBIE)
-    return [p for p in running if "ServeReplica:aqaa:Gateway" in " ".join(p.cmdline())]
+    return called("ServeReplica:aqaa:Gateway", host.processes())
 
 
 @pytest.fixture(scope="module")

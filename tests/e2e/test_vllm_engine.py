@@ -15,6 +15,7 @@ import pytest
 import vllm_gateway
 from otlp_collector import Collector, collecting
 from own_time import own_time
+from processes import called
 from programs import eventually
 from tiny_step1 import write_step1, write_step1_bundle
 from vllm_engines import greedy, long_prompt, read, vllm_settings
@@ -159,8 +160,7 @@ def test_vllms_span_of_an_answer_is_a_child_of_its_turn(gateway):
 def test_vllms_processes_end_when_their_gateway_is_killed(gateway):
     """The last test of that process."""
     process, _ = gateway
-    children = psutil.Process(process.pid).children(recursive=True)
-    vllm = [p for p in children if "VLLM" in " ".join(p.cmdline())]
+    vllm = called("VLLM", psutil.Process(process.pid).children(recursive=True))
     assert vllm
     os.kill(process.pid, signal.SIGKILL)
     assert not psutil.wait_procs(vllm, timeout=5)[1]

@@ -14,6 +14,7 @@ import pytest_asyncio
 from callers import WORD_WITHIN
 from engine_conformance import in_pattern
 from own_time import own_time
+from processes import called
 from programs import status
 from ray_cluster import cpu_for_ray, ray_cluster
 from serving import free_port
@@ -209,4 +210,4 @@ async def test_tensor_parallel_over_two_hosts_of_ray_and_a_worker_that_freezes_o
 
 def ray_workers(host: Host) -> list[psutil.Process]:
     """vLLM's processes that Ray has placed there."""
-    return [p for p in host.processes() if "RayWorkerProc" in " ".join(p.cmdline())]
+    return called("RayWorkerProc", host.processes())

@@ -77,15 +77,11 @@ async def test_the_repetition_rule_equals_the_reference_on_every_case(fixtures_d
 async def test_a_killed_rank_is_one_typed_error_and_no_endless_wait(vllm_tp2_engine):
     """The last test of the sharded engine, which comes back while nobody waits for it."""
     import psutil
+    from processes import called
 
     stream = vllm_tp2_engine.generate("rank", [5, 6, 7], greedy(3000))
     await anext(stream)
-    ranks = [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "Worker_TP" in " ".join(process.cmdline())
-    ]
-    ranks[-1].kill()
+    called("Worker_TP", psutil.Process().children(recursive=True))[-1].kill()
     with pytest.raises(EngineDiedError):
         async with asyncio.timeout(60):  # the other rank spins on the CPU that notices it
             await read(stream)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+from processes import called
 from serving import free_port
 
 from aqaa.server.engine.settings import VllmSettings
@@ -196,4 +197,4 @@ def _vllm_metadata(directory: Path) -> Path:
 
 def engine_core(processes: list[psutil.Process]) -> psutil.Process:
     """vLLM's decoder process among `processes`, by the title it gives itself."""
-    return next(p for p in processes if "EngineCore" in " ".join(p.cmdline()))
+    return called("EngineCore", processes)[0]
