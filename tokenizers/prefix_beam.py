@@ -5,8 +5,8 @@ large vocabulary continuous speech recognition using bi-directional recurrent DN
 added the language model's of its pieces times a weight, and a bonus for every piece, without which
 short spellings would win.
 
-A piece settles when all spellings that are left agree on it, or when the best of them has had it
-for `SETTLE` rows: then those that disagree are dropped. So nobody waits for a better spelling
+A piece settles when all spellings that may yet win agree on it, or when the best of them has had
+it for `SETTLE` rows: then those that disagree are dropped. So nobody waits for a better spelling
 forever, and what is kept is bounded however long somebody speaks.
 """
 
@@ -26,6 +26,7 @@ BLANK = 0
 WIDTH = 12  # spellings
 UNLIKELY = 6.0  # nats below a row's best piece, from where others are not considered
 HOPELESS = 10.0  # nats below the best spelling, from where others are dropped
+CERTAIN = 3.0  # nats below the best spelling, from where others may win no more: a chance of 5 %
 SETTLE = 16  # rows
 NEVER = -math.inf
 
@@ -124,8 +125,8 @@ class PrefixBeam:
 
     def _settled(self, best: Spelling) -> int:
         """How many of `best`'s pieces have settled."""
-        others = [_pieces(one.said) for one in self._beam]
-        columns = zip(*others, strict=False)
+        rivals = [_pieces(one.said) for one in self._beam if one.score > best.score - CERTAIN]
+        columns = zip(*rivals, strict=False)
         agreed = sum(1 for _ in takewhile(lambda column: len({*column}) == 1, columns))
         return max(agreed, sum(self._rows - one.row > SETTLE for one in best.said))
 

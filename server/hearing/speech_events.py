@@ -50,10 +50,14 @@ class TurnEncoded:
 
 @dataclass(frozen=True)
 class TurnPaused:
-    """The turn as it is if this pause, which began at `sample`, is its end."""
+    """The turn as it is if this pause, which began at `sample`, is its end.
+
+    `windows` are the last then, and no others: `TurnEnded` has the very same value.
+    """
 
     tokens: tuple[int, ...]
     sample: int
+    windows: TurnWindows
 
 
 @dataclass(frozen=True)

@@ -274,7 +274,8 @@ class SpeechInput:
                     events += yield from self._feed()
                     self._pause = self._pause or (yield from self._as_if_ended())
                     self._pause_told = True
-                    events.append(TurnPaused(self._pause.tokens, event.sample))
+                    pause = self._pause
+                    events.append(TurnPaused(pause.tokens, event.sample, pause.windows))
                 case Resumed():
                     events += [TurnResumed()] if self._pause_told else []
                     self._pause, self._pause_told = None, False

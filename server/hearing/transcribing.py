@@ -3,6 +3,8 @@
 Runs beside the conversation and holds up nothing: its jobs come after everything that a listener
 waits for. A turn's windows arrive while the user speaks; once the turn is an item of the
 conversation its words so far are reported, then the rest as they are recognised, and then its end.
+In a pause the rest is recognised as if the turn were over: where it is, its words are there before
+the answer's first sound.
 """
 
 from __future__ import annotations
@@ -48,14 +50,33 @@ class Transcript:
 
 
 @dataclass
+class _Closing:
+    """What a turn ends with if its pause is its end."""
+
+    given: TurnWindows
+    pieces: list[Piece] | None = None  # not recognised yet
+
+
+@dataclass
 class _Turn:
     number: int | None
     transcript: Transcript
     stream: TranscriptStream
     windows: list[WindowOrTail] = field(default_factory=list)  # that wait
+    closing: _Closing | None = None
     unreported: list[Piece] = field(default_factory=list)
     ended: bool = False
     failed: bool = False
+
+    @property
+    def pauses(self) -> bool:
+        """Whether its end waits to be recognised."""
+        return self.closing is not None and self.closing.pieces is None and not self.failed
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing of it waits any more."""
+        return self.ended and not self.windows and not self.pauses
 
 
 class Transcribing:
@@ -96,16 +117,28 @@ class Transcribing:
         """Steps of the turn that goes on; a new number begins a new turn."""
         self._add(self._turn(given.turn), given.windows)
 
+    def pause(self, given: TurnWindows) -> None:
+        """The turn may have ended with these windows; it goes on if others are heard of it."""
+        turn = self._turn(given.turn)
+        if not turn.failed:
+            turn.closing = _Closing(given)
+            self._more.set()
+
     def end(self, item_id: str, given: TurnWindows) -> None:
         """The sound that ends with these windows is this item's."""
         turn = self._turn(given.turn)
         turn.transcript.item_id = item_id
-        self._end(turn, given.windows)
+        if turn.closing is not None and turn.closing.given is given:
+            turn.transcript.seconds += _seconds(given.windows)
+        else:
+            self._add(turn, given.windows)
+        turn.ended = True
+        self._more.set()
 
     async def run(self) -> None:
         """Work, until cancelled."""
         while True:
-            turn = next((one for one in self._turns if one.windows or one.ended), None)
+            turn = next((t for t in self._turns if t.windows or t.ended or t.pauses), None)
             if turn is None:
                 self._more.clear()
                 await self._more.wait()
@@ -113,7 +146,11 @@ class Transcribing:
             self._report(turn, [])
             if turn.windows:
                 await self._recognise(turn)
-            if turn.ended and not turn.windows:
+            elif turn.closing is not None and turn.pauses:
+                await self._close(turn, turn.closing)
+            if turn.over:
+                if turn.closing is not None:
+                    self._report(turn, turn.closing.pieces or [])
                 self._turns.remove(turn)
                 self._report_end(turn)
 
@@ -133,8 +170,8 @@ class Transcribing:
         return turn
 
     def _add(self, turn: _Turn, windows: Sequence[WindowOrTail]) -> None:
-        frames = sum(window.new for window in windows if isinstance(window, Window))
-        turn.transcript.seconds += frames * FRAME_SECONDS
+        turn.closing = None
+        turn.transcript.seconds += _seconds(windows)
         if sum(len(one.windows) for one in self._turns) + len(windows) > MOST_WAITING:
             log.warning("transcription lags too far behind: a turn gets no words")
             turn.failed = True
@@ -144,24 +181,26 @@ class Transcribing:
         turn.windows += windows
         self._more.set()
 
-    def _end(self, turn: _Turn, windows: Sequence[WindowOrTail]) -> None:
-        self._add(turn, windows)
-        turn.ended = True
-        self._more.set()
-
     # --- recognition ------------------------------------------------------------------------------
 
     async def _recognise(self, turn: _Turn) -> None:
         windows, turn.windows = turn.windows[:JOB_WINDOWS], turn.windows[JOB_WINDOWS:]
+        self._report(turn, await self._ask(turn, turn.stream, windows))
+
+    async def _close(self, turn: _Turn, closing: _Closing) -> None:
+        """As if the turn were over; its own stream goes on if it is not."""
+        closing.pieces = await self._ask(turn, turn.stream.fork(), closing.given.windows)
+
+    async def _ask(
+        self, turn: _Turn, stream: TranscriptStream, windows: Sequence[WindowOrTail]
+    ) -> list[Piece]:
         try:
-            work = RECOGNISER.ask((turn.stream, windows))
-            pieces = await self._executor.run(work, Kind.BULK)
+            return await self._executor.run(RECOGNISER.ask((stream, windows)), Kind.BULK)
         except Exception:  # whatever a model does: the conversation goes on without these words
             log.exception("transcription failed")
             turn.failed = True
             turn.windows.clear()
-            return
-        self._report(turn, pieces)
+            return []
 
     def _report(self, turn: _Turn, pieces: list[Piece]) -> None:
         turn.transcript.pieces += pieces
@@ -176,6 +215,12 @@ class Transcribing:
             self._on_failure(turn.transcript.item_id)
         else:
             self._on_end(turn.transcript)
+
+
+def _seconds(windows: Sequence[WindowOrTail]) -> float:
+    """Of sound."""
+    frames = sum(window.new for window in windows if isinstance(window, Window))
+    return frames * FRAME_SECONDS
 
 
 def _recognise(

@@ -336,6 +336,7 @@ class LiveSession:
                 if self._machine.session.type == "realtime":
                     self._head_start.warm(event.tokens)
             case TurnPaused():
+                self._words.pause(event.windows)
                 self._speculate(event.tokens)
             case TurnResumed():
                 self._head_start.roll_back("rolled_back")

@@ -45,6 +45,11 @@ class TranscriptRelay:
             self._live_turn = windows.turn if buffered else self._live_turn
             self._transcribing.hear(windows)
 
+    def pause(self, windows: TurnWindows) -> None:
+        """The turn may have ended with these windows."""
+        if self._transcribing is not None:
+            self._transcribing.pause(windows)
+
     def empty_buffer(self) -> None:
         """The client commits or clears its buffer: the words of its turn have no item for now."""
         self._live_turn = None

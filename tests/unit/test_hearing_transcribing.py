@@ -55,6 +55,11 @@ class Listener:
     def end(self, item: str, turn: int | None, *windows: WindowOrTail) -> None:
         self.transcribing.end(item, TurnWindows(turn, windows))
 
+    def pause(self, turn: int, *windows: WindowOrTail) -> TurnWindows:
+        given = TurnWindows(turn, windows)
+        self.transcribing.pause(given)
+        return given
+
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):
             while not condition():
@@ -92,6 +97,43 @@ async def test_a_turns_words_are_held_until_it_is_an_item_and_then_told_whole(
     assert listener.text("item") == "one two three four"
     assert len(listener.said) == 2, "what was known when the turn ended, then the rest"
     assert listener.over == [("item", "completed after 0.48 s")]
+
+
+async def test_a_pause_that_is_the_end_has_its_last_words_already(listener: Listener) -> None:
+    listener.hear(1, LOUD, LOUD)
+    given = listener.pause(1, LOUD, END)
+    await asyncio.sleep(0.1)
+    assert listener.said == []
+    listener._executor.close()  # nobody works any more
+    listener.transcribing.end("item", given)
+    await listener.finished(1)
+    assert listener.text("item") == "one two three"
+    assert listener.over == [("item", "completed after 0.36 s")]
+
+
+async def test_a_pause_that_is_not_the_end_leaves_nothing(listener: Listener) -> None:
+    listener.hear(1, LOUD)
+    listener.pause(1, END)
+    await asyncio.sleep(0.05)
+    listener.pause(1, LOUD, END)
+    listener.hear(1, LOUD, LOUD)
+    await asyncio.sleep(0.05)
+    listener.pause(1, LOUD, END)
+    listener.end("item", 1, LOUD, LOUD, END)
+    await listener.finished(1)
+    assert listener.text("item") == "one two three four five"
+    assert listener.over == [("item", "completed after 0.60 s")]
+
+
+async def test_a_pause_in_a_turn_that_has_failed_is_nothing() -> None:
+    listener = Listener(CountingTranscriber(RuntimeError("out of memory")))
+    listener.hear(1, LOUD)
+    given = listener.pause(1, LOUD, END)
+    await asyncio.sleep(0.05)
+    listener.transcribing.end("bad", given)
+    await listener.finished(1)
+    assert listener.over == [("bad", "failed")]
+    await listener.close()
 
 
 async def test_live_words_are_told_at_once_and_only_once(listener: Listener) -> None:

@@ -68,8 +68,8 @@ def tried(language: LanguageModel, rows: Rows, weighing: Weighing) -> list[int]:
 def test_it_finds_what_trying_everything_finds(
     language: LanguageModel, weighing: Weighing, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for bound, value in (("WIDTH", 10_000), ("UNLIKELY", 1e9), ("HOPELESS", 1e9)):
-        monkeypatch.setattr(prefix_beam, bound, value)
+    for bound in ("WIDTH", "UNLIKELY", "HOPELESS", "CERTAIN"):
+        monkeypatch.setattr(prefix_beam, bound, 10**9)
     rows = rows_of(6, seed)
     assert found(PrefixBeam(language, weighing), rows) == tried(language, rows, weighing)
 
@@ -115,6 +115,13 @@ def test_nobody_waits_longer_for_a_piece_in_doubt(language: LanguageModel) -> No
     assert said[: prefix_beam.SETTLE] == [[]] * prefix_beam.SETTLE
     assert said[prefix_beam.SETTLE] == [2]
     assert not any(said[prefix_beam.SETTLE + 1 :])
+
+
+def test_a_piece_is_said_once_others_have_little_chance(language: LanguageModel) -> None:
+    rows = surely(BLANK, 2, BLANK)
+    for chance, said in ((0.9, []), (0.96, [2])):
+        rows[1, [2, 3]] = math.log(chance), math.log(1 - chance)
+        assert [spelt.piece for spelt in PrefixBeam(language, ALONE).push(rows)] == said
 
 
 def test_what_is_kept_does_not_grow(language: LanguageModel) -> None:
