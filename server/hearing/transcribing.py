@@ -65,6 +65,7 @@ class _Turn:
     windows: list[WindowOrTail] = field(default_factory=list)  # that wait
     closing: _Closing | None = None
     unreported: list[Piece] = field(default_factory=list)
+    busy: bool = False  # some of it is being recognised
     ended: bool = False
     failed: bool = False
 
@@ -75,8 +76,8 @@ class _Turn:
 
     @property
     def over(self) -> bool:
-        """Whether nothing of it waits any more."""
-        return self.ended and not self.windows and not self.pauses
+        """Whether all of it has been recognised."""
+        return self.ended and not (self.windows or self.pauses or self.busy)
 
 
 class Transcribing:
@@ -133,6 +134,8 @@ class Transcribing:
         else:
             self._add(turn, given.windows)
         turn.ended = True
+        if turn.over and turn is self._turns[0]:
+            self._finish(turn)  # at once: its answer's first sound may be there as well
         self._more.set()
 
     async def run(self) -> None:
@@ -148,11 +151,8 @@ class Transcribing:
                 await self._recognise(turn)
             elif turn.closing is not None and turn.pauses:
                 await self._close(turn, turn.closing)
-            if turn.over:
-                if turn.closing is not None:
-                    self._report(turn, turn.closing.pieces or [])
-                self._turns.remove(turn)
-                self._report_end(turn)
+            if turn.over and turn in self._turns:
+                self._finish(turn)
 
     # --- turns ------------------------------------------------------------------------------------
 
@@ -194,6 +194,7 @@ class Transcribing:
     async def _ask(
         self, turn: _Turn, stream: TranscriptStream, windows: Sequence[WindowOrTail]
     ) -> list[Piece]:
+        turn.busy = True
         try:
             return await self._executor.run(RECOGNISER.ask((stream, windows)), Kind.BULK)
         except Exception:  # whatever a model does: the conversation goes on without these words
@@ -201,6 +202,8 @@ class Transcribing:
             turn.failed = True
             turn.windows.clear()
             return []
+        finally:
+            turn.busy = False
 
     def _report(self, turn: _Turn, pieces: list[Piece]) -> None:
         turn.transcript.pieces += pieces
@@ -210,7 +213,10 @@ class Transcribing:
             self._on_pieces(turn.transcript.item_id or None, turn.unreported)
             turn.unreported = []
 
-    def _report_end(self, turn: _Turn) -> None:
+    def _finish(self, turn: _Turn) -> None:
+        closing = turn.closing.pieces if turn.closing is not None else None
+        self._report(turn, closing or [])
+        self._turns.remove(turn)
         if turn.failed:
             self._on_failure(turn.transcript.item_id)
         else:

@@ -216,3 +216,16 @@ async def test_a_transcription_session_asks_nothing_of_the_engine() -> None:
     assert engine.prompts == []
     assert engine.warmed == []
     await talk.close()
+
+
+async def test_the_words_of_a_turn_that_paused_are_complete_before_its_answer_sounds(
+    talk: Talk,
+) -> None:
+    await talk.say(1.0, loud=True)
+    await talk.say(0.3, loud=False)
+    await asyncio.sleep(0.3)  # the pause: its last words are recognised, its answer is begun
+    await talk.say(0.6, loud=False)
+    await talk.until(f"{WORDS}.completed")
+    await talk.until("response.output_audio.delta")
+    kinds = talk.types()
+    assert kinds.index(f"{WORDS}.completed") < kinds.index("response.output_audio.delta")
