@@ -134,8 +134,6 @@ class Transcribing:
         else:
             self._add(turn, given.windows)
         turn.ended = True
-        if turn.over and turn is self._turns[0]:
-            self._finish(turn)  # at once: its answer's first sound may be there as well
         self._more.set()
 
     async def run(self) -> None:
@@ -151,7 +149,7 @@ class Transcribing:
                 await self._recognise(turn)
             elif turn.closing is not None and turn.pauses:
                 await self._close(turn, turn.closing)
-            if turn.over and turn in self._turns:
+            if turn.over:
                 self._finish(turn)
 
     # --- turns ------------------------------------------------------------------------------------
