@@ -3,8 +3,8 @@
 Runs beside the conversation and holds up nothing: its jobs come after everything that a listener
 waits for. A turn's windows arrive while the user speaks; once the turn is an item of the
 conversation its words so far are reported, then the rest as they are recognised, and then its end.
-In a pause the rest is recognised as if the turn were over: where it is, its words are there before
-the answer's first sound.
+In a pause the rest is recognised as if the turn were over: where it is, its words are there when
+the answer begins to sound.
 """
 
 from __future__ import annotations
@@ -65,7 +65,6 @@ class _Turn:
     windows: list[WindowOrTail] = field(default_factory=list)  # that wait
     closing: _Closing | None = None
     unreported: list[Piece] = field(default_factory=list)
-    busy: bool = False  # some of it is being recognised
     ended: bool = False
     failed: bool = False
 
@@ -76,8 +75,8 @@ class _Turn:
 
     @property
     def over(self) -> bool:
-        """Whether all of it has been recognised."""
-        return self.ended and not (self.windows or self.pauses or self.busy)
+        """Whether nothing of it waits any more."""
+        return self.ended and not (self.windows or self.pauses)
 
 
 class Transcribing:
@@ -192,7 +191,6 @@ class Transcribing:
     async def _ask(
         self, turn: _Turn, stream: TranscriptStream, windows: Sequence[WindowOrTail]
     ) -> list[Piece]:
-        turn.busy = True
         try:
             return await self._executor.run(RECOGNISER.ask((stream, windows)), Kind.BULK)
         except Exception:  # whatever a model does: the conversation goes on without these words
@@ -200,8 +198,6 @@ class Transcribing:
             turn.failed = True
             turn.windows.clear()
             return []
-        finally:
-            turn.busy = False
 
     def _report(self, turn: _Turn, pieces: list[Piece]) -> None:
         turn.transcript.pieces += pieces

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
+import typing_extensions
 from conformance_verdicts import (
     CLIENT,
     COMPANIONS,
@@ -148,9 +149,9 @@ def _all_literals(annotation: Any) -> list[Any]:
 
 
 def members_of(annotation: Any) -> Iterator[Any]:
-    """The members of a union, or what is none."""
+    """The members of a union, or what is none; required or not, and whatever is noted of it."""
     match get_origin(annotation):
-        case typing.Annotated:
+        case typing.Annotated | typing_extensions.Required | typing_extensions.NotRequired:
             yield from members_of(get_args(annotation)[0])
         case typing.Union | types.UnionType:
             for one in get_args(annotation):

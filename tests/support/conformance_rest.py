@@ -7,13 +7,11 @@ without the forms of what they are in: the longest one wins, and each is a line 
 from __future__ import annotations
 
 import re
-import types
-import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin
 
-import typing_extensions
+from conformance import members_of
 from openai.types.audio.transcription_create_params import TranscriptionCreateParamsStreaming
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 from typing_extensions import get_type_hints, is_typeddict
@@ -214,10 +212,10 @@ def _fields_of(form: type, path: str) -> Iterator[str]:
         if name in ("type", "role"):
             continue  # it tells which form the object has
         here = f"{path}.{name}" if path else name
-        members = [one for one in _members(hint) if one is not type(None)]
+        members = [one for one in members_of(hint) if one is not type(None)]
         objects = {one: here for one in members if is_typeddict(one)}
         for one in members:
-            inner = _members(get_args(one)[0]) if get_origin(one) and get_args(one) else ()
+            inner = members_of(get_args(one)[0]) if get_origin(one) and get_args(one) else ()
             objects |= {each: f"{here}[]" for each in inner if is_typeddict(each)}
         if any(one not in objects and not _lists_objects(one) for one in members):
             yield here
@@ -228,25 +226,14 @@ def _fields_of(form: type, path: str) -> Iterator[str]:
 
 def _lists_objects(annotation: Any) -> bool:
     arguments = get_args(annotation) if get_origin(annotation) is not Literal else ()
-    return bool(arguments) and any(map(is_typeddict, _members(arguments[0])))
-
-
-def _members(annotation: Any) -> Iterator[Any]:
-    match get_origin(annotation):
-        case typing_extensions.Required | typing_extensions.NotRequired | typing.Annotated:
-            yield from _members(get_args(annotation)[0])
-        case typing.Union | types.UnionType:
-            for one in get_args(annotation):
-                yield from _members(one)
-        case _:
-            yield annotation
+    return bool(arguments) and any(map(is_typeddict, members_of(arguments[0])))
 
 
 def _tag(form: type) -> str:
     """What tells this form of an object from others: its role or its type."""
     hints = get_type_hints(form, include_extras=True)
     for name in ("role", "type"):
-        for one in _members(hints[name]) if name in hints else ():
+        for one in members_of(hints[name]) if name in hints else ():
             if get_origin(one) is Literal:
                 (word,) = get_args(one)
                 return word.capitalize() if name == "role" else str(word)

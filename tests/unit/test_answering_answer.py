@@ -109,6 +109,13 @@ def asking(parts: ModelParts, prompt: Sequence[int] = (1, 4, 104)) -> Answer:
     )
 
 
+def asking_in_vain(parts: ModelParts) -> Answer:
+    """As `asking`, of a decoder that says nothing."""
+    silent = ScriptedEngine()
+    silent.gate = asyncio.Event()
+    return asking(replace(parts, services=replace(parts.services, engine=silent)))
+
+
 async def said_by(answer: Answer) -> list[AnswerEvent]:
     answer.adopt()
     said: list[AnswerEvent] = []
@@ -294,9 +301,7 @@ async def test_what_is_played_much_later_is_not_made_while_another_answer_has_no
     playing = asking(parts)
     playing.adopt()
     await first_sound(playing)
-    silent = ScriptedEngine()
-    silent.gate = asyncio.Event()
-    waiting = asking(replace(parts, services=replace(parts.services, engine=silent)))
+    waiting = asking_in_vain(parts)
     playing.progress.playback.send(1.5, parts.services.clock())
     await still(playing)
     made = playing.progress.made
@@ -308,9 +313,7 @@ async def test_what_is_played_much_later_is_not_made_while_another_answer_has_no
 
 async def test_one_that_nobody_can_be_listening_for_makes_no_sound_while_another_has_none() -> None:
     parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 6)), clock=StillClock())
-    silent = ScriptedEngine()
-    silent.gate = asyncio.Event()
-    waiting = asking(replace(parts, services=replace(parts.services, engine=silent)))
+    waiting = asking_in_vain(parts)
     patient = asking(parts)
     patient.adopt(patient=True)
     await still(patient)
@@ -324,9 +327,7 @@ async def test_one_that_nobody_can_be_listening_for_makes_no_sound_while_another
 async def test_one_that_nobody_can_be_listening_for_is_made_all_the_same_after_a_while() -> None:
     clock = StillClock()
     parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 6)), clock=clock)
-    silent = ScriptedEngine()
-    silent.gate = asyncio.Event()
-    waiting = asking(replace(parts, services=replace(parts.services, engine=silent)))
+    waiting = asking_in_vain(parts)
     patient = asking(parts)
     patient.adopt(patient=True)
     await still(patient)
