@@ -22,7 +22,7 @@ from aqaa.server.answering.single_answer import single_answer
 from aqaa.server.audio.recordings import RecordingDecoder
 from aqaa.server.clock import MonotonicClock
 from aqaa.server.compute.cores import available_cores
-from aqaa.server.compute.devices import place, visible_gpus
+from aqaa.server.compute.devices import keep_float32, place, visible_gpus
 from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Work
 from aqaa.server.compute.places import IdPace, Need, Places, Punctuality
@@ -78,6 +78,7 @@ class Runtime:
         tracer = tracer_of_environment()
         bundle = load_bundle(settings.model)
         compute, gpus = settings.compute, visible_gpus()
+        keep_float32()
         hearing = place(compute.hearing_device, gpus)
         speaking = place(compute.speaking_device, gpus)
         log.info("hearing on %s (%s)", hearing.device, hearing.reason)

@@ -43,6 +43,16 @@ def visible_gpus() -> list[Gpu]:
     ]
 
 
+def keep_float32(*, tf32: bool = False) -> None:
+    """Let this process' CUDA kernels compute float32 as it is, not rounded to TF32's 10 bits.
+
+    By default cuDNN's convolutions round: a tokenizer's ids would then not be the published ones.
+    """
+    precision = "tf32" if tf32 else "ieee"
+    torch.backends.cudnn.conv.fp32_precision = precision
+    torch.backends.cuda.matmul.fp32_precision = precision
+
+
 def place(wanted: str, gpus: Sequence[Gpu]) -> Placement:
     """The device for a setting "auto", "cpu", "cuda" or "cuda:N".
 

@@ -24,6 +24,7 @@ from tiny_vocoder import PUBLISHED, TINY, random_vocoder, tokens
 from aqaa.models.bundle import TOKENIZER_RATE, VocoderConfig, load_bundle, nano_path
 from aqaa.models.groups import GROUP_SECONDS
 from aqaa.models.step1 import Step1Config
+from aqaa.server.compute.devices import keep_float32
 from aqaa.server.compute.model import Model
 from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.tokenizers.dual import DualTokenizer
@@ -36,6 +37,12 @@ from aqaa.vocoder.vocoder import Vocoder
 EQUAL_DB = 50.0  # of a wave above its difference from another computation of it
 PUSH_SECONDS = 0.24
 NANO_ANSWERS = 4
+PRECISIONS = (
+    ("float32", torch.float32, False),
+    ("tf32", torch.float32, True),
+    ("float16", torch.float16, False),
+    ("bfloat16", torch.bfloat16, False),
+)  # name, of the flow; whether what stays float32 may be rounded
 WARM_GROUPS = 24  # of the published schedule: all chunk sizes, and the longest context
 
 
@@ -69,8 +76,8 @@ class Dimensions:
             precisions=("bf16", "fp8"),
             conversations=(1, 8, 32),
             sessions=(1, 8, 32, 64),
-            sustained=(8, 16, 32, 64, 96, 128, 192, 256),
-            seconds=6.0,
+            sustained=(8, 16, 32, 64, 128, 192, 256),
+            seconds=4.0,
             runs=10,
         )
 
@@ -101,11 +108,16 @@ class Dimensions:
             runs=1,
         )
 
-    def a_vocoder(self, device: str) -> Vocoder:
+    def a_vocoder(self, device: str, dtype: torch.dtype = torch.float32) -> Vocoder:
         """At random weights, with one voice, `any`."""
         config = VocoderConfig(path=Path())
         return random_vocoder(
-            self.vocoder, config, "any", device=device, prompt_groups=self.prompt_groups
+            self.vocoder,
+            config,
+            "any",
+            device=device,
+            dtype=dtype,
+            prompt_groups=self.prompt_groups,
         )
 
     def a_tokenizer(self, device: str) -> DualTokenizer:
@@ -174,6 +186,44 @@ def nano_equals_cpu(device: str, size: Dimensions) -> dict[str, Any]:
         "wave_db": round(min(levels), 1),
         "passed": bool(ids == other and min(levels) >= EQUAL_DB),
     }
+
+
+def precisions(device: str, size: Dimensions) -> dict[str, Any]:
+    """Of each way to compute: nano's mel and wave beside float32 on the CPU; the published time."""
+    bundle = load_bundle(nano_path())
+    here = Vocoder.load(bundle.vocoder, bundle.voices)
+    answers = json.loads((nano_path() / "examples" / "answers.json").read_text(encoding="utf-8"))
+    spoken = answers[0]["tokens"]
+    found: dict[str, Any] = {}
+    for name, dtype, tf32 in PRECISIONS:
+        keep_float32(tf32=tf32)
+        there = Vocoder.load(bundle.vocoder, bundle.voices, device, dtype)
+        mels = [first_mel(vocoder, spoken) for vocoder in (here, there)]
+        vocoder = size.a_vocoder(device, dtype)
+        chunk = steady_chunk(vocoder, 0)
+        rows = {
+            f"ms, {sessions}": round(
+                1e3 * _best(_calls(vocoder.synthesise, chunk, sessions), device, size.runs), 2
+            )
+            for sessions in size.sessions[:3]
+        }
+        found[name] = {
+            "mel_apart": round(float((mels[0] - mels[1]).abs().max()), 5),
+            "wave_db": round(decibels(_say(here, spoken), _say(there, spoken)), 1),
+            **rows,
+        }
+    keep_float32()
+    return found
+
+
+def first_mel(vocoder: Vocoder, ids: Sequence[int]) -> torch.Tensor:
+    """The mel [M, F] of an answer's first chunk, on the CPU."""
+    stream = vocoder.stream(next(iter(vocoder.voices)))
+    stream.feed(ids)
+    chunk = stream.due()
+    assert chunk is not None
+    with torch.inference_mode():
+        return vocoder.synthesiser._mels([chunk])[0].cpu()
 
 
 def times(device: str, size: Dimensions) -> dict[str, Any]:

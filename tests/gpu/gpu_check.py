@@ -7,8 +7,8 @@ It needs PyTorch, this checkout and the wheels `NEEDS`; aqaa need not be install
 published dimensions are made at random on the device: nothing is downloaded. It prints each part
 as it is done and saves all of them, the failed ones too, so that a run that is cut off counts.
 
-Parts: batches equal to each alone; nano on the device equal to nano on the CPU; time and real-time
-factor of each model at 1, 8, 32 and 64 sessions, eager and as CUDA graphs; how many voices and ears
+Parts: batches equal to each alone; nano on the device equal to nano on the CPU; what TF32 and half
+precision change of nano and save of the published vocoder; time and real-time factor of each model at 1, 8, 32 and 64 sessions, eager and as CUDA graphs; how many voices and ears
 one card sustains; peak memory; one decoding step of an eighth of the 130 B.
 """
 
@@ -40,11 +40,13 @@ from checked_models import (  # noqa: E402
     Dimensions,
     batched_is_alone,
     nano_equals_cpu,
+    precisions,
     times,
     who_is_sustained,
 )
 from decoder_shard import DecoderShard  # noqa: E402
 
+from aqaa.server.compute.devices import keep_float32  # noqa: E402
 from aqaa.server.engine.plan import GPUS  # noqa: E402
 
 
@@ -59,11 +61,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     asked = parser.parse_args(arguments)
     if asked.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("torch sees no CUDA device: --device cpu --tiny is a dry run of the same code")
+    keep_float32()
     size = Dimensions.tiny() if asked.tiny else Dimensions.published()
     found: dict[str, Any] = {"machine": machine(asked.device)}
     parts: dict[str, Callable[[], Any]] = {
         "batched_is_alone": lambda: batched_is_alone(asked.device, size),
         "nano_equals_cpu": lambda: nano_equals_cpu(asked.device, size),
+        "precisions": lambda: precisions(asked.device, size),
         "times": lambda: times(asked.device, size),
         "sustained": lambda: who_is_sustained(asked.device, size),
         "decoder_shard": lambda: decoder_steps(asked.device, size),

@@ -125,6 +125,7 @@ def random_vocoder(
     config: VocoderConfig,
     *names: str,
     device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
     prompt_groups: int = 2,
 ) -> Vocoder:
     """A vocoder at random weights, with voices `names` of so many groups."""
@@ -144,7 +145,7 @@ def random_vocoder(
         )
         for seed, name in enumerate(names)
     }
-    networks = ChunkSynthesiser(flow.to(device), hift.to(device), config)
+    networks = ChunkSynthesiser(flow.to(device, dtype), hift.to(device), config)
     return Vocoder(networks, described.feat_extractor, voices)
 
 
