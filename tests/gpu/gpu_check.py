@@ -8,8 +8,9 @@ published dimensions are made at random on the device: nothing is downloaded. It
 as it is done and saves all of them, the failed ones too, so that a run that is cut off counts.
 
 Parts: batches equal to each alone; nano on the device equal to nano on the CPU; what TF32 and half
-precision change of nano and save of the published vocoder; time and real-time factor of each model at 1, 8, 32 and 64 sessions, eager and as CUDA graphs; how many voices and ears
-one card sustains; peak memory; one decoding step of an eighth of the 130 B.
+precision change of nano and save of the published vocoder; time and real-time factor of each model
+at 1, 8, 32 and 64 sessions, eager and as CUDA graphs; how many voices and ears one card sustains;
+peak memory; one decoding step of an eighth of the 130 B.
 """
 
 from __future__ import annotations
