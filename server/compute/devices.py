@@ -49,7 +49,7 @@ def keep_float32(*, tf32: bool = False) -> None:
     By default cuDNN's convolutions round: a tokenizer's ids would then not be the published ones.
     """
     precision = "tf32" if tf32 else "ieee"
-    torch.backends.cudnn.conv.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.fp32_precision = precision
 
 
