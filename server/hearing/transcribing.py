@@ -3,8 +3,8 @@
 Runs beside the conversation and holds up nothing: its jobs come after everything that a listener
 waits for. A turn's windows arrive while the user speaks; once the turn is an item of the
 conversation its words so far are reported, then the rest as they are recognised, and then its end.
-In a pause the rest is recognised as if the turn were over: where it is, its words are there when
-the answer begins to sound.
+In a pause the rest is recognised as if the turn were over: where it is, its words are told at once,
+before the answer can sound.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class _Turn:
     windows: list[WindowOrTail] = field(default_factory=list)  # that wait
     closing: _Closing | None = None
     unreported: list[Piece] = field(default_factory=list)
+    busy: bool = False  # some of it is being recognised
     ended: bool = False
     failed: bool = False
 
@@ -75,8 +76,8 @@ class _Turn:
 
     @property
     def over(self) -> bool:
-        """Whether nothing of it waits any more."""
-        return self.ended and not (self.windows or self.pauses)
+        """Whether all of it has been recognised."""
+        return self.ended and not (self.windows or self.pauses or self.busy)
 
 
 class Transcribing:
@@ -125,7 +126,8 @@ class Transcribing:
             self._more.set()
 
     def end(self, item_id: str, given: TurnWindows) -> None:
-        """The sound that ends with these windows is this item's."""
+        """The sound that ends with these windows is this item's; its words, if all are known, are
+        told before this returns."""
         turn = self._turn(given.turn)
         turn.transcript.item_id = item_id
         if turn.closing is not None and turn.closing.given is given:
@@ -133,6 +135,8 @@ class Transcribing:
         else:
             self._add(turn, given.windows)
         turn.ended = True
+        if turn.over and turn is self._turns[0]:
+            self._finish(turn)
         self._more.set()
 
     async def run(self) -> None:
@@ -148,7 +152,7 @@ class Transcribing:
                 await self._recognise(turn)
             elif turn.closing is not None and turn.pauses:
                 await self._close(turn, turn.closing)
-            if turn.over:
+            if turn.over and turn in self._turns:
                 self._finish(turn)
 
     # --- turns ------------------------------------------------------------------------------------
@@ -191,6 +195,7 @@ class Transcribing:
     async def _ask(
         self, turn: _Turn, stream: TranscriptStream, windows: Sequence[WindowOrTail]
     ) -> list[Piece]:
+        turn.busy = True
         try:
             return await self._executor.run(RECOGNISER.ask((stream, windows)), Kind.BULK)
         except Exception:  # whatever a model does: the conversation goes on without these words
@@ -198,6 +203,8 @@ class Transcribing:
             turn.failed = True
             turn.windows.clear()
             return []
+        finally:
+            turn.busy = False
 
     def _report(self, turn: _Turn, pieces: list[Piece]) -> None:
         turn.transcript.pieces += pieces

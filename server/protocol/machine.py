@@ -219,11 +219,11 @@ class SessionMachine:
             self._transcripts.expect(item_id)
         return [
             *deleted,
-            fx.Commit(item_id, tokens),
             server.InputAudioBufferCommitted(
                 event_id=self._event_id(), previous_item_id=conversation.last_id(), item_id=item_id
             ),
             *self._items.add(item_id, item),
+            fx.Commit(item_id, tokens),  # last: its words, where they are known, are told at once
         ]
 
     def _empty_buffer(self) -> None:

@@ -18,7 +18,7 @@ class TranscriptRelay:
     """Joins a session's transcription to its machine and its memory."""
 
     def __init__(self, parts: ModelParts, memory: Memory, tell: Callable[[fx.Input], None]) -> None:
-        """`tell` takes what the machine is to know; it is called by `run` alone."""
+        """`tell` takes what the machine is to know; it is called by `run`, and by `end`."""
         self._memory = memory
         self._tell = tell
         self._wants_live = False

@@ -58,15 +58,25 @@ class Driven:
         self.take(self.machine.open())
 
     def take(self, outputs: list[Output]) -> list[Output]:
-        """Read the events, do the effects; returns the outputs, with those of what was done."""
+        """Read the events and do the effects, each when it comes; returns the outputs, with those
+        of what was done."""
+        said: list[Output] = []
         for output in outputs:
+            said.append(output)
             if isinstance(output, server.FromServer):
                 self.reader.read(output)
-            elif isinstance(output, fx.StartRun):
-                self.runs.append(output)
-        wanted = [one for one in outputs if isinstance(one, fx.FetchSound)]
-        fetched = [fx.SoundFetched(one, self.kept_sound) for one in wanted]
-        return [*outputs, *(out for one in fetched for out in self.happen(one))]
+            else:
+                said += self.do(output)
+        return said
+
+    def do(self, effect: fx.Effect) -> list[Output]:
+        """Do what the machine asks for; returns what it says to that."""
+        match effect:
+            case fx.StartRun():
+                self.runs.append(effect)
+            case fx.FetchSound():
+                return self.happen(fx.SoundFetched(effect, self.kept_sound))
+        return []
 
     def send(self, message: Json) -> list[Output]:
         try:

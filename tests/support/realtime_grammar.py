@@ -52,6 +52,7 @@ class Reader:
         self.item_of: dict[str, str] = {}
         self.calls: dict[str, dict[str, list[str]]] = {}  # by response, by item: its events so far
         self.speaking: str | None = None
+        self.unfinished: set[str] = set()  # items that were added and are not done
         self.transcribed: set[str] = set()  # items whose words have been told
         self._event_ids: set[str] = set()
 
@@ -107,6 +108,7 @@ class Reader:
 
     def _words(self, event: server.OfTranscription) -> None:
         _check(event.item_id in self.order, f"{event.type} of no item of the conversation")
+        _check(event.item_id not in self.unfinished, f"{event.type} before its item is done")
         _check(event.item_id not in self.transcribed, f"{event.type} after the words were told")
         if not isinstance(event, server.InputAudioTranscriptionDelta):
             self.transcribed.add(event.item_id)
@@ -141,10 +143,12 @@ class Reader:
         assert event.item.id is not None
         place = 0 if event.previous_item_id is None else self._place(event.previous_item_id) + 1
         self.order.insert(place, event.item.id)
+        self.unfinished.add(event.item.id)
         self._step_of_item(event.item.id, event.type)
 
     def _item_done(self, event: server.ConversationItemDone) -> None:
         assert event.item.id is not None
+        self.unfinished.discard(event.item.id)
         self._step_of_item(event.item.id, event.type)
 
     def _step_of_item(self, item_id: str, kind: str) -> None:

@@ -36,21 +36,20 @@ class Session(Driven):
         self.kept: list[str] = []  # items whose tokens or ids the driver keeps
         super().__init__(items)
 
-    def take(self, outputs: list[Output]) -> list[Output]:
-        for output in super().take(outputs):
-            match output:
-                case fx.StartRun():
-                    self.running.append(output.response_id)
-                    self.kept.append(output.item_id)
-                case fx.StopRun():
-                    self.running.remove(output.response_id)  # or it was stopped twice
-                    self.over = [output.response_id]
-                case fx.Commit() | fx.StoreAudio():
-                    assert output.item_id not in self.kept, "an item's sound came twice"
-                    self.kept.append(output.item_id)
-                case fx.ForgetItem():
-                    self.kept = [one for one in self.kept if one != output.item_id]
-        return outputs
+    def do(self, effect: fx.Effect) -> list[Output]:
+        match effect:
+            case fx.StartRun():
+                self.running.append(effect.response_id)
+                self.kept.append(effect.item_id)
+            case fx.StopRun():
+                self.running.remove(effect.response_id)  # or it was stopped twice
+                self.over = [effect.response_id]
+            case fx.Commit() | fx.StoreAudio():
+                assert effect.item_id not in self.kept, "an item's sound came twice"
+                self.kept.append(effect.item_id)
+            case fx.ForgetItem():
+                self.kept = [one for one in self.kept if one != effect.item_id]
+        return super().do(effect)
 
     def end(self, pick: int, status: str) -> None:
         """A run ends by itself."""

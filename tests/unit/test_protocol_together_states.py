@@ -30,11 +30,10 @@ class Household(Caller):
         super().__init__()
         self.send({"type": "session.update", "session": WORDS})
 
-    def take(self, outputs: list[Output]) -> list[Output]:
-        for output in super().take(outputs):
-            if isinstance(output, fx.Commit):
-                self.unended.append(output.item_id)
-        return outputs
+    def do(self, effect: fx.Effect) -> list[Output]:
+        if isinstance(effect, fx.Commit):
+            self.unended.append(effect.item_id)
+        return super().do(effect)
 
     def end_words(self) -> None:
         if self.unended:

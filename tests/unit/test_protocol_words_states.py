@@ -12,6 +12,7 @@ from state_space import explore
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.items import Output
+from aqaa.server.protocol.machine import SessionMachine
 from aqaa.server.protocol.types import Json
 
 SOUND = base64.b64encode(bytes(9_600)).decode()  # 200 ms of pcm16 at 24 kHz
@@ -27,17 +28,32 @@ class Listener(Driven):
         self.unended: list[str] = []  # turns that the recogniser is still at
         super().__init__(items=2)
 
-    def take(self, outputs: list[Output]) -> list[Output]:
-        for output in super().take(outputs):
-            if isinstance(output, fx.Commit):
-                self.unended.append(output.item_id)
-                if self.machine.session.audio.input.transcription is not None:
-                    self.promised.append(output.item_id)
-        return outputs
+    def do(self, effect: fx.Effect) -> list[Output]:
+        if isinstance(effect, fx.Commit):
+            self.unended.append(effect.item_id)
+            if self.machine.session.audio.input.transcription is not None:
+                self.promised.append(effect.item_id)
+        return super().do(effect)
 
     def end(self, pick: int, make: Callable[[str], fx.Input]) -> None:
         if self.unended:
             self.happen(make(self.unended.pop(pick)))
+
+
+class Prompt(Listener):
+    """All is known in the pause: turns end with their words, and answers begin with their sound."""
+
+    def do(self, effect: fx.Effect) -> list[Output]:
+        said = super().do(effect)
+        match effect:
+            case fx.Commit(item_id=item):
+                self.unended.remove(item)
+                for given in (fx.UserWords(item, PIECES), whole(item)):
+                    said += self.happen(given)
+            case fx.StartRun(response_id=run):
+                said += self.happen(fx.RunSound(run, bytes(5760), 5))
+                assert set(self.promised) <= self.reader.transcribed, "sound before words"
+        return said
 
 
 def client(kind: str, **fields: object) -> Callable[[Listener], object]:
@@ -85,6 +101,25 @@ def each_promise_is_kept(listener: Listener) -> None:
 
 def test_every_short_sequence_of_turns_and_words_keeps_each_promise() -> None:
     assert explore(Listener(), ACTIONS, 7, each_promise_is_kept, IRRELEVANT).states > 500
+
+
+def test_words_that_are_known_come_after_their_item_and_before_the_answer_sounds() -> None:
+    """The first is the reader's to see."""
+    assert explore(Prompt(), ACTIONS, 6, lambda prompt: None, IRRELEVANT).states > 400
+
+
+def test_a_turn_that_is_handed_on_before_it_is_told_would_be_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commit_buffer = SessionMachine._commit_buffer
+
+    def effects_first(self: SessionMachine, tokens: tuple[int, ...] | None = None) -> list[Output]:
+        outputs = commit_buffer(self, tokens)
+        return sorted(outputs, key=lambda output: not isinstance(output, fx.Commit))
+
+    monkeypatch.setattr(SessionMachine, "_commit_buffer", effects_first)
+    with pytest.raises(AssertionError, match="of no item"):
+        explore(Prompt(), ACTIONS, 3, lambda prompt: None, IRRELEVANT)
 
 
 def test_a_promise_that_is_forgotten_would_be_found() -> None:
