@@ -166,13 +166,16 @@ class Memory:
         """The conversation for the prompt; `speaking`: what the user is saying just now.
 
         Each item is rendered once and kept, what has text in it in the executor: where no text is
-        new, nothing waits.
+        new, nothing waits. So the words of speech that is to be answered now are left to later.
         Before anybody has said anything the conversation is a greeting, for the assistant to greet
         back. What a function gave back stands behind its call, whenever it came. Calls are left out
         where the model knows of no functions.
         """
-        sources = [self._kept(self._instructions(instructions))]
-        sources += [self._kept(self._source(item)) for item in _in_order([*items])]
+        sources = [self._instructions(instructions)]
+        sources += [self._source(item) for item in _in_order([*items])]
+        if not speaking:
+            sources[-1] = _without_words(sources[-1])
+        sources = [self._kept(source) for source in sources]
         for source in sources:
             if not source.rendered and _holds_ids_only(source.content):
                 source.turn, source.rendered = self._render(source.content), True
@@ -262,6 +265,15 @@ def _in_order(items: Sequence[ConversationItem]) -> list[ConversationItem]:
         if isinstance(item, FunctionCall):
             ordered += outputs.pop(item.call_id or "", [])
     return ordered
+
+
+def _without_words(source: _Source) -> _Source:
+    """The same, but speech has no words to stand for it once it is old."""
+    match source.content:
+        case UserTurn(parts, words) if words:
+            return _Source(source.key, (*source.version, "new"), UserTurn(parts))
+        case _:
+            return source
 
 
 def _holds_ids_only(content: Turn | _CutAnswer | None) -> bool:

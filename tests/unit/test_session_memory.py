@@ -82,6 +82,17 @@ async def test_an_answer_to_speech_does_not_wait_for_a_thread(remembering: Remem
     assert len(await memory.turns(items, "be kind", speaking=[AUDIO] * 5)) == 4
 
 
+async def test_no_answer_waits_for_its_questions_words(remembering: Remembering) -> None:
+    memory = remembering.memory
+    memory.expect("a")
+    memory.store("a", [AUDIO] * 5)
+    memory.words("a", "hello")
+    remembering.executor.close()
+    item = Message(id="a", role="user", content=[InputSound(transcript="hello")])
+    (turn,) = await memory.turns([item], "")
+    assert turn.shorter is None
+
+
 async def test_what_changes_is_rendered_anew(remembering: Remembering) -> None:
     memory = remembering.memory
     ids = woven("one two three four five six", 20)
@@ -103,9 +114,9 @@ async def test_words_that_are_recognised_later_stand_for_old_speech(
     memory.expect("a")
     memory.store("a", [AUDIO] * 5)
     item = Message(id="a", role="user", content=[InputSound()])
-    (before,) = await memory.turns([item], "")
+    before, _ = await memory.turns([item], "", speaking=[AUDIO] * 5)
     memory.words("a", "hello")
-    (after,) = await memory.turns([item], "")
+    after, _ = await memory.turns([item], "", speaking=[AUDIO] * 5)
     assert before.shorter is None
     assert after.shorter is not None
     assert after.ids == before.ids
