@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aqaa.recipe.precision import BFLOAT16
+from aqaa.recipe.precision import in_bfloat16
 
 # Quintic Newton-Schulz coefficients of Muon (Jordan, 2024): steep at zero, bounded near one.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -19,7 +19,7 @@ CLIP = 1.0  # norm of the gradient
 def orthogonalise(update: Tensor) -> Tensor:
     """[N, R, C] matrices with all singular values brought near one."""
     x: Tensor = update / (update.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
-    if BFLOAT16:
+    if in_bfloat16(x.device.type):
         x = x.bfloat16()
     turned = x.shape[1] > x.shape[2]
     if turned:
@@ -42,7 +42,8 @@ class Muon:
         for matrix in matrices:
             self.groups.setdefault(tuple(matrix.flatten(1).shape), []).append(matrix)
         self.state = {
-            shape: torch.zeros(len(group), *shape) for shape, group in self.groups.items()
+            shape: torch.zeros(len(group), *shape, device=group[0].device)
+            for shape, group in self.groups.items()
         }
 
     @torch.no_grad()

@@ -32,7 +32,7 @@ from aqaa.recipe.decoder.prepare import (
 )
 from aqaa.recipe.decoder.sampler import CLOSING_MIX, FURTHER_MIX, Mix, Sampler
 from aqaa.recipe.decoder.text import Pieces
-from aqaa.recipe.decoder.train import CLOSING, FURTHER, Training, train
+from aqaa.recipe.decoder.train import CLOSING, DEVICE_BATCH, FURTHER, Training, train
 from aqaa.recipe.domain.load import load_domain
 
 PROMPTS, STEPS, JUDGED = 3000, 400, 300  # of the preference
@@ -54,6 +54,9 @@ def main() -> None:
     )
     parser.add_argument("--takes", type=int, default=TAKES, help="of every clip")
     parser.add_argument("--answers", type=int, help="of tools, so many; all, and chosen by ear")
+    parser.add_argument(
+        "--device", default="cpu", help="that trains; on another (cuda) minutes are of the clock"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if arguments.stage == "tokens":
@@ -75,6 +78,8 @@ def main() -> None:
     else:
         settings, mix, name = CLOSING, CLOSING_MIX, "closed"
         begin = kept_as("before_closing")
+    if arguments.device != "cpu":
+        settings = replace(settings, batch_tokens=DEVICE_BATCH)
     train(
         NANO,
         settings,
@@ -86,6 +91,7 @@ def main() -> None:
         begin=begin,
         name=name,
         refresh=refresh,
+        device=torch.device(arguments.device),
     )
 
 

@@ -158,7 +158,8 @@ class Decoder(nn.Module):
     def attention_bias(self, length: int) -> Tensor:
         """The [1, H, T, T] bias of `length` positions; of fewer dimensions torch is slow."""
         if self.bias.ndim < 3 or self.bias.shape[-1] < length:
-            self.bias = sqrt_alibi(self.config.num_attention_heads, max(length, 512))
+            bias = sqrt_alibi(self.config.num_attention_heads, max(length, 512))
+            self.bias = bias.to(self.lm_head.weight.device)
         return self.bias[None, :, :length, :length].contiguous()
 
     def logits(self, ids: Tensor) -> Tensor:
@@ -181,7 +182,7 @@ def save_decoder(model: Decoder, folder: Path, *, bos: int, eos: int, pad: int) 
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     tensors = {
-        name: value.detach().to(torch.float16).contiguous()
+        name: value.detach().to("cpu", torch.float16).contiguous()
         for name, value in model.state_dict().items()
         if not name.startswith("ear")
     }

@@ -8,13 +8,14 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from aqaa.models.groups import AUDIO_CODES
 from aqaa.models.step1 import Step1Config
@@ -31,14 +32,17 @@ from aqaa.recipe.training import between
 log = logging.getLogger(__name__)
 LETTERS = " abcdefghijklmnopqrstuvwxyz"  # the ear's; CTC's blank is 0, so they count from 1
 SPACE = "\u2581"  # as a piece has it
-POOL = 256  # conversations drawn at once and sorted by length, so that batches have one length
+POOL = 17  # batches drawn at once, their conversations sorted by length, so that each has one
+DEVICE_BATCH = 16_384  # ids in a batch where a GPU trains: fewer leave it idle between its kernels
+PROCESSOR = torch.device("cpu")
+DRAWING = 3  # processes that draw for it, a million ids a second each; a processor draws as it goes
 
 
 @dataclass(frozen=True)
 class Training:
     """What a run is made with."""
 
-    minutes: float = 240.0  # of a core's time in training, runs before a resume included
+    minutes: float = 240.0  # of training, of a core or of a GPU; runs before a resume included
     batch_tokens: int = 2800
     muon_rate: float = 0.02
     adam_rate: float = 4e-3
@@ -87,6 +91,20 @@ class Batch:
     letters: Tensor  # CTC targets, concatenated
     letter_lengths: Tensor
 
+    def on(self, device: torch.device) -> Batch:
+        """The same on `device`, but for the lengths, which CTC reads on the processor."""
+        moved = {
+            field.name: getattr(self, field.name).to(device, non_blocking=True)
+            for field in fields(self)
+            if not field.name.endswith("lengths")
+        }
+        return replace(self, **moved)
+
+    def pin_memory(self) -> Batch:
+        """In memory from which a GPU copies while it computes; the loader asks for it."""
+        names = [field.name for field in fields(self)]
+        return Batch(**{name: getattr(self, name).pin_memory() for name in names})
+
 
 def make_batch(talks: list[Talk], pad: int) -> Batch:
     """Right-pads `talks` into one batch."""
@@ -124,7 +142,12 @@ def make_batch(talks: list[Talk], pad: int) -> Batch:
 def batches(sampler: Sampler, budget: int, pad: int) -> Iterator[Batch]:
     """Endless batches of at most `budget` ids."""
     while True:
-        talks = sorted((sampler.talk() for _ in range(POOL)), key=lambda talk: len(talk.ids))
+        talks: list[Talk] = []
+        drawn = 0
+        while drawn < POOL * budget:
+            talks.append(sampler.talk())
+            drawn += len(talks[-1].ids)
+        talks.sort(key=lambda talk: len(talk.ids))
         groups: list[list[Talk]] = [[]]
         for talk in talks:
             if groups[-1] and len(talk.ids) * (len(groups[-1]) + 1) > budget:
@@ -135,38 +158,49 @@ def batches(sampler: Sampler, budget: int, pad: int) -> Iterator[Batch]:
             yield make_batch(group, pad)
 
 
-def losses(model: Decoder, batch: Batch, ear_weight: float) -> tuple[Tensor, dict[str, float]]:
+class Draws(IterableDataset[Batch]):
+    """`batches` of a sampler; those of each process that draws are others."""
+
+    def __init__(self, sampler: Sampler, budget: int, pad: int) -> None:
+        self.sampler, self.budget, self.pad = sampler, budget, pad
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        if worker is not None:
+            self.sampler.rng.seed(f"{self.sampler.rng.random()} {worker.id}")
+        return batches(self.sampler, self.budget, self.pad)
+
+
+def losses(model: Decoder, batch: Batch, ear_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
     """The answer's loss and `ear_weight` times the ear's, and what to report."""
-    with mixed():
+    with mixed(batch.ids.device.type):
         hidden, heard = model.hidden(batch.ids, model.attention_bias(batch.ids.shape[1]))
         logits = model.lm_head(hidden.flatten(0, 1)[batch.places])
     logits = logits.float()
     each = F.cross_entropy(logits, batch.targets, reduction="none")
     loss = (each * batch.weights).sum() / batch.weights.sum()
     with torch.no_grad():
-        text = batch.weights > 1
+        text = (batch.weights > 1).float()
         right = (logits.argmax(-1) == batch.targets).float()
-        report = {
-            "text": float(each[text].mean()),
-            "audio": float(each[~text].mean()),
-            "text right": float(right[text].mean()),
-            "audio right": float(right[~text].mean()),
-        }
+        report = {}
+        for name, place in (("text", text), ("audio", 1 - text)):
+            report[name] = (each * place).sum() / place.sum().clamp(min=1)
+            report[f"{name} right"] = (right * place).sum() / place.sum().clamp(min=1)
     if ear_weight and len(batch.heard):
         scores = model.ear(heard.flatten(0, 1)[batch.heard]).log_softmax(-1).transpose(0, 1)
         lengths = batch.heard_lengths, batch.letter_lengths
         ear = F.ctc_loss(scores, batch.letters, *lengths, reduction="sum", zero_infinity=True)
         ear = ear / batch.letter_lengths.sum()
         loss = loss + ear_weight * ear
-        report["ear"] = ear.item()
+        report["ear"] = ear.detach()
     return loss, report
 
 
 class Trainer:
     """One run: the model, its mean, the optimisers and the clock."""
 
-    def __init__(self, model: Decoder, settings: Training) -> None:
-        self.model, self.settings = model, settings
+    def __init__(self, model: Decoder, settings: Training, device: torch.device) -> None:
+        self.model, self.settings, self.device = model, settings, device
         self.mean = copy.deepcopy(model).eval()
         self.optimiser = Optimiser(
             model,
@@ -179,6 +213,13 @@ class Trainer:
         self.steps = 0
         self.seconds = 0.0
         self.ids = 0
+        # A busy machine does not shorten a run; but what a GPU does, its processor waits for.
+        self._clock = time.process_time if device.type == "cpu" else time.monotonic
+        self.begin()
+
+    def begin(self) -> None:
+        """Training goes on from now: what was done since the last step is not counted."""
+        self._began = self._clock()
 
     def rate(self) -> float:
         """The share of the full learning rate that holds now."""
@@ -187,20 +228,21 @@ class Trainer:
         fall = max(0.0, (done - start) / (1 - start)) * 0.95
         return min(1.0, (self.steps + 1) / self.settings.warmup_steps) * (1 - fall)
 
-    def step(self, batch: Batch) -> dict[str, float]:
+    def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update; the losses before it."""
-        began = time.process_time()  # a busy machine does not shorten a run
-        loss, report = losses(self.model, batch, self.settings.ear_weight)
+        loss, report = losses(self.model, batch.on(self.device), self.settings.ear_weight)
         self.model.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step(self.rate())
         keep = min(self.settings.average, (self.steps + 1) / (self.steps + 10))
         with torch.no_grad():
-            for mean, now in zip(self.mean.parameters(), self.model.parameters(), strict=True):
-                mean.lerp_(now, 1 - keep)
+            means: list[Tensor] = [*self.mean.parameters()]
+            now: list[Tensor] = [*self.model.parameters()]
+            torch._foreach_lerp_(means, now, 1 - keep)
         self.steps += 1
         self.ids += batch.ids.numel()
-        self.seconds += time.process_time() - began
+        begun, self._began = self._began, self._clock()
+        self.seconds += self._began - begun
         return report
 
     def save(self, path: Path) -> None:
@@ -217,7 +259,7 @@ class Trainer:
 
     def load(self, path: Path) -> None:
         """Go on from `path`."""
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.mean.load_state_dict(state["mean"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -296,6 +338,7 @@ def train(
     begin: Path | None = None,
     name: str = "decoder",
     refresh: Callable[[], None] | None = None,
+    device: torch.device = PROCESSOR,
 ) -> None:
     """Trains until `settings.minutes` are used, saving a checkpoint and the decoder on the way.
 
@@ -310,6 +353,7 @@ def train(
         begin: a saved decoder to start from instead, with its `tokenizer.model`.
         name: of the checkpoint.
         refresh: called before the material is read, at first and after every saving.
+        device: that trains. Beside one that is not the processor, processes draw the batches.
     """
     torch.manual_seed(settings.seed)
     layout = Layout(Pieces.load(pieces_path))
@@ -319,22 +363,29 @@ def train(
         start_from_codes(model, tokens.audio_offset, *codes)
     else:
         inherit(model, begin, layout.pieces)
+    model.to(device)
     first = copy.deepcopy(model)
-    trainer = Trainer(model, settings)
+    trainer = Trainer(model, settings, device)
     checkpoint = work / f"{name}.pt"
     if checkpoint.exists():
         trainer.load(checkpoint)
         log.info("going on at step %d, minute %.1f", trainer.steps, trainer.seconds / 60)
     domain = load_domain()
     saved = trainer.seconds
-    totals: dict[str, float] = {}
+    totals: dict[str, Tensor] = {}
     while trainer.seconds < 60 * settings.minutes:
         # Fresh material each time: shards of questions may be added while this runs.
         if refresh is not None:
             refresh()
+            trainer.begin()
         seed = random.Random(f"{settings.seed} {trainer.steps}").randrange(2**31)
         sampler = Sampler(domain, load_material(work), layout, mix, seed)
-        for batch in batches(sampler, settings.batch_tokens, tokens.pad):
+        draws = Draws(sampler, settings.batch_tokens, tokens.pad)
+        beside = device.type != "cpu"
+        loader = DataLoader(
+            draws, batch_size=None, num_workers=DRAWING if beside else 0, pin_memory=beside
+        )
+        for batch in loader:
             for what, value in trainer.step(batch).items():
                 totals[what] = 0.95 * totals.get(what, value) + 0.05 * value
             if trainer.steps % 25 == 0:

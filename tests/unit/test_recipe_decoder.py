@@ -477,7 +477,7 @@ def test_what_the_ear_misspells_is_added_to_the_loss_by_its_weight(sampler: Samp
     deaf, _ = losses(model, batch, ear_weight=0.0)
     half, report = losses(model, batch, ear_weight=0.5)
     assert report["ear"] > 0
-    torch.testing.assert_close(half - deaf, torch.tensor(0.5 * report["ear"]))
+    torch.testing.assert_close(half - deaf, 0.5 * report["ear"])
 
 
 @pytest.mark.parametrize(("heads", "groups"), [(2, 1), (6, 2)])
