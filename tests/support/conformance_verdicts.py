@@ -30,6 +30,9 @@ YES = Verdict("yes")
 ECHO = Verdict("echo")
 ANY_RATE = Verdict("yes", "any rate from 8000 to 192000")
 ONE_RECOGNISER = Verdict("echo", "one recogniser serves every wish")
+LIVE_OR_NOT = Verdict(
+    "yes", "one recogniser serves every model; a live one's words come before the commit"
+)
 WHOLE = Verdict("taken", "an item that a client brings is `completed`")
 NO_ANSWERS = Verdict("echo", "nothing is answered")
 CALLS = Verdict("yes", "by a bundle with `[tools]`")
@@ -97,9 +100,7 @@ CLIENT = {
     "session.update": YES,
     "session.update session(realtime).audio.input.format(audio/pcm).rate": ANY_RATE,
     "session.update session(realtime).audio.input.transcription": ONE_RECOGNISER,
-    "session.update session(realtime).audio.input.transcription.model": Verdict(
-        "yes", "one recogniser serves every model; a live one's words come before the commit"
-    ),
+    "session.update session(realtime).audio.input.transcription.model": LIVE_OR_NOT,
     "session.update session(realtime).audio.output.format(audio/pcm).rate": ANY_RATE,
     "session.update session(realtime).audio.output.speed": Verdict("yes", "0.5 to 2.0"),
     "session.update session(realtime).audio.output.voice": Verdict(
@@ -119,6 +120,7 @@ CLIENT = {
     "session.update session(realtime).tracing": Verdict("echo", "no traces are shown here"),
     f"{LISTENING}.format(audio/pcm).rate": ANY_RATE,
     f"{LISTENING}.transcription": ONE_RECOGNISER,
+    f"{LISTENING}.transcription.model": LIVE_OR_NOT,
     f"{LISTENING}.turn_detection(server_vad).create_response": NO_ANSWERS,
     f"{LISTENING}.turn_detection(server_vad).interrupt_response": NO_ANSWERS,
     f"{LISTENING}.turn_detection(server_vad).idle_timeout_ms": NO_ANSWERS,

@@ -16,8 +16,8 @@ QUIET_FRAMES = 3  # a pause is put into the quietest place of this length
 APART_SECONDS = 0.5  # between pauses, and from the speech's beginning and end
 LEAST_PAUSE, LONGEST_PAUSE = 0.15, 0.6  # seconds
 
-# Where each question's first word ends, in seconds, as spectrograms show it, to 20 ms or so: "What",
-# "Can", "Please", "Tell", "What", "I".
+# Where each question's first word ends, in seconds, as its spectrogram shows it, to 20 ms or so:
+# "What", "Can", "Please", "Tell", "What", "I".
 FIRST_WORD_ENDS = (0.21, 0.26, 0.44, 0.26, 0.27, 0.18)
 
 Sound = NDArray[np.float32]

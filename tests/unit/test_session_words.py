@@ -218,6 +218,20 @@ async def test_a_transcription_session_asks_nothing_of_the_engine() -> None:
     await talk.close()
 
 
+async def test_a_transcription_session_has_live_words_too() -> None:
+    clock = FakeClock()
+    parts = scripted_parts(clock=clock, transcriber=CountingTranscriber())
+    talk = Talk(parts, clock, "transcription")
+    words = {"transcription": {"model": "gpt-live-transcribe"}}
+    update = {"type": "transcription", "audio": {"input": words}}
+    await talk.send("session.update", session=update)
+    await talk.say(0.1, loud=False)
+    await talk.say(1.0, loud=True)
+    await talk.until(f"{WORDS}.delta")
+    assert "input_audio_buffer.committed" not in talk.types()
+    await talk.close()
+
+
 async def test_the_words_of_a_turn_that_paused_are_complete_before_its_answer_sounds(
     talk: Talk,
 ) -> None:
