@@ -46,7 +46,7 @@ def create_app(server: ServerState) -> FastAPI:
 
     app.mount("/", StaticFiles(directory=page_directory(), html=True), name="page")
     settings = server.settings
-    app.add_middleware(RequestLimits, settings=settings)
+    app.add_middleware(RequestLimits, settings=settings, intake=server.intake)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,

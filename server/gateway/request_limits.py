@@ -1,4 +1,5 @@
-"""Bounds of every REST request: size of its body, and how slow a client may send or read."""
+"""Bounds of every REST request: size of its body, how fast and how slow it may come, and how slow
+a client may read."""
 
 from __future__ import annotations
 
@@ -11,14 +12,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aqaa.server.config import Settings
 from aqaa.server.gateway import errors
+from aqaa.server.gateway.intake import Inflow, Intake
 from aqaa.server.gateway.wire import abort_of
 
 
 class RequestLimits:
     """Refuses bodies that are too large (413) or too slow (408); drops clients that do not read."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, intake: Intake) -> None:
         self._app = app
+        self._intake = intake
         self._most = settings.max_upload_bytes
         self._grace = settings.handshake_seconds
         self._slowest = settings.min_upload_rate
@@ -40,7 +43,8 @@ class RequestLimits:
         if not said.isdigit() or int(said) > self._most:
             await self._too_large(scope, receive, send)
             return
-        body = _Body(receive, self._most, self._grace, self._slowest)
+        inflow = Inflow(self._intake)
+        body = _Body(receive, inflow, self._most, self._grace, self._slowest)
 
         async def unless_refused(message: Message) -> None:
             if not body.refused:
@@ -69,8 +73,11 @@ class RequestLimits:
 class _Body:
     """A request's body on its way in; one that is refused looks like a client that has left."""
 
-    def __init__(self, receive: Receive, most: int, grace: float, slowest: int) -> None:
+    def __init__(
+        self, receive: Receive, inflow: Inflow, most: int, grace: float, slowest: int
+    ) -> None:
         self._receive = receive
+        self._inflow = inflow
         self._most = most
         self._grace = grace
         self._slowest = slowest
@@ -99,4 +106,9 @@ class _Body:
         self._read += len(message.get("body", b""))
         self._is_whole = not message.get("more_body", False)
         self.is_too_large = self._read > self._most
-        return {"type": "http.disconnect"} if self.is_too_large else message
+        if self.is_too_large:
+            return {"type": "http.disconnect"}
+        began = time.monotonic()
+        await self._inflow.took(len(message.get("body", b"")))
+        self._started += time.monotonic() - began  # it was not the client who was slow
+        return message

@@ -12,6 +12,7 @@ from typing import Literal
 from aqaa.models.errors import CapacityError
 from aqaa.server.config import Settings
 from aqaa.server.gateway.admission import Caller, Gate, Keys
+from aqaa.server.gateway.intake import Intake
 from aqaa.server.gateway.store import LocalStore, Store, share_of
 from aqaa.server.observe.metrics import Metrics
 from aqaa.server.parts import ModelParts
@@ -32,6 +33,7 @@ class ServerState:
     sessions: Gate
     requests: Gate
     store: Store
+    intake: Intake
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     started: int = field(default_factory=lambda: int(time.time()))
 
@@ -49,6 +51,7 @@ class ServerState:
             sessions=sessions,
             requests=Gate(settings.max_rest_requests),
             store=_store(settings, parts.services.metrics),
+            intake=Intake(parts.services.unheard),
         )
 
     def drain(self) -> None:

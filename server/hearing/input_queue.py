@@ -2,6 +2,9 @@
 
 Reports carry the epoch of the audio that they are about. A client that commits or clears its buffer
 begins a new epoch, and reports about the sound before it are out of date.
+
+Sound that comes faster than anybody speaks is heard in its own time: what is ahead of that is due
+when it would have been spoken, and until then nobody waits for it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from aqaa.models.bundle import TOKENIZER_RATE
 from aqaa.models.errors import AudioError
 from aqaa.server.audio.wire import AudioFormat, InputConverter
 from aqaa.server.clock import Clock
@@ -29,6 +33,7 @@ T = TypeVar("T")
 
 JOB_BYTES = 96_000  # of audio in one job: 1 s of pcm16 at 48 kHz, 12 s of G.711
 BACKLOG_BYTES = 2_000_000  # of audio that waits (20 s of the same): then the socket is not read
+LATE_SECONDS = 2.0  # by which a microphone's sound may be late, and then come all at once
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,7 @@ class InputQueue:
         self._on_bad_audio = on_bad_audio
         self._jobs: deque[InputJob] = deque()
         self._waiting_bytes = 0
+        self._spoken = -math.inf  # when all sound up to now was spoken, at the soonest
         self._more = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -196,8 +202,7 @@ class InputQueue:
         try:
             match job:
                 case AppendAudio():
-                    work = self._speech.push(job.data)
-                    for event in await self._compute(work, self._clock()):
+                    for event in await self._push(job):
                         self._on_speech(event, job)
                 case CommitBuffer():
                     # A minute may be left to tokenise: others take their turns between its slices.
@@ -220,6 +225,17 @@ class InputQueue:
             if isinstance(job, CommitBuffer):
                 self._on_sound(job.item_id, TurnSound((), TurnWindows(None, ())))
             self._on_bad_audio(ProtocolError("invalid_value", str(error), "audio"))
+
+    async def _push(self, sound: AppendAudio) -> list[SpeechEvent]:
+        """Hear it: at once, unless it cannot have been spoken yet."""
+        began, before = max(self._spoken, sound.arrived - LATE_SECONDS), self._speech.received
+        now, work = self._clock(), self._speech.push(sound.data)
+        if began > now:
+            events = await self._executor.run(work, Kind.SPECULATIVE, began)
+        else:
+            events = await self._compute(work, now)
+        self._spoken = began + (self._speech.received - before) / TOKENIZER_RATE
+        return events
 
     async def _compute(self, work: Work[T], deadline: float | None) -> T:
         return await self._executor.run(work, Kind.FIRST, deadline)

@@ -15,6 +15,8 @@ from scripted import ScriptedEngine
 from scripted_server import Served, serving
 from websockets.asyncio.client import connect
 
+from aqaa.server.gateway.intake import LIVE_BYTES, WAITING_RATE
+
 LATE = 0.3  # seconds that clients of these tests are given
 SOON = 20.0
 
@@ -77,6 +79,30 @@ async def test_a_body_that_comes_too_slowly_is_refused_and_took_no_place(
         assert impatient.state.requests.inside() == 0
         async with asyncio.timeout(SOON):
             assert b" 408 " in await reader.readline()
+
+
+MUCH = bytes(1_500_000)
+
+
+async def test_while_somebody_waits_for_an_answer_megabytes_are_read_later_and_are_not_late(
+    engine: ScriptedEngine,
+) -> None:
+    fastest = {"handshake_seconds": LATE, "min_upload_rate": 10**9}
+    async with serving(engine, **fastest) as served:
+        served.scripted_parts.services.unheard.add("somebody")
+        async with httpx.AsyncClient(base_url=served.http, timeout=SOON) as http:
+            began = time.monotonic()
+            refused = await http.post("/v1/answer", content=MUCH)
+            body = time.monotonic() - began
+        async with connect(served.ws) as client:
+            await client.recv()
+            began = time.monotonic()
+            await client.send(MUCH)
+            assert json.loads(await client.recv())["type"] == "error"
+            message = time.monotonic() - began
+    assert refused.status_code == 400  # no sound file; 408 is for who is slow
+    least = (len(MUCH) - LIVE_BYTES) / WAITING_RATE
+    assert min(body, message) >= least > LATE
 
 
 async def test_a_live_session_is_not_late(impatient: Served) -> None:

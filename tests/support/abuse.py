@@ -1,5 +1,7 @@
 """What clients may do to a server, each kind without end, from a process of its own.
 
+What is large is made once: it is the server that is to be kept busy, and not the cores that it has.
+
 Run as `abuse.py URL KIND` it prints a line when the abuse is under way. At the end of its input it
 stops and prints, as JSON, how often it did what (`Done`).
 """
@@ -31,7 +33,8 @@ from websockets.exceptions import WebSocketException
 
 PATIENCE = 60.0  # seconds for one reply
 OPEN = 60  # connections that stay and say nothing
-HELLO = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]}
+USER = {"type": "message", "role": "user"}
+HELLO = {**USER, "content": [{"type": "input_text", "text": "hi"}]}
 HALF = b"GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
 SLOW = b"POST /v1/answer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n\r\nRIFF"
 
@@ -61,8 +64,16 @@ class Abuser:
             yield client
 
     async def send(self, client: ClientConnection, kind: str, **fields: object) -> None:
-        await client.send(json.dumps({"type": kind, **fields}))
+        await self.send_made(client, kind, event(kind, **fields))
+
+    async def send_made(self, client: ClientConnection, kind: str, message: str) -> None:
+        await client.send(message)
         self.done[kind] += 1
+
+
+def event(kind: str, **fields: object) -> str:
+    """A client's event as it is sent."""
+    return json.dumps({"type": kind, **fields})
 
 
 @cache
@@ -87,6 +98,43 @@ def speech(seconds: float) -> bytes:
     return file.getvalue()
 
 
+@cache
+def long_instructions() -> str:
+    """A session's update with 8 MB of them."""
+    session = {"type": "realtime", "instructions": "word " * 1_600_000}
+    return event("session.update", session=session)
+
+
+@cache
+def long_item() -> str:
+    """An item with 30 kB of text."""
+    content = [{"type": "input_text", "text": "word " * 6000}]
+    return event("conversation.item.create", item={**USER, "content": content})
+
+
+@cache
+def spoken_item() -> str:
+    """An item with 55 s of sound."""
+    sound = base64.b64encode(pcm(55, loud=True)).decode()
+    content = [{"type": "input_audio", "audio": sound}]
+    return event("conversation.item.create", item={**USER, "content": content})
+
+
+@cache
+def long_chat(model: str) -> bytes:
+    """500 messages of 30 kB."""
+    chat = [{"role": "user", "content": "word " * 6000}] * 500
+    return json.dumps({"model": model, "messages": chat}).encode()
+
+
+@cache
+def spoken_chat(model: str) -> bytes:
+    """A message with 24 MB of base64."""
+    data = base64.b64encode(bytes(18_000_000)).decode()
+    part = {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+    return json.dumps({"model": model, "messages": [{"role": "user", "content": [part]}]}).encode()
+
+
 async def memory(abuser: Abuser) -> None:
     """Small files of gigabytes, secrets of megabytes, requests whose replies nobody reads."""
     await abuser.post("/v1/answer", content=bomb())
@@ -104,27 +152,18 @@ async def memory(abuser: Abuser) -> None:
 async def loop(abuser: Abuser) -> None:
     """Megabytes of instructions, of items, of chat and of base64."""
     async with abuser.session() as client:
-        session = {"type": "realtime", "instructions": "word " * 1_600_000}
-        await abuser.send(client, "session.update", session=session)
-        text = [{"type": "input_text", "text": "word " * 6000}]
+        await abuser.send_made(client, "session.update", long_instructions())
         for _ in range(50):
-            item = {"type": "message", "role": "user", "content": text}
-            await abuser.send(client, "conversation.item.create", item=item)
+            await abuser.send_made(client, "conversation.item.create", long_item())
             await abuser.send(client, "response.create")
-    chat = [{"role": "user", "content": "word " * 6000}] * 500
-    await abuser.post("/v1/chat/completions", json={"model": abuser.model, "messages": chat})
-    data = base64.b64encode(bytes(18_000_000)).decode()
-    part = {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
-    spoken = [{"role": "user", "content": [part]}]
-    await abuser.post("/v1/chat/completions", json={"model": abuser.model, "messages": spoken})
+    await abuser.post("/v1/chat/completions", content=long_chat(abuser.model))
+    await abuser.post("/v1/chat/completions", content=spoken_chat(abuser.model))
 
 
 async def queue(abuser: Abuser) -> None:
     """Long recordings, by REST and inside items of clients that leave at once."""
-    content = [{"type": "input_audio", "audio": base64.b64encode(pcm(55, loud=True)).decode()}]
     async with abuser.session() as client:
-        item = {"type": "message", "role": "user", "content": content}
-        await abuser.send(client, "conversation.item.create", item=item)
+        await abuser.send_made(client, "conversation.item.create", spoken_item())
         await abuser.send(client, "response.create")
         client.transport.abort()
     await asyncio.gather(*(abuser.post("/v1/answer", content=speech(18.0)) for _ in range(3)))
