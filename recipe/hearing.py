@@ -33,7 +33,7 @@ BATCH_SECONDS = 60  # more does not fit the caches
 class Hearing:
     """The tokenizers of a `Step-Audio-Tokenizer` folder that this recipe exported."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, device: str = "cpu") -> None:
         folder = directory / FOLDER
         conf = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))["encoder_conf"]
         self._encoder = WindowedEncoder(
@@ -47,16 +47,17 @@ class Hearing:
         self._encoder.load_state_dict(
             {k.removeprefix("encoder."): v.float() for k, v in state.items()}
         )
+        self._encoder.to(device)
         shift, scale = re.findall(r"<LearnRateCoef> 0 \[([^]]*)\]", (folder / "am.mvn").read_text())
-        self.shift = torch.tensor([float(v) for v in shift.split()])
-        self.scale = torch.tensor([float(v) for v in scale.split()])
-        self._codes = torch.from_numpy(np.load(directory / "linguistic_tokenizer.npy"))
+        self.shift = torch.tensor([float(v) for v in shift.split()], device=device)
+        self.scale = torch.tensor([float(v) for v in scale.split()], device=device)
+        self._codes = torch.from_numpy(np.load(directory / "linguistic_tokenizer.npy")).to(device)
         self._semantic = SemanticNetwork.load(directory / "speech_tokenizer_v1.onnx")
 
     @property
     def centroids(self) -> NDArray[np.float32]:
         """The linguistic codes, float32 [1024, width]."""
-        return np.asarray(self._codes.numpy())
+        return np.asarray(self._codes.cpu().numpy())
 
     @torch.no_grad()
     def linguistic(self, waves: Sequence[Wave]) -> list[Codes]:
@@ -74,13 +75,13 @@ class Hearing:
                     row[: len(waves[i])] = waves[i]
                 emitted = self._encoder(self.heard(batch))
                 ids = torch.cdist(emitted, self._codes[None]).argmin(-1)
-                for i, row_ids in zip(part, ids.numpy(), strict=True):
+                for i, row_ids in zip(part, ids.cpu().numpy(), strict=True):
                     out[i] = row_ids.astype(np.int32)
         return out
 
     def heard(self, batch: NDArray[np.float32]) -> Tensor:
         """Normalised features [B, 4 C, 560] of waves [B, samples] of C whole chunks."""
-        found = stack(fbank(torch.from_numpy(batch), mel_filters()))
+        found = stack(fbank(torch.from_numpy(batch).to(self.shift.device), mel_filters()))
         return (found + self.shift) * self.scale
 
     @property

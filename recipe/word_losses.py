@@ -17,7 +17,7 @@ def spelling_loss(log_probabilities: Tensor, targets: Sequence[Sequence[int]]) -
     """CTC per phoneme; rows that speak faster than the frames can spell count nothing."""
     lengths = torch.tensor([len(t) for t in targets])
     steps = torch.full((len(targets),), log_probabilities.shape[1])
-    flat = torch.tensor([p for t in targets for p in t])
+    flat = torch.tensor([p for t in targets for p in t], device=log_probabilities.device)
     loss = F.ctc_loss(
         log_probabilities.transpose(0, 1), flat, steps, lengths, BLANK, "sum", zero_infinity=True
     )
@@ -26,5 +26,5 @@ def spelling_loss(log_probabilities: Tensor, targets: Sequence[Sequence[int]]) -
 
 def guided_loss(given: Tensor, states: NDArray[np.float32]) -> Tensor:
     """Mean square of what is missing from the guide's `states` [B, T, 96], where it says any."""
-    wanted = torch.from_numpy(states)
+    wanted = torch.from_numpy(states).to(given.device)
     return (given - wanted)[torch.isfinite(wanted)].square().mean()

@@ -24,11 +24,11 @@ KERNEL = 11
 EPSILON = 1e-12  # FunASR's LayerNorm
 
 
-def positions(frames: int, width: int) -> Tensor:
+def positions(frames: int, width: int, device: torch.device) -> Tensor:
     """FunASR's sinusoids [frames, width]: positions from 1, sines then cosines."""
     step = math.log(10000.0) / (width / 2 - 1)
-    inverse = torch.exp(torch.arange(width // 2) * -step)
-    angles = torch.arange(1, frames + 1)[:, None] * inverse[None]
+    inverse = torch.exp(torch.arange(width // 2, device=device) * -step)
+    angles = torch.arange(1, frames + 1, device=device)[:, None] * inverse[None]
     return torch.cat([angles.sin(), angles.cos()], 1)
 
 
@@ -46,11 +46,12 @@ def _with_cache(x: Tensor) -> Tensor:
     return torch.cat([before.reshape(b, c, LOOK_BACK * NEW, d), x], 2)
 
 
-def _cache_mask(chunks: int) -> Tensor:
-    """[C, 1, 1, 25], true where a key exists: the first windows have fewer before them."""
-    before = torch.arange(LOOK_BACK * NEW) // NEW  # 0 is the oldest
-    exists = torch.arange(chunks)[:, None] >= LOOK_BACK - before[None]
-    return F.pad(exists, (0, WINDOW), value=True)[:, None, None]
+def _cache_mask(chunks: int, device: torch.device) -> Tensor:
+    """[C, 1, 1, 25], 0 where a key exists, else minus infinity: the first windows lack some."""
+    before = torch.arange(LOOK_BACK * NEW, device=device) // NEW  # 0 is the oldest
+    exists = torch.arange(chunks, device=device)[:, None] >= LOOK_BACK - before[None]
+    missing = torch.zeros(exists.shape, device=device).masked_fill(~exists, -math.inf)
+    return F.pad(missing, (0, WINDOW))[:, None, None]
 
 
 class _Attention(nn.Module):
@@ -64,7 +65,8 @@ class _Attention(nn.Module):
     def _memory(self, v: Tensor) -> Tensor:
         """FSMN: v plus its depthwise convolution, inside each window: [N, 9, D]."""
         # As a 9 x 9 Toeplitz matrix per channel: far faster than a depthwise conv1d on a CPU.
-        offset = torch.arange(WINDOW)[:, None] - torch.arange(WINDOW)[None] + KERNEL // 2
+        places = torch.arange(WINDOW, device=v.device)
+        offset = places[:, None] - places[None] + KERNEL // 2
         inside = (offset >= 0) & (offset < KERNEL)
         kernel = self.fsmn_block.weight[:, 0][:, offset.clamp(0, KERNEL - 1)] * inside
         return v + torch.bmm(v.permute(2, 0, 1), kernel).permute(1, 2, 0)
@@ -134,8 +136,8 @@ class WindowedEncoder(nn.Module):
             float32 [B, 4C, width]: of every window, its 4 newest frames (no look-ahead).
         """
         _, frames, inner = features.shape
-        x = unfold(features * math.sqrt(self.width) + positions(frames, inner))
-        mask = _cache_mask(x.shape[1]).repeat(x.shape[0], 1, 1, 1)
+        x = unfold(features * math.sqrt(self.width) + positions(frames, inner, features.device))
+        mask = _cache_mask(x.shape[1], x.device).repeat(x.shape[0], 1, 1, 1)
         for layer in [*self.encoders0, *self.encoders]:
             x = layer(x, mask)
         out: Tensor = self.after_norm(x[:, :, BACK:])

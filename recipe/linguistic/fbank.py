@@ -63,9 +63,9 @@ def fbank(waves: Tensor, filters: Tensor) -> Tensor:
     frames = (waves * 32768).unfold(1, FRAME, HOP)
     frames = frames - frames.mean(-1, keepdim=True)
     before = torch.cat([frames[..., :1], frames[..., :-1]], -1)
-    frames = (frames - 0.97 * before) * _window()
+    frames = (frames - 0.97 * before) * _window().to(waves.device)
     power = torch.view_as_real(torch.fft.rfft(frames, FFT)[..., : FFT // 2]).square().sum(-1)
-    return torch.log((power @ filters.transpose(-1, -2)).clamp(min=FLOOR))
+    return torch.log((power @ filters.to(waves.device).transpose(-1, -2)).clamp(min=FLOOR))
 
 
 def stack(features: Tensor) -> Tensor:

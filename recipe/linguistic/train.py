@@ -7,19 +7,24 @@ numbers, spells the words; the codes follow as a running k-means (EMA).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from aqaa.recipe.linguistic.encoder import WindowedEncoder
 from aqaa.recipe.linguistic.fbank import (
     CHUNK_FRAMES,
     CHUNK_SAMPLES,
+    LFR_M,
+    MELS,
     WIDTH,
     fbank,
     mel_filters,
@@ -94,16 +99,45 @@ def measure_normalisation(model: Speller, clips: Sequence[Clip]) -> None:
     model.scale.copy_(1 / found.std(0).clamp(min=0.1))
 
 
-def _mask(x: Tensor, rng: np.random.Generator) -> Tensor:
-    """SpecAugment on stacked features: blank a few frames and a band of mels in some rows."""
-    for row in x:
-        if rng.random() < 0.4:
-            start = int(rng.integers(x.shape[1]))
-            row[start : start + int(rng.integers(1, 4))] = 0
-        if rng.random() < 0.4:
-            low = int(rng.integers(80))
-            row.view(x.shape[1], -1, 80)[:, :, low : low + int(rng.integers(2, 14))] = 0
-    return x
+@dataclass(frozen=True)
+class Masks:
+    """SpecAugment on stacked features: in some rows a few frames and a band of mels are blanked.
+
+    Attributes:
+        share: of the rows, for each of the two.
+        frames: of 60 ms, fewer than so many.
+        mels: fewer than so many.
+        times: how often both are drawn.
+    """
+
+    share: float = 0.4
+    frames: int = 4
+    mels: int = 14
+    times: int = 1
+
+    def draw(
+        self, rows: int, length: int, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Of frames [rows, length] and of mels [rows, 80]: 0 where blanked and 1 elsewhere."""
+        frames = np.ones((rows, length), np.float32)
+        mels = np.ones((rows, MELS), np.float32)
+        for row in range(rows):
+            for _ in range(self.times):
+                if rng.random() < self.share:
+                    start = int(rng.integers(length))
+                    frames[row, start : start + int(rng.integers(1, self.frames))] = 0
+                if rng.random() < self.share:
+                    low = int(rng.integers(MELS))
+                    mels[row, low : low + int(rng.integers(2, self.mels))] = 0
+        return frames, mels
+
+
+USUAL_MASKS = Masks()
+
+
+def heard(rows: Sequence[Row]) -> Tensor:
+    """The waves of `rows` as they are heard, float32 [rows, samples]."""
+    return torch.from_numpy(np.stack([row.heard for row in rows]))
 
 
 class Normalised(Protocol):
@@ -113,15 +147,31 @@ class Normalised(Protocol):
     scale: Tensor
 
 
-def batch_features(model: Normalised, rows: Sequence[Row], rng: np.random.Generator) -> Tensor:
-    """Augmented, normalised features of training rows: warped tracts, tilted spectra, masks."""
-    waves = torch.from_numpy(np.stack([r.heard for r in rows]))
-    filters = torch.stack([mel_filters(float(w)) for w in rng.choice(WARPS, len(rows))])
-    found = features(waves, filters)
-    tilt = np.cos(np.linspace(0, 1, 80) * math.pi * rng.uniform(0.3, 3, (len(rows), 1)))
-    tilt = tilt * rng.normal(0, 0.5, (len(rows), 1))
-    tilted = found + torch.from_numpy(tilt).float().repeat(1, 7)[:, None]
-    return _mask((tilted + model.shift) * model.scale, rng)
+@functools.cache
+def _warped(device: torch.device) -> Tensor:
+    return torch.stack([mel_filters(warp) for warp in WARPS]).to(device)
+
+
+def batch_features(
+    model: Normalised, waves: Tensor, rng: np.random.Generator, masks: Masks = USUAL_MASKS
+) -> Tensor:
+    """Augmented, normalised features of training rows: warped tracts, tilted spectra, masks.
+
+    Args:
+        model: whose normalisation, and on whose device.
+        waves: float32 [rows, samples].
+        rng: draws all.
+        masks: what is blanked.
+    """
+    rows, device = len(waves), model.shift.device
+    filters = _warped(device)[torch.from_numpy(rng.choice(len(WARPS), rows)).to(device)]
+    found = features(waves.to(device), filters)
+    tilt = np.cos(np.linspace(0, 1, 80) * math.pi * rng.uniform(0.3, 3, (rows, 1)))
+    tilt = tilt * rng.normal(0, 0.5, (rows, 1))
+    tilted = found + torch.from_numpy(tilt).float().to(device).repeat(1, LFR_M)[:, None]
+    frames, mels = (torch.from_numpy(m).to(device) for m in masks.draw(rows, found.shape[1], rng))
+    kept = frames[..., None] * mels.repeat(1, LFR_M)[:, None]
+    return (tilted + model.shift) * model.scale * kept
 
 
 def train(clips: Sequence[Clip], judge: Sequence[Clip], run: Run) -> Speller:
@@ -136,7 +186,7 @@ def train(clips: Sequence[Clip], judge: Sequence[Clip], run: Run) -> Speller:
         rows = make_batch(clips, BATCH_SECONDS, LENGTHS, rng)
         if step == run.schedule.codes_from:
             _place_codes(model, clips)
-        features = batch_features(model, rows, rng)
+        features = batch_features(model, heard(rows), rng)
         with mixed():
             emitted = model.encoder(features)
         targets, states = [r.phonemes for r in rows], guide.targets(rows, FRAME, DELAY)
@@ -166,7 +216,9 @@ def _place_codes(model: Speller, clips: Sequence[Clip]) -> None:
     """K-means on what the encoder emits for augmented speech."""
     rng = np.random.default_rng(3)
     found = [
-        model.encoder(batch_features(model, make_batch(clips, 80, LENGTHS, rng), rng)).flatten(0, 1)
+        model.encoder(
+            batch_features(model, heard(make_batch(clips, 80, LENGTHS, rng)), rng)
+        ).flatten(0, 1)
         for _ in range(25)
     ]
     model.codebook.place(torch.cat(found))

@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch.utils.data import DataLoader
 
 from aqaa.models.bundle import load_bundle, nano_path
 from aqaa.recipe.domain.numbers import normalise
 from aqaa.recipe.evaluate.household import held_out_texts
 from aqaa.recipe.hearing import Hearing
 from aqaa.recipe.linguistic.fbank import CHUNK_FRAMES, CHUNK_SAMPLES
-from aqaa.recipe.linguistic.train import WIDTH_OUT, Speller
+from aqaa.recipe.linguistic.train import WIDTH_OUT, Masks, Speller
 from aqaa.recipe.speech.batches import Placed, Row
 from aqaa.recipe.speech.store import Clip
 from aqaa.recipe.transcriber.head import ROWS, spelt, with_silence
 from aqaa.recipe.transcriber.language import batch_of, texts, train_language
 from aqaa.recipe.transcriber.pieces import BLANK, Spelling, corpus_pieces, joined, learn, written
-from aqaa.recipe.transcriber.train import export, go_on_from
+from aqaa.recipe.transcriber.train import Draws, export, go_on_from, train_head
 from aqaa.recipe.word_losses import spelling_loss
 from aqaa.tokenizers.linguistic import LinguisticTokenizer
 from aqaa.tokenizers.prefix_beam import Weighing
@@ -167,3 +168,43 @@ def test_pieces_are_learned_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     first = corpus_pieces().pieces
     monkeypatch.setattr("aqaa.recipe.transcriber.pieces.sentences", lambda count: TEXTS[:3])
     assert corpus_pieces().pieces == first
+
+
+def _noise(n: int, seed: int) -> Clip:
+    pcm = np.random.default_rng(seed).normal(0, 3000, n).astype(np.int16)
+    return Clip(pcm, (), "joe", TEXTS[seed])
+
+
+def test_a_step_hears_the_same_whichever_process_draws_it(spelling: Spelling) -> None:
+    clips = [_noise(30_000, seed) for seed in range(4)]
+    draws = Draws(clips, spelling, seconds=12.0, steps=6)
+    here = [draws[step] for step in range(3, 6)]
+    elsewhere = DataLoader(draws, batch_size=None, sampler=range(3, 6), num_workers=2)
+    for one, other in zip(here, elsewhere, strict=True):
+        torch.testing.assert_close(one.waves, other.waves, atol=0, rtol=0)
+        assert one.spelt == other.spelt
+    assert not any(torch.equal(here[0].waves, other.waves) for other in here[1:])
+
+
+def test_a_head_is_trained_where_the_rows_are_heard_and_is_whole_afterwards(
+    spelling: Spelling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aqaa.recipe.transcriber.train.BATCH_SECONDS", 4.0)
+    clips = [_noise(30_000, seed) for seed in range(4)]
+    hearing = Hearing(load_bundle(nano_path()).tokenizer.path)
+    head = train_head(clips, [], hearing, spelling, tmp_path / "head.pt", steps=1)
+    assert torch.load(tmp_path / "head.pt", weights_only=True)["step"] == 1
+    frames = torch.randn(1, 20, hearing.frame_width)
+    with torch.inference_mode():
+        once, again = (head(frames)[0] for _ in range(2))
+        assert torch.equal(once, again)  # what is dropped in training is not when it serves
+        head.train()
+        assert not torch.equal(once, head(frames)[0])
+
+
+def test_masks_blank_what_they_say_and_no_more() -> None:
+    masks = Masks(share=1.0, frames=4, mels=14)
+    frames, mels = masks.draw(200, 50, np.random.default_rng(0))
+    for kept, most in ((frames, 3), (mels, 13)):
+        blanked = (kept == 0).sum(1)
+        assert 1 <= blanked.min() <= blanked.max() == most
