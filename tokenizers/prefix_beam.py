@@ -6,8 +6,9 @@ added the language model's of its pieces times a weight, and a bonus for every p
 short spellings would win.
 
 A piece settles when all spellings that may yet win agree on it, or when the best of them has had
-it for `SETTLE` rows: then those that disagree are dropped. So nobody waits for a better spelling
-forever, and what is kept is bounded however long somebody speaks.
+it for so many rows: then those that disagree are dropped. So nobody waits for a better spelling
+forever, and what is kept is bounded however long somebody speaks. How sure it is by then is a
+`Settling`: who reads along wants pieces `SOON`, who reads the whole wants few errors.
 """
 
 from __future__ import annotations
@@ -26,8 +27,6 @@ BLANK = 0
 WIDTH = 12  # spellings
 UNLIKELY = 6.0  # nats below a row's best piece, from where others are not considered
 HOPELESS = 10.0  # nats below the best spelling, from where others are dropped
-CERTAIN = 3.0  # nats below the best spelling, from where others may win no more: a chance of 5 %
-SETTLE = 16  # rows
 NEVER = -math.inf
 
 Rows = NDArray[np.float32]
@@ -39,6 +38,18 @@ class Weighing:
 
     language: float  # what its log probabilities are multiplied by
     piece: float  # nats for every piece
+
+
+@dataclass(frozen=True)
+class Settling:
+    """When a piece is given out."""
+
+    certain: float  # nats below the best spelling, from where others may win no more
+    rows: int  # from when on the best spelling is right
+
+
+SOON = Settling(certain=3.0, rows=16)  # others have a chance of 5 %
+SURE = Settling(certain=HOPELESS, rows=100)
 
 
 @dataclass(frozen=True)
@@ -79,9 +90,12 @@ class Spelling:
 class PrefixBeam:
     """The search in one utterance."""
 
-    def __init__(self, language: LanguageModel, weighing: Weighing) -> None:
+    def __init__(
+        self, language: LanguageModel, weighing: Weighing, settling: Settling = SURE
+    ) -> None:
         self._language = language
         self._weighing = weighing
+        self._settling = settling
         self._beam = [Spelling((), BLANK, language.begin(), 0.0, NEVER, 0.0)]
         self._rows = 0
 
@@ -125,10 +139,11 @@ class PrefixBeam:
 
     def _settled(self, best: Spelling) -> int:
         """How many of `best`'s pieces have settled."""
-        rivals = [_pieces(one.said) for one in self._beam if one.score > best.score - CERTAIN]
+        least = best.score - self._settling.certain
+        rivals = [_pieces(one.said) for one in self._beam if one.score > least]
         columns = zip(*rivals, strict=False)
         agreed = sum(1 for _ in takewhile(lambda column: len({*column}) == 1, columns))
-        return max(agreed, sum(self._rows - one.row > SETTLE for one in best.said))
+        return max(agreed, sum(self._rows - one.row > self._settling.rows for one in best.said))
 
     def _whole(self, spelling: Spelling) -> float:
         """The score if nothing follows."""

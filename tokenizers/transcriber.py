@@ -128,8 +128,11 @@ class TranscriptStream(ABC):
 class Transcriber(Protocol):
     """A recogniser's weights; opens streams."""
 
-    def stream(self) -> TranscriptStream:
-        """A new stream; cheap."""
+    def stream(self, *, live: bool = False) -> TranscriptStream:
+        """A new stream; cheap.
+
+        `live`: somebody reads along; a piece that comes soon is worth more than the odd error.
+        """
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from aqaa.models.errors import BundleError
 from aqaa.models.weights import load_state_dict
 from aqaa.tokenizers.language_model import LanguageModel
-from aqaa.tokenizers.prefix_beam import PrefixBeam, Weighing
+from aqaa.tokenizers.prefix_beam import SOON, SURE, PrefixBeam, Weighing
 from aqaa.tokenizers.transcriber import (
     FRAME_SECONDS,
     Piece,
@@ -158,19 +158,20 @@ class CtcTranscriber:
         """How many it has."""
         return sum(p.numel() for part in (self.head, self.language) for p in part.parameters())
 
-    def stream(self) -> CtcStream:
+    def stream(self, *, live: bool = False) -> CtcStream:
         """A new stream; cheap."""
-        return CtcStream(self)
+        return CtcStream(self, live=live)
 
 
 class CtcStream(TranscriptStream):
     """Pieces as the encoder's windows come, however they are cut."""
 
-    def __init__(self, transcriber: CtcTranscriber) -> None:
+    def __init__(self, transcriber: CtcTranscriber, *, live: bool) -> None:
         super().__init__()
         self._transcriber = transcriber
         self._state = transcriber.head.initial_state()
-        self._beam = PrefixBeam(transcriber.language, transcriber.weighing)
+        settling = SOON if live else SURE
+        self._beam = PrefixBeam(transcriber.language, transcriber.weighing, settling)
         self._heard = False
 
     def _copy_state(self, original: Self) -> None:

@@ -100,8 +100,8 @@ class ParaformerTranscriber:
         parts = (self.predictor, self.decoder)
         return sum(p.numel() for part in parts for p in part.parameters())
 
-    def stream(self) -> ParaformerStream:
-        """A new stream; cheap."""
+    def stream(self, *, live: bool = False) -> ParaformerStream:
+        """A new stream; cheap. `live` or not: its pieces are never in doubt."""
         return ParaformerStream(self)
 
 

@@ -166,7 +166,8 @@ class Transcribing:
         return going_on[0] if going_on else self._open(number)
 
     def _open(self, number: int | None) -> _Turn:
-        turn = _Turn(number, Transcript(""), self._transcriber.stream())
+        live = number is not None and self._is_live(number)
+        turn = _Turn(number, Transcript(""), self._transcriber.stream(live=live))
         self._turns.append(turn)
         return turn
 

@@ -174,7 +174,7 @@ class CountingTranscriber:
     def __init__(self, fault: Exception | None = None) -> None:
         self.fault = fault
 
-    def stream(self) -> CountingTranscript:
+    def stream(self, *, live: bool = False) -> CountingTranscript:
         return CountingTranscript(self)
 
 
@@ -184,7 +184,7 @@ class SayingTranscriber:
     def __init__(self, sentences: Sequence[str]) -> None:
         self.sentences = iter(sentences)
 
-    def stream(self) -> SaidTranscript:
+    def stream(self, *, live: bool = False) -> SaidTranscript:
         return SaidTranscript(self)
 
 

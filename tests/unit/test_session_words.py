@@ -107,8 +107,8 @@ async def test_no_answer_waits_for_words(
     goes_on = threading.Event()
     stream = transcriber.stream
 
-    def slow() -> object:
-        transcript = stream()
+    def slow(*, live: bool) -> object:
+        transcript = stream(live=live)
         push = transcript.push
         monkeypatch.setattr(transcript, "push", lambda step: push(step) if goes_on.wait(5) else [])
         return transcript

@@ -11,11 +11,12 @@ import torch
 
 from aqaa.tokenizers import prefix_beam
 from aqaa.tokenizers.language_model import END, LanguageModel
-from aqaa.tokenizers.prefix_beam import BLANK, PrefixBeam, Rows, Weighing
+from aqaa.tokenizers.prefix_beam import BLANK, SOON, SURE, PrefixBeam, Rows, Settling, Weighing
 
 PIECES = 4  # beside them no spelling is longer than a few rows: all can be tried
 ALONE = Weighing(language=0.0, piece=0.0)
 BOTH = Weighing(language=0.7, piece=0.3)
+NEVER = Settling(certain=math.inf, rows=10**9)
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +64,18 @@ def tried(language: LanguageModel, rows: Rows, weighing: Weighing) -> list[int]:
     return list(max(heard, key=score))
 
 
+either = pytest.mark.parametrize("settling", [SOON, SURE], ids=["soon", "sure"])
+
+
 @pytest.mark.parametrize("weighing", [ALONE, BOTH], ids=["sound alone", "language too"])
 @pytest.mark.parametrize("seed", range(8))
 def test_it_finds_what_trying_everything_finds(
     language: LanguageModel, weighing: Weighing, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for bound in ("WIDTH", "UNLIKELY", "HOPELESS", "CERTAIN"):
+    for bound in ("WIDTH", "UNLIKELY", "HOPELESS"):
         monkeypatch.setattr(prefix_beam, bound, 10**9)
     rows = rows_of(6, seed)
-    assert found(PrefixBeam(language, weighing), rows) == tried(language, rows, weighing)
+    assert found(PrefixBeam(language, weighing, NEVER), rows) == tried(language, rows, weighing)
 
 
 def test_the_language_decides_where_the_sound_does_not(language: LanguageModel) -> None:
@@ -97,7 +101,7 @@ def test_the_cut_of_the_rows_changes_nothing(language: LanguageModel) -> None:
 def test_a_piece_without_doubt_is_said_at_once_and_begins_where_it_was_heard(
     language: LanguageModel,
 ) -> None:
-    (spelt,) = PrefixBeam(language, BOTH).push(surely(BLANK, BLANK, 2, 2, BLANK))
+    (spelt,) = PrefixBeam(language, BOTH, SOON).push(surely(BLANK, BLANK, 2, 2, BLANK))
     assert (spelt.piece, spelt.row, spelt.logprob) == (2, 2, 0.0)
 
 
@@ -106,30 +110,41 @@ def test_the_same_piece_twice_needs_a_blank_between(language: LanguageModel) -> 
     assert found(PrefixBeam(language, ALONE), surely(2, 2, 2, 3)) == [2, 3]
 
 
-def test_nobody_waits_longer_for_a_piece_in_doubt(language: LanguageModel) -> None:
+@either
+def test_nobody_waits_longer_for_a_piece_in_doubt(
+    language: LanguageModel, settling: Settling
+) -> None:
     """Two pieces are as likely, and nothing that follows will decide between them."""
-    rows = surely(2, *[BLANK] * 3 * prefix_beam.SETTLE)
+    rows = surely(2, *[BLANK] * 3 * settling.rows)
     rows[0, [2, 3]] = math.log(0.51), math.log(0.49)
-    beam = PrefixBeam(language, ALONE)
+    beam = PrefixBeam(language, ALONE, settling)
     said = [[spelt.piece for spelt in beam.push(row[None])] for row in rows]
-    assert said[: prefix_beam.SETTLE] == [[]] * prefix_beam.SETTLE
-    assert said[prefix_beam.SETTLE] == [2]
-    assert not any(said[prefix_beam.SETTLE + 1 :])
+    assert said[: settling.rows] == [[]] * settling.rows
+    assert said[settling.rows] == [2]
+    assert not any(said[settling.rows + 1 :])
 
 
 def test_a_piece_is_said_once_others_have_little_chance(language: LanguageModel) -> None:
     rows = surely(BLANK, 2, BLANK)
     for chance, said in ((0.9, []), (0.96, [2])):
         rows[1, [2, 3]] = math.log(chance), math.log(1 - chance)
-        assert [spelt.piece for spelt in PrefixBeam(language, ALONE).push(rows)] == said
+        assert [spelt.piece for spelt in PrefixBeam(language, ALONE, SOON).push(rows)] == said
 
 
-def test_what_is_kept_does_not_grow(language: LanguageModel) -> None:
-    beam = PrefixBeam(language, BOTH)
+def test_who_wants_few_errors_waits_for_what_may_yet_decide(language: LanguageModel) -> None:
+    rows = surely(BLANK, 2, BLANK)
+    rows[1, [2, 3]] = math.log(0.96), math.log(0.04)
+    assert [spelt.piece for spelt in PrefixBeam(language, ALONE, SOON).push(rows)] == [2]
+    assert PrefixBeam(language, ALONE, SURE).push(rows) == []
+
+
+@either
+def test_what_is_kept_does_not_grow(language: LanguageModel, settling: Settling) -> None:
+    beam = PrefixBeam(language, BOTH, settling)
     for seed in range(40):
         beam.push(rows_of(50, seed, sharp=1.0))
         assert len(beam._beam) <= prefix_beam.WIDTH
-        assert max(len(one.said) for one in beam._beam) <= prefix_beam.SETTLE
+        assert max(len(one.said) for one in beam._beam) <= settling.rows
         assert all(abs(one.score) < 2 * prefix_beam.HOPELESS for one in beam._beam)
 
 
