@@ -95,6 +95,10 @@ class Vocoder(Protocol):
     def max_batch(self) -> int:
         """Chunks that are computed in one call at most."""
 
+    @property
+    def at_once(self) -> int | None:
+        """Calls of `synthesise` that are worth making at the same time; None: any number."""
+
 
 @dataclass(frozen=True)
 class Services:
@@ -247,6 +251,7 @@ def synthesis_of(vocoder: Vocoder) -> Model[Any, Any]:
         shape_of=vocoder.shape_of,
         max_batch=vocoder.max_batch,
         heavy=True,
+        at_once=vocoder.at_once,
     )
 
 

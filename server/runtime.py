@@ -11,7 +11,6 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from aqaa.models.bundle import TOKENIZER_RATE, Bundle, load_bundle
@@ -22,7 +21,7 @@ from aqaa.server.answering.single_answer import single_answer
 from aqaa.server.audio.recordings import RecordingDecoder
 from aqaa.server.clock import MonotonicClock
 from aqaa.server.compute.cores import available_cores
-from aqaa.server.compute.devices import keep_float32, place, visible_gpus
+from aqaa.server.compute.devices import flow_dtype, keep_float32, place, visible_gpus
 from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Work
 from aqaa.server.compute.places import IdPace, Need, Places, Punctuality
@@ -33,7 +32,7 @@ from aqaa.server.dialogue.answer_ids import ids_before_groups, spoken_ids
 from aqaa.server.dialogue.prompt import PromptBuilder, SystemTurn, Turn, UserTurn
 from aqaa.server.engine.contract import Engine
 from aqaa.server.hearing.choose_judge import choose_judge
-from aqaa.server.hearing.tokenising import CPU_BATCH, GPU_BATCH, Tokenising
+from aqaa.server.hearing.tokenising import GPU_BATCH, Tokenising
 from aqaa.server.hearing.vad import CALL_SAMPLES, FRAME_SAMPLES, VadModel
 from aqaa.server.observe.metrics import Metrics
 from aqaa.server.observe.traces import tracer_of_environment
@@ -83,7 +82,7 @@ class Runtime:
         speaking = place(compute.speaking_device, gpus)
         log.info("hearing on %s (%s)", hearing.device, hearing.reason)
         log.info("speaking on %s (%s)", speaking.device, speaking.reason)
-        dtype = torch.float16 if compute.speaking_dtype == "float16" else torch.float32
+        dtype = flow_dtype(compute.speaking_dtype, speaking.device)
         load_vocoder = partial(Vocoder.load, bundle.vocoder, bundle.voices, speaking.device, dtype)
 
         async def part(name: str, loading: Awaitable[T]) -> T:
@@ -115,7 +114,9 @@ class Runtime:
             on_thread_start=partial(set_torch_threads, max(1, available_cores() // threads)),
         )
         metrics.watch(engine.stats, executor.waiting)
-        tokenising = Tokenising(tokenizer, CPU_BATCH if hearing.device == "cpu" else GPU_BATCH)
+        if hearing.device != "cpu":
+            await asyncio.to_thread(tokenizer.warm, GPU_BATCH)
+        tokenising = Tokenising(tokenizer, hearing.device)
         synthesis = synthesis_of(vocoder)
         needs = [
             Need(

@@ -123,6 +123,10 @@ class DualTokenizer:
         stream.flush()
         yield stream.take_windows()
 
+    def warm(self, most: int) -> None:
+        """On a GPU: prepare for batches of up to `most` requests."""
+        self.linguistic.encoder.warm(most)
+
     def run(self, requests: Sequence[Request]) -> list[Reply]:
         """The reply to each request, in one call of either network, each as it would be alone."""
         chunks = [request for request in requests if isinstance(request, EncoderChunk)]

@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from aqaa.models.copies import to_device
 from aqaa.models.errors import BundleError, MissingDependencyError
+from aqaa.models.graphs import GraphRunner, batch_sizes, filled_up
 
 # Step-Audio's `chunk_size=[0, 4, 5]` and `encoder_chunk_look_back=4`: 4 new frames behind 5 old
 # ones, and keys and values of 4 * 4 frames before those.
@@ -83,6 +84,7 @@ class ChunkEncoder:
         self.input_size = input_size
         self._device = torch.device(device)
         self.output_size: int = network.output_size()
+        self._run = GraphRunner(self._encode)
 
     @classmethod
     def load(
@@ -128,11 +130,13 @@ class ChunkEncoder:
         """Each chunk's reply, all chunks in one call, each as it would be alone."""
         if not chunks:
             return []
-        counts = [len(chunk.frames) for chunk in chunks]
-        states = [chunk.state for chunk in chunks]
-        new = max(counts)
+        on_gpu = self._device.type == "cuda"
+        rows = filled_up(chunks) if on_gpu else chunks
+        counts = [len(chunk.frames) for chunk in rows]
+        states = [chunk.state for chunk in rows]
+        new = CHUNK_FRAMES if on_gpu else max(counts)  # graphs are of few shapes
         frames = torch.stack(
-            [functional.pad(chunk.frames, (0, 0, 0, new - len(chunk.frames))) for chunk in chunks]
+            [functional.pad(chunk.frames, (0, 0, 0, new - len(chunk.frames))) for chunk in rows]
         )
         window = torch.cat(
             [
@@ -144,9 +148,14 @@ class ChunkEncoder:
         )
         memory = torch.stack([state.memory for state in states], dim=2)
         remembered = torch.tensor([state.remembered for state in states])
-        encoded, memory = self._encode(window, memory, remembered, torch.tensor(counts))
+        there = torch.arange(WINDOW_BACK + new) < WINDOW_BACK + torch.tensor(counts)[:, None]
+        kept = torch.arange(REMEMBERED_FRAMES) >= REMEMBERED_FRAMES - remembered[:, None]
+        seen = to_device(torch.cat([kept, there], dim=1)[:, None, None], self._device)
+        real = to_device(there[..., None], self._device)
+        encoded, memory = self._run(window, memory, seen, real)
         replies = []
-        for row, (count, state) in enumerate(zip(counts, states, strict=True)):
+        for row, chunk in enumerate(chunks):
+            count, state = len(chunk.frames), chunk.state
             if count == CHUNK_FRAMES:
                 state = EncoderState(
                     state.frames + count,
@@ -172,22 +181,24 @@ class ChunkEncoder:
         code: Tensor = self._network.embed.encode(positions, self.input_size, torch.float32)
         return to_device(code.reshape(len(states), new, self.input_size), self._device)
 
+    def warm(self, most: int) -> None:
+        """Record the CUDA graphs of batches of up to `most`, and no more after that."""
+        chunk = EncoderChunk(torch.zeros(CHUNK_FRAMES, self.input_size), self.initial_state())
+        for size in batch_sizes(most):
+            self.run([chunk] * size)
+        self._run.seal()
+
     def _encode(
-        self, window: Tensor, memory: Tensor, remembered: Tensor, counts: Tensor
+        self, window: Tensor, memory: Tensor, seen: Tensor, real: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Outputs [B, 5 + new, output] of `window`, and the memory after it.
 
         Args:
             window: [B, 5 + new, input], rows with fewer new frames padded at their end.
             memory: [2, layers, B, heads, 16, width of a head].
-            remembered: how much of a row's memory counts, [B].
-            counts: new frames of each row, [B].
+            seen: which of the 16 + 5 + new keys of a row count, bool [B, 1, 1, 16 + 5 + new].
+            real: which of its frames are no padding, bool [B, 5 + new, 1].
         """
-        place = torch.arange(window.shape[1])
-        there = place < WINDOW_BACK + counts[:, None]
-        kept = torch.arange(REMEMBERED_FRAMES) >= REMEMBERED_FRAMES - remembered[:, None]
-        seen = to_device(torch.cat([kept, there], dim=1)[:, None, None], self._device)
-        real = to_device(there[..., None], self._device)
         memories = []
         x = window
         for number, layer in enumerate(self._layers):

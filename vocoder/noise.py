@@ -6,6 +6,7 @@ as look-ahead, then to be spoken. Both times it must start from the same noise.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Protocol
 
@@ -17,6 +18,9 @@ from torch import Tensor
 _MEL, _SOURCE, _OFFSETS = range(3)
 _BLOCK_ZERO = 2**40  # Philox counter of frame 0's block: blocks of the prompt come before it
 _BLOCK_FRAMES = 16  # drawn by one generator, whose set-up costs as much as 8 frames of mel noise
+# Answers that have one seed share their noise, frame by frame: the blocks of some 12 s of the
+# published source (147 kB each) and of as much mel are drawn once for all.
+_BLOCKS_KEPT = 128
 
 
 class Noise(Protocol):
@@ -52,7 +56,7 @@ class KeyedNoise:
 
     def offsets(self, harmonics: int) -> Tensor:
         """See `Noise.offsets`."""
-        phases = self._generator(_OFFSETS, 0).uniform(-math.pi, math.pi, harmonics)
+        phases = _generator(self.seed, _OFFSETS, 0).uniform(-math.pi, math.pi, harmonics)
         phases[0] = 0.0
         return torch.from_numpy(phases.astype(np.float32))
 
@@ -62,12 +66,18 @@ class KeyedNoise:
         """[last-first, *shape], cut from the blocks that cover it."""
         begin, end = first // _BLOCK_FRAMES, -(-last // _BLOCK_FRAMES)
         blocks = [
-            self._generator(kind, block).standard_normal((_BLOCK_FRAMES, *shape), np.float32)
-            for block in range(begin, max(end, begin + 1))
+            _block(self.seed, kind, block, shape) for block in range(begin, max(end, begin + 1))
         ]
         return np.concatenate(blocks)[first - begin * _BLOCK_FRAMES : last - begin * _BLOCK_FRAMES]
 
-    def _generator(self, kind: int, block: int) -> np.random.Generator:
-        return np.random.Generator(
-            np.random.Philox(key=self.seed, counter=[0, 0, kind, _BLOCK_ZERO + block])
-        )
+
+def _generator(seed: int, kind: int, block: int) -> np.random.Generator:
+    return np.random.Generator(
+        np.random.Philox(key=seed, counter=[0, 0, kind, _BLOCK_ZERO + block])
+    )
+
+
+@functools.lru_cache(_BLOCKS_KEPT)
+def _block(seed: int, kind: int, block: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Of one kind, [16, *shape]; not to be written to."""
+    return _generator(seed, kind, block).standard_normal((_BLOCK_FRAMES, *shape), np.float32)

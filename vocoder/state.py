@@ -151,6 +151,26 @@ def due(state: StreamState, config: VocoderConfig, *, final: bool = False) -> Ch
     return Chunk(state, context, end, number, False, last - grid.frames(end - context), last)
 
 
+def fresh(chunk: Chunk, config: VocoderConfig) -> int:
+    """Frames of the chunk that are to be spoken now, not held back."""
+    return max(0, chunk.last - config.lookahead_frames - chunk.state.frames)
+
+
+def advance(chunk: Chunk, config: VocoderConfig) -> StreamState:
+    """The chunk's stream after it, but for what the networks make: its fresh frames are spoken."""
+    state = chunk.state
+    frames = state.frames + fresh(chunk, config)
+    keep = first_needed(frames, state.grid, config)
+    return replace(
+        state,
+        tokens=state.tokens[(keep - state.first_group) * GROUP_TOKENS :].copy(),
+        first_group=keep,
+        next_group=chunk.end,
+        chunk=chunk.number,
+        frames=frames,
+    )
+
+
 def next_end(
     config: VocoderConfig, grid: Grid, spoken: int = 0, end: int = 0, number: int = 0
 ) -> tuple[int, int]:

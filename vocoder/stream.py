@@ -28,7 +28,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from math import log
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -38,14 +37,14 @@ from torch.nn import functional
 
 from aqaa.models.bundle import VocoderConfig
 from aqaa.models.copies import to_cpu, to_device
+from aqaa.models.graphs import GraphRunner, batch_sizes, filled_up
 from aqaa.models.groups import GROUP_TOKENS
 from aqaa.vocoder.flow import Flow, token_positions
-from aqaa.vocoder.graphs import GraphRunner
 from aqaa.vocoder.hift import Hift
 from aqaa.vocoder.mel import MEL_FLOOR
 from aqaa.vocoder.noise import Noise
 from aqaa.vocoder.padding import Mask, mask_of, stack_padded
-from aqaa.vocoder.state import Chunk, Grid, Prompt, StreamState, first_needed
+from aqaa.vocoder.state import Chunk, Grid, Prompt, StreamState, advance, fresh
 from aqaa.vocoder.voices import Voice
 
 SOUND_FADE_SAMPLES = 256  # in which a chunk's sound takes over from what its predecessor foresaw
@@ -56,10 +55,9 @@ BUCKET_FRAMES = 32
 
 BUCKET_TOKENS = 16  # the same for their tokens, where shapes are fixed
 # Chunks in one call. On a CPU two of nano's take 1.8 times as long as one, four 3.2 times, and who
-# comes meanwhile waits for all; on a GPU more cost hardly more (an expectation: none was at hand).
+# comes meanwhile waits for all. On an H100 32 of the published take six times as long as one.
 CPU_BATCH, GPU_BATCH = 2, 32
 
-Row = TypeVar("Row")
 Sound = NDArray[np.float32]
 Synthesised = tuple[StreamState, Sound]
 
@@ -97,8 +95,8 @@ class ChunkSynthesiser:
         self.dtype = flow.encoder_proj.weight.dtype
         self.fixed_shapes = self.device.type == "cuda" if fixed_shapes is None else fixed_shapes
         self._run_flow = GraphRunner(self._flow_mel)
-        self._run_f0 = GraphRunner(hift.f0)
-        self._run_decode = GraphRunner(hift.decode)
+        self._run_f0 = GraphRunner(lambda mel: (hift.f0(mel),))
+        self._run_decode = GraphRunner(lambda mel, source: (hift.decode(mel, source),))
         # A stream of its own: the tokenizers' small kernels do not wait behind a chunk's.
         self._cuda = _stream_on(self.device)
         if self._cuda is not None:
@@ -115,7 +113,24 @@ class ChunkSynthesiser:
         all, since nothing is prepared for a size."""
         if not self.fixed_shapes:
             return [1]
-        return [1 << power for power in range(self.max_batch.bit_length())]
+        return batch_sizes(self.max_batch)
+
+    def seal(self) -> None:
+        """Record no more graphs: see `GraphRunner.seal`."""
+        for runner in (self._run_flow, self._run_f0, self._run_decode):
+            runner.seal()
+
+    def padded_shape(self, chunk: Chunk) -> tuple[int, ...]:
+        """Of its rows in the networks' batches: chunks that have it alike are run by one graph."""
+        state = chunk.state
+        new = chunk.last - state.frames
+        heard = self._audible(new, fresh(chunk, self.config))
+        return (
+            self._size(len(state.prompt.tokens) + len(chunk.tokens), BUCKET_TOKENS),
+            self._size(chunk.frames, self.bucket_frames),
+            self._size(self.context + new, self.bucket_frames),
+            self._size(self.context + heard, self.bucket_frames),
+        )
 
     @torch.inference_mode()
     def prompt(self, voice: Voice) -> Prompt:
@@ -193,14 +208,14 @@ class ChunkSynthesiser:
 
     def _mels(self, chunks: Sequence[Chunk]) -> list[Tensor]:
         """The flow's mel float32 [M, last - first] of each chunk's frames."""
-        rows = self._filled_up(chunks)
+        rows = filled_up(chunks) if self.fixed_shapes else chunks
         prompts = [chunk.state.prompt for chunk in rows]
         tokens = [torch.cat([c.state.prompt.tokens, torch.from_numpy(c.tokens)]) for c in rows]
         counts, frames = [len(row) for row in tokens], [chunk.frames for chunk in rows]
         token_size = self._size(max(counts), BUCKET_TOKENS)
         size = self._size(max(frames), self.bucket_frames)
         speaker = torch.stack([prompt.speaker for prompt in prompts])
-        mel = self._run_flow(
+        (mel,) = self._run_flow(
             to_device(stack_padded(tokens, token_size), self.device),
             to_device(stack_padded([_positions(chunk) for chunk in rows], size), self.device),
             self._noise(rows, size),
@@ -223,17 +238,11 @@ class ChunkSynthesiser:
         speaker: Tensor,
         token_mask: Mask,
         frame_mask: Mask,
-    ) -> Tensor:
+    ) -> tuple[Tensor]:
         """The flow whole: mel [B, M, F] of tokens [B, N], prompts' mels at its beginning."""
         mu = self.flow.estimate(tokens, positions, token_mask, frame_mask)
         steps = self.config.steps
-        return self.flow.sample(mu, noise, speaker, prompts.to(mu), steps, frame_mask)
-
-    def _filled_up(self, rows: Sequence[Row]) -> list[Row]:
-        """Rows in a number that graphs are recorded for: a power of two, the last repeated."""
-        if not self.fixed_shapes:
-            return list(rows)
-        return [*rows, *[rows[-1]] * ((1 << (len(rows) - 1).bit_length()) - len(rows))]
+        return (self.flow.sample(mu, noise, speaker, prompts.to(mu), steps, frame_mask),)
 
     def _size(self, longest: int, step: int) -> int:
         """The length that rows are padded to."""
@@ -256,9 +265,10 @@ class ChunkSynthesiser:
 
     def _voiced(self, pieces: Sequence[_Piece]) -> list[_Piece]:
         """The pieces with their sources. Rows end at the same place: padding comes first."""
-        mel = self._padded_mel(self._filled_up(pieces))
+        mel = self._padded_mel(filled_up(pieces) if self.fixed_shapes else pieces)
         size = mel.shape[2] - self.context
-        f0 = self._run_f0(mel)[: len(pieces), self.context :]
+        (pitch,) = self._run_f0(mel)
+        f0 = pitch[: len(pieces), self.context :]
         for row, piece in zip(f0, pieces, strict=True):
             row[: size - piece.new] = 0.0  # so that the phase does not move before its frames
         states = [piece.chunk.state for piece in pieces]
@@ -273,7 +283,7 @@ class ChunkSynthesiser:
             self._to_hift(offsets),
             self._to_hift(stack_padded(drawn, size * self.hop, left=True)),
         )
-        fresh = [self._fresh(piece) for piece in pieces]
+        counts = [fresh(piece.chunk, self.config) for piece in pieces]
         return [
             replace(
                 piece,
@@ -281,13 +291,8 @@ class ChunkSynthesiser:
                 source=torch.cat([piece.chunk.state.source, wave[0, -piece.new * self.hop :]]),
                 phase=ends[size - piece.new + spoken - 1] if spoken else piece.chunk.state.phase,
             )
-            for piece, spoken, wave, ends in zip(pieces, fresh, source, phases, strict=True)
+            for piece, spoken, wave, ends in zip(pieces, counts, source, phases, strict=True)
         ]
-
-    def _fresh(self, piece: _Piece) -> int:
-        """Frames of the piece that are to be spoken now, not held back."""
-        spoken = piece.chunk.last - self.config.lookahead_frames
-        return max(0, spoken - piece.chunk.state.frames)
 
     def _sounds(self, pieces: Sequence[_Piece]) -> list[Tensor]:
         """HiFT's sound of each piece from its first unspoken frame on, in the CPU's memory.
@@ -296,21 +301,25 @@ class ChunkSynthesiser:
         is given as many more as it can see.
         """
         cut = [self._heard(piece) for piece in pieces]
-        rows = self._filled_up(cut)
+        rows = filled_up(cut) if self.fixed_shapes else cut
         mel = self._padded_mel(rows)
         length = mel.shape[2] * self.hop
         source = stack_padded([piece.source for piece in rows], length, left=True)[:, None]
-        waves = to_cpu(self._run_decode(mel, source)[: len(pieces)])
+        (waves,) = self._run_decode(mel, source)
+        waves = to_cpu(waves[: len(pieces)])
         return [wave[-piece.new * self.hop :] for wave, piece in zip(waves, cut, strict=True)]
 
     def _heard(self, piece: _Piece) -> _Piece:
         """The piece without the frames at its end that change nothing of the sound it gives."""
-        fading = -(-SOUND_FADE_SAMPLES // self.hop)
-        new = min(piece.new, piece.fresh + fading + self.context)
+        new = self._audible(piece.new, piece.fresh)
         end = self.context + new
         return replace(
             piece, new=new, mel=piece.mel[:, :end], source=piece.source[: end * self.hop]
         )
+
+    def _audible(self, new: int, fresh: int) -> int:
+        """Of so many new frames those that change something of the sound that is given."""
+        return min(new, fresh + -(-SOUND_FADE_SAMPLES // self.hop) + self.context)
 
     def _padded_mel(self, pieces: Sequence[_Piece]) -> Tensor:
         """[B, M, context + the most new frames]: silence before the context of shorter pieces."""
@@ -341,16 +350,9 @@ class ChunkSynthesiser:
             spoken = grid.samples(chunk.end) - state.frames * self.hop
             edge = min(EDGE_FADE_SAMPLES, spoken)
             sound[spoken - edge : spoken] *= _rise(edge, sound).flip(0)
-        frames = state.frames + piece.fresh
         end = self.context + piece.fresh
-        keep = first_needed(frames, grid, self.config)
         after = replace(
-            state,
-            tokens=state.tokens[(keep - state.first_group) * GROUP_TOKENS :].copy(),
-            first_group=keep,
-            next_group=chunk.end,
-            chunk=chunk.number,
-            frames=frames,
+            advance(chunk, self.config),
             mel=piece.mel[:, end - self.context : end].clone(),
             ahead=piece.mel[:, end:].clone(),
             source=piece.source[piece.fresh * self.hop : end * self.hop].clone(),

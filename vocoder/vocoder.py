@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,11 +23,12 @@ from aqaa.models.groups import GROUP_TOKENS, LINGUISTIC_CODES
 from aqaa.vocoder.config import MelConfig, load_config
 from aqaa.vocoder.loading import load_flow, load_hift
 from aqaa.vocoder.noise import KeyedNoise
-from aqaa.vocoder.state import Chunk, Grid, StreamState, due, feed, next_end
+from aqaa.vocoder.state import Chunk, Grid, StreamState, advance, due, feed, next_end
 from aqaa.vocoder.stream import ChunkSynthesiser, Sound, Synthesised
 from aqaa.vocoder.voices import Voice, find_voice, load_voices
 
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
+WARM_GROUPS = 160  # 128 groups are a whole number of frames: later ones lie as earlier ones did
 WARM_GROUP = [0, 0, LINGUISTIC_CODES, LINGUISTIC_CODES, LINGUISTIC_CODES]
 
 
@@ -129,27 +130,47 @@ class Vocoder:
         """Chunks that are computed in one call at most."""
         return self.synthesiser.max_batch
 
+    @property
+    def at_once(self) -> int | None:
+        """Calls of `synthesise` that are worth making at the same time: one on a GPU; None: any."""
+        return 1 if self.synthesiser.fixed_shapes else None
+
     def warm(self, voice: str, groups: int) -> None:
         """Compute what a first answer would wait for: kernels, buffers, and every CUDA graph.
+
+        Afterwards no more are recorded: what is said at another speed than 1 is computed without.
 
         Args:
             voice: who speaks; where graphs are recorded, all do, since the lengths of their prompts
                 make shapes of their own.
             groups: so many that the schedule's last chunk size is among them.
         """
-        for size in self.synthesiser.batch_sizes:
-            for name in self.voices if self.synthesiser.fixed_shapes else [voice]:
-                streams = [self.stream(name) for _ in range(size)]
-                for count in range(groups):
-                    for stream in streams:
-                        stream.feed(WARM_GROUP)
-                    self._warm_chunks(streams, final=count == groups - 1)
+        synthesiser = self.synthesiser
+        if not synthesiser.fixed_shapes:
+            stream = self.stream(voice)
+            stream.push(WARM_GROUP * groups)
+            stream.flush()
+            return
+        shapes: dict[tuple[int, ...], Chunk] = {}
+        for name in self.voices:
+            for chunk in self._possible_chunks(name):
+                shapes.setdefault(synthesiser.padded_shape(chunk), chunk)
+        for size in synthesiser.batch_sizes:
+            for chunk in shapes.values():
+                self.synthesise([chunk] * size)
+        synthesiser.seal()
 
-    def _warm_chunks(self, streams: Sequence[VocoderStream], *, final: bool) -> None:
-        while all(chunks := [stream.due(final=final) for stream in streams]):
-            sounds = self.synthesise([chunk for chunk in chunks if chunk is not None])
-            for stream, sound in zip(streams, sounds, strict=True):
-                stream.take(sound)
+    def _possible_chunks(self, voice: str) -> Iterator[Chunk]:
+        """Every chunk that an answer at speed 1 can have, wherever it ends; nothing is computed."""
+        config = self.synthesiser.config
+        state = self._begin(voice, 1.0)
+        for _ in range(WARM_GROUPS):
+            state = feed(state, WARM_GROUP)
+            while chunk := due(state, config):
+                yield chunk
+                state = advance(chunk, config)
+            if last := due(state, config, final=True):
+                yield last
 
     def _begin(self, voice: str, speed: float) -> StreamState:
         if not MIN_SPEED <= speed <= MAX_SPEED:

@@ -43,6 +43,12 @@ def visible_gpus() -> list[Gpu]:
     ]
 
 
+def flow_dtype(wanted: str, device: str) -> torch.dtype:
+    """What the vocoder's flow computes in, of a setting "auto", "float32" or "float16"."""
+    half = device != "cpu" if wanted == "auto" else wanted == "float16"
+    return torch.float16 if half else torch.float32
+
+
 def keep_float32(*, tf32: bool = False) -> None:
     """Let this process' CUDA kernels compute float32 as it is, not rounded to TF32's 10 bits.
 

@@ -167,6 +167,7 @@ class Executor:
         self._most_heavy = max(1, threads - 2)
         self._most_of_both = max(2, threads - 1)
         self._heavy = self._unwanted = 0  # batches that run: heavy wanted ones, unwanted ones
+        self._at_work: Counter[Model[Any, Any]] = Counter()  # batches that run, by their model
         self._running: dict[int, float] = {}  # by thread: seconds that its heavy wanted batch takes
         self._lanes: dict[_Lane, list[_Entry]] = {}
         self._entries: dict[Job[Any], _Entry] = {}  # of the jobs that wait
@@ -300,6 +301,8 @@ class Executor:
 
     def _may_run(self, lane: _Lane) -> bool:
         model, _, company = lane
+        if model.at_once is not None and self._at_work[model] >= model.at_once:
+            return False
         if company.wanted and not model.heavy:
             return True
         if self._heavy + self._unwanted >= self._most_of_both:
@@ -313,6 +316,7 @@ class Executor:
     def _count(self, lane: _Lane, batches: int) -> None:
         """So many more of this lane's batches run."""
         model, _, company = lane
+        self._at_work[model] += batches
         self._heavy += batches * (company.wanted and model.heavy)
         self._unwanted += batches * (not company.wanted)
 

@@ -45,6 +45,8 @@ class Model(Generic[Value, Result]):
         size_of: how many times as long a value's call takes as the shortest.
         heavy: a call of wanted work takes so long (tens of milliseconds) that it must not have all
             threads.
+        at_once: batches that run at the same time at most; None: as many as there are threads. On a
+            GPU one is best: what comes meanwhile makes a larger batch, which takes hardly longer.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Model(Generic[Value, Result]):
     max_batch: int = 1
     size_of: Callable[[Value], float] = one_size
     heavy: bool = False
+    at_once: int | None = None
 
     def ask(self, value: Value) -> Work[Result]:
         """The step of some work that asks this model for the result of `value`."""

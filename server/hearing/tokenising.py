@@ -67,10 +67,15 @@ class AudioTokenizer(Protocol):
 class Tokenising:
     """An audio tokenizer whose networks compute in the executor; shared by all sessions."""
 
-    def __init__(self, tokenizer: AudioTokenizer, max_batch: int = CPU_BATCH) -> None:
+    def __init__(self, tokenizer: AudioTokenizer, device: str = "cpu") -> None:
         self._tokenizer = tokenizer
+        cpu = device == "cpu"
         self.model = Model[Any, Any](
-            "tokenizer", tokenizer.run, shape_of=_shape_of, max_batch=max_batch
+            "tokenizer",
+            tokenizer.run,
+            shape_of=_shape_of,
+            max_batch=CPU_BATCH if cpu else GPU_BATCH,
+            at_once=None if cpu else 1,
         )
 
     def stream(self) -> AudioTokenStream:

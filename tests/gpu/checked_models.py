@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import time
@@ -24,9 +25,9 @@ from tiny_vocoder import PUBLISHED, TINY, random_vocoder, tokens
 from aqaa.models.bundle import TOKENIZER_RATE, VocoderConfig, load_bundle, nano_path
 from aqaa.models.groups import GROUP_SECONDS
 from aqaa.models.step1 import Step1Config
-from aqaa.server.compute.devices import keep_float32
+from aqaa.server.compute.devices import flow_dtype, keep_float32
 from aqaa.server.compute.model import Model
-from aqaa.server.hearing.tokenising import Tokenising
+from aqaa.server.hearing.tokenising import GPU_BATCH, Tokenising
 from aqaa.tokenizers.dual import DualTokenizer
 from aqaa.tokenizers.funasr_encoder import EncoderChunk
 from aqaa.tokenizers.semantic_network import MelWindow
@@ -76,8 +77,8 @@ class Dimensions:
             precisions=("bf16", "fp8"),
             conversations=(1, 8, 32),
             sessions=(1, 8, 32, 64),
-            sustained=(8, 16, 32, 64, 128, 192, 256),
-            seconds=4.0,
+            sustained=(16, 32, 64, 96, 128, 192),
+            seconds=3.0,
             runs=10,
         )
 
@@ -108,24 +109,30 @@ class Dimensions:
             runs=1,
         )
 
-    def a_vocoder(self, device: str, dtype: torch.dtype = torch.float32) -> Vocoder:
-        """At random weights, with one voice, `any`."""
+    def a_vocoder(self, device: str, dtype: torch.dtype | None = None) -> Vocoder:
+        """At random weights, with one voice, `any`; in what a server computes in by itself."""
         config = VocoderConfig(path=Path())
         return random_vocoder(
             self.vocoder,
             config,
             "any",
             device=device,
-            dtype=dtype,
+            dtype=dtype or flow_dtype("auto", device),
             prompt_groups=self.prompt_groups,
         )
 
     def a_tokenizer(self, device: str) -> DualTokenizer:
         """Both tokenizers, at random weights or nano's."""
-        if self.tokenizers_of_nano:
-            return DualTokenizer.load(load_bundle(nano_path()), device)
-        parts = published_linguistic(device), published_semantic(device)
-        return DualTokenizer(*parts, audio_offset=0, normalise=False)
+        return a_tokenizer(device, self.tokenizers_of_nano)
+
+
+@functools.cache
+def a_tokenizer(device: str, of_nano: bool) -> DualTokenizer:
+    """Both tokenizers, made once; see `Dimensions.a_tokenizer`."""
+    if of_nano:
+        return DualTokenizer.load(load_bundle(nano_path()), device)
+    parts = published_linguistic(device), published_semantic(device)
+    return DualTokenizer(*parts, audio_offset=0, normalise=False)
 
 
 def decibels(wave: NDArray[np.float32], other: NDArray[np.float32]) -> float:
@@ -155,7 +162,7 @@ def batched_is_alone(device: str, size: Dimensions) -> dict[str, Any]:
     alone = [tokenizer.run([request])[0] for request in asked]
     together = tokenizer.run(asked)
     same = [_codes(a) == _codes(b) for a, b in zip(alone, together, strict=True)]
-    vocoder = size.a_vocoder(device)
+    vocoder = size.a_vocoder(device, torch.float32)
     chunks = [steady_chunk(vocoder, seed) for seed in range(3)]
     one = [vocoder.synthesise([chunk])[0][1] for chunk in chunks]
     all_three = [sound for _, sound in vocoder.synthesise(chunks)]
@@ -229,35 +236,53 @@ def first_mel(vocoder: Vocoder, ids: Sequence[int]) -> torch.Tensor:
 def times(device: str, size: Dimensions) -> dict[str, Any]:
     """Milliseconds of a call and real-time factor a session, by model and number of sessions."""
     found: dict[str, Any] = {}
-    tokenizer, vocoder = size.a_tokenizer(device), size.a_vocoder(device)
+    tokenizer = size.a_tokenizer(device)
+    tokenizer.warm(max(size.sessions))
     asked = requests_of(tokenizer, 0)
     for name, kind in (("linguistic", EncoderChunk), ("semantic", MelWindow)):
-        request = [one for one in asked if isinstance(one, kind)][-2]
+        request = longest(asked, kind)
         for sessions in size.sessions:
             run = _calls(tokenizer.run, request, sessions)
             seconds = _best(run, device, size.runs)
             found[f"{name}, {sessions}"] = _row(seconds, sessions, PUSH_SECONDS)
-    chunk = steady_chunk(vocoder, 0)
-    lasts = vocoder.synthesiser.config.chunk_groups[-1] * GROUP_SECONDS
-    for how in ("graphed", "eager"):
+    lasts = VocoderConfig(path=Path()).chunk_groups[-1] * GROUP_SECONDS
+    mels: list[torch.Tensor] = []
+    for how in ("eager", "graphed", "fused and graphed"):
+        vocoder = size.a_vocoder(device)
         if how == "eager":
             launch_eagerly(vocoder)
-        for sessions in size.sessions:
+        if how.startswith("fused"):
+            vocoder.synthesiser.flow.decoder.estimator.fuse()
+        chunk = steady_chunk(vocoder, 0)
+        with torch.inference_mode():
+            mels.append(vocoder.synthesiser._mels([chunk])[0].cpu())
+        for sessions in size.sessions[: 1 if how == "eager" else None]:
             seconds = _best(_calls(vocoder.synthesise, chunk, sessions), device, size.runs)
             found[f"vocoder {how}, {sessions}"] = _row(seconds, sessions, lasts)
+    found["mel_apart"] = [round(float((mel - mels[0]).abs().max()), 5) for mel in mels[1:]]
     return found
 
 
 def who_is_sustained(device: str, size: Dimensions) -> dict[str, Any]:
     """Voices, and ears, whose deadlines the device meets."""
-    most = max(size.sustained)
+    began = time.monotonic()
     vocoder, tokenizer = size.a_vocoder(device), size.a_tokenizer(device)
+    made = time.monotonic()
     vocoder.warm("any", WARM_GROUPS)
+    tokenizer.warm(GPU_BATCH)
+    warm = time.monotonic()
     synthesis = Model[Any, Any](
-        "vocoder", vocoder.synthesise, vocoder.shape_of, vocoder.max_batch, heavy=True
+        "vocoder",
+        vocoder.synthesise,
+        vocoder.shape_of,
+        vocoder.max_batch,
+        heavy=True,
+        at_once=vocoder.at_once,
     )
-    hearing = Tokenising(tokenizer, most)
+    hearing = Tokenising(tokenizer, device)
     return {
+        "seconds_to_make": round(made - began, 1),
+        "seconds_to_warm": round(warm - made, 1),
         "voices": sustained(lambda: voice(vocoder, synthesis, "any"), size.sustained, size.seconds),
         "ears": sustained(lambda: ear(hearing), size.sustained, size.seconds),
     }
@@ -276,12 +301,19 @@ def steady_chunk(vocoder: Vocoder, seed: int) -> Chunk:
         ((state, _),) = synthesiser.synthesise([chunk])
 
 
+def longest(requests: Sequence[Any], kind: type[Any]) -> Any:
+    """The request of `kind` with the most in it."""
+    return max(
+        (one for one in requests if isinstance(one, kind)),
+        key=lambda one: len(one.mel if isinstance(one, MelWindow) else one.frames),
+    )
+
+
 def launch_eagerly(vocoder: Vocoder) -> None:
     """Take its graphs away, to see what they are worth."""
     networks = vocoder.synthesiser
-    networks._run_flow = networks._flow_mel  # type: ignore[assignment]
-    networks._run_f0 = networks.hift.f0  # type: ignore[assignment]
-    networks._run_decode = networks.hift.decode  # type: ignore[assignment]
+    for name in ("_run_flow", "_run_f0", "_run_decode"):
+        setattr(networks, name, getattr(networks, name)._function)
 
 
 def speech() -> NDArray[np.float32]:

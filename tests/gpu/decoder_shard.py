@@ -20,6 +20,7 @@ from aqaa.models.step1 import Step1Config, alibi_slopes
 
 Precision = Literal["bf16", "fp8"]
 FP8_MAX = 448.0  # the greatest number of float8_e4m3fn
+INPUT_SCALE = 8.0  # float8 of inputs of unit variance: far from its greatest and its least
 STEPS = 20  # that are timed, after three
 
 
@@ -36,7 +37,10 @@ class StepTime:
 
 
 class _Matrix:
-    """A weight [outputs, inputs] in bfloat16 or, with one scale, in float8."""
+    """A weight [outputs, inputs] in bfloat16 or, with one scale, in float8.
+
+    What it is multiplied with is then in float8 too, with a scale that is known beforehand.
+    """
 
     def __init__(self, outputs: int, inputs: int, precision: Precision, device: str) -> None:
         weight = torch.empty(outputs, inputs, dtype=torch.bfloat16, device=device)
@@ -45,6 +49,7 @@ class _Matrix:
         if precision == "fp8":
             self.scale = (weight.abs().max().float() / FP8_MAX).reshape(())
             weight = (weight.float() / self.scale).to(torch.float8_e4m3fn)
+            self.input_scale = torch.tensor(1 / INPUT_SCALE, device=device)
         self.weight = weight
 
     @property
@@ -54,10 +59,14 @@ class _Matrix:
     def __call__(self, x: Tensor) -> Tensor:
         if self.scale is None:
             return functional.linear(x, self.weight)
-        scale = (x.abs().max().float() / FP8_MAX).clamp(min=1e-12)
-        small = (x.float() / scale).to(torch.float8_e4m3fn)
+        small = (x * INPUT_SCALE).to(torch.float8_e4m3fn)
         return torch._scaled_mm(
-            small, self.weight.t(), scale_a=scale, scale_b=self.scale, out_dtype=torch.bfloat16
+            small,
+            self.weight.t(),
+            scale_a=self.input_scale,
+            scale_b=self.scale,
+            out_dtype=torch.bfloat16,
+            use_fast_accum=True,
         )
 
 

@@ -58,6 +58,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     )
     parser.add_argument("--device", default="cuda:0", help="default: %(default)s")
     parser.add_argument("--tiny", action="store_true", help="small models and few sessions")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="of the parts, by their names")
     parser.add_argument("--out", type=Path, default=Path("gpu_check.json"))
     asked = parser.parse_args(arguments)
     if asked.device.startswith("cuda") and not torch.cuda.is_available():
@@ -73,7 +74,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "sustained": lambda: who_is_sustained(asked.device, size),
         "decoder_shard": lambda: decoder_steps(asked.device, size),
     }
-    for name, part in parts.items():
+    for name in asked.only or parts:
+        part = parts[name]
         began = time.monotonic()
         try:
             found[name] = part()

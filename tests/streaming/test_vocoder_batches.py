@@ -177,7 +177,7 @@ def test_batches_of_fixed_shapes_sound_as_each_alone(
     shapes: set[torch.Size] = set()
     flow = fixed._run_flow
 
-    def noted(*inputs: torch.Tensor) -> torch.Tensor:
+    def noted(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         assert all(tensor is not None for tensor in inputs)
         shapes.add(inputs[2].shape)
         return flow(*inputs)
@@ -198,6 +198,46 @@ def test_batches_of_fixed_shapes_sound_as_each_alone(
     assert all(rows in (1, 2, 4) and frames % 32 == 0 for rows, _, frames in shapes)
 
 
+def test_whatever_is_said_after_warming_has_a_shape_that_warming_had(
+    vocoder: Vocoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At speed 1: on a GPU every such shape has its graph, and no other is ever recorded."""
+    networks = vocoder.synthesiser
+    fixed = ChunkSynthesiser(networks.flow, networks.hift, networks.config, fixed_shapes=True)
+    gpu = Vocoder(fixed, vocoder.mel, vocoder.voices)
+    shapes: set[tuple[object, ...]] = set()
+    for name in ("_run_flow", "_run_f0", "_run_decode"):
+        run = getattr(fixed, name)
+
+        def noted(
+            *inputs: torch.Tensor,
+            run: Callable[..., tuple[torch.Tensor, ...]] = run,
+            name: str = name,
+        ) -> tuple[torch.Tensor, ...]:
+            shapes.add((name, *[tuple(tensor.shape) for tensor in inputs]))
+            return run(*inputs)
+
+        monkeypatch.setattr(fixed, name, noted)
+        monkeypatch.setattr(noted, "seal", lambda: None, raising=False)
+    monkeypatch.setattr("aqaa.vocoder.stream.GPU_BATCH", 4)
+    gpu.warm("any", 12)
+    warmed = {*shapes}
+    rng = np.random.default_rng(5)
+    streams = [gpu.stream(name) for name in vocoder.voices for _ in range(2)]
+    while streams:
+        chosen = [s for s in streams if rng.random() < 0.6][:4]
+        for stream in chosen:
+            stream.feed(tokens(int(rng.integers(1, 4)), seed=int(rng.integers(99))))
+        ends = {id(stream) for stream in chosen if rng.random() < 0.15}
+        due = [(stream, stream.due(final=id(stream) in ends)) for stream in chosen]
+        asked = [(stream, chunk) for stream, chunk in due if chunk is not None]
+        sounds = fixed.synthesise([chunk for _, chunk in asked]) if asked else []
+        for (stream, _), sound in zip(asked, sounds, strict=True):
+            stream.take(sound)
+        streams = [stream for stream in streams if stream._open]
+    assert shapes == warmed
+
+
 def test_one_call_of_each_network_makes_the_whole_batch(
     published: Vocoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,7 +253,9 @@ def test_one_call_of_each_network_makes_the_whole_batch(
     for name in ("_run_flow", "_run_f0", "_run_decode"):
         run = getattr(published.synthesiser, name)
 
-        def counted(*inputs: torch.Tensor, run: Callable[..., torch.Tensor] = run) -> torch.Tensor:
+        def counted(
+            *inputs: torch.Tensor, run: Callable[..., tuple[torch.Tensor, ...]] = run
+        ) -> tuple[torch.Tensor, ...]:
             sizes.append(len(inputs[0]))
             return run(*inputs)
 

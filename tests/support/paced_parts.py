@@ -174,6 +174,7 @@ class PacedVocoder:
         return [groups for groups, _ in chunks]
 
     max_batch = 4
+    at_once = None
 
     def shape_of(self, chunk: tuple[int, bool]) -> bool:
         return chunk[1]

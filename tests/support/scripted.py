@@ -326,6 +326,7 @@ class Voices:
         return [voice.sound(token) for voice, token in chunks]
 
     max_batch = 4
+    at_once = None
 
     def shape_of(self, chunk: tuple[Voice, int]) -> None:
         return None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from aqaa.models.errors import ConfigError
-from aqaa.server.compute.devices import GIB, Gpu, place
+from aqaa.server.compute.devices import GIB, Gpu, flow_dtype, place
 from aqaa.server.compute.settings import ComputeSettings
 
 SMALL = Gpu(0, "a small card", 2 * GIB)
@@ -31,6 +32,21 @@ def test_a_device_is_chosen_and_the_reason_told(
     placement = place(wanted, gpus)
     assert placement.device == device
     assert reason in placement.reason
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "dtype"),
+    [
+        ("auto", "cpu", torch.float32),
+        ("auto", "cuda:1", torch.float16),
+        ("float32", "cuda:1", torch.float32),
+        ("float16", "cpu", torch.float16),
+    ],
+)
+def test_the_flow_computes_in_half_precision_where_that_is_faster(
+    wanted: str, device: str, dtype: torch.dtype
+) -> None:
+    assert flow_dtype(wanted, device) == dtype
 
 
 @pytest.mark.parametrize(

@@ -218,6 +218,22 @@ async def test_work_in_slices_returns_to_the_queue_after_each(executor: Executor
     assert run.batches == [[0], [100], [2], [4]]
 
 
+async def test_what_comes_while_a_model_runs_once_at_a_time_is_its_next_batch() -> None:
+    executor = Executor(4, clock=lambda: NOW)
+    run = Recorder()
+    card: Model[int, int] = Model("card", run, max_batch=8, at_once=1)
+    jobs = [executor.submit(card.ask(0), Kind.LIVE, NOW)]
+    await run.begun()
+    jobs += [executor.submit(card.ask(value), Kind.LIVE, NOW) for value in (1, 2, 3)]
+    async with asyncio.timeout(WAIT):
+        assert await executor.run(work_of(lambda: 7), Kind.LIVE, NOW) == 7  # a thread is free
+        assert run.batches == [[0]]
+        run.release.set()
+        assert await asyncio.gather(*(job.future for job in jobs)) == [0, 10, 20, 30]
+    assert run.batches == [[0], [1, 2, 3]]
+    executor.close()
+
+
 async def test_a_thread_is_left_to_light_calls_and_to_wanted_work() -> None:
     executor = Executor(2, clock=lambda: NOW)
     heavy, light = Recorder(), Recorder()

@@ -37,6 +37,15 @@ def test_frames_seeds_and_kinds_do_not_share_noise() -> None:
     assert len(torch.unique(drawn, dim=0)) == len(drawn)
 
 
+def test_who_is_given_noise_may_write_to_it() -> None:
+    noise = KeyedNoise(3)
+    before = noise.source(0, 16, 3, 4).clone(), noise.mel(0, 16, 4).clone()
+    noise.source(0, 16, 3, 4).zero_()
+    noise.mel(0, 16, 4).zero_()
+    assert torch.equal(noise.source(0, 16, 3, 4), before[0])
+    assert torch.equal(noise.mel(0, 16, 4), before[1])
+
+
 def test_it_is_standard_normal() -> None:
     drawn = KeyedNoise(1).mel(0, 2000, 80)  # 160,000 values: 5 standard errors are 0.0125
     assert abs(float(drawn.mean())) < 0.0125
