@@ -89,7 +89,9 @@ class RecordingDecoder:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,  # what stops the server lets it finish its file
+                # What stops the server lets it finish its file. No session of its own: Linux may
+                # give each session an equal share, whatever is nice within it (autogroup).
+                process_group=0,
             )
         return self._process
 

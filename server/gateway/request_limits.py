@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aqaa.server.config import Settings
 from aqaa.server.gateway import errors
-from aqaa.server.gateway.intake import Inflow, Intake
+from aqaa.server.gateway.intake import FREE_BYTES, Intake
 from aqaa.server.gateway.wire import abort_of
 
 
@@ -43,8 +43,7 @@ class RequestLimits:
         if not said.isdigit() or int(said) > self._most:
             await self._too_large(scope, receive, send)
             return
-        inflow = Inflow(self._intake)
-        body = _Body(receive, inflow, self._most, self._grace, self._slowest)
+        body = _Body(receive, self._intake, self._most, self._grace, self._slowest)
 
         async def unless_refused(message: Message) -> None:
             if not body.refused:
@@ -74,10 +73,10 @@ class _Body:
     """A request's body on its way in; one that is refused looks like a client that has left."""
 
     def __init__(
-        self, receive: Receive, inflow: Inflow, most: int, grace: float, slowest: int
+        self, receive: Receive, intake: Intake, most: int, grace: float, slowest: int
     ) -> None:
         self._receive = receive
-        self._inflow = inflow
+        self._intake = intake
         self._most = most
         self._grace = grace
         self._slowest = slowest
@@ -108,7 +107,8 @@ class _Body:
         self.is_too_large = self._read > self._most
         if self.is_too_large:
             return {"type": "http.disconnect"}
-        began = time.monotonic()
-        await self._inflow.took(len(message.get("body", b"")))
-        self._started += time.monotonic() - began  # it was not the client who was slow
+        if self._read > FREE_BYTES:
+            began = time.monotonic()
+            await self._intake.took(len(message.get("body", b"")))
+            self._started += time.monotonic() - began  # it was not the client who was slow
         return message

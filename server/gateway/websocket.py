@@ -17,7 +17,6 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from aqaa.models.errors import CapacityError, UnauthorizedError
 from aqaa.server.gateway.admission import bearer, offered
-from aqaa.server.gateway.intake import Inflow
 from aqaa.server.gateway.json_input import off_the_loop, parse_json
 from aqaa.server.gateway.origins import origin_is_ours, refusal
 from aqaa.server.gateway.outbox import Outbox
@@ -102,7 +101,7 @@ async def _serve(socket: WebSocket, server: ServerState, wanted: Json) -> Goodby
     try:
         conversation.open()
         goodbye = await _first_of(
-            _read(socket, conversation, Inflow(server.intake), speaks_beta),
+            _read(socket, conversation, speaks_beta),
             _write(socket, outbox),
             _listen(conversation),
             _overflow(outbox),
@@ -135,15 +134,12 @@ async def _first_of(*parts: Coroutine[Any, Any, Goodbye]) -> Goodbye:
     return Goodbye(FAULT, "internal_error", "the server failed; its log has the reason")
 
 
-async def _read(
-    socket: WebSocket, conversation: LiveSession, inflow: Inflow, speaks_beta: bool
-) -> Goodbye:
+async def _read(socket: WebSocket, conversation: LiveSession, speaks_beta: bool) -> Goodbye:
     while True:
         frame = await socket.receive()
         if frame["type"] == "websocket.disconnect":
             return Goodbye(None)
         data = frame["bytes"] if frame.get("text") is None else frame["text"]
-        await inflow.took(len(data))
         try:
             event = await off_the_loop(len(data), _event, data, speaks_beta)
         except ProtocolError as error:
