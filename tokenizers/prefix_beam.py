@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from aqaa.tokenizers.language_model import END, Following, LanguageModel
 
 BLANK = 0
-WIDTH = 12  # spellings
-UNLIKELY = 6.0  # nats below a row's best piece, from where others are not considered
-HOPELESS = 10.0  # nats below the best spelling, from where others are dropped
+WIDTH = 24  # spellings
+UNLIKELY = 8.0  # nats below a row's best piece, from where others are not considered
+HOPELESS = 12.0  # nats below the best spelling, from where others are dropped
 NEVER = -math.inf
 
 Rows = NDArray[np.float32]
