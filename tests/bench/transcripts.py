@@ -116,7 +116,7 @@ def _told(turns: Mapping[bool, Sequence[Turn]]) -> str:
         f"`completed` came in {len(told)} of {len(turns[True])} turns, before the answer's first "
         f"sound in {len(before)}. The first `delta` came {p50} ms after the first word had been "
         f"said to its end (p50; p95 {p95}), within {1000 * ASKED_SECONDS:.0f} ms in {soon}; then "
-        f"one each {_quantiles(gaps)[0]} ms."
+        f"one each {_quantiles(gaps)[0]} ms.\n\nTurns ended by a plain silence of 500 ms."
     )
 
 

@@ -95,13 +95,14 @@ def voicebench_tables(report: Mapping[str, Any]) -> str:
     ]
     head = ("turn", "expected", "latency, ms", "first audio, ms", "stopped, ms", "its verdict")
     total = report["summary"]
+    wrong = total["mean_wer"]
     said = (
         f"{total['turns_passed']} of {total['turns']} turns passed; latency p50 "
         f"{_cell(total['response_latency_ms']['p50'])} ms, p90 "
         f"{_cell(total['response_latency_ms']['p90'])} ms; missed responses "
         f"{total['missed_responses']}, false barge-ins {total['false_barge_ins']} of "
         f"{total['noise_turns']}, talk-over {_cell(total['talk_over_ms'])} ms, word error rate "
-        f"{_cell(total['mean_wer'])}."
+        f"{_cell(wrong if wrong is None else 100 * wrong)} %."
     )
     return f"{said}\n\n{markdown(head, turns)}"
 

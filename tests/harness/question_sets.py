@@ -50,8 +50,9 @@ def texts() -> dict[str, str]:
 
 
 def write_voicebench(folder: Path) -> Path:
-    """All questions, one after another; into the story a question, and when told again a noise.
+    """Into a story a question, when it is told again a noise; then all others, one after another.
 
+    The story comes first, for after five questions nano tells none that is long enough.
     Returns the scenario's file. What is heard of the assistant is one speech until it is silent for
     longer than between two of its words, so that a pause is not taken for a stop.
     """
@@ -64,8 +65,8 @@ def write_voicebench(folder: Path) -> Path:
         return turn | {"start": {"after": "agent_speech_end", "delay_ms": 500}} | more
 
     cut_in = {"after": "agent_speech_start", "delay_ms": 1000 * CUT_IN_SECONDS}
-    *first, story = [asked(name) for name in sorted(texts())]
-    first[0]["start"] = {"after": "session_start", "delay_ms": 500}
+    *others, story = [asked(name) for name in sorted(texts())]
+    story["start"] = {"after": "session_start", "delay_ms": 500}
     barge_in = asked("1-capital-joe_lively", id="into-the-story", start=cut_in, expect="stop")
     again = asked("6-story-kokoro_mix3", id="story-again")
     noise = {
@@ -79,7 +80,7 @@ def write_voicebench(folder: Path) -> Path:
         "sample_rate": WIRE_RATE,
         "vad": {"agent": {"min_silence_ms": 1000 * LONGEST_WORD_GAP}},
         "adapter": {"type": ADAPTER},
-        "turns": [*first, story, barge_in, again, noise],
+        "turns": [story, barge_in, again, noise, *others],
     }
     path = folder / "scenario.yaml"
     path.write_text(yaml.safe_dump(scenario, sort_keys=False), encoding="utf-8")
