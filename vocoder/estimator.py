@@ -54,14 +54,6 @@ class Estimator(nn.Module):
         self.final_block = _ConvBlock(inputs, inputs)
         self.final_proj = nn.Conv1d(inputs, config.out_channels, 1)
 
-    def fuse(self) -> None:
-        """Let torch.compile make few kernels of each stage's many small ones, at its first call.
-
-        For GPUs, where most of the time of a small batch is that of beginning a kernel.
-        """
-        for stage in [*self.down_blocks, *self.mid_blocks, *self.up_blocks]:
-            stage.compile(dynamic=True)
-
     def forward(
         self,
         x: Tensor,

@@ -10,9 +10,8 @@ import torch
 from aqaa.models.errors import ConfigError
 
 GIB = 2**30
-# An estimate, since no card was at hand: about 2 GiB of published weights in float32
-# (Paraformer-large has 220 M parameters, arXiv 2206.08317; flow.pt is 402 MiB), the rest for a
-# batch's activations and CUDA's own context.
+# All three models of published size took 4 GiB of an H100 at most, with graphs for batches of 32
+# (docs/performance.md); CUDA's own context comes to that.
 MIN_FREE_BYTES = 6 * GIB
 
 

@@ -53,7 +53,7 @@ class Costs:
         """
         try:
             found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            machine, times = found["machine"], found["times"]
+            machine, times = found["machine"], found["hearing_times"] | found["speaking_times"]
             return cls(
                 device=machine["card"],
                 date=machine["date"],

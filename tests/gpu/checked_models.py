@@ -233,8 +233,8 @@ def first_mel(vocoder: Vocoder, ids: Sequence[int]) -> torch.Tensor:
         return vocoder.synthesiser._mels([chunk])[0].cpu()
 
 
-def times(device: str, size: Dimensions) -> dict[str, Any]:
-    """Milliseconds of a call and real-time factor a session, by model and number of sessions."""
+def hearing_times(device: str, size: Dimensions) -> dict[str, Any]:
+    """Milliseconds of a call and real-time factor a session, by tokenizer and sessions."""
     found: dict[str, Any] = {}
     tokenizer = size.a_tokenizer(device)
     tokenizer.warm(max(size.sessions))
@@ -245,32 +245,41 @@ def times(device: str, size: Dimensions) -> dict[str, Any]:
             run = _calls(tokenizer.run, request, sessions)
             seconds = _best(run, device, size.runs)
             found[f"{name}, {sessions}"] = _row(seconds, sessions, PUSH_SECONDS)
-    lasts = VocoderConfig(path=Path()).chunk_groups[-1] * GROUP_SECONDS
-    mels: list[torch.Tensor] = []
-    for how in ("eager", "graphed", "fused and graphed"):
-        vocoder = size.a_vocoder(device)
-        if how == "eager":
-            launch_eagerly(vocoder)
-        if how.startswith("fused"):
-            vocoder.synthesiser.flow.decoder.estimator.fuse()
-        chunk = steady_chunk(vocoder, 0)
-        with torch.inference_mode():
-            mels.append(vocoder.synthesiser._mels([chunk])[0].cpu())
-        for sessions in size.sessions[: 1 if how == "eager" else None]:
-            seconds = _best(_calls(vocoder.synthesise, chunk, sessions), device, size.runs)
-            found[f"vocoder {how}, {sessions}"] = _row(seconds, sessions, lasts)
-    found["mel_apart"] = [round(float((mel - mels[0]).abs().max()), 5) for mel in mels[1:]]
     return found
 
 
-def who_is_sustained(device: str, size: Dimensions) -> dict[str, Any]:
-    """Voices, and ears, whose deadlines the device meets."""
+def speaking_times(device: str, size: Dimensions) -> dict[str, Any]:
+    """The same of the vocoder, as CUDA graphs and, for one session, without."""
+    found: dict[str, Any] = {}
+    lasts = VocoderConfig(path=Path()).chunk_groups[-1] * GROUP_SECONDS
+    for how in ("eager", "graphed"):
+        vocoder = size.a_vocoder(device)
+        if how == "eager":
+            launch_eagerly(vocoder)
+        chunk = steady_chunk(vocoder, 0)
+        for sessions in size.sessions[: 1 if how == "eager" else None]:
+            seconds = _best(_calls(vocoder.synthesise, chunk, sessions), device, size.runs)
+            found[f"vocoder {how}, {sessions}"] = _row(seconds, sessions, lasts)
+    return found
+
+
+def ears_sustained(device: str, size: Dimensions) -> dict[str, Any]:
+    """How many speakers' deadlines the device meets."""
     began = time.monotonic()
-    vocoder, tokenizer = size.a_vocoder(device), size.a_tokenizer(device)
-    made = time.monotonic()
-    vocoder.warm("any", WARM_GROUPS)
+    tokenizer = size.a_tokenizer(device)
     tokenizer.warm(GPU_BATCH)
-    warm = time.monotonic()
+    warm = time.monotonic() - began
+    hearing = Tokenising(tokenizer, device)
+    met = sustained(lambda: ear(hearing), size.sustained, size.seconds)
+    return {"seconds_to_warm": round(warm, 1), **met}
+
+
+def voices_sustained(device: str, size: Dimensions) -> dict[str, Any]:
+    """How many answers' deadlines the device meets."""
+    vocoder = size.a_vocoder(device)
+    began = time.monotonic()
+    vocoder.warm("any", WARM_GROUPS)
+    warm = time.monotonic() - began
     synthesis = Model[Any, Any](
         "vocoder",
         vocoder.synthesise,
@@ -279,13 +288,8 @@ def who_is_sustained(device: str, size: Dimensions) -> dict[str, Any]:
         heavy=True,
         at_once=vocoder.at_once,
     )
-    hearing = Tokenising(tokenizer, device)
-    return {
-        "seconds_to_make": round(made - began, 1),
-        "seconds_to_warm": round(warm - made, 1),
-        "voices": sustained(lambda: voice(vocoder, synthesis, "any"), size.sustained, size.seconds),
-        "ears": sustained(lambda: ear(hearing), size.sustained, size.seconds),
-    }
+    met = sustained(lambda: voice(vocoder, synthesis, "any"), size.sustained, size.seconds)
+    return {"seconds_to_warm": round(warm, 1), **met}
 
 
 def steady_chunk(vocoder: Vocoder, seed: int) -> Chunk:

@@ -9,8 +9,8 @@ as it is done and saves all of them, the failed ones too, so that a run that is 
 
 Parts: batches equal to each alone; nano on the device equal to nano on the CPU; what TF32 and half
 precision change of nano and save of the published vocoder; time and real-time factor of each model
-at 1, 8, 32 and 64 sessions, eager and as CUDA graphs; how many voices and ears one card sustains;
-peak memory; one decoding step of an eighth of the 130 B.
+at 1, 8, 32 and 64 sessions; how many ears and voices one card sustains; one decoding step of an
+eighth of the 130 B; and of each the peak memory.
 """
 
 from __future__ import annotations
@@ -40,10 +40,12 @@ import torch  # noqa: E402
 from checked_models import (  # noqa: E402
     Dimensions,
     batched_is_alone,
+    ears_sustained,
+    hearing_times,
     nano_equals_cpu,
     precisions,
-    times,
-    who_is_sustained,
+    speaking_times,
+    voices_sustained,
 )
 from decoder_shard import DecoderShard  # noqa: E402
 
@@ -70,8 +72,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "batched_is_alone": lambda: batched_is_alone(asked.device, size),
         "nano_equals_cpu": lambda: nano_equals_cpu(asked.device, size),
         "precisions": lambda: precisions(asked.device, size),
-        "times": lambda: times(asked.device, size),
-        "sustained": lambda: who_is_sustained(asked.device, size),
+        "hearing_times": lambda: hearing_times(asked.device, size),
+        "speaking_times": lambda: speaking_times(asked.device, size),
+        "ears": lambda: ears_sustained(asked.device, size),
+        "voices": lambda: voices_sustained(asked.device, size),
         "decoder_shard": lambda: decoder_steps(asked.device, size),
     }
     for name in asked.only or parts:

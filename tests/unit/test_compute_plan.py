@@ -91,14 +91,20 @@ def test_a_card_that_was_not_measured_is_not_guessed() -> None:
 
 
 def test_a_check_that_was_run_is_read(tmp_path: Path) -> None:
-    rows = {
-        f"{model}, {sessions}": {"ms": 20.0 * sessions, "rtf": rtf / sessions}
-        for model, rtf in (("linguistic", 0.02), ("semantic", 0.04), ("vocoder graphed", 0.08))
-        for sessions in (1, 8)
+    def rows(**found: float) -> dict[str, dict[str, float]]:
+        return {
+            f"{model.replace('_', ' ')}, {sessions}": {"ms": 20.0 * sessions, "rtf": rtf / sessions}
+            for model, rtf in found.items()
+            for sessions in (1, 8)
+        }
+
+    found = {
+        "hearing_times": rows(linguistic=0.02, semantic=0.04),
+        "speaking_times": rows(vocoder_eager=0.01, vocoder_graphed=0.08),
     }
     file = tmp_path / "gpu.json"
     machine = {"card": CARD.device, "date": "2026-12-01"}
-    file.write_text(json.dumps({"machine": machine, "times": rows}), encoding="utf-8")
+    file.write_text(json.dumps({"machine": machine, **found}), encoding="utf-8")
     costs = Costs.of_check(file)
     assert costs.hearing == pytest.approx(0.06 / 8)
     assert (costs.speaking, costs.first_chunk) == (pytest.approx(0.01), 0.02)
