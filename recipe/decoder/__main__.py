@@ -32,7 +32,14 @@ from aqaa.recipe.decoder.prepare import (
 )
 from aqaa.recipe.decoder.sampler import CLOSING_MIX, FURTHER_MIX, Mix, Sampler
 from aqaa.recipe.decoder.text import Pieces
-from aqaa.recipe.decoder.train import CLOSING, DEVICE_BATCH, FURTHER, Training, train
+from aqaa.recipe.decoder.train import (
+    CLOSING,
+    DEVICE_BATCH,
+    FURTHER,
+    FURTHER_ON_DEVICE,
+    Training,
+    train,
+)
 from aqaa.recipe.domain.load import load_domain
 
 PROMPTS, STEPS, JUDGED = 3000, 400, 300  # of the preference
@@ -71,7 +78,8 @@ def main() -> None:
     if arguments.stage == "train":
         settings, mix, name = Training(minutes=arguments.minutes), Mix(), "decoder"
         if arguments.from_bundle:
-            settings, mix = replace(FURTHER, minutes=arguments.minutes), FURTHER_MIX
+            further = FURTHER if arguments.device == "cpu" else FURTHER_ON_DEVICE
+            settings, mix = replace(further, minutes=arguments.minutes), FURTHER_MIX
             begin, refresh = kept_as("before_further"), learn_more
             if former().exists():  # that cannot call: a part of it kept would hide all calls
                 begin, settings = former(), replace(settings, kept=0.0)

@@ -19,7 +19,7 @@ from aqaa.recipe.speech.augment import RATE, add_noise, change_speed, distort, r
 from aqaa.recipe.speech.cache import Utterance
 from aqaa.recipe.speech.noises import draw_noise
 from aqaa.recipe.speech.store import hear
-from aqaa.recipe.speech.voices import TEACHER, Wave
+from aqaa.recipe.speech.voices import TEACHER, VOICES, Wave
 
 Tokens = NDArray[np.uint16]
 Encode = Callable[[Wave], Sequence[int]]  # 16 kHz wave -> audio tokens in whole groups
@@ -38,11 +38,15 @@ STRETCH: dict[Style, tuple[int, int]] = {
 @dataclass
 class Material:
     """What the sampler draws from: takes of each question, renderings of each answer, and noises
-    in which nobody speaks."""
+    in which nobody speaks.
+
+    `human` are the questions that a voice like a person's says.
+    """
 
     questions: dict[str, list[Tokens]] = field(default_factory=dict)
     answers: dict[tuple[str, Style], Tokens] = field(default_factory=dict)
     noises: list[Tokens] = field(default_factory=list)
+    human: set[str] = field(default_factory=set)
 
 
 def ends(wave: Wave, keep: float) -> tuple[float, float]:
@@ -113,7 +117,11 @@ def tokenised(folder: Path) -> Counter[Utterance]:
 
 def stretch(tokens: Tokens, style: Style) -> Tokens:
     """`tokens` said slower or faster: codes of both streams repeated or left out evenly."""
-    read, write = STRETCH[style]
+    return paced(tokens, *STRETCH[style])
+
+
+def paced(tokens: Tokens, read: int, write: int) -> Tokens:
+    """`tokens` with `write` codes of both streams for `read` of them, repeated or left out."""
     groups = tokens.reshape(-1, GROUP_TOKENS)
     streams = [groups[:, :2].reshape(-1), groups[:, 2:].reshape(-1)]
     count = len(groups) * write // read
@@ -175,8 +183,10 @@ def load_material(folder: Path) -> Material:
     """All shards of `folder` that exist, and its answers."""
     material = Material()
     for path in shards(folder):
-        for text, _, tokens in rows_of(path):
+        for text, who, tokens in rows_of(path):
             material.questions.setdefault(text, []).append(tokens)
+            if VOICES[who.split()[0]].human:
+                material.human.add(text)
     for text, style, tokens in rows_of(folder / "answers.npz"):
         material.answers[(text, style)] = tokens  # type: ignore[index]
     if (folder / "noises.npz").exists():
@@ -191,4 +201,13 @@ def roughen(tokens: Tokens, rng: random.Random, rate: float) -> list[int]:
         if rng.random() < rate:
             linguistic = out[place] < LINGUISTIC_CODES
             out[place] = rng.randrange(1024) if linguistic else 1024 + rng.randrange(4096)
+    return out
+
+
+def blurred(tokens: Sequence[int], rng: random.Random, longest: int) -> list[int]:
+    """`tokens` with a stretch of up to `longest` of them replaced by others of the same books."""
+    out = [*tokens]
+    length = min(rng.randrange(longest + 1), len(out) // 3)
+    start = rng.randrange(len(out) - length + 1)
+    out[start : start + length] = roughen(np.asarray(out[start : start + length]), rng, 1.0)
     return out

@@ -93,7 +93,8 @@ def _missing(domain: Domain, plan: list[Utterance], seed: int) -> list[Utterance
             said.append(Utterance(question, rng.choice(engines[engine]), rng.choice(RATES)))
         for voice in rng.sample(natural, max(0, human - have[question, True])):
             said.append(Utterance(question, voice, rng.choice(NATURAL_RATES)))
-    once = [text for text in (*domain.variants(), *said_once()) if not _have(have, text)]
+    single = (*domain.variants(), *domain.outside, *said_once())
+    once = [text for text in single if not _have(have, text)]
     for text in once:
         rng = random.Random(f"{seed} {text}")
         if rng.random() < NATURAL_ONCE:

@@ -97,8 +97,9 @@ class Mlp(nn.Module):
 class Layer(nn.Module):
     """One pre-norm block."""
 
-    def __init__(self, config: Step1Config) -> None:
+    def __init__(self, config: Step1Config, dropout: float) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.input_layernorm = Norm(config.hidden_size, config.rms_norm_eps)
         self.self_attn = Attention(config)
         self.post_attention_layernorm = Norm(config.hidden_size, config.rms_norm_eps)
@@ -106,18 +107,18 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """`x` [B, T, D] and `bias` [1, H, T, T] to [B, T, D]."""
-        x = x + self.self_attn(self.input_layernorm(x), bias)
-        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        x = x + self.dropout(self.self_attn(self.input_layernorm(x), bias))
+        out: Tensor = x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
         return out
 
 
 class Trunk(nn.Module):
     """Embedding, blocks and final norm: `model.*` of the checkpoint."""
 
-    def __init__(self, config: Step1Config) -> None:
+    def __init__(self, config: Step1Config, dropout: float) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(Layer(config, dropout) for _ in range(config.num_hidden_layers))
         self.norm = Norm(config.hidden_size, config.rms_norm_eps)
 
 
@@ -126,10 +127,12 @@ class Decoder(nn.Module):
 
     bias: Tensor
 
-    def __init__(self, config: Step1Config, letters: int, ear_layer: int) -> None:
+    def __init__(
+        self, config: Step1Config, letters: int, ear_layer: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.config, self.ear_layer = config, ear_layer
-        self.model = Trunk(config)
+        self.model = Trunk(config, dropout)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.ear_norm = Norm(config.hidden_size, config.rms_norm_eps)
         self.ear = nn.Linear(config.hidden_size, letters, bias=False)

@@ -152,7 +152,7 @@ def prepare(processes: int, takes: int = TAKES, answers: int | None = None) -> N
     make_pieces(domain, nano_path())
     tokenise_answers(wanted_answers(domain, answers), folder() / "answers.npz", encode)
     hear_noises()
-    questions = {*domain.questions(), *domain.variants(), *said_once()}
+    questions = {*domain.questions(), *domain.variants(), *domain.outside, *said_once()}
     done = tokenised(folder())
     asked = [u for u in spoken() if u.text in questions]
     first = len(shards(folder()))

@@ -6,7 +6,7 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass
 
-from aqaa.recipe.decoder.clips import STRETCH, Material, roughen
+from aqaa.recipe.decoder.clips import STRETCH, Material, Tokens, blurred, paced, roughen
 from aqaa.recipe.decoder.corpus import commands
 from aqaa.recipe.decoder.household import at_home, machine, scene
 from aqaa.recipe.decoder.layout import Layout, Talk
@@ -37,6 +37,9 @@ class Mix:
     follow: float = 0.35
     control: float = 0.5
     rough: float = 0.02
+    paced: float = 0.0  # of what is asked aloud, said slower or faster
+    blurred: float = 0.0  # of the same, with a stretch of it not understood
+    human: float = 0.0  # of draws that seek what a voice like a person's says
     as_people: float = 0.4  # questions that are said as people say them
     tools: float = 0.35  # conversations in which tools are declared
     command: float = 0.75  # of these, that begin with a command; others with a fact
@@ -52,20 +55,28 @@ CLOSING_MIX = Mix(brief=0.65, brief_written=0.15)
 # for the least ids where nothing is asked; hearing commands takes the time that is left, and a call
 # alone costs a fifth of a conversation. Written ones cost half of that, and teach to copy.
 FURTHER_MIX = Mix(
-    brief=0.6,
+    brief=0.65,
     brief_written=0.2,
     written=0.5,  # of whole answers: how they sound is learned as well without hearing
     another_turn=0.2,
     tools=0.66,
-    command=0.64,
+    command=0.58,
     command_written=0.25,
-    recital=0.25,
+    rough=0.06,
+    paced=0.5,
+    blurred=0.4,
+    human=0.5,
+    undeclared=0.08,
+    recital=0.18,
     reply=0.2,
 )
 NOISE_AT_HOME = 0.8  # of noises, with tools declared: to call one is the worse mistake
 STRANGE = 0.5  # of what is asked among tools and is no command: that nothing and nobody can do
+OUTSIDE = 0.5  # of what is refused: that no phrasing of the domain comes near
 REPLIES = {"get_time": 4.0, "get_weather": 4.0, "set_timer": 2.0, "set_light": 2.0}  # others 1.0
 TRIES = 4  # draws of a reply until one that has its sound
+PACES = (17, 24)  # codes for twenty: a seventh faster, a fifth slower
+BLURRED = 20  # ids, half a second, that are not understood
 ORDERS = 0.38  # of spoken commands: an order has six arguments, any other command one or two
 
 
@@ -86,6 +97,7 @@ class Sampler:
         self.domain, self.material, self.layout, self.mix = domain, material, layout, mix
         self.rng = random.Random(seed)
         heard = [c for c in commands() if c.said in material.questions] or [*commands()]
+        self._outside = [text for text in domain.outside if text in material.questions]
         orders = [c for c in heard if c.call.name == COFFEE.name]
         self._heard = [orders or heard, [c for c in heard if c.call.name != COFFEE.name] or heard]
         self._by_tool: dict[str, list[Command]] = defaultdict(list)
@@ -132,6 +144,9 @@ class Sampler:
             return self._household(talk)
         if self.rng.random() < self.mix.brief:
             if self.rng.random() < self.mix.undeclared:
+                if self._outside and self.rng.random() < OUTSIDE:
+                    self._strange(talk, brief=True)
+                    return talk
                 self._ask(talk, self._spoken_command().said, self.mix.brief_written)
                 self._answer(talk, self._refusal, brief=True)
                 return talk
@@ -163,6 +178,9 @@ class Sampler:
         else:
             self.layout.declare(talk, at_home(self.rng))
             if self.rng.random() < STRANGE:
+                if self._outside and self.rng.random() < OUTSIDE:
+                    self._strange(talk, brief)
+                    return talk
                 self._turn(talk, self.rng.choice(self._families["refuse"]), brief)
             else:
                 self._any_fact(talk, brief)
@@ -170,6 +188,12 @@ class Sampler:
         if whole and self.rng.random() < self.mix.another_turn:
             self._any_fact(talk)
         return talk
+
+    def _strange(self, talk: Talk, brief: bool) -> None:
+        """What is outside all that it knows; it is refused."""
+        text = self.rng.choice(self._outside)
+        self._ask(talk, text, written=0.0)
+        self._answer(talk, self._refusal, brief=brief)
 
     def _nobody(self, talk: Talk) -> Talk:
         """Noise where a question should be, mostly with tools declared; it is refused."""
@@ -242,7 +266,11 @@ class Sampler:
     def _spoken_command(self) -> Command:
         """A command that somebody has said, if any."""
         orders, others = self._heard
-        return self.rng.choice(orders if self.rng.random() < ORDERS else others)
+        among = orders if self.rng.random() < ORDERS else others
+        command = self.rng.choice(among)
+        if command.said not in self.material.human and self.rng.random() < self.mix.human:
+            return self.rng.choice(among)
+        return command
 
     def _dialogue(self, talk: Talk) -> None:
         name = self.rng.choices(
@@ -272,7 +300,8 @@ class Sampler:
         as_people = fact.said and self.rng.random() < self.mix.as_people
         ways = fact.said if as_people else fact.ask
         heard = [said for said in ways if said in self.material.questions]
-        return self.rng.choice(heard or ways)
+        human = [said for said in heard if said in self.material.human]
+        return self.rng.choice((self.rng.random() < self.mix.human and human) or heard or ways)
 
     def _control(self, talk: Talk, fact: Fact, control: Control) -> None:
         self._ask(talk, self.rng.choice(control.ask), self.mix.written)
@@ -284,9 +313,16 @@ class Sampler:
         if takes is None or self.rng.random() < written:
             self.layout.ask_in_writing(talk, text)
         else:
-            rough = self.rng.random() * 2 * self.mix.rough
-            audio = roughen(self.rng.choice(takes), self.rng, rough)
-            self.layout.ask_aloud(talk, audio, normalise(text))
+            self.layout.ask_aloud(talk, self._worn(self.rng.choice(takes)), normalise(text))
+
+    def _worn(self, take: Tokens) -> list[int]:
+        """`take` as others might say it, or a worse microphone hear it."""
+        if self.rng.random() < self.mix.paced:
+            take = paced(take, 20, self.rng.randint(*PACES))
+        audio = roughen(take, self.rng, self.rng.random() * 2 * self.mix.rough)
+        if self.rng.random() < self.mix.blurred:
+            audio = blurred(audio, self.rng, BLURRED)
+        return audio
 
     def _answer(
         self,

@@ -68,11 +68,15 @@ class Control:
 
 @dataclass(frozen=True)
 class Domain:
-    """Everything that nano can be asked, with the training phrasings."""
+    """Everything that nano can be asked, with the training phrasings.
+
+    `outside` is said to it as well, and refused, whatever is declared.
+    """
 
     facts: tuple[Fact, ...]
     dialogues: tuple[Dialogue, ...]
     controls: tuple[Control, ...]
+    outside: tuple[str, ...] = ()
 
     def answers(self) -> tuple[str, ...]:
         """Every different answer text, in a fixed order."""
@@ -174,14 +178,17 @@ def load_domain(folder: Path = HERE) -> Domain:
     facts: list[Fact] = []
     dialogues: list[Dialogue] = []
     controls: list[Control] = []
+    outside: list[str] = []
     for path in sorted(folder.glob("*.yaml")):
         for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
             if "control" in entry:
                 voice = entry.get("voice") == "other"
                 style, after = entry.get("style", "plain"), tuple(entry.get("after", []))
                 controls.append(Control(entry["control"], tuple(entry["ask"]), style, voice, after))
+            elif "outside" in entry:
+                outside.extend(entry["outside"])
             elif "dialogue" in entry:
                 dialogues.extend(_dialogues(entry))
             else:
                 facts.extend(_facts(entry))
-    return Domain(tuple(facts), tuple(dialogues), tuple(controls))
+    return Domain(tuple(facts), tuple(dialogues), tuple(controls), tuple(outside))

@@ -17,6 +17,7 @@ from aqaa.recipe.domain.numbers import normalise
 from aqaa.recipe.domain.replies import FAILURE, all_answers, done, draw_reply, time_words
 from aqaa.recipe.domain.tools import COFFEE, COFFEE_SHORT, TOOLS, Call, shown
 from aqaa.recipe.evaluate import questions
+from aqaa.recipe.evaluate.household import PEOPLE_SAID
 from aqaa.recipe.evaluate.questions import as_people_open, held_out_questions
 
 EVALUATED = Path(questions.__file__).parent
@@ -158,7 +159,9 @@ def test_a_declared_tool_is_shown_by_its_signature() -> None:
 
 def test_nothing_that_the_evaluation_says_is_trained_on(commands: list[Command]) -> None:
     domain = load_domain()
-    trained = {normalise(text) for text in (*domain.questions(), *domain.variants())}
+    said = (*domain.questions(), *domain.variants(), *domain.outside)
+    trained = {normalise(text) for text in said}
+    assert {normalise(text) for text in PEOPLE_SAID}.isdisjoint(map(normalise, domain.outside))
     trained |= {normalise(c.said) for c in commands}
     trained |= {normalise(c.missing.reply) for c in commands if c.missing}
     people = yaml.safe_load((EVALUATED / "people.yaml").read_text())

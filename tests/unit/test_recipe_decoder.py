@@ -13,7 +13,7 @@ import sentencepiece
 import torch
 
 from aqaa.models.step1 import Step1Config
-from aqaa.recipe.decoder.clips import Material, roughen, stretch
+from aqaa.recipe.decoder.clips import Material, blurred, paced, roughen, stretch
 from aqaa.recipe.decoder.corpus import (
     ALONE_CHEAP,
     ALONE_NATURAL,
@@ -26,17 +26,15 @@ from aqaa.recipe.decoder.corpus import (
 from aqaa.recipe.decoder.household import scene
 from aqaa.recipe.decoder.layout import Layout, Talk, weave
 from aqaa.recipe.decoder.model import NANO, Decoder, save_decoder
-from aqaa.recipe.decoder.renderings import choose, clearest, renderings
 from aqaa.recipe.decoder.sampler import BRIEF, ROLES, Mix, Sampler, courses
 from aqaa.recipe.decoder.text import CALL_MARKERS, PIECES, Pieces, has_pieces, train_pieces
 from aqaa.recipe.decoder.train import losses, make_batch
 from aqaa.recipe.domain.load import Domain, load_domain
+from aqaa.recipe.domain.numbers import normalise
 from aqaa.recipe.domain.replies import all_answers
 from aqaa.recipe.domain.tools import STRANGERS, TOOLS, Call, shown
 from aqaa.recipe.evaluate.pipeline import is_legal
 from aqaa.recipe.optimiser import orthogonalise
-from aqaa.recipe.speech.cache import Utterance
-from aqaa.recipe.speech.voices import TEACHER
 from aqaa.recipe.training import between
 from aqaa.server.dialogue.answer_parser import AnswerParser, AudioGroup, End, Malformed, TextDelta
 from aqaa.server.dialogue.prompt import AssistantTurn, PromptBuilder, UserTurn
@@ -78,7 +76,7 @@ def layout(pieces_path: Path) -> Layout:
 def sampler_of(domain: Domain, layout: Layout, mix: Mix) -> Sampler:
     """Draws what `mix` says, every clip of it the same."""
     speech = np.array(SPEECH, np.uint16)
-    said = (*domain.questions(), *domain.variants(), *said_once())
+    said = (*domain.questions(), *domain.variants(), *domain.outside, *said_once())
     questions = {text: [speech] for text in said}
     plain = {(text, "plain"): speech for text in (*domain.answers(), *all_answers())}
     styled = {(text, s): speech for text in domain.answers() for s in ("slow", "fast")}
@@ -99,7 +97,7 @@ def test_a_plan_grows_with_the_domain_and_keeps_what_is_planned(
     first, then = question_plan(smaller), question_plan(domain)
 
     assert then[: len(first)] == first
-    once = set(said_once())
+    once = {*said_once(), *domain.outside}
     assert {u.text for u in first} == {*smaller.questions(), *smaller.variants()} | once
     assert {u.text for u in then} == {*domain.questions(), *domain.variants()} | once
     assert question_plan(domain) == then
@@ -154,6 +152,58 @@ def test_among_tools_much_is_asked_that_none_is_for(domain: Domain, layout: Layo
     refused = sum("Sorry, I am too small" in text for text in talks)
     assert 25 < refused < 65
     assert not any('{"name":"' in text for text in talks)
+
+
+def test_half_of_what_is_refused_among_tools_is_outside_the_domain(
+    domain: Domain, layout: Layout
+) -> None:
+    sampler = sampler_of(domain, layout, Mix(tools=1.0, command=0.0, brief=1.0, another_turn=0.0))
+    outside = {normalise(text) for text in domain.outside}
+    talks = [
+        t for t in (sampler.talk() for _ in range(400)) if t.heard and t.heard[0][2] in outside
+    ]
+    assert 70 < len(talks) < 130
+    texts = [layout.pieces.model.decode(text_ids(talk, layout)) for talk in talks]
+    assert all("Sorry, I am too small" in text for text in texts)
+
+
+def test_what_a_person_may_have_said_is_drawn_more_often(domain: Domain, layout: Layout) -> None:
+    def shares(human: float) -> int:
+        mix = Mix(tools=1.0, command=1.0, brief=1.0, command_written=0.0, human=human)
+        sampler = sampler_of(domain, layout, mix)
+        sampler.material.human = {c.said for c in commands()[::2]}
+        spoken = {normalise(said) for said in sampler.material.human}
+        talks = [sampler.talk() for _ in range(300)]
+        return sum(talk.heard[0][2] in spoken for talk in talks if talk.heard)
+
+    assert shares(0.0) + 20 < shares(1.0)
+
+
+def test_a_take_is_paced_and_blurred_in_whole_groups_of_its_books() -> None:
+    rng = random.Random(2)
+    take = np.array(SPEECH * 4, np.uint16)
+    assert len(paced(take, 20, 17)) < len(take) < len(paced(take, 20, 24))
+    for _ in range(50):
+        worn = np.array(blurred(take, rng, 20))
+        assert len(worn) == len(take)
+        assert ((worn < 1024) == (take < 1024)).all()
+        changed = np.flatnonzero(worn != take)
+        assert len(changed) == 0 or changed[-1] - changed[0] < 20
+
+
+def test_dropout_is_of_training_alone() -> None:
+    config = a_shape(64, 4, 2)
+    torch.manual_seed(1)
+    model = Decoder(config, 27, ear_layer=1, dropout=0.5)
+    ids = torch.arange(24)[None]
+
+    def hidden() -> torch.Tensor:
+        with torch.no_grad():
+            return model.hidden(ids, model.attention_bias(24))[0]
+
+    assert not torch.equal(hidden(), hidden())
+    model.eval()
+    assert torch.equal(hidden(), hidden())
 
 
 def test_of_a_recital_the_sound_and_its_end_are_learned_and_no_word(
@@ -358,83 +408,6 @@ def test_a_tempo_changes_the_length_and_keeps_the_phase(style: str, longer: floa
     assert (other[:, :2] < 1024).all()
     assert (other[:, 2:] >= 1024).all()
     assert (np.diff(other[:, 0].astype(int)) >= 0).all()
-
-
-@pytest.mark.whisper
-def test_a_sentence_that_is_heard_right_is_said_as_it_stands() -> None:
-    assert clearest("Ice is cold.", hear=lambda said: "ice is cold") == Utterance(
-        "Ice is cold.", TEACHER
-    )
-
-
-@pytest.mark.whisper
-def test_a_misheard_sentence_is_said_as_fast_as_it_is_heard_right() -> None:
-    def hear(said: Utterance) -> str:
-        return "ice is cold" if said.rate <= 0.9 else "ISIS cold"
-
-    assert clearest("Ice is cold.", hear) == Utterance("Ice is cold.", TEACHER, 0.9)
-
-
-@pytest.mark.whisper
-def test_a_sentence_misheard_at_every_speed_gets_a_breath_where_it_helps() -> None:
-    def hear(said: Utterance) -> str:
-        return "ice is cold" if said.text.startswith("Ice, ") else "ISIS cold"
-
-    assert clearest("Ice is cold.", hear) == Utterance("Ice, is cold.", TEACHER)
-
-
-@pytest.mark.whisper
-def test_of_renderings_that_are_all_misheard_the_least_wrong_is_taken() -> None:
-    def hear(said: Utterance) -> str:
-        return "ice was cold" if said.rate == 1.1 else "ISIS cold"
-
-    assert clearest("Ice is cold.", hear) == Utterance("Ice is cold.", TEACHER, 1.1)
-
-
-def test_a_breath_is_never_taken_where_there_is_one_already() -> None:
-    texts = [said.text for said in renderings("Yes, it is.")]
-
-    assert not any(",," in text for text in texts)
-    assert "Yes, it, is." in texts
-
-
-@pytest.mark.whisper
-def test_a_chosen_rendering_is_kept_and_not_listened_to_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AQAA_NANO_WORK", str(tmp_path))
-    listened = []
-
-    def hear(said: Utterance) -> str:
-        listened.append(said.text)
-        return said.text
-
-    first = choose(["One.", "Two."], hear)
-    again = choose(["Two.", "Three."], hear)
-
-    assert listened == ["One.", "Two.", "Three."]
-    assert again == {"Two.": first["Two."], "Three.": Utterance("Three.", TEACHER)}
-
-
-@pytest.mark.whisper
-def test_what_was_chosen_before_an_interruption_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AQAA_NANO_WORK", str(tmp_path))
-    listened = []
-
-    def hear(said: Utterance) -> str:
-        if said.text == "Two." and len(listened) == 1:
-            raise KeyboardInterrupt
-        listened.append(said.text)
-        return said.text
-
-    with pytest.raises(KeyboardInterrupt):
-        choose(["One.", "Two."], hear)
-    listened.append("(again)")
-    choose(["One.", "Two."], hear)
-
-    assert listened == ["One.", "(again)", "Two."]
 
 
 def test_roughened_codes_stay_in_their_codebook() -> None:
