@@ -143,7 +143,8 @@ class Vocoder:
         Args:
             voice: who speaks; where graphs are recorded, all do, since the lengths of their prompts
                 make shapes of their own.
-            groups: so many that the schedule's last chunk size is among them.
+            groups: where none are recorded, so many that the schedule's last chunk size is among
+                them.
         """
         synthesiser = self.synthesiser
         if not synthesiser.fixed_shapes:
