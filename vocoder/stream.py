@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from math import log
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ from torch.nn import functional
 
 from aqaa.models.bundle import VocoderConfig
 from aqaa.models.copies import to_cpu, to_device
-from aqaa.models.graphs import GraphRunner, batch_sizes, filled_up
+from aqaa.models.graphs import GraphRunner, filled_up
 from aqaa.models.groups import GROUP_TOKENS
 from aqaa.vocoder.flow import Flow, token_positions
 from aqaa.vocoder.hift import Hift
@@ -58,6 +59,7 @@ BUCKET_TOKENS = 16  # the same for their tokens, where shapes are fixed
 # comes meanwhile waits for all. On an H100 32 of the published take six times as long as one.
 CPU_BATCH, GPU_BATCH = 2, 32
 
+Row = TypeVar("Row")
 Sound = NDArray[np.float32]
 Synthesised = tuple[StreamState, Sound]
 
@@ -106,14 +108,6 @@ class ChunkSynthesiser:
     def max_batch(self) -> int:
         """Chunks that are computed in one call at most."""
         return GPU_BATCH if self.fixed_shapes else CPU_BATCH
-
-    @property
-    def batch_sizes(self) -> list[int]:
-        """Rows of the calls that occur where shapes are fixed: powers of two; else one stands for
-        all, since nothing is prepared for a size."""
-        if not self.fixed_shapes:
-            return [1]
-        return batch_sizes(self.max_batch)
 
     def seal(self) -> None:
         """Record no more graphs: see `GraphRunner.seal`."""
@@ -208,7 +202,7 @@ class ChunkSynthesiser:
 
     def _mels(self, chunks: Sequence[Chunk]) -> list[Tensor]:
         """The flow's mel float32 [M, last - first] of each chunk's frames."""
-        rows = filled_up(chunks) if self.fixed_shapes else chunks
+        rows = self._filled_up(chunks)
         prompts = [chunk.state.prompt for chunk in rows]
         tokens = [torch.cat([c.state.prompt.tokens, torch.from_numpy(c.tokens)]) for c in rows]
         counts, frames = [len(row) for row in tokens], [chunk.frames for chunk in rows]
@@ -244,6 +238,10 @@ class ChunkSynthesiser:
         steps = self.config.steps
         return (self.flow.sample(mu, noise, speaker, prompts.to(mu), steps, frame_mask),)
 
+    def _filled_up(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Rows in a number that graphs are recorded for, where shapes are fixed."""
+        return filled_up(rows) if self.fixed_shapes else rows
+
     def _size(self, longest: int, step: int) -> int:
         """The length that rows are padded to."""
         return -(-longest // step) * step if self.fixed_shapes else longest
@@ -265,7 +263,7 @@ class ChunkSynthesiser:
 
     def _voiced(self, pieces: Sequence[_Piece]) -> list[_Piece]:
         """The pieces with their sources. Rows end at the same place: padding comes first."""
-        mel = self._padded_mel(filled_up(pieces) if self.fixed_shapes else pieces)
+        mel = self._padded_mel(self._filled_up(pieces))
         size = mel.shape[2] - self.context
         (pitch,) = self._run_f0(mel)
         f0 = pitch[: len(pieces), self.context :]
@@ -301,7 +299,7 @@ class ChunkSynthesiser:
         is given as many more as it can see.
         """
         cut = [self._heard(piece) for piece in pieces]
-        rows = filled_up(cut) if self.fixed_shapes else cut
+        rows = self._filled_up(cut)
         mel = self._padded_mel(rows)
         length = mel.shape[2] * self.hop
         source = stack_padded([piece.source for piece in rows], length, left=True)[:, None]

@@ -19,6 +19,7 @@ import torch
 
 from aqaa.models.bundle import VocoderConfig, VoicesConfig
 from aqaa.models.errors import BundleError, InputError, StreamClosedError
+from aqaa.models.graphs import batch_sizes
 from aqaa.models.groups import GROUP_TOKENS, LINGUISTIC_CODES
 from aqaa.vocoder.config import MelConfig, load_config
 from aqaa.vocoder.loading import load_flow, load_hift
@@ -156,7 +157,7 @@ class Vocoder:
         for name in self.voices:
             for chunk in self._possible_chunks(name):
                 shapes.setdefault(synthesiser.padded_shape(chunk), chunk)
-        for size in synthesiser.batch_sizes:
+        for size in batch_sizes(self.max_batch):
             for chunk in shapes.values():
                 self.synthesise([chunk] * size)
         synthesiser.seal()

@@ -144,8 +144,7 @@ class Sampler:
             return self._household(talk)
         if self.rng.random() < self.mix.brief:
             if self.rng.random() < self.mix.undeclared:
-                if self._outside and self.rng.random() < OUTSIDE:
-                    self._strange(talk, brief=True)
+                if self._strange(talk, brief=True):
                     return talk
                 self._ask(talk, self._spoken_command().said, self.mix.brief_written)
                 self._answer(talk, self._refusal, brief=True)
@@ -178,8 +177,7 @@ class Sampler:
         else:
             self.layout.declare(talk, at_home(self.rng))
             if self.rng.random() < STRANGE:
-                if self._outside and self.rng.random() < OUTSIDE:
-                    self._strange(talk, brief)
+                if self._strange(talk, brief):
                     return talk
                 self._turn(talk, self.rng.choice(self._families["refuse"]), brief)
             else:
@@ -189,11 +187,14 @@ class Sampler:
             self._any_fact(talk)
         return talk
 
-    def _strange(self, talk: Talk, brief: bool) -> None:
-        """What is outside all that it knows; it is refused."""
+    def _strange(self, talk: Talk, brief: bool) -> bool:
+        """Sometimes what is outside all that it knows, which is refused; whether it is."""
+        if not self._outside or self.rng.random() >= OUTSIDE:
+            return False
         text = self.rng.choice(self._outside)
         self._ask(talk, text, written=0.0)
         self._answer(talk, self._refusal, brief=brief)
+        return True
 
     def _nobody(self, talk: Talk) -> Talk:
         """Noise where a question should be, mostly with tools declared; it is refused."""

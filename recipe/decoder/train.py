@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 LETTERS = " abcdefghijklmnopqrstuvwxyz"  # the ear's; CTC's blank is 0, so they count from 1
 SPACE = "\u2581"  # as a piece has it
 POOL = 17  # batches drawn at once, their conversations sorted by length, so that each has one
-DEVICE_BATCH = 16_384  # ids in a batch where a GPU trains: fewer leave it idle between its kernels
 PROCESSOR = torch.device("cpu")
+DEVICE_BATCH = 16_384  # ids in a batch where a GPU trains: fewer leave it idle between its kernels
 DRAWING = 3  # processes that draw for it, a million ids a second each; a processor draws as it goes
 
 
@@ -71,7 +71,6 @@ FURTHER = Training(
 # it may forget and learn anew, with an ear; dropout keeps it from learning takes by heart.
 FURTHER_ON_DEVICE = replace(
     FURTHER,
-    batch_tokens=DEVICE_BATCH,
     muon_rate=0.012,
     adam_rate=2.4e-3,
     warmup_steps=60,

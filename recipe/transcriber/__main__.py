@@ -41,10 +41,8 @@ def main() -> None:
     clips, judge = packed()
     asked = {utterance.text for utterance in question_plan(load_domain())}.difference(said_once())
     heard = [clip for clip in clips for _ in range(ASKED if clip.text in asked else 1)]
-    hearing, spelling = (
-        Hearing(nano_path() / "Step-Audio-Tokenizer", arguments.device),
-        corpus_pieces(),
-    )
+    hearing = Hearing(nano_path() / "Step-Audio-Tokenizer", arguments.device)
+    spelling = corpus_pieces()
     kept = work_dir() / "transcriber"
     if arguments.from_bundle:
         go_on_from(nano_path() / "transcriber", kept)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from openai import AsyncOpenAI
+from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from serving import Question
 from wire_sound import pcm16, speak
 
@@ -19,6 +22,23 @@ def wrong(said: dict[str, str]) -> float:
     """The share of wrong words; `said`: what was written down, by what was said."""
     counts = [word_errors(text, heard) for text, heard in said.items()]
     return sum(errors for errors, _ in counts) / sum(words for _, words in counts)
+
+
+@asynccontextmanager
+async def asked(
+    server: str, question: Question, transcriber: str
+) -> AsyncIterator[AsyncRealtimeConnection]:
+    """A conversation into which `question` is spoken, its words wanted of a model of that name."""
+    async with (
+        asyncio.timeout(SECONDS),
+        AsyncOpenAI(base_url=f"{server}/v1", api_key="unused") as client,
+        client.realtime.connect(model="nano") as connection,
+    ):
+        words = {"transcription": {"model": transcriber}}
+        await connection.session.update(session={"type": "realtime", "audio": {"input": words}})
+        speaking = asyncio.create_task(speak(connection, pcm16(question.path)))
+        yield connection
+        speaking.cancel()
 
 
 async def test_recordings_are_written_down_word_by_word(
@@ -65,14 +85,7 @@ async def test_a_turns_words_come_while_it_is_spoken_and_it_is_answered(
     server: str, question: Question
 ) -> None:
     kinds: list[str] = []
-    async with (
-        asyncio.timeout(SECONDS),
-        AsyncOpenAI(base_url=f"{server}/v1", api_key="unused") as client,
-        client.realtime.connect(model="nano") as connection,
-    ):
-        words = {"transcription": {"model": "gpt-realtime-whisper"}}
-        await connection.session.update(session={"type": "realtime", "audio": {"input": words}})
-        speaking = asyncio.create_task(speak(connection, pcm16(question.path)))
+    async with asked(server, question, "gpt-realtime-whisper") as connection:
         deltas, said = "", ""
         async for event in connection:
             assert event.type != "error", event
@@ -83,7 +96,6 @@ async def test_a_turns_words_come_while_it_is_spoken_and_it_is_answered(
                 said = event.transcript
             if {"response.done", f"{WORDS}.completed"} <= set(kinds):
                 break
-        speaking.cancel()
     assert kinds.index(f"{WORDS}.delta") < kinds.index("input_audio_buffer.speech_stopped")
     assert deltas == said
     assert wrong({question.text: said}) <= MOST_WRONG, said
@@ -95,17 +107,9 @@ async def test_words_are_complete_before_the_answer_sounds_in_most_turns(
     """Which need not wait for them: a busy machine may be late with some."""
     firsts: list[str] = []
     for question in questions:
-        async with (
-            asyncio.timeout(SECONDS),
-            AsyncOpenAI(base_url=f"{server}/v1", api_key="unused") as client,
-            client.realtime.connect(model="nano") as connection,
-        ):
-            words = {"transcription": {"model": "whisper-1"}}
-            await connection.session.update(session={"type": "realtime", "audio": {"input": words}})
-            speaking = asyncio.create_task(speak(connection, pcm16(question.path)))
+        async with asked(server, question, "whisper-1") as connection:
             async for event in connection:
                 if event.type in (f"{WORDS}.completed", "response.output_audio.delta"):
                     firsts.append(event.type)
                     break
-            speaking.cancel()
     assert firsts.count(f"{WORDS}.completed") >= len(questions) / 2
