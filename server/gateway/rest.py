@@ -94,8 +94,15 @@ async def _caller(request: Request, server: Server) -> Caller:
     return _admitted(request, server)
 
 
-class _BoundedJson(Request):
-    """A request whose JSON is parsed with bounds, and in a thread if it is long."""
+class _LongRequest(Request):
+    """A request whose body is put together, and its JSON parsed with bounds, in a thread if it is
+    long: megabytes would hold the event loop."""
+
+    async def body(self) -> bytes:
+        if not hasattr(self, "_body"):
+            pieces = [piece async for piece in self.stream()]
+            self._body = await off_the_loop(sum(map(len, pieces)), b"".join, pieces)
+        return self._body
 
     async def json(self) -> Any:
         body = await self.body()
@@ -119,7 +126,7 @@ class _KeyFirst(APIRoute):
         async def admit(request: Request) -> Response:
             _admitted(request, _state(request))
             scope = _as_json(request.scope) if takes_json else request.scope
-            return await handle(_BoundedJson(scope, request.receive))
+            return await handle(_LongRequest(scope, request.receive))
 
         return admit
 

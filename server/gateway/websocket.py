@@ -22,7 +22,7 @@ from aqaa.server.gateway.origins import origin_is_ours, refusal
 from aqaa.server.gateway.outbox import Outbox
 from aqaa.server.gateway.outlet import OutboxOutlet
 from aqaa.server.gateway.state import ServerState
-from aqaa.server.gateway.wire import close_or_abort
+from aqaa.server.gateway.wire import FRAGMENTS, close_or_abort
 from aqaa.server.observe.logs import session_id
 from aqaa.server.protocol import beta
 from aqaa.server.protocol.client_events import ClientEvent, event_id_of, parse_client_event
@@ -139,9 +139,10 @@ async def _read(socket: WebSocket, conversation: LiveSession, speaks_beta: bool)
         frame = await socket.receive()
         if frame["type"] == "websocket.disconnect":
             return Goodbye(None)
-        data = frame["bytes"] if frame.get("text") is None else frame["text"]
+        whole = frame.get("bytes") if frame.get("text") is None else frame["text"]
+        pieces = frame.get(FRAGMENTS, [whole])
         try:
-            event = await off_the_loop(len(data), _event, data, speaks_beta)
+            event = await off_the_loop(sum(map(len, pieces)), _event, pieces, speaks_beta)
         except ProtocolError as error:
             conversation.refuse(error)
         else:
@@ -149,8 +150,9 @@ async def _read(socket: WebSocket, conversation: LiveSession, speaks_beta: bool)
         await asyncio.sleep(0)  # a client sends thousands at once: others come between
 
 
-def _event(data: str | bytes, speaks_beta: bool) -> ClientEvent:
-    message = parse_json(data)
+def _event(pieces: list[Any], speaks_beta: bool) -> ClientEvent:
+    """The event that a message says: one piece, of text or bytes, or several of bytes."""
+    message = parse_json(pieces[0] if len(pieces) == 1 else b"".join(pieces))
     if not isinstance(message, dict):
         raise ProtocolError("invalid_json", "the message is not a JSON object")
     if speaks_beta:

@@ -10,6 +10,8 @@ WebSocket:
   comes is read and dropped for a moment.
 - A peer that never reads would keep its connection for ever, for a close waits until all is
   written: the same function in the scope drops it.
+- A long message is read in fragments, and reaches the application in them: joining and decoding
+  megabytes would hold the event loop.
 - A client that uploads faster than it is heard has its pong behind its sound: it is not taken for
   gone while it sends, or while nothing is read of it.
 - A handshake that cannot be read (a body, a line of more than 8 kB) got no answer and kept its
@@ -31,11 +33,17 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from aqaa.server.gateway.fragments import Fragmenter
+
 ABORT = "aqaa.abort"  # key in the scope's extensions
+FRAGMENTS = "aqaa.fragments"  # key in a received message, in place of `text` and `bytes`
 LINGER_SECONDS = 1.0  # without data, after a refusal, until the connection is dropped
 LINGER_BYTES = 64 * 1024 * 1024  # that are read and dropped at most
 # Bytes that were written and have not left: what waits here can neither be overtaken nor dropped.
 UNSENT_BYTES = 16 * 1024
+# Bytes that one callback reads: a thousand short messages, which take 7 ms. asyncio would read
+# eight times as many.
+READ_BYTES = 32 * 1024
 
 
 class ConnectionConfig(uvicorn.Config):
@@ -62,6 +70,7 @@ class HttpProtocol(H11Protocol):
             transport.abort()
             return
         _keep_little_unsent(transport)
+        _read_little_at_once(transport)
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
@@ -109,6 +118,7 @@ class RealtimeProtocol(WebSocketsSansIOProtocol):
 
     _dropped = 0
     _heard_since_ping = False
+    _fragmenter: Fragmenter | None = None  # the handshake comes first
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -134,10 +144,26 @@ class RealtimeProtocol(WebSocketsSansIOProtocol):
                 self.transport.abort()
             self._linger()
             return
+        if self._fragmenter is None:
+            self._fragmenter = Fragmenter(self.config.ws_max_size)
+        else:
+            data = self._fragmenter.cut(data)
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_complete:
             reason = self.conn.handshake_exc.__cause__ or self.conn.handshake_exc
             self._refuse(f"the WebSocket handshake cannot be read: {reason}")
+
+    def send_receive_event_to_app(self) -> None:
+        """A message is whole. One of several fragments is handed on in them."""
+        if len(self.frames) < 2 or self.close_sent:
+            super().send_receive_event_to_app()
+            return
+        message: Any = {"type": "websocket.receive", FRAGMENTS: self.frames}
+        self.queue.put_nowait(message)
+        self.frames = []
+        if not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
 
     async def send(self, message: Any) -> None:
         """What the application says; an HTTP response to the handshake completes it, too."""
@@ -207,6 +233,11 @@ def _keep_little_unsent(transport: asyncio.Transport) -> None:
     connection = transport.get_extra_info("socket")
     if connection is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+
+
+def _read_little_at_once(transport: asyncio.Transport) -> None:
+    assert hasattr(transport, "max_size"), "asyncio's own event loop reads so much at once"
+    transport.max_size = READ_BYTES
 
 
 def abort_of(scope: Any) -> Callable[[], None]:

@@ -54,13 +54,14 @@ class LoopWatch:
 
     def run(self, callback: Handle) -> None:
         """Run one callback."""
+        what = callback._callback  # a handle that its own callback cancels forgets it
         began, computed = self._passing(), self._computing()
         _run(callback)
         busy, held = self._computing() - computed, self._passing() - began
         if busy > self.busy:
-            self.busy, self.busy_by = busy, repr(callback)
+            self.busy, self.busy_by = busy, repr(what)
         if held > self.held:
-            self.held, self.held_by = held, repr(callback)
+            self.held, self.held_by = held, repr(what)
 
 
 @asynccontextmanager
