@@ -94,6 +94,7 @@ def test_a_message_that_the_client_sends_in_long_fragments_stays_one() -> None:
             ProtocolError,
         ),
     ],
+    ids=["too long", "no mask", "a reserved bit"],
 )
 def test_a_frame_that_may_not_be_sent_is_refused_as_without_it(
     head: bytes, reason: type[Exception]
