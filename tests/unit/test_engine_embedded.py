@@ -253,10 +253,50 @@ def test_what_nobody_waits_for_waits_for_what_somebody_does():
 def test_a_speculation_that_is_asked_for_is_decoded_as_what_it_is_now():
     kinds = [Kind.SPECULATIVE]
     speculation = DecodeJob([1], greedy(9), lambda _: None, lambda: kinds[-1], made=1, due=4.0)
-    live = job(due=4.5)
+    live = job(due=4.25)
     assert choose([live, speculation], now=5.0) == [live]
     kinds.append(Kind.FIRST)
     assert choose([live, speculation], now=5.0) == [speculation, live]
+
+
+def test_what_nobody_could_listen_to_for_long_is_not_behind_once_somebody_may() -> None:
+    """Simulated: a step takes 2 ms. What came of it meanwhile was two seconds less than is played
+    in that time."""
+    kinds = [Kind.BULK]
+    hurried = DecodeJob([1], greedy(9), lambda _: None, lambda: kinds[-1], made=70, due=1.0)
+    assert choose([hurried], now=3.0 + DECODE_LEAD_SECONDS) == [hurried]
+    kinds.append(Kind.LIVE)
+    now = 3.1 + DECODE_LEAD_SECONDS
+    waits = job(due=now - DECODE_LEAD_SECONDS, made=0, kind=Kind.FIRST)
+    began = now
+    while choose([hurried, waits], now) != [waits]:
+        now += 0.002
+        hurried.due += SECONDS_PER_ID
+    assert now - began < 0.05, "a first id waited for more than a live answer's usual lead"
+    assert hurried.due < now, "a gap in what is heard was risked"
+
+
+def test_a_first_sound_is_decoded_without_what_has_sound_enough_ahead() -> None:
+    """Simulated: nano's steps, of one row and of more. The others have 0.6 s ahead."""
+    now = 10.0
+    begins = job(due=now - DECODE_LEAD_SECONDS, kind=Kind.FIRST)
+    others = [job(due=now - DECODE_LEAD_SECONDS + 0.6) for _ in range(3)]
+    ids = 0
+    while ids < 25:
+        taken = choose([begins, *others], now)
+        now += 0.0016 + 0.0006 * (len(taken) - 1)
+        ids += begins in taken
+        for each in taken:
+            each.due += SECONDS_PER_ID
+    assert now - 10.0 < 0.05, "it waited for steps that were none of its own"
+    assert all(each.due < now for each in others), "they are still decoded as what is due"
+
+
+def test_first_sounds_that_begin_together_share_their_steps() -> None:
+    both = [job(due=3.0, kind=Kind.FIRST), job(due=3.05, kind=Kind.FIRST)]
+    late = job(due=3.25)
+    assert choose([*both, late], now=5.0) == [*both, late], "a gap would be near"
+    assert choose([*both, job(due=3.5)], now=5.0) == both
 
 
 def test_only_the_ids_that_may_come_next_are_scored(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ and computes one quantum of it: a decoding step, or a chunk of a prompt, so that
 delays nobody. An id is due `DECODE_LEAD_SECONDS` before its sound is played, so a new answer
 overtakes answers that are ahead of their playback. All decoding steps that are due are computed
 together (`Step1.step`), but none that nobody wants yet with one that somebody waits for, nor a
-download's with a speculation's. The ids of one session do not depend, in any bit, on the others in
-the batch.
+download's with a speculation's; and an answer that begins has company only of what is about as
+urgent. The ids of one session do not depend, in any bit, on the others in the batch.
 
 Each session keeps the ids that it has computed, with their keys and values. A new job starts after
 the longest common prefix. A job is accepted only if the cache has room for all that it may compute;
@@ -45,6 +45,9 @@ MAX_BATCH = 8  # sessions in one step; more would make each step, and so each ga
 SECONDS_PER_ID = GROUP_SECONDS * 3 / 25  # of sound: 10 text ids come with 15 audio ids, 3 groups
 NEWEST_STEP = 0.05  # share of the latest step in the mean of what an id takes
 DECODE_LEAD_SECONDS = 1.5  # a vocoder's chunk and its look-ahead need half of it
+# A first sound waits for 25 ids, and each takes longer in company, nano's by a third for each other
+# row. What is due so much later has as much sound ahead, and waits.
+ABOUT_AS_URGENT_SECONDS = 0.1
 
 NO_CACHE = torch.empty(0, 0, 0, 0)
 
@@ -68,6 +71,7 @@ class DecodeJob:
         due: when the next quantum should be computed, on the clock of `time.monotonic`.
         read: ids that the reader took.
         last: the newest id; it is not in the cache yet.
+        bulk: whether nobody could be listening for it, when that was asked last.
     """
 
     prompt: list[int]
@@ -82,6 +86,7 @@ class DecodeJob:
     due: float = 0.0
     read: int = 0
     last: int = 0
+    bulk: bool = False
     sampler: Sampler | None = None
 
     @property
@@ -93,6 +98,18 @@ class DecodeJob:
     def decodes(self) -> bool:
         """Whether its next quantum is a decoding step."""
         return self.made > 0
+
+    def kind(self, now: float) -> Kind:
+        """What it is for now.
+
+        While nobody could be listening its sound did not play: when somebody may be, it is not
+        behind. Else it would be made up for in one go, before all that others wait for.
+        """
+        kind = self.purpose()
+        if self.bulk and kind is not Kind.BULK:
+            self.due = max(self.due, now - DECODE_LEAD_SECONDS)
+        self.bulk = kind is Kind.BULK
+        return kind
 
 
 @dataclass(slots=True, eq=False)
@@ -421,14 +438,18 @@ def _outcome(state: _SessionState, quantum: Callable[[], int | None]) -> Outcome
 def choose(jobs: Iterable[DecodeJob], now: float) -> list[DecodeJob]:
     """The jobs to run next: the most urgent; if it decodes, all decoding jobs that are due.
 
-    Only such as may keep it company (`Kind.company`).
+    Only such as may keep it company (`Kind.company`); with a first sound, only what is about as
+    urgent.
     """
-    kinds = {job: job.purpose() for job in jobs}  # once: they may change meanwhile
+    kinds = {job: job.kind(now) for job in jobs}  # once: they may change meanwhile
     order = sorted(kinds, key=lambda job: urgency(kinds[job], job.due))
     if not order or not order[0].decodes:
         return order[:1]
-    company = kinds[order[0]].company
-    steps = [job for job in order if job.decodes and kinds[job].company == company]
+    kind = kinds[order[0]]
+    steps = [job for job in order if job.decodes and kinds[job].company == kind.company]
+    if kind is Kind.FIRST:
+        last = urgency(kind, order[0].due) + ABOUT_AS_URGENT_SECONDS
+        steps = [job for job in steps if urgency(kinds[job], job.due) <= last]
     return ([job for job in steps if job.due <= now] or steps)[:MAX_BATCH]
 
 
