@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import os
 import random
 import time
@@ -135,6 +136,11 @@ def appends(wave: Sound) -> list[str]:
     ]
 
 
+def append_with(end_ms: int) -> int:
+    """The append, counted from 1, that brought the last of so many milliseconds of sound."""
+    return math.ceil(end_ms / 1000 / APPEND_SECONDS)
+
+
 SILENCE = appends(np.zeros(round(WIRE_RATE * APPEND_SECONDS), np.float32))[0]
 
 
@@ -193,8 +199,7 @@ class Talker:
             now = time.monotonic()
             match event["type"]:
                 case "input_audio_buffer.speech_stopped":
-                    number = round(event["audio_end_ms"] / 1000 / APPEND_SECONDS)
-                    turn_ended = self._sent[number - 1]
+                    turn_ended = self._sent[append_with(event["audio_end_ms"]) - 1]
                 case "response.output_audio.delta" if event["delta"]:
                     if not heard and turn_ended is not None and counts:
                         due = turn_ended + first_sound_due()

@@ -9,7 +9,7 @@ import random
 import numpy as np
 import pytest
 from bench_tables import conversations, markdown
-from paced_clients import Measured, appends, table, verdict
+from paced_clients import Measured, append_with, appends, table, verdict
 from paced_parts import (
     ANSWER,
     AUDIO,
@@ -134,6 +134,10 @@ def test_sound_goes_out_in_appends_of_100_ms_the_last_filled_up() -> None:
     sounds = [np.frombuffer(base64.b64decode(m["audio"]), "<i2") for m in messages]
     assert [sound.size for sound in sounds] == [2400, 2400, 2400]
     assert np.count_nonzero(np.concatenate(sounds)) == 6000
+
+
+def test_the_append_that_ends_a_turn_is_the_one_that_brought_its_last_sound() -> None:
+    assert [append_with(end) for end in (1, 49, 51, 100, 101, 149, 2000)] == [1, 1, 1, 1, 2, 2, 20]
 
 
 def test_the_goal_is_met_up_to_the_last_row_before_a_bad_one() -> None:
