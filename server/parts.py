@@ -14,6 +14,7 @@ from aqaa.server.audio.noise import STRONGEST
 from aqaa.server.audio.recordings import RecordingDecoder
 from aqaa.server.audio.wire import AudioFormat, InputConverter, OutputConverter
 from aqaa.server.clock import Clock
+from aqaa.server.compute.chunk_delays import ChunkDelays
 from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Model
 from aqaa.server.compute.places import IdPace, Places
@@ -116,6 +117,7 @@ class Services:
     metrics: Metrics
     clock: Clock
     pace: IdPace  # of the answers' ids
+    chunk_delays: ChunkDelays  # of their sound
     ahead_seconds: float
     tracer: TurnTracer | None = None  # None: nobody collects traces
     unheard: set[object] = field(default_factory=set)

@@ -20,6 +20,7 @@ from aqaa.server.answering.answer import AnswerEnd
 from aqaa.server.answering.single_answer import single_answer
 from aqaa.server.audio.recordings import RecordingDecoder
 from aqaa.server.clock import MonotonicClock
+from aqaa.server.compute.chunk_delays import ChunkDelays
 from aqaa.server.compute.cores import available_cores
 from aqaa.server.compute.devices import flow_dtype, keep_float32, place, visible_gpus
 from aqaa.server.compute.executor import Executor
@@ -162,6 +163,7 @@ class Runtime:
                 executor=executor,
                 recordings=recordings,
                 pace=pace,
+                chunk_delays=ChunkDelays(clock),
                 metrics=metrics,
                 clock=clock,
                 ahead_seconds=settings.ahead_seconds,

@@ -18,15 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from weakref import WeakMethod
 
-from aqaa.models.errors import (
-    AqaaError,
-    CallError,
-    EngineBusyError,
-    EngineDiedError,
-    NoSpeechError,
-    PromptError,
-)
+from aqaa.models.errors import AqaaError, CallError
 from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
+from aqaa.server.answering.error_code import INVALID_CALL, error_code
 from aqaa.server.answering.playback import Playback
 from aqaa.server.answering.start_gate import StartGate
 from aqaa.server.audio.wire import OutputConverter
@@ -46,7 +40,6 @@ from aqaa.server.observe.latency import Timeline
 from aqaa.server.observe.logs import response_id, session_id
 from aqaa.server.observe.traces import TurnRecord, traceparent_of
 from aqaa.server.parts import Services, VoiceStream
-from aqaa.server.protocol.limits import NO_SPEECH
 from aqaa.server.urgency import Kind
 
 log = logging.getLogger(__name__)
@@ -58,7 +51,6 @@ SPECULATION_SECONDS = 0.5
 ENOUGH_AHEAD_SECONDS = 0.6
 LOOK_AGAIN_SECONDS = 0.5  # whether it still has none
 MOST_PATIENCE = 5.0  # seconds for which an answer waits for that; somebody else may always wait
-INVALID_CALL = "invalid_tool_call"  # the code of an answer that ended in a malformed call
 EVENT_QUEUE_SIZE = 64  # between decoder and vocoder, and between vocoder and reader
 
 
@@ -176,7 +168,7 @@ class Answer:
         self._told_tokens = 0  # audio tokens whose sound was handed on
         self._fed_groups = 0  # that the vocoder was given since its last chunk
         self._job: Job[bytes] | None = None  # the latest chunk's
-        self._start_gate = StartGate()
+        self._start_gate = StartGate(services.chunk_delays)
         self.patient = False  # nobody can be listening for it yet
         self._yields_until = 0.0
         self._wanted = asyncio.Event()
@@ -403,10 +395,13 @@ class Answer:
 
     async def _compute(self, work: Work[bytes]) -> bytes:
         """Have a chunk computed, as urgently as its sound is needed."""
-        self._job = self._services.executor.submit(work, *self._urgency())
+        services, asked = self._services, self._services.clock()
+        kind, due = self._urgency()
+        self._job = services.executor.submit(work, kind, due)
         data = await self._job.future
         if self._fed_groups:
-            self._start_gate.vocoded(self._fed_groups, self._job.seconds)
+            waited = services.clock() - asked if kind.wanted else None
+            self._start_gate.vocoded(self._fed_groups, self._job.seconds, waited)
             self._fed_groups = 0
         return data
 
@@ -478,20 +473,3 @@ def _sound(
     """The bytes of a chunk that is due."""
     synthesised = yield from synthesis.ask(chunk)
     return output.push(voice.take(synthesised))
-
-
-def error_code(error: AqaaError) -> str:
-    """The error code that a client sees."""
-    match error:
-        case EngineDiedError():
-            return "engine_died"
-        case EngineBusyError():
-            return "engine_busy"
-        case PromptError():
-            return "context_length_exceeded"
-        case CallError():
-            return INVALID_CALL
-        case NoSpeechError():
-            return NO_SPEECH
-        case _:
-            return "server_error"

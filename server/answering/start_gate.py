@@ -1,11 +1,14 @@
 """When an answer has enough sound to start: enough to last until its next sound.
 
 A client plays from the first sound on. Whether that lasts until the second is there depends on how
-fast decoder and vocoder are now, which both show while they work: on an idle machine the answer can
-start with its first chunk or two; on a busy one it starts later, and without a gap.
+fast decoder and vocoder are now, which both show while they work, and on what may come between, as
+it has lately, in any answer: on an idle machine the answer can start with its first chunk or two;
+on a busy one it starts later, and without a gap.
 """
 
 from __future__ import annotations
+
+from aqaa.server.compute.chunk_delays import ChunkDelays
 
 # A vocoder's chunks grow, and a larger one takes longer, though less than in proportion (nano's, on
 # one core: 42 ms for two groups, 53 for four, 71 for six), and a shared core is sometimes slower.
@@ -20,7 +23,9 @@ MAX_START_SECONDS = 0.8  # of sound, with which an answer starts whatever is est
 class StartGate:
     """One answer's. Times are seconds of one clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, delays: ChunkDelays) -> None:
+        """`delays`: of all answers' chunks."""
+        self._delays = delays
         self._first = self._last = 0.0
         self._decoded = 0  # groups
         self._vocoded = 0  # groups, of these
@@ -33,20 +38,27 @@ class StartGate:
         self._last = now
         self._decoded += 1
 
-    def vocoded(self, groups: int, took: float) -> None:
-        """The vocoder has taken `groups` more groups, in `took` seconds without its waiting."""
+    def vocoded(self, groups: int, took: float, waited: float | None = None) -> None:
+        """The vocoder has taken `groups` more groups, in `took` seconds without its waiting.
+
+        `waited`: seconds until the sound was there; None: nobody waited for it.
+        """
+        if self._vocoded and waited is not None:
+            self._delays.came(waited - self._took)
         self._vocoded += groups
         self._took = took
 
-    def until_next(self) -> float:
-        """Estimated seconds until the next sound.
+    def until_next(self, busy: float = 0.0) -> float:
+        """Estimated seconds until the next sound, with `busy` until the vocoder comes to it.
 
         The time for the decoder to make the groups that the next chunk needs (at most as many as
-        have been vocoded), and the time to vocode it.
+        have been vocoded), and the time to vocode it: as it is now, or as it was when others came
+        between.
         """
         missing = max(0, 2 * self._vocoded - self._decoded)
         pace = (self._last - self._first) / max(1, self._decoded - 1)
-        return missing * pace + CHUNK_COST_GROWTH * self._took
+        usual, delayed = CHUNK_COST_GROWTH * self._took + busy, self._took + self._delays.most()
+        return missing * pace + max(usual, delayed)
 
     def opens(self, made: float, busy: float) -> bool:
         """Whether `made` seconds of sound are enough to start with.
@@ -55,5 +67,5 @@ class StartGate:
             made: seconds of sound.
             busy: seconds until the vocoder comes to the next chunk, as it is loaded now.
         """
-        enough = max(MIN_START_SECONDS, self.until_next() + busy)
+        enough = max(MIN_START_SECONDS, self.until_next(busy))
         return made >= min(enough, MAX_START_SECONDS)

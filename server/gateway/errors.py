@@ -28,7 +28,7 @@ from aqaa.models.errors import (
     StoreError,
     UnauthorizedError,
 )
-from aqaa.server.answering.answer import INVALID_CALL
+from aqaa.server.answering.error_code import INVALID_CALL
 from aqaa.server.protocol.errors import PARAM_LENGTH, ProtocolError, told_of
 from aqaa.server.protocol.limits import NO_SPEECH
 

@@ -17,8 +17,8 @@ from aqaa.server.answering.answer import (
     AnswerEvent,
     AnswerSound,
     AnswerText,
-    error_code,
 )
+from aqaa.server.answering.error_code import error_code
 from aqaa.server.hearing.input_queue import InputJob, SuppressIdle
 from aqaa.server.observe.logs import response_id
 from aqaa.server.parts import ModelParts, wire_audio

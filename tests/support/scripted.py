@@ -21,6 +21,7 @@ from aqaa.models.bundle import Bundle, TurnThresholds
 from aqaa.models.errors import EngineDiedError, TokenError
 from aqaa.server.audio.recordings import RecordingDecoder
 from aqaa.server.clock import Clock, MonotonicClock
+from aqaa.server.compute.chunk_delays import ChunkDelays
 from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import Work, work_of
 from aqaa.server.compute.places import IdPace
@@ -453,6 +454,7 @@ def scripted_parts(
         voices=voices_of(("joe", "amy"), "joe"),
         services=Services(
             pace=IdPace(spoken_ids=70.0),
+            chunk_delays=ChunkDelays(clock),
             engine=engine,
             vocoder=voices,
             synthesis=synthesis_of(voices),

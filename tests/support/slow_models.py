@@ -1,18 +1,21 @@
-"""A vocoder and a tokenizer that take nano's time of a simulated clock."""
+"""A vocoder, a tokenizer and a decoder that take nano's time of a simulated clock."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from paced_parts import FIRST_CHUNK_SECONDS, LATER_CHUNK_SECONDS, LINGUISTIC_SECONDS
-from scripted import GroupTokenizer, Samples, Voice, Voices
+from scripted import GroupTokenizer, Samples, ScriptedEngine, Voice, Voices
+from simulated_time import SimulatedClock
 
+from aqaa.server.engine.contract import SamplingParams
 from aqaa.vocoder.stream import CPU_BATCH
 
 FIRST_IDS = 15  # in a first chunk: three groups
+SECONDS_PER_ID = 0.0025
 MORE_IN_BATCH = 0.8  # of what a chunk takes alone, for each further one
 
 
@@ -67,3 +70,18 @@ class SlowTokenizer(GroupTokenizer):
     def run(self, requests: Sequence[None]) -> Sequence[None]:
         self._clock.now += LINGUISTIC_SECONDS * len(requests)
         return requests
+
+
+class SlowDecoder(ScriptedEngine):
+    """Each id when it is due, however late the ones before were taken."""
+
+    async def generate(
+        self, session: str, prompt: Sequence[int], params: SamplingParams
+    ) -> AsyncGenerator[int, None]:
+        clock = SimulatedClock()
+        due = clock()
+        async for token in super().generate(session, prompt, params):
+            due += SECONDS_PER_ID
+            if due > clock():
+                await clock.sleep(due - clock())
+            yield token

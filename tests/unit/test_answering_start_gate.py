@@ -1,14 +1,30 @@
-"""How long the next sound of an answer will take, from how the last came."""
+"""How long the next sound of an answer will take, from how the last ones came."""
 
 from __future__ import annotations
 
-import pytest
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
 
+import numpy as np
+import pytest
+from paced_parts import AHEAD_SECONDS, FIRST_CHUNK_SECONDS
+from scripted import Samples, Voice, Voices, scripted_parts, woven
+from simulated_time import SimulatedClock, SteppedExecutor, simulate
+from slow_models import SlowDecoder
+
+from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerRequest, AnswerSound
 from aqaa.server.answering.start_gate import CHUNK_COST_GROWTH, StartGate
+from aqaa.server.compute.chunk_delays import ChunkDelays
+from aqaa.server.compute.places import WINDOW_SECONDS
+from aqaa.server.engine.contract import SamplingParams
+from aqaa.server.parts import output_of
+from aqaa.server.protocol.types import PcmFormat
 
 
 def test_a_voice_that_lacks_groups_waits_for_as_many_as_it_had() -> None:
-    gate = StartGate()
+    gate = StartGate(ChunkDelays(lambda: 0.0))
     for tenth in range(4):
         gate.decoded(tenth / 10)
     gate.vocoded(4, took=0.0)
@@ -16,7 +32,7 @@ def test_a_voice_that_lacks_groups_waits_for_as_many_as_it_had() -> None:
 
 
 def test_groups_that_are_there_already_are_not_waited_for() -> None:
-    gate = StartGate()
+    gate = StartGate(ChunkDelays(lambda: 0.0))
     for tenth in range(7):
         gate.decoded(tenth / 10)
     gate.vocoded(4, took=0.0)
@@ -24,7 +40,7 @@ def test_groups_that_are_there_already_are_not_waited_for() -> None:
 
 
 def test_the_voice_takes_its_time_though_all_groups_are_there() -> None:
-    gate = StartGate()
+    gate = StartGate(ChunkDelays(lambda: 0.0))
     for _ in range(20):
         gate.decoded(0.0)
     gate.vocoded(1, took=0.1)
@@ -33,7 +49,123 @@ def test_the_voice_takes_its_time_though_all_groups_are_there() -> None:
 
 
 def test_a_single_group_tells_no_pace() -> None:
-    gate = StartGate()
+    gate = StartGate(ChunkDelays(lambda: 0.0))
     gate.decoded(7.0)
     gate.vocoded(1, took=0.0)
     assert gate.until_next() == 0.0
+
+
+def test_what_came_late_lately_may_do_so_again() -> None:
+    delays = ChunkDelays(lambda: 7.0)
+    other = StartGate(delays)
+    other.vocoded(3, took=0.06, waited=0.5)  # its first: late behind which?
+    other.vocoded(3, took=0.07, waited=0.07)
+    other.vocoded(6, took=0.08, waited=0.17)  # a tenth of a second later than the one before
+    other.vocoded(6, took=0.08, waited=None)
+    gate = ready(delays, took=0.05)
+    assert gate.until_next() == pytest.approx(0.15)
+    assert gate.opens(made=0.16, busy=0.0)
+    assert not gate.opens(made=0.14, busy=0.0)
+    assert gate.until_next(busy=0.06) == pytest.approx(0.16), "one of the two comes between"
+
+
+def test_what_came_no_later_than_might_be_changes_nothing() -> None:
+    delays = ChunkDelays(lambda: 7.0)
+    for late in (0.02, 0.04, -0.3):
+        delays.came(late)
+    assert ready(delays, took=0.05).until_next() == pytest.approx(CHUNK_COST_GROWTH * 0.05)
+
+
+def test_delays_are_known_but_for_one_in_twenty_and_for_a_while() -> None:
+    now = 100.0
+    delays = ChunkDelays(lambda: now)
+    assert delays.most() == 0.0
+    for late in (0.3, 0.2, *[0.1] * 18):
+        delays.came(late)
+    assert delays.most() == 0.2
+    now += WINDOW_SECONDS + 1
+    delays.came(-0.1)
+    assert delays.most() == 0.0
+
+
+def ready(delays: ChunkDelays, took: float) -> StartGate:
+    """One whose next chunk has its groups."""
+    gate = StartGate(delays)
+    for _ in range(6):
+        gate.decoded(0.0)
+    gate.vocoded(3, took)
+    return gate
+
+
+class LikeNano(Voice):
+    """Chunks of three, three and then six groups; 0.2 s are held back."""
+
+    _sizes = (15, 15, 30)
+    _held = round(0.2 * 22_050)
+
+    def due(self, *, final: bool = False) -> tuple[Voice, int] | None:
+        size = min(self._sizes[0], len(self._waiting)) if final else self._sizes[0]
+        return (self, size) if 0 < size <= len(self._waiting) else None
+
+    def take(self, sound: Samples) -> Samples:
+        self._waiting = self._waiting[self._sizes[0] :]
+        self._sizes = self._sizes[1:] or self._sizes
+        held, self._held = self._held, 0
+        return sound[held:]
+
+    def sound(self, token: int) -> Samples:
+        return np.tile(super().sound(0), token // 5)
+
+
+@dataclass(frozen=True)
+class Disturbed(Voices):
+    """Chunks that take nano's time, each fifth of them four times as long if they are disturbed."""
+
+    kind: type[Voice] = LikeNano
+    disturbed: Callable[[], bool] = lambda: False
+    count: Iterator[int] = field(default_factory=count)
+
+    def synthesise(self, chunks: Sequence[tuple[Voice, int]]) -> list[Samples]:
+        slow = next(self.count) % 5 == 2 and self.disturbed()
+        SimulatedClock().now += FIRST_CHUNK_SECONDS * (4 if slow else 1)
+        return super().synthesise(chunks)
+
+
+async def answers(disturbed: Callable[[float], bool], number: int) -> list[tuple[float, int]]:
+    """Of each of so many answers, one each five seconds: when it was heard, and its gaps."""
+    clock = SimulatedClock()
+    executor = SteppedExecutor(clock)
+    executor.compute_on_loop()
+    begin = clock()
+    voices = Disturbed(disturbed=lambda: disturbed(clock() - begin))
+    engine = SlowDecoder(lambda prompt: woven("hello there", 18))
+    parts = scripted_parts(engine, clock=clock, executor=executor, voices=voices)
+    services = replace(parts.services, ahead_seconds=AHEAD_SECONDS)
+    told = []
+    for turn in range(number):
+        await asyncio.sleep(begin + 5.0 * turn - clock())
+        asked = AnswerRequest((1, 4), SamplingParams.of(parts.bundle), "joe", 1.0, spoken=True)
+        wire = output_of(PcmFormat())
+        answer = Answer(services, "key", asked, parts.parser(), wire, bytes_per_second=48_000)
+        answer.adopt()
+        playback, heard = answer.progress.playback, 0.0
+        while not isinstance(event := await answer.next(), AnswerEnd):
+            if isinstance(event, AnswerSound) and event.data:
+                heard = heard or clock() - answer.started
+                playback.send(event.seconds, clock())
+        await answer.stop()
+        told.append((heard, playback.gaps))
+    return told
+
+
+def test_among_chunks_that_come_late_now_and_then_an_answer_has_no_gap() -> None:
+    told = simulate(answers(lambda now: True, 12))
+    assert [gaps for _, gaps in told] == [0] * 12
+
+
+def test_an_undisturbed_answer_is_heard_with_its_first_chunk_and_soon_after_a_disturbance() -> None:
+    alone = [heard for heard, _ in simulate(answers(lambda now: False, 12))]
+    assert alone == pytest.approx(alone[:1] * 12)
+    after = [heard for heard, _ in simulate(answers(lambda now: now < 15, 12))]
+    assert after[1] > alone[1]
+    assert after[8:] == pytest.approx(alone[8:])

@@ -12,17 +12,16 @@ import base64
 import random
 import sys
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from fuzzing import EVENTS_A_SESSION, PACE, Mutator
 from paced_parts import AHEAD_SECONDS
-from scripted import ScriptedEngine, pcm, scripted_parts, woven
+from scripted import pcm, scripted_parts, woven
 from simulated_time import SimulatedClock, SteppedExecutor, simulate
-from slow_models import SlowTokenizer, SlowVoices
+from slow_models import SlowDecoder, SlowTokenizer, SlowVoices
 
 from aqaa.server.answering.playback import Playback
-from aqaa.server.engine.contract import SamplingParams
 from aqaa.server.gateway.websocket import _event
 from aqaa.server.hearing.tokenising import Tokenising
 from aqaa.server.parts import ModelParts
@@ -33,27 +32,11 @@ from aqaa.server.session.live_session import LiveSession
 
 TURNS = 15
 RATE = 24_000
-SECONDS_PER_ID = 0.0025
 PIECE = 0.02  # seconds of a microphone's
 SPOKEN, QUIET = 1.0, 2.5  # seconds of a question, and of the silence in which the answer is heard
 SAID = woven("hello there, and a good day", 14)
 PLACES = 1  # for those who send mutated events: two cores have two
 GROWTH = 0.1  # seconds by which what is heard may come later
-
-
-class Decoder(ScriptedEngine):
-    """Each id when it is due, however late the ones before were taken."""
-
-    async def generate(
-        self, session: str, prompt: Sequence[int], params: SamplingParams
-    ) -> AsyncGenerator[int, None]:
-        clock = SimulatedClock()
-        due = clock()
-        async for token in super().generate(session, prompt, params):
-            due += SECONDS_PER_ID
-            if due > clock():
-                await clock.sleep(due - clock())
-            yield token
 
 
 class Client:
@@ -83,7 +66,7 @@ class Client:
     async def say(self, message: str) -> None:
         """As the gateway reads it."""
         try:
-            event = _event(message, speaks_beta=False)
+            event = _event([message], speaks_beta=False)
         except ProtocolError as error:
             self.conversation.refuse(error)
         else:
@@ -127,7 +110,7 @@ async def heard_beside(places: int, done: Counter[str]) -> list[float]:
     executor, tokenizer = SteppedExecutor(clock), SlowTokenizer(clock)
     executor.compute_on_loop()
     any_text = sys.maxunicode + 1  # its text ids are code points
-    engine = Decoder(lambda prompt: SAID, vocab_size=any_text)
+    engine = SlowDecoder(lambda prompt: SAID, vocab_size=any_text)
     parts = scripted_parts(engine, clock=clock, executor=executor, voices=SlowVoices(clock=clock))
     services = replace(parts.services, ahead_seconds=AHEAD_SECONDS)
     tokenising = Tokenising(tokenizer)
