@@ -40,7 +40,8 @@ JUDGED = TurnRules.of(SemanticVad())
 PLAIN = TurnRules.of(ServerVad())
 MESSAGE_SAMPLES = 320  # a client sends so much at a time: 20 ms
 TAIL_SECONDS = 9.0  # of the clip's own quiet behind it: longer than any judge waits
-FLOOR_SHARE = 0.1  # that tail is as loud as the frame that is louder than so many others
+FLOOR_SHARE = 0.1  # that tail is as loud as the frame that is louder than so many others, or
+END_FRAMES = 4  # as the clip's last ones if they are quieter: else the VAD would hear it begin
 PATIENT_MS = 1500.0  # of silence: no pause within a clip is so long
 
 
@@ -110,7 +111,7 @@ def with_tail(wave: Sound) -> Sound:
     """`wave` and behind it noise as loud as its own quiet."""
     count = wave.size // FRAME_SAMPLES
     power = np.square(wave[: count * FRAME_SAMPLES].reshape(count, -1)).mean(axis=1)
-    floor = np.sqrt(np.quantile(power, FLOOR_SHARE))
+    floor = np.sqrt(min(np.quantile(power, FLOOR_SHARE), power[-END_FRAMES:].mean()))
     noise = np.random.default_rng(0).standard_normal(round(TAIL_SECONDS * TOKENIZER_RATE))
     return np.concatenate((wave, (floor * noise).astype(np.float32)))
 

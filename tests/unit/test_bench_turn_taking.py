@@ -95,6 +95,15 @@ CLIPS = [Heard((), (), 0, seconds) for seconds in (1.0, 2.0, 3.0, 4.0)]
 HALF_CUT = [Outcome(200.0), Outcome(None, taken_back=True), Outcome(400.0), Outcome(None)]
 
 
+@pytest.mark.parametrize("level", [0.0, 1e-4])
+def test_behind_a_clip_it_is_no_louder_than_where_it_ends(level: float) -> None:
+    noise = np.random.default_rng(1).normal(0, 1, 2 * RATE)
+    noise[: RATE + RATE // 2] *= 1e-2
+    noise[RATE + RATE // 2 :] *= level
+    tail = with_tail(noise.astype(np.float32))[2 * RATE :]
+    assert tail.std() == pytest.approx(level, rel=0.1)
+
+
 def test_a_policy_is_told_by_delay_false_ends_and_those_taken_back() -> None:
     cells = Point("silence", "200 ms", CLIPS, HALF_CUT).cells()
     assert cells == ["silence, 200 ms", "300 / 390", "50.0 % of 4", "50.0 % of 2", "50.0 % of 2"]
