@@ -28,11 +28,12 @@ SNR, LOUD = (30.0, 60.0), (0.15, 1.0)  # of the others: dB, level
 NEAR = 0.05  # share on both sides of a place in which the quietest moment is looked for
 # Of interruptions, the share that is asked whether it ends: were it more, all that is short would.
 ALL_SAID = 0.2
+# As synthesisers can say them: they spell "mhm" and "hm", letter by letter.
 BACKCHANNELS = (
-    "Mhm.", "Uh huh.", "Yeah.", "Yes.", "Okay.", "Right.", "Sure.", "I see.", "Aha.", "Oh.", "Hm.",
-    "Ah.", "Ah, okay.", "Yeah, yeah.", "Okay, okay.", "Oh, right.", "Great.", "Cool.", "Wow.",
-    "Really.", "Oh, I see.", "Mhm, mhm.", "Good.", "Nice.", "Oh, nice.", "Alright.", "Exactly.",
-    "True.", "Ha ha.", "Got it.",
+    "Um hum.", "Uh huh.", "Yeah.", "Yes.", "Okay.", "Right.", "Sure.", "I see.", "Aha.", "Oh.",
+    "Huh.", "Ah.", "Ah, okay.", "Yeah, yeah.", "Okay, okay.", "Oh, right.", "Great.", "Cool.",
+    "Wow.", "Really.", "Oh, I see.", "Um hum, um hum.", "Good.", "Nice.", "Oh, nice.", "Alright.",
+    "Exactly.", "True.", "Ha ha.", "Got it.",
 )  # fmt: skip
 
 # Said into an answer, to end it: as short as a backchannel, and meant.

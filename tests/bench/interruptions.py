@@ -53,7 +53,8 @@ REAL = (
     "Wait, what is four times three?", "And what is the capital of Spain?", "Can you say it again?",
     "Tell me a joke instead.", "No no, the other one.", "Stop.", "Wait.", "Hold on.",
 )  # fmt: skip
-ASSENT = ("Mhm.", "Uh huh.", "Yeah.", "Okay.", "Right.", "Yes.", "Sure.", "I see.")
+# "Um hum": a synthesiser spells "mhm", and its three letters are no assent.
+ASSENT = ("Um hum.", "Uh huh.", "Yeah.", "Okay.", "Right.", "Yes.", "Sure.", "I see.")
 ANSWERS = (
     "The capital of France is Paris, a city on the river Seine.",
     "Four times three is twelve, and twelve is also a dozen.",
