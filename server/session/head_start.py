@@ -1,8 +1,9 @@
 """What is computed for a turn before it has ended: the prompt's prefix, and a speculative answer.
 
 While the user speaks the engine computes the prompt so far. At a pause the answer is started as if
-the turn were over, and held back. When the turn ends and the machine asks for that very answer, it
-is taken; when the user goes on speaking, it is rolled back.
+the turn were over, and held back; where there is no time for that, its prompt is computed to the
+end. When the turn ends and the machine asks for that very answer, it is taken; when the user goes
+on speaking, it is rolled back.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from aqaa.models.groups import GROUP_TOKENS
 from aqaa.server.answering.answer import Answer, AnswerRequest
 from aqaa.server.dialogue.tools import Calling
 from aqaa.server.dialogue.truncation import AUTO, Truncation
+from aqaa.server.engine.contract import purpose
 from aqaa.server.parts import ModelParts, output_of
 from aqaa.server.protocol import effects as fx
 from aqaa.server.protocol.session_types import RetentionRatio
@@ -176,6 +178,7 @@ class HeadStart:
             await self._answer.stop()
 
     async def _keep_warm(self) -> None:
+        purpose.set(lambda: Kind.SPECULATIVE)  # for this task
         try:
             while (tokens := self._warm_tokens) is not None:
                 self._warm_tokens = None
@@ -190,12 +193,16 @@ class HeadStart:
             log.info("warming up failed: %s", error)
 
     async def _start(self, run: fx.StartRun, tokens: tuple[int, ...]) -> None:
+        purpose.set(lambda: Kind.SPECULATIVE)  # for this task; an answer's tell their own
         services = self._parts.services
-        if services.executor.delay(Kind.FIRST, services.clock()) > NO_SLACK_SECONDS:
+        slack = services.executor.delay(Kind.FIRST, services.clock()) <= NO_SLACK_SECONDS
+        if not slack:
             services.metrics.speculations.labels("no_slack").inc()
-            return
         try:
             request = await request_of(self._parts, self._memory, run, tokens)
+            if not slack:
+                await services.engine.warm(self._key, request.prompt)
+                return
         except AqaaError as error:
             log.info("no speculation: %s", error)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -16,9 +17,11 @@ from scripted import (
     woven,
 )
 
+from aqaa.server.engine.contract import purpose
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.types import Json, Response
 from aqaa.server.session.head_start import NO_SLACK_SECONDS, WARM_IDS
+from aqaa.server.urgency import Kind
 
 
 def done(event: server.ServerEvent) -> Response:
@@ -62,9 +65,11 @@ async def test_nothing_is_speculated_on_a_machine_that_has_no_time(
     await speak_and_pause(talk, silence=0.3)
     await talk.becomes(lambda: talk.counted("aqaa_speculations_total", outcome="no_slack") == 1)
     assert engine.prompts == []
+    before = [*engine.warmed]
     await talk.say(0.3, loud=False)
     await talk.until("response.done")
     assert len(engine.prompts) == 1
+    assert before[-1] == engine.prompts[0], "its prompt was to be read when it was asked for"
 
 
 async def test_nobody_is_idle_while_the_assistant_speaks(
@@ -102,14 +107,22 @@ async def test_speech_that_goes_on_after_a_pause_is_one_turn(
 
 
 async def test_the_engine_is_warmed_while_the_user_speaks(
-    talk: Talk, engine: ScriptedEngine
+    talk: Talk, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    kinds, warm_up = [], engine.warm
+
+    async def noted(session: str, prompt: Sequence[int]) -> int:
+        kinds.append(purpose.get()())
+        return await warm_up(session, prompt)
+
+    monkeypatch.setattr(engine, "warm", noted)
     await talk.say(0.1, loud=False)
     await talk.say(1.0, loud=True)
     await talk.becomes(lambda: bool(engine.warmed))
     await talk.say(0.6, loud=False)
     await talk.until("response.done")
     assert all(engine.prompts[-1][: len(warm)] == warm for warm in engine.warmed)
+    assert set(kinds) == {Kind.SPECULATIVE}, "nobody waits for it yet"
 
 
 async def test_the_engine_is_warmed_once_a_second_of_a_long_turn(
