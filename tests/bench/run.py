@@ -91,7 +91,6 @@ def main() -> int:
     if unknown := set(wanted) - set(present):
         print(f"no such benchmark: {', '.join(sorted(unknown))}; there are: {', '.join(present)}")
         return 2
-    found = sections()
     failed = []
     for name in wanted:
         print(f"== {name}", flush=True)
@@ -100,9 +99,9 @@ def main() -> int:
             failed.append(name)
             continue
         print(printed, flush=True)
-        found[name] = f"_{datetime.date.today()}, {machine()}_\n\n{printed.strip()}\n\n"
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(report(found, present), encoding="utf-8")
+        table = f"_{datetime.date.today()}, {machine()}_\n\n{printed.strip()}\n\n"
+        # Read only now: others may have written theirs meanwhile.
+        REPORT.write_text(report({**sections(), name: table}, present), encoding="utf-8")
     print(f"failed: {', '.join(failed)}" if failed else f"written: {REPORT}")
     return 1 if failed else 0
 
