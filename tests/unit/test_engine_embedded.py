@@ -226,7 +226,7 @@ async def test_a_long_prompt_does_not_hold_up_an_answer(tmp_path: Path) -> None:
 
 
 def job(due: float, made: int = 1, kind: Kind = Kind.LIVE) -> DecodeJob:
-    return DecodeJob([1], greedy(9), lambda _: None, lambda: kind, made=made, due=due)
+    return DecodeJob([1], greedy(9), lambda _: None, lambda: kind, made=made, due=due, was=kind)
 
 
 def test_an_answer_that_begins_overtakes_those_that_are_ahead_of_their_sound():
@@ -276,6 +276,27 @@ def test_what_nobody_could_listen_to_for_long_is_not_behind_once_somebody_may() 
     assert hurried.due < now, "a gap in what is heard was risked"
 
 
+def test_an_answer_whose_sound_began_late_is_due_by_when_that_is_played() -> None:
+    kinds = [Kind.FIRST]
+    made_early = DecodeJob([1], greedy(9), lambda _: None, lambda: kinds[-1], made=120, due=1.7)
+    choose([made_early], now=4.0)
+    kinds.append(Kind.LIVE)  # its first sound is played now, the next id's in 1.7 s
+    waits = job(due=5.0 - DECODE_LEAD_SECONDS, kind=Kind.FIRST)
+    assert choose([made_early, waits], now=5.0) == [waits]
+
+
+def test_a_gap_does_not_make_all_that_follows_overdue() -> None:
+    """Simulated: a step takes 2 ms. Each id is played three seconds later than it might be."""
+    now = 10.0
+    late = job(due=now - DECODE_LEAD_SECONDS - 3.0)
+    waits = job(due=now - DECODE_LEAD_SECONDS, made=0, kind=Kind.FIRST)
+    assert choose([late, waits], now) == [late]
+    while choose([late, waits], now) != [waits]:
+        now += 0.002
+        late.due += SECONDS_PER_ID
+    assert now - 10.0 < 0.05
+
+
 def test_a_first_sound_is_decoded_without_what_has_sound_enough_ahead() -> None:
     """Simulated: nano's steps, of one row and of more. The others have 0.6 s ahead."""
     now = 10.0
@@ -296,7 +317,7 @@ def test_first_sounds_that_begin_together_share_their_steps() -> None:
     both = [job(due=3.0, kind=Kind.FIRST), job(due=3.05, kind=Kind.FIRST)]
     late = job(due=3.25)
     assert choose([*both, late], now=5.0) == [*both, late], "a gap would be near"
-    assert choose([*both, job(due=3.5)], now=5.0) == both
+    assert choose([*both, job(due=3.7)], now=5.0) == both
 
 
 def test_only_the_ids_that_may_come_next_are_scored(tmp_path: Path) -> None:
@@ -309,9 +330,9 @@ def test_only_the_ids_that_may_come_next_are_scored(tmp_path: Path) -> None:
 
 
 def test_no_more_are_stepped_together_than_a_gap_allows():
-    jobs = [job(due=float(number)) for number in range(MAX_BATCH + 3)]
-    assert choose(reversed(jobs), now=99.0) == jobs[:MAX_BATCH]
-    assert choose([], now=99.0) == []
+    jobs = [job(due=number / 10) for number in range(MAX_BATCH + 3)]
+    assert choose(reversed(jobs), now=1.2) == jobs[:MAX_BATCH]
+    assert choose([], now=1.2) == []
 
 
 def test_neither_a_long_prompt_nor_an_answer_starves_the_other():

@@ -71,7 +71,7 @@ class DecodeJob:
         due: when the next quantum should be computed, on the clock of `time.monotonic`.
         read: ids that the reader took.
         last: the newest id; it is not in the cache yet.
-        bulk: whether nobody could be listening for it, when that was asked last.
+        was: what it was for, when that was asked last.
     """
 
     prompt: list[int]
@@ -86,7 +86,7 @@ class DecodeJob:
     due: float = 0.0
     read: int = 0
     last: int = 0
-    bulk: bool = False
+    was: Kind = Kind.FIRST
     sampler: Sampler | None = None
 
     @property
@@ -100,15 +100,19 @@ class DecodeJob:
         return self.made > 0
 
     def kind(self, now: float) -> Kind:
-        """What it is for now.
+        """What it is for now; with it goes when it is due, by when its sound is played.
 
-        While nobody could be listening its sound did not play: when somebody may be, it is not
-        behind. Else it would be made up for in one go, before all that others wait for.
+        That begins with the first sound, and is late by each gap; while nobody could be listening
+        none was played. An answer that counted all of this as its delay would make up for it in one
+        go, before what others wait for.
         """
-        kind = self.purpose()
-        if self.bulk and kind is not Kind.BULK:
-            self.due = max(self.due, now - DECODE_LEAD_SECONDS)
-        self.bulk = kind is Kind.BULK
+        kind, was = self.purpose(), self.was
+        self.was = kind
+        played_now = now - DECODE_LEAD_SECONDS
+        if kind is Kind.LIVE and was in (Kind.FIRST, Kind.SPECULATIVE):
+            self.due = max(self.due, played_now + self.made * SECONDS_PER_ID)
+        elif kind is Kind.LIVE or (was is Kind.BULK and kind.wanted):
+            self.due = max(self.due, played_now)
         return kind
 
 
@@ -448,7 +452,8 @@ def choose(jobs: Iterable[DecodeJob], now: float) -> list[DecodeJob]:
     kind = kinds[order[0]]
     steps = [job for job in order if job.decodes and kinds[job].company == kind.company]
     if kind is Kind.FIRST:
-        last = urgency(kind, order[0].due) + ABOUT_AS_URGENT_SECONDS
+        most = max(urgency(kind, order[0].due), now - DECODE_LEAD_SECONDS)  # urgent, or played now
+        last = most + ABOUT_AS_URGENT_SECONDS
         steps = [job for job in steps if urgency(kinds[job], job.due) <= last]
     return ([job for job in steps if job.due <= now] or steps)[:MAX_BATCH]
 
