@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -165,7 +166,9 @@ class Answer:
         self._paced = paced
         self._called = False  # whether it has made a call
         self._kept = b""  # sound that is made, until there is enough to hand on
+        self._kept_tokens = 0  # audio tokens whose sound that is
         self._told_tokens = 0  # audio tokens whose sound was handed on
+        self._opening: asyncio.Task[None] | None = None
         self._fed_groups = 0  # that the vocoder was given since its last chunk
         self._job: Job[bytes] | None = None  # the latest chunk's
         self._start_gate = StartGate(services.chunk_delays)
@@ -341,6 +344,7 @@ class Answer:
         except Exception:
             log.exception("the answer's sound failed for a reason that is a bug")
             over = AnswerEnd("failed", "internal_error")
+        self._stop_opening()
         self._tasks[0].cancel()  # it has ended already, unless it was the vocoder that failed
         self._stop_waiting()
         await self._events.put(over)
@@ -428,28 +432,46 @@ class Answer:
 
     async def _hand_on(self, data: bytes, *, last: bool = False) -> None:
         """Hand on sound; at the beginning only once there is enough to start with."""
-        progress = self.progress
-        progress.made += len(data) / self._bytes_per_second
+        self.progress.made += len(data) / self._bytes_per_second
         self._kept += data
-        tokens = progress.groups * GROUP_TOKENS - self._told_tokens
+        self._kept_tokens = self.progress.groups * GROUP_TOKENS - self._told_tokens
+        self._stop_opening()
         # Groups may give no sound yet: a client would take an empty piece for the beginning.
-        if not last and not (self._kept and self._may_start()):
-            return
+        wait = 0.0 if last else self._until_start() if self._kept else math.inf
+        if wait == 0:
+            await self._release()
+        elif wait < math.inf:
+            self._opening = asyncio.create_task(self._open())
+            self._tasks.append(self._opening)
+
+    async def _open(self) -> None:
+        """Start with what is made, once it lasts until more is, if no more comes before."""
+        await self._wanted.wait()
+        await self._services.clock.sleep(self._until_start())
+        self._opening = None  # not to be stopped while it hands on
+        await self._release()
+
+    def _stop_opening(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+
+    async def _release(self) -> None:
         data, self._kept = self._kept, b""
+        tokens, self._kept_tokens = self._kept_tokens, 0
         self._told_tokens += tokens
-        if data and progress.timeline.first_sound is None:
-            progress.timeline.first_sound = self._services.clock()
+        if data and self.progress.timeline.first_sound is None:
+            self.progress.timeline.first_sound = self._services.clock()
             self._stop_waiting()
         if data or tokens:
             await self._events.put(AnswerSound(data, len(data) / self._bytes_per_second, tokens))
 
-    def _may_start(self) -> bool:
-        """Whether what is made lasts until more is; always, once the answer has started."""
+    def _until_start(self) -> float:
+        """Seconds until what is made lasts until more is; 0 once the answer has started."""
         if self.progress.timeline.first_sound is not None:
-            return True
+            return 0.0
         made = self.progress.made
         runs_out = self._services.clock() + made
-        return self._start_gate.opens(made, self._services.executor.delay(Kind.LIVE, runs_out))
+        return self._start_gate.wait(made, self._services.executor.delay(Kind.LIVE, runs_out))
 
     async def _pace(self) -> None:
         """Wait while enough sound is made: for a speculation, or ahead of the playback."""

@@ -3,10 +3,13 @@
 A client plays from the first sound on. Whether that lasts until the second is there depends on how
 fast decoder and vocoder are now, which both show while they work, and on what may come between, as
 it has lately, in any answer: on an idle machine the answer can start with its first chunk or two;
-on a busy one it starts later, and without a gap.
+on a busy one it starts later, and without a gap. While the next is made the rest of the wait for it
+becomes shorter: what is made is enough as soon as it covers that.
 """
 
 from __future__ import annotations
+
+import math
 
 from aqaa.server.compute.chunk_delays import ChunkDelays
 
@@ -60,12 +63,17 @@ class StartGate:
         usual, delayed = CHUNK_COST_GROWTH * self._took + busy, self._took + self._delays.most()
         return missing * pace + max(usual, delayed)
 
-    def opens(self, made: float, busy: float) -> bool:
-        """Whether `made` seconds of sound are enough to start with.
+    def wait(self, made: float, busy: float) -> float:
+        """Seconds until what is made lasts until more is, if none comes before; 0: it does.
+
+        Infinite for so little that a client has played it before anything can be told.
 
         Args:
             made: seconds of sound.
             busy: seconds until the vocoder comes to the next chunk, as it is loaded now.
         """
-        enough = max(MIN_START_SECONDS, self.until_next(busy))
-        return made >= min(enough, MAX_START_SECONDS)
+        if made >= MAX_START_SECONDS:
+            return 0.0
+        if made < MIN_START_SECONDS:
+            return math.inf
+        return max(0.0, self.until_next(busy) - made)

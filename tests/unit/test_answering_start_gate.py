@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -10,16 +11,17 @@ from itertools import count
 import numpy as np
 import pytest
 from paced_parts import AHEAD_SECONDS, FIRST_CHUNK_SECONDS
-from scripted import Samples, Voice, Voices, scripted_parts, woven
+from scripted import Samples, ScriptedEngine, Voice, Voices, scripted_parts, woven
 from simulated_time import SimulatedClock, SteppedExecutor, simulate
-from slow_models import SlowDecoder
+from slow_models import FIRST_IDS, Chunked, SlowDecoder
 
 from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerRequest, AnswerSound
 from aqaa.server.answering.start_gate import CHUNK_COST_GROWTH, StartGate
 from aqaa.server.compute.chunk_delays import ChunkDelays
+from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.places import WINDOW_SECONDS
 from aqaa.server.engine.contract import SamplingParams
-from aqaa.server.parts import output_of
+from aqaa.server.parts import ModelParts, output_of
 from aqaa.server.protocol.types import PcmFormat
 
 
@@ -64,8 +66,8 @@ def test_what_came_late_lately_may_do_so_again() -> None:
     other.vocoded(6, took=0.08, waited=None)
     gate = ready(delays, took=0.05)
     assert gate.until_next() == pytest.approx(0.15)
-    assert gate.opens(made=0.16, busy=0.0)
-    assert not gate.opens(made=0.14, busy=0.0)
+    assert gate.wait(made=0.16, busy=0.0) == 0.0
+    assert gate.wait(made=0.14, busy=0.0) == pytest.approx(0.01)
     assert gate.until_next(busy=0.06) == pytest.approx(0.16), "one of the two comes between"
 
 
@@ -131,6 +133,15 @@ class Disturbed(Voices):
         return super().synthesise(chunks)
 
 
+def asking(parts: ModelParts) -> Answer:
+    """An answer that is begun and wanted."""
+    asked = AnswerRequest((1, 4), SamplingParams.of(parts.bundle), "joe", 1.0, spoken=True)
+    wire = output_of(PcmFormat())
+    answer = Answer(parts.services, "key", asked, parts.parser(), wire, bytes_per_second=48_000)
+    answer.adopt()
+    return answer
+
+
 async def answers(disturbed: Callable[[float], bool], number: int) -> list[tuple[float, int]]:
     """Of each of so many answers, one each five seconds: when it was heard, and its gaps."""
     clock = SimulatedClock()
@@ -140,14 +151,11 @@ async def answers(disturbed: Callable[[float], bool], number: int) -> list[tuple
     voices = Disturbed(disturbed=lambda: disturbed(clock() - begin))
     engine = SlowDecoder(lambda prompt: woven("hello there", 18))
     parts = scripted_parts(engine, clock=clock, executor=executor, voices=voices)
-    services = replace(parts.services, ahead_seconds=AHEAD_SECONDS)
+    parts = replace(parts, services=replace(parts.services, ahead_seconds=AHEAD_SECONDS))
     told = []
     for turn in range(number):
         await asyncio.sleep(begin + 5.0 * turn - clock())
-        asked = AnswerRequest((1, 4), SamplingParams.of(parts.bundle), "joe", 1.0, spoken=True)
-        wire = output_of(PcmFormat())
-        answer = Answer(services, "key", asked, parts.parser(), wire, bytes_per_second=48_000)
-        answer.adopt()
+        answer = asking(parts)
         playback, heard = answer.progress.playback, 0.0
         while not isinstance(event := await answer.next(), AnswerEnd):
             if isinstance(event, AnswerSound) and event.data:
@@ -169,3 +177,60 @@ def test_an_undisturbed_answer_is_heard_with_its_first_chunk_and_soon_after_a_di
     after = [heard for heard, _ in simulate(answers(lambda now: now < 15, 12))]
     assert after[1] > alone[1]
     assert after[8:] == pytest.approx(alone[8:])
+
+
+@dataclass
+class MovedClock:
+    """Who sleeps wakes when it is moved."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        due = self.now + seconds
+        while self.now < due:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+@dataclass(frozen=True)
+class StuckVoices(Voices):
+    """The first chunk takes a quarter of a second; the second is not there until `free` is set."""
+
+    clock: MovedClock = field(default_factory=MovedClock)
+    kind: type[Voice] = Chunked
+    free: threading.Event = field(default_factory=threading.Event)
+
+    def synthesise(self, chunks: Sequence[tuple[Voice, int]]) -> list[Samples]:
+        if chunks[0][1] == FIRST_IDS:
+            self.clock.now += 0.25
+        else:
+            self.free.wait()
+        return super().synthesise(chunks)
+
+
+async def test_what_is_made_is_enough_once_it_lasts_for_the_rest_of_the_wait() -> None:
+    clock = MovedClock()
+    executor = Executor(1, clock=clock)
+    voices = StuckVoices(clock=clock)
+    engine = ScriptedEngine(answer=lambda prompt: woven("x", 12))
+    answer = asking(scripted_parts(engine, clock=clock, executor=executor, voices=voices))
+    heard = asyncio.create_task(answer.next())
+    async with asyncio.timeout(20):
+        while not answer.progress.made:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    rest = CHUNK_COST_GROWTH * 0.25 - answer.progress.made
+    assert rest > 0
+    for passed in (0.0, 0.9 * rest):
+        clock.now += passed
+        await asyncio.sleep(0.05)
+        assert answer.progress.timeline.first_sound is None
+    clock.now += 0.2 * rest
+    async with asyncio.timeout(20):
+        while not answer.progress.timeline.first_sound:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    voices.free.set()
+    await heard
+    await answer.stop()
+    executor.close()

@@ -25,6 +25,7 @@ from aqaa.clients.load_test import Report
 from aqaa.clients.turn import SpokenAnswer
 from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.server.answering.start_gate import StartGate
+from aqaa.server.compute.chunk_delays import ChunkDelays
 
 RATE = 16_000
 
@@ -96,7 +97,7 @@ def test_a_table_is_markdown() -> None:
 
 def planned_chunks() -> list[tuple[float, float]]:
     """Of an answer that only models delay: when each chunk is there, and its seconds."""
-    voice, gate = PacedVoice(), StartGate()
+    voice, gate = PacedVoice(), StartGate(ChunkDelays(lambda: 0.0))
     audio = [(due(n), token) for n, token in enumerate(ANSWER) if token >= AUDIO]
     groups = [audio[n : n + GROUP_TOKENS] for n in range(0, len(audio), GROUP_TOKENS)]
     chunks, free = [], 0.0
@@ -111,7 +112,8 @@ def planned_chunks() -> list[tuple[float, float]]:
             chunks.append((free, count * GROUP_SECONDS))
             voice.take(count)
             if len(chunks) == 1:
-                assert gate.opens(count * GROUP_SECONDS, 0.03), "or the first sound comes later"
+                wait = gate.wait(count * GROUP_SECONDS, 0.03)
+                assert wait == 0.0, "or the first sound comes later"
     return chunks
 
 
