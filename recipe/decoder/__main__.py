@@ -42,8 +42,18 @@ from aqaa.recipe.decoder.train import (
 )
 from aqaa.recipe.domain.load import load_domain
 
-PROMPTS, STEPS, JUDGED = 3000, 400, 300  # of the preference
-PREFERENCE_MIX = Mix(brief=1.0, written=0.0, brief_written=0.0, command_written=0.0)
+PROMPTS, STEPS, JUDGED = 3500, 120, 400  # of the preference
+JUDGED_SENTENCES = 0.1  # of all that are asked aloud; of these no pairs are drawn
+# What a server is asked aloud, with tools more often than not; nothing whose words are given.
+PREFERENCE_MIX = replace(
+    FURTHER_MIX,
+    brief=1.0,
+    written=0.0,
+    brief_written=0.0,
+    command_written=0.0,
+    recital=0.0,
+    reply=0.0,
+)
 
 
 def main() -> None:
@@ -117,13 +127,13 @@ def prefer_words(bundled: Path) -> None:
     tokens = layout.tokens
     before = kept_as("before_preference")
     model = load_decoder(before)
-    material = load_material(folder())
-    sampler = Sampler(load_domain(), material, layout, PREFERENCE_MIX, seed=21)
+    heard, judged = load_material(folder()).apart(JUDGED_SENTENCES, seed=21)
+    sampler = Sampler(load_domain(), heard, layout, PREFERENCE_MIX, seed=21)
     torch.manual_seed(21)
     pairs = draw_pairs(model, sampler, PROMPTS)
     logging.info("%d pairs of %d prompts", len(pairs), PROMPTS)
     after = prefer(model, pairs, tokens.audio_offset, STEPS, folder() / "preferred.pt")
-    judges = Sampler(load_domain(), material, layout, PREFERENCE_MIX, seed=22)
+    judges = Sampler(load_domain(), judged, layout, PREFERENCE_MIX, seed=22)
     talks = [judges.talk() for _ in range(JUDGED)]
     merged = merge(model, after, talks, tokens.audio_offset)
     save_decoder(merged, bundled, bos=tokens.bos, eos=tokens.eot, pad=tokens.pad)

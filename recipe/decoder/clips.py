@@ -6,8 +6,8 @@ import json
 import random
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,17 @@ class Material:
     answers: dict[tuple[str, Style], Tokens] = field(default_factory=dict)
     noises: list[Tokens] = field(default_factory=list)
     human: set[str] = field(default_factory=set)
+
+    def apart(self, share: float, seed: int) -> tuple[Material, Material]:
+        """The same in two, the latter with about `share` of the questions; no question in both."""
+        rng = random.Random(seed)
+        second = {text for text in self.questions if rng.random() < share}
+        first = self.questions.keys() - second
+        return self._only(first), self._only(second)
+
+    def _only(self, texts: Set[str]) -> Material:
+        questions = {text: takes for text, takes in self.questions.items() if text in texts}
+        return replace(self, questions=questions, human=self.human & texts)
 
 
 def ends(wave: Wave, keep: float) -> tuple[float, float]:

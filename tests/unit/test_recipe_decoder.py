@@ -88,6 +88,20 @@ def sampler(domain: Domain, layout: Layout) -> Sampler:
     return sampler_of(domain, layout, Mix(brief=0.0))
 
 
+def test_questions_are_set_apart_for_judging() -> None:
+    codes = np.array(SPEECH, np.uint16)
+    questions = {f"Question {number}?": [codes] for number in range(400)}
+    material = Material(questions, {("Yes.", "plain"): codes}, human={*list(questions)[:200]})
+
+    learned, judged = material.apart(0.1, seed=1)
+
+    assert learned.questions.keys() | judged.questions.keys() == questions.keys()
+    assert not learned.questions.keys() & judged.questions.keys()
+    assert 20 < len(judged.questions) < 60
+    assert judged.human == material.human & judged.questions.keys()
+    assert judged.answers == material.answers
+
+
 def test_a_plan_grows_with_the_domain_and_keeps_what_is_planned(
     domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

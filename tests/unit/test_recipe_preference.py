@@ -3,23 +3,30 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 
+from aqaa.recipe.__main__ import STAGES, wanted
+from aqaa.recipe.decoder import preference
 from aqaa.recipe.decoder.layout import Talk
 from aqaa.recipe.decoder.model import NANO, Decoder
 from aqaa.recipe.decoder.preference import (
     Pair,
+    draw_pairs,
     merge,
     prefer,
     preference_loss,
     sample,
+    serving,
     share_right,
     split,
     text_log_probabilities,
     text_of,
 )
+from aqaa.recipe.decoder.sampler import Sampler
 
 OFFSET = 20  # ids from here on are audio
 SHAPE = replace(
@@ -103,17 +110,47 @@ def test_preference_moves_from_the_rejected_words_to_the_chosen(tmp_path: Path) 
 
 def test_samples_have_their_length_and_the_likeliest_is_one() -> None:
     model = a_decoder()
-    answers = sample(model, PAIR.prompt, 5, 6, 1.0)
+    served = serving(model)
+    answers = sample(served, PAIR.prompt, 5, 6, 1.0)
     assert [len(answer) for answer in answers] == [6] * 5
     assert len({tuple(answer) for answer in answers}) > 1
-    assert sample(model, PAIR.prompt, 2, 4, 0.0)[0] == sample(model, PAIR.prompt, 1, 4, 0.0)[0]
+    likeliest = sample(served, PAIR.prompt, 2, 4, 0.0)
+    assert likeliest[0] == likeliest[1]
+    whole = model.logits(torch.tensor([[*PAIR.prompt, *likeliest[0]]]))[0].argmax(-1)
+    assert whole[len(PAIR.prompt) - 1 : -1].tolist() == likeliest[0]
     assert text_of([5, 30, 6, 31], OFFSET) == [5, 6]
+
+
+def test_the_most_frequent_of_wrong_words_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [[5, 30, 6, 31], [7, 33, 6, 31], [8, 30, 9, 31], [7, 34, 6, 32]]
+    answers = iter([said, [said[0]] * 4])
+    monkeypatch.setattr(preference, "sample", lambda *_: next(answers))
+    sampler = SimpleNamespace(
+        layout=SimpleNamespace(tokens=SimpleNamespace(audio_offset=OFFSET)),
+        talk=lambda: a_talk([5, 30, 6, 32]),
+    )
+    (pair,) = draw_pairs(a_decoder(), cast(Sampler, sampler), 2)  # none of what is all right
+    assert (pair.chosen, pair.rejected) == ((5, 30, 6, 32), (7, 33, 6, 31))
+
+
+def test_it_runs_only_where_it_is_named() -> None:
+    assert "preference" not in wanted([])
+    assert wanted(["pack", "preference"]) == ["preference", "pack"]
+    assert len(wanted([])) == len(STAGES) - 1
 
 
 def test_the_merge_that_answers_best_is_taken() -> None:
     before, after = a_decoder(), a_decoder()
-    likeliest = [sample(model, [1, 4, 8, 9, 25, 3], 1, 3, 0.0)[0] for model in (before, after)]
+    likeliest = [
+        sample(serving(model), [1, 4, 8, 9, 25, 3], 1, 3, 0.0)[0] for model in (before, after)
+    ]
     assert text_of(likeliest[0], OFFSET) != text_of(likeliest[1], OFFSET)
     talks = [a_talk(likeliest[0])]
     assert share_right(before, talks, OFFSET) == 1.0
     assert share_right(merge(before, after, talks, OFFSET), talks, OFFSET) == 1.0
+
+
+def test_of_merges_that_answer_alike_nothing_of_the_after_is_taken() -> None:
+    before, after = a_decoder(), a_decoder()
+    merged = merge(before, after, [], OFFSET)
+    assert torch.equal(merged.lm_head.weight, before.lm_head.weight)
