@@ -51,6 +51,7 @@ SPECULATION_SECONDS = 0.5
 # Of sound, ahead of its playing, while another answer has none yet: then the rest can wait.
 ENOUGH_AHEAD_SECONDS = 0.6
 LOOK_AGAIN_SECONDS = 0.5  # whether it still has none
+PATIENCE_LOOK_SECONDS = 0.05  # the same of an answer that may be listened to any moment
 MOST_PATIENCE = 5.0  # seconds for which an answer waits for that; somebody else may always wait
 EVENT_QUEUE_SIZE = 64  # between decoder and vocoder, and between vocoder and reader
 
@@ -215,6 +216,7 @@ class Answer:
         """Somebody may be listening for it by now."""
         if self.patient:
             self.patient = False
+            self.progress.playback.be_heard(self._services.clock())
             if self._output is not None and self.progress.timeline.first_sound is None:
                 self._services.unheard.add(self)
             self._reorder()
@@ -484,7 +486,7 @@ class Answer:
         """Seconds of sound that are made, or would be, and need not be yet."""
         services = self._services
         if self.patient and services.unheard and services.clock() < self._yields_until:
-            return LOOK_AGAIN_SECONDS
+            return PATIENCE_LOOK_SECONDS
         enough = ENOUGH_AHEAD_SECONDS if services.unheard else services.ahead_seconds
         return self.progress.playback.ahead(services.clock()) - enough
 

@@ -29,6 +29,12 @@ class Playback:
         self.sent += seconds
         return gap
 
+    def be_heard(self, now: float) -> None:
+        """Somebody may be listening from now on: if all was played by then, it begins with what
+        comes next."""
+        if not self.ahead(now):
+            self.runs_out = None
+
     def heard(self, now: float) -> float:
         """Seconds of the answer's sound that have been played."""
         return self.sent - self.ahead(now)

@@ -366,6 +366,21 @@ async def test_one_that_nobody_can_be_listening_for_makes_way_after_its_first_so
     executor.close()
 
 
+async def test_one_that_was_played_before_anybody_could_listen_goes_on_as_if_it_began() -> None:
+    executor, clock = Orders(), StillClock()
+    engine = ScriptedEngine(answer=lambda prompt: woven("x", 6))
+    parts = scripted_parts(engine, executor=executor, clock=clock)
+    answer = asking(parts)
+    answer.adopt(patient=True)
+    await first_sound(answer)
+    answer.progress.playback.send(1.0, clock())
+    clock.now += 2.0
+    answer.hurry()
+    assert executor.changes[-1] is Kind.FIRST
+    await answer.stop()
+    executor.close()
+
+
 async def test_the_engine_is_told_what_its_work_is_for() -> None:
     told: list[Callable[[], Kind]] = []
 

@@ -28,6 +28,17 @@ def test_sound_that_comes_late_is_a_gap_and_is_heard_later() -> None:
     assert playback.heard(12.0) == pytest.approx(1.5)
 
 
+def test_sound_that_was_played_before_anybody_could_listen_has_no_gap_behind_it() -> None:
+    played, playing = Playback(), Playback()
+    for playback in (played, playing):
+        playback.send(1.0, now=10.0)
+    played.be_heard(11.5)
+    playing.be_heard(10.5)
+    assert played.send(1.0, now=11.7) == 0
+    assert played.heard(12.0) == pytest.approx(1.3)
+    assert playing.send(1.0, now=11.7) == pytest.approx(0.7)
+
+
 def test_the_stages_of_a_turn_add_up_to_its_heard_latency() -> None:
     timeline = Timeline(
         speech_end=10.0,
