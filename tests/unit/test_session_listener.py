@@ -154,7 +154,7 @@ def test_an_answer_that_is_stopped_leaves_the_line() -> None:
             listener.ask(answer, of_conversation=False)
         listener.leave(second)
         listener.leave(first)
-        await asyncio.sleep(ANSWER_SECONDS)
+        await asyncio.sleep(ANSWER_SECONDS + 0.01)
         assert second.patient
         assert not third.patient, "nothing of the first was played"
         for answer in answers:
