@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 
+from aqaa.models.groups import GROUP_SECONDS
 from aqaa.server.compute.chunk_delays import ChunkDelays
 
 # A vocoder's chunks grow, and a larger one takes longer, though less than in proportion (nano's, on
@@ -20,6 +21,7 @@ CHUNK_COST_GROWTH = 2.0
 # Least sound to start with: a vocoder's first chunk, less its look-ahead, may last 30 ms, and the
 # client has played it before the second is made.
 MIN_START_SECONDS = 0.12
+FAST_PACE = GROUP_SECONDS / 2  # of a decoder that makes up for a beginning with little sound
 MAX_START_SECONDS = 0.8  # of sound, with which an answer starts whatever is estimated
 
 
@@ -59,21 +61,27 @@ class StartGate:
         between.
         """
         missing = max(0, 2 * self._vocoded - self._decoded)
-        pace = (self._last - self._first) / max(1, self._decoded - 1)
         usual, delayed = CHUNK_COST_GROWTH * self._took + busy, self._took + self._delays.most()
-        return missing * pace + max(usual, delayed)
+        return missing * self._pace() + max(usual, delayed)
+
+    def _pace(self) -> float:
+        """Seconds that the decoder takes for a group."""
+        return (self._last - self._first) / max(1, self._decoded - 1)
 
     def wait(self, made: float, busy: float) -> float:
         """Seconds until what is made lasts until more is, if none comes before; 0: it does.
 
-        Infinite for so little that a client has played it before anything can be told.
+        Infinite for so little that a client has played it before anything can be told, and where
+        the decoder is not much faster than its sound is played: there an answer lives on what it
+        began with.
 
         Args:
             made: seconds of sound.
             busy: seconds until the vocoder comes to the next chunk, as it is loaded now.
         """
-        if made >= MAX_START_SECONDS:
+        until_next = self.until_next(busy)
+        if made >= min(max(MIN_START_SECONDS, until_next), MAX_START_SECONDS):
             return 0.0
-        if made < MIN_START_SECONDS:
+        if made < MIN_START_SECONDS or self._pace() > FAST_PACE:
             return math.inf
-        return max(0.0, self.until_next(busy) - made)
+        return until_next - made

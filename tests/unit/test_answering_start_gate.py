@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from scripted import Samples, ScriptedEngine, Voice, Voices, scripted_parts, wov
 from simulated_time import SimulatedClock, SteppedExecutor, simulate
 from slow_models import FIRST_IDS, Chunked, SlowDecoder
 
+from aqaa.models.groups import GROUP_SECONDS
 from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerRequest, AnswerSound
 from aqaa.server.answering.start_gate import CHUNK_COST_GROWTH, StartGate
 from aqaa.server.compute.chunk_delays import ChunkDelays
@@ -88,6 +90,18 @@ def test_delays_are_known_but_for_one_in_twenty_and_for_a_while() -> None:
     now += WINDOW_SECONDS + 1
     delays.came(-0.1)
     assert delays.most() == 0.0
+
+
+def test_a_decoder_that_is_hardly_faster_than_its_sound_gains_nothing_by_waiting() -> None:
+    waits = []
+    for pace in (0.2, 0.8):
+        gate = StartGate(ChunkDelays(lambda: 0.0))
+        for number in range(6):
+            gate.decoded(number * pace * GROUP_SECONDS)
+        gate.vocoded(3, took=0.1)
+        assert gate.wait(made=0.21, busy=0.0) == 0.0
+        waits.append(gate.wait(made=0.19, busy=0.0))
+    assert waits == [pytest.approx(0.01), math.inf]
 
 
 def ready(delays: ChunkDelays, took: float) -> StartGate:
