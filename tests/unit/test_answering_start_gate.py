@@ -210,14 +210,16 @@ class MovedClock:
 
 @dataclass(frozen=True)
 class StuckVoices(Voices):
-    """The first chunk takes a quarter of a second; the second is not there until `free` is set."""
+    """The first chunk takes a quarter of a second from `begin` on; the second waits for `free`."""
 
     clock: MovedClock = field(default_factory=MovedClock)
     kind: type[Voice] = Chunked
+    begin: threading.Event = field(default_factory=threading.Event)
     free: threading.Event = field(default_factory=threading.Event)
 
     def synthesise(self, chunks: Sequence[tuple[Voice, int]]) -> list[Samples]:
         if chunks[0][1] == FIRST_IDS:
+            self.begin.wait()
             self.clock.now += 0.25
         else:
             self.free.wait()
@@ -228,10 +230,15 @@ async def test_what_is_made_is_enough_once_it_lasts_for_the_rest_of_the_wait() -
     clock = MovedClock()
     executor = Executor(1, clock=clock)
     voices = StuckVoices(clock=clock)
-    engine = ScriptedEngine(answer=lambda prompt: woven("x", 12))
+    ids = woven("x", 12)
+    engine = ScriptedEngine(answer=lambda prompt: ids)
     answer = asking(scripted_parts(engine, clock=clock, executor=executor, voices=voices))
     heard = asyncio.create_task(answer.next())
     async with asyncio.timeout(20):
+        while len(answer.progress.ids) < len(ids) - 1:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)
+        voices.begin.set()  # the decoder was much faster
         while not answer.progress.made:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     rest = CHUNK_COST_GROWTH * 0.25 - answer.progress.made
