@@ -169,7 +169,7 @@ class Answer:
         self._kept = b""  # sound that is made, until there is enough to hand on
         self._kept_tokens = 0  # audio tokens whose sound that is
         self._told_tokens = 0  # audio tokens whose sound was handed on
-        self._opening: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[None] | None = None  # with what is kept, if no more comes
         self._fed_groups = 0  # that the vocoder was given since its last chunk
         self._job: Job[bytes] | None = None  # the latest chunk's
         self._start_gate = StartGate(services.chunk_delays)
