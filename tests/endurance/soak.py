@@ -35,8 +35,9 @@ class Table:
             return
         self._next = time.monotonic() + BETWEEN
         now = soaked.rounds[-1]
+        (busy, _), (held, _) = now.busy[0], now.held[0]
         print(
-            f"{soaked.done.total():7}  {now.sessions:8}  {now.busy_ms:7.1f}  {now.held_ms:7.1f}"
+            f"{soaked.done.total():7}  {now.sessions:8}  {busy:7.1f}  {held:7.1f}"
             f"  {now.rss / 2**20:5.1f}  {now.threads:7}  {now.files:5}  {now.tasks:5}",
             flush=True,
         )

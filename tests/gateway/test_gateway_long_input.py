@@ -59,4 +59,4 @@ async def test_no_callback_copies_a_long_input(
 ) -> None:
     async with watched_loop(LoopWatch(computing=fresh_memory)) as watch:
         await asyncio.to_thread(send, served)
-    assert watch.busy < MOST_BYTES, watch.busy_by
+    assert watch.busy.seconds < MOST_BYTES, watch.busy.told()

@@ -240,8 +240,8 @@ async def measure(
         measured.cores = (cpu_seconds(process) - before) / took
         measured.client_cores = (cpu_seconds(clients) - before_own) / took
         measured.cpu_wait = (_cpu_wait(server.pid) - waited) / took
-        measured.stall_ms = (await server.health()).held_ms
-        measured.client_stall_ms = 1000 * own.held
+        measured.stall_ms = (await server.health()).held[0][0]
+        measured.client_stall_ms = 1000 * own.held.seconds
         measured.session_bytes = max(0, process.memory_info().rss - idle) / sessions
         await holding
     return measured

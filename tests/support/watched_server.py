@@ -34,11 +34,9 @@ class Health:
     Attributes:
         sessions: conversations that are open.
         answers: answers that the engine is giving.
-        busy_ms: processor time that one callback on the event loop took, at most, since it was
-            asked before.
-        busy_by: that callback.
-        held_ms: how long one callback held the loop, at most, since then.
-        held_by: that callback.
+        busy: milliseconds of processor time that one callback on the event loop took, and the
+            callback: the longest three since it was asked before, the longest first.
+        held: how long one callback held the loop, likewise.
         faults: log records of errors since it was asked before, with their tracebacks.
         rss: bytes of memory that are resident.
         threads: threads of the process.
@@ -48,10 +46,8 @@ class Health:
 
     sessions: int
     answers: int
-    busy_ms: float
-    busy_by: str
-    held_ms: float
-    held_by: str
+    busy: list[tuple[float, str]]
+    held: list[tuple[float, str]]
     faults: list[str]
     rss: int
     threads: int
@@ -79,10 +75,8 @@ def health(served: Served, watch: LoopWatch, faults: Faults) -> Health:
     told = Health(
         sessions=served.state.sessions.inside(),
         answers=served.engine.running,
-        busy_ms=1000 * watch.busy,
-        busy_by=watch.busy_by,
-        held_ms=1000 * watch.held,
-        held_by=watch.held_by,
+        busy=[(1000 * seconds, what) for seconds, what in watch.busy.told()],
+        held=[(1000 * seconds, what) for seconds, what in watch.held.told()],
         faults=kept,
         rss=process.memory_info().rss,
         threads=threading.active_count(),
