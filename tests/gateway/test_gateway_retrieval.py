@@ -7,11 +7,11 @@ import base64
 import json
 from typing import Any
 
+from loop_watch import HELD_MS, REPEATED
 from scripted import pcm
 from watched_server import watched_server
 from websockets.asyncio.client import ClientConnection, connect
 
-HELD_MS = 50.0  # of the event loop, at most
 SECONDS = 55.0
 SOON = 60.0
 MOST_BYTES = 8 * 1024 * 1024  # of a message, that openai-agents takes
