@@ -13,10 +13,13 @@ from typing import Any, TypeVar
 
 import pytest
 from scripted import Samples, ScriptedEngine, Voice, Voices, scripted_parts, woven
+from still_clock import StillClock
 
 from aqaa.models.groups import GROUP_SECONDS
 from aqaa.server.answering.answer import (
+    LOOK_AGAIN_SECONDS,
     MOST_PATIENCE,
+    PATIENCE_LOOK_SECONDS,
     SPECULATION_SECONDS,
     Answer,
     AnswerEnd,
@@ -36,18 +39,6 @@ from aqaa.server.protocol.types import PcmFormat
 from aqaa.server.urgency import Kind
 
 T = TypeVar("T")
-
-
-class StillClock:
-    """Time that stands still until it is moved."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -296,23 +287,25 @@ async def test_an_answer_that_nobody_can_be_listening_for_makes_way_until_somebo
 
 
 async def test_what_is_played_much_later_is_not_made_while_another_answer_has_no_sound() -> None:
-    engine = ScriptedEngine(answer=lambda prompt: woven("x", 60))
-    parts = scripted_parts(engine, clock=StillClock())
+    engine, clock = ScriptedEngine(answer=lambda prompt: woven("x", 60)), StillClock()
+    parts = scripted_parts(engine, clock=clock)
     playing = asking(parts)
     playing.adopt()
     await first_sound(playing)
     waiting = asking_in_vain(parts)
-    playing.progress.playback.send(1.5, parts.services.clock())
+    playing.progress.playback.send(1.5, clock())
     await still(playing)
     made = playing.progress.made
     assert made < 60 * GROUP_SECONDS
     await waiting.stop()
+    clock.now += LOOK_AGAIN_SECONDS
     await until(lambda: playing.progress.made > made)
     await playing.stop()
 
 
 async def test_one_that_nobody_can_be_listening_for_makes_no_sound_while_another_has_none() -> None:
-    parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 6)), clock=StillClock())
+    clock = StillClock()
+    parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 6)), clock=clock)
     waiting = asking_in_vain(parts)
     patient = asking(parts)
     patient.adopt(patient=True)
@@ -320,6 +313,7 @@ async def test_one_that_nobody_can_be_listening_for_makes_no_sound_while_another
     assert patient.progress.ids
     assert patient.progress.made == 0
     await waiting.stop()
+    clock.now += PATIENCE_LOOK_SECONDS
     assert isinstance((await said_by(patient))[-1], AnswerEnd)
     assert patient.progress.made > 0
 

@@ -15,6 +15,7 @@ from paced_parts import AHEAD_SECONDS, FIRST_CHUNK_SECONDS
 from scripted import Samples, ScriptedEngine, Voice, Voices, scripted_parts, woven
 from simulated_time import SimulatedClock, SteppedExecutor, simulate
 from slow_models import FIRST_IDS, Chunked, SlowDecoder
+from still_clock import StillClock
 
 from aqaa.models.groups import GROUP_SECONDS
 from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerRequest, AnswerSound
@@ -193,26 +194,11 @@ def test_an_undisturbed_answer_is_heard_with_its_first_chunk_and_soon_after_a_di
     assert after[8:] == pytest.approx(alone[8:])
 
 
-@dataclass
-class MovedClock:
-    """Who sleeps wakes when it is moved."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        due = self.now + seconds
-        while self.now < due:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-
-
 @dataclass(frozen=True)
 class StuckVoices(Voices):
     """The first chunk takes a quarter of a second from `begin` on; the second waits for `free`."""
 
-    clock: MovedClock = field(default_factory=MovedClock)
+    clock: StillClock = field(default_factory=StillClock)
     kind: type[Voice] = Chunked
     begin: threading.Event = field(default_factory=threading.Event)
     free: threading.Event = field(default_factory=threading.Event)
@@ -227,7 +213,7 @@ class StuckVoices(Voices):
 
 
 async def test_what_is_made_is_enough_once_it_lasts_for_the_rest_of_the_wait() -> None:
-    clock = MovedClock()
+    clock = StillClock()
     executor = Executor(1, clock=clock)
     voices = StuckVoices(clock=clock)
     ids = woven("x", 12)
