@@ -226,7 +226,7 @@ async def test_a_long_prompt_does_not_hold_up_an_answer(tmp_path: Path) -> None:
 
 
 def job(due: float, made: int = 1, kind: Kind = Kind.LIVE) -> DecodeJob:
-    return DecodeJob([1], greedy(9), lambda _: None, lambda: kind, made=made, due=due, was=kind)
+    return DecodeJob([1], greedy(9), lambda _: None, lambda: kind, made=made, due=due, kind=kind)
 
 
 def test_an_answer_that_begins_overtakes_those_that_are_ahead_of_their_sound():

@@ -71,7 +71,7 @@ class DecodeJob:
         due: when the next quantum should be computed, on the clock of `time.monotonic`.
         read: ids that the reader took.
         last: the newest id; it is not in the cache yet.
-        was: what it was for, when that was asked last.
+        kind: what it was for, when that was asked last.
     """
 
     prompt: list[int]
@@ -86,7 +86,7 @@ class DecodeJob:
     due: float = 0.0
     read: int = 0
     last: int = 0
-    was: Kind = Kind.FIRST
+    kind: Kind = Kind.FIRST
     sampler: Sampler | None = None
 
     @property
@@ -99,21 +99,25 @@ class DecodeJob:
         """Whether its next quantum is a decoding step."""
         return self.made > 0
 
-    def kind(self, now: float) -> Kind:
-        """What it is for now; with it goes when it is due, by when its sound is played.
+    @property
+    def urgency(self) -> float:
+        """When it was to be computed, by what it is for; the least is the most urgent."""
+        return urgency(self.kind, self.due)
+
+    def review(self, now: float) -> None:
+        """Ask what it is for now; with it goes when it is due, by when its sound is played.
 
         That begins with the first sound, and is late by each gap; while nobody could be listening
         none was played. An answer that counted all of this as its delay would make up for it in one
         go, before what others wait for.
         """
-        kind, was = self.purpose(), self.was
-        self.was = kind
+        kind, was = self.purpose(), self.kind
+        self.kind = kind
         played_now = now - DECODE_LEAD_SECONDS
         if kind is Kind.LIVE and was in (Kind.FIRST, Kind.SPECULATIVE):
             self.due = max(self.due, played_now + self.made * SECONDS_PER_ID)
         elif kind is Kind.LIVE or (was is Kind.BULK and kind.wanted):
             self.due = max(self.due, played_now)
-        return kind
 
 
 @dataclass(slots=True, eq=False)
@@ -445,16 +449,18 @@ def choose(jobs: Iterable[DecodeJob], now: float) -> list[DecodeJob]:
     Only such as may keep it company (`Kind.company`); with a first sound, only what is about as
     urgent.
     """
-    kinds = {job: job.kind(now) for job in jobs}  # once: they may change meanwhile
-    order = sorted(kinds, key=lambda job: urgency(kinds[job], job.due))
+    jobs = list(jobs)
+    for job in jobs:
+        job.review(now)
+    order = sorted(jobs, key=lambda job: job.urgency)
     if not order or not order[0].decodes:
         return order[:1]
-    kind = kinds[order[0]]
-    steps = [job for job in order if job.decodes and kinds[job].company == kind.company]
-    if kind is Kind.FIRST:
-        most = max(urgency(kind, order[0].due), now - DECODE_LEAD_SECONDS)  # urgent, or played now
+    first = order[0]
+    steps = [job for job in order if job.decodes and job.kind.company == first.kind.company]
+    if first.kind is Kind.FIRST:
+        most = max(first.urgency, now - DECODE_LEAD_SECONDS)  # urgent, or played now
         last = most + ABOUT_AS_URGENT_SECONDS
-        steps = [job for job in steps if urgency(kinds[job], job.due) <= last]
+        steps = [job for job in steps if job.urgency <= last]
     return ([job for job in steps if job.due <= now] or steps)[:MAX_BATCH]
 
 
