@@ -236,6 +236,7 @@ class Answer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()  # a cancelled one refers to what it was at: to this answer
 
     def _record(self) -> None:
         """Make the spans of an answer that somebody wanted, once."""

@@ -398,6 +398,22 @@ async def test_the_engine_is_told_what_its_work_is_for() -> None:
     assert told[0]() is Kind.BULK
 
 
+async def test_an_answer_that_was_stopped_leaves_without_a_collection_of_garbage() -> None:
+    """A collection stops all sessions for as long as it takes to look through what others hold."""
+    parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 60), seconds=0.002))
+    gc.disable()
+    try:
+        answer = asking(parts)
+        await answer.next()
+        await answer.stop()
+        ended = weakref.ref(answer)
+        del answer
+        await until(lambda: ended() is None)
+    finally:
+        gc.enable()
+    parts.services.executor.close()
+
+
 async def test_a_downloads_chunks_are_bulk() -> None:
     executor = Orders()
     parts = scripted_parts(executor=executor)
