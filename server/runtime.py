@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from aqaa.models.bundle import TOKENIZER_RATE, Bundle, load_bundle
 from aqaa.models.errors import BundleError, EngineError
 from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
-from aqaa.server.answering.answer import AnswerEnd
+from aqaa.server.answering.answer_events import AnswerEnd
 from aqaa.server.answering.single_answer import single_answer
 from aqaa.server.audio.recordings import RecordingDecoder
 from aqaa.server.clock import MonotonicClock

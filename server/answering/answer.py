@@ -16,11 +16,18 @@ import math
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakMethod
 
 from aqaa.models.errors import AqaaError, CallError
 from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
+from aqaa.server.answering.answer_events import (
+    AnswerCall,
+    AnswerEnd,
+    AnswerEvent,
+    AnswerSound,
+    AnswerText,
+)
 from aqaa.server.answering.error_code import INVALID_CALL, error_code
 from aqaa.server.answering.playback import Playback
 from aqaa.server.answering.start_gate import StartGate
@@ -51,48 +58,10 @@ SPECULATION_SECONDS = 0.5
 # Of sound, ahead of its playing, while another answer has none yet: then the rest can wait.
 ENOUGH_AHEAD_SECONDS = 0.6
 LOOK_AGAIN_SECONDS = 0.5  # whether it still has none
-PATIENCE_LOOK_SECONDS = 0.05  # the same of an answer that may be listened to any moment
 MOST_PATIENCE = 5.0  # seconds for which an answer waits for that; somebody else may always wait
 EVENT_QUEUE_SIZE = 64  # between decoder and vocoder, and between vocoder and reader
 
 
-@dataclass(frozen=True)
-class AnswerText:
-    """More text, spoken from `start` seconds of the sound on (an estimate)."""
-
-    text: str
-    tokens: int
-    start: float
-
-
-@dataclass(frozen=True)
-class AnswerSound:
-    """More sound: `tokens` audio tokens went into it, `seconds` of it are in `data`."""
-
-    data: bytes
-    seconds: float
-    tokens: int
-
-
-@dataclass(frozen=True)
-class AnswerCall:
-    """A whole and legal call of a function, `arguments` as JSON; all sound before it was told."""
-
-    name: str
-    arguments: str
-    tokens: int
-
-
-@dataclass(frozen=True)
-class AnswerEnd:
-    """The end, always the last thing."""
-
-    status: Literal["completed", "max_output_tokens", "failed"]
-    code: str | None = None
-    reason: str = ""  # of a failure, in words
-
-
-AnswerEvent = AnswerText | AnswerSound | AnswerCall | AnswerEnd
 # from the decode task to the other
 ParsedEvent = TextDelta | AudioGroup | VoiceSwitch | ToolCall | AnswerEnd
 
@@ -175,6 +144,7 @@ class Answer:
         self._start_gate = StartGate(services.chunk_delays)
         self.patient = False  # nobody can be listening for it yet
         self._yields_until = 0.0
+        self._rest: asyncio.Task[None] | None = None  # while enough is made
         self._wanted = asyncio.Event()
         if not paced:
             self._wanted.set()
@@ -216,7 +186,10 @@ class Answer:
         """Somebody may be listening for it by now."""
         if self.patient:
             self.patient = False
-            self.progress.playback.be_heard(self._services.clock())
+            if self._rest is not None:
+                self._rest.cancel()
+            until_more = self._start_gate.until_next()
+            self.progress.playback.be_heard(self._services.clock(), until_more)
             if self._output is not None and self.progress.timeline.first_sound is None:
                 self._services.unheard.add(self)
             self._reorder()
@@ -481,13 +454,19 @@ class Answer:
         if not self._wanted.is_set() and self.progress.made >= SPECULATION_SECONDS:
             await self._wanted.wait()
         while self._paced and (wait := self._too_far_ahead()) > 0:
-            await self._services.clock.sleep(min(wait, LOOK_AGAIN_SECONDS))
+            self._rest = asyncio.create_task(
+                self._services.clock.sleep(min(wait, LOOK_AGAIN_SECONDS))
+            )
+            try:
+                await asyncio.wait([self._rest])
+            finally:
+                self._rest.cancel()
 
     def _too_far_ahead(self) -> float:
         """Seconds of sound that are made, or would be, and need not be yet."""
         services = self._services
         if self.patient and services.unheard and services.clock() < self._yields_until:
-            return PATIENCE_LOOK_SECONDS
+            return LOOK_AGAIN_SECONDS
         enough = ENOUGH_AHEAD_SECONDS if services.unheard else services.ahead_seconds
         return self.progress.playback.ahead(services.clock()) - enough
 

@@ -29,10 +29,10 @@ class Playback:
         self.sent += seconds
         return gap
 
-    def be_heard(self, now: float) -> None:
-        """Somebody may be listening from now on: if all was played by then, it begins with what
-        comes next."""
-        if not self.ahead(now):
+    def be_heard(self, now: float, until_more: float) -> None:
+        """Somebody may be listening from now on: if all is played before there is more, in
+        `until_more` seconds, it begins with that."""
+        if self.ahead(now) <= until_more:
             self.runs_out = None
 
     def heard(self, now: float) -> float:

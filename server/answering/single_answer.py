@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqaa.models.errors import CallError, EngineBusyError, EngineError, PromptError
-from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerRequest
+from aqaa.server.answering.answer import Answer, AnswerRequest
+from aqaa.server.answering.answer_events import AnswerEnd
 from aqaa.server.answering.error_code import INVALID_CALL
 from aqaa.server.compute.model import Work, work_of
 from aqaa.server.dialogue.prompt import RenderedTurn, Turn

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aqaa.models.errors import AqaaError
-from aqaa.server.answering.answer import (
-    Answer,
+from aqaa.server.answering.answer import Answer
+from aqaa.server.answering.answer_events import (
     AnswerCall,
     AnswerEnd,
     AnswerEvent,

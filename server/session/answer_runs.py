@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable
 
 from aqaa.models.errors import AqaaError
-from aqaa.server.answering.answer import (
-    Answer,
+from aqaa.server.answering.answer import Answer
+from aqaa.server.answering.answer_events import (
     AnswerCall,
     AnswerEnd,
     AnswerEvent,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from aqaa.server.answering.answer import AnswerSound, Progress
+from aqaa.server.answering.answer import Progress
+from aqaa.server.answering.answer_events import AnswerSound
 from aqaa.server.observe.latency import STAGES
 from aqaa.server.observe.metrics import Metrics
 

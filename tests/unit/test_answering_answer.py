@@ -8,52 +8,25 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
 
 import pytest
+from asking import Orders, asking, first_sound, said_by, still, until
 from scripted import Samples, ScriptedEngine, Voice, Voices, scripted_parts, woven
 from still_clock import StillClock
 
 from aqaa.models.groups import GROUP_SECONDS
 from aqaa.server.answering.answer import (
-    LOOK_AGAIN_SECONDS,
-    MOST_PATIENCE,
-    PATIENCE_LOOK_SECONDS,
     SPECULATION_SECONDS,
     Answer,
-    AnswerEnd,
-    AnswerEvent,
-    AnswerRequest,
-    AnswerSound,
-    AnswerText,
 )
-from aqaa.server.answering.single_answer import single_answer
+from aqaa.server.answering.answer_events import AnswerEnd, AnswerSound, AnswerText
 from aqaa.server.answering.start_gate import MIN_START_SECONDS
-from aqaa.server.compute.executor import Executor, Job
-from aqaa.server.compute.model import Work, work_of
-from aqaa.server.dialogue.prompt import UserTurn
-from aqaa.server.engine.contract import SamplingParams, purpose
-from aqaa.server.parts import ModelParts, output_of
-from aqaa.server.protocol.types import PcmFormat
+from aqaa.server.compute.executor import Executor
+from aqaa.server.compute.model import work_of
+from aqaa.server.engine.contract import purpose
+from aqaa.server.parts import ModelParts
 from aqaa.server.urgency import Kind
-
-T = TypeVar("T")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that no event tells."""
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-
-
-async def still(answer: Answer) -> None:
-    """Wait until nothing more comes of it: for many times the 2 ms that an id takes."""
-    seen = None
-    while seen != (now := (len(answer.progress.ids), answer.progress.made)):
-        seen = now
-        await asyncio.sleep(0.1)
 
 
 class Drops(Voice):
@@ -84,36 +57,6 @@ class Slow(Voice):
 def spoken_by(kind: type[Voice], groups: int = 12) -> ModelParts:
     engine = ScriptedEngine(answer=lambda prompt: woven("x", groups), seconds=0.002)
     return scripted_parts(engine, voices=Voices(kind))
-
-
-async def first_sound(answer: Answer) -> AnswerSound:
-    while not isinstance(event := await answer.next(), AnswerSound):
-        pass
-    return event
-
-
-def asking(parts: ModelParts, prompt: Sequence[int] = (1, 4, 104)) -> Answer:
-    asked = AnswerRequest(tuple(prompt), SamplingParams.of(parts.bundle), "joe", 1.0, spoken=True)
-    wire = PcmFormat()
-    return Answer(
-        parts.services, "key", asked, parts.parser(), output_of(wire), bytes_per_second=48_000
-    )
-
-
-def asking_in_vain(parts: ModelParts) -> Answer:
-    """As `asking`, of a decoder that says nothing."""
-    silent = ScriptedEngine()
-    silent.gate = asyncio.Event()
-    return asking(replace(parts, services=replace(parts.services, engine=silent)))
-
-
-async def said_by(answer: Answer) -> list[AnswerEvent]:
-    answer.adopt()
-    said: list[AnswerEvent] = []
-    while not said or not isinstance(said[-1], AnswerEnd):
-        said.append(await answer.next())
-    await answer.stop()
-    return said
 
 
 async def test_an_answer_starts_with_enough_sound_to_last_until_the_next() -> None:
@@ -225,156 +168,6 @@ async def test_a_first_sound_gives_way_only_to_one_without_which_there_would_be_
     executor.close()
 
 
-class Orders(Executor):
-    """Keeps what kind of work it was given, and for when."""
-
-    def __init__(self) -> None:
-        super().__init__(1)
-        self.orders: list[tuple[Kind, float | None]] = []
-        self.changes: list[Kind] = []
-        self.submitted = asyncio.Event()
-
-    def submit(self, steps: Work[T], kind: Kind, deadline: float | None = None) -> Job[T]:
-        self.orders.append((kind, deadline))
-        job = super().submit(steps, kind, deadline)
-        self.submitted.set()
-        return job
-
-    def change(self, job: Job[Any], kind: Kind, deadline: float | None) -> None:
-        self.changes.append(kind)
-        super().change(job, kind, deadline)
-
-
-async def test_a_chunk_is_as_urgent_as_its_sound_is_needed() -> None:
-    executor = Orders()
-    engine = ScriptedEngine(answer=lambda prompt: woven("x", 60), seconds=0.002)
-    parts = scripted_parts(engine, executor=executor)
-    answer = asking(parts)
-    while answer.progress.made < SPECULATION_SECONDS:
-        await answer.next()
-    assert {kind for kind, _ in executor.orders} == {Kind.SPECULATIVE}
-    executor.orders.clear()
-    answer.adopt()
-    await first_sound(answer)
-    assert {kind for kind, _ in executor.orders} <= {Kind.FIRST}
-    answer.progress.playback.send(2.0, now := parts.services.clock())
-    while not isinstance(await answer.next(), AnswerEnd):
-        pass
-    assert (Kind.LIVE, now + 2.0) in executor.orders
-    await answer.stop()
-    executor.close()
-
-
-async def test_an_answer_that_nobody_can_be_listening_for_makes_way_until_somebody_may_be() -> None:
-    executor, release = Orders(), threading.Event()
-    held = executor.submit(work_of(release.wait), Kind.LIVE, -1.0)
-    await until(lambda: executor.waiting() == 0)
-    executor.orders.clear()
-    answer = asking(scripted_parts(executor=executor))
-    answer.adopt(patient=True)
-    await until(lambda: executor.waiting() == 1)
-    assert executor.orders == [(Kind.BULK, None)]
-    answer.hurry()
-    assert executor.changes == [Kind.FIRST]
-    executor.orders.clear()
-    release.set()
-    while not isinstance(await answer.next(), AnswerEnd):
-        pass
-    assert {kind for kind, _ in executor.orders} == {Kind.FIRST}
-    await held.future
-    await answer.stop()
-    executor.close()
-
-
-async def test_what_is_played_much_later_is_not_made_while_another_answer_has_no_sound() -> None:
-    engine, clock = ScriptedEngine(answer=lambda prompt: woven("x", 60)), StillClock()
-    parts = scripted_parts(engine, clock=clock)
-    playing = asking(parts)
-    playing.adopt()
-    await first_sound(playing)
-    waiting = asking_in_vain(parts)
-    playing.progress.playback.send(1.5, clock())
-    await still(playing)
-    made = playing.progress.made
-    assert made < 60 * GROUP_SECONDS
-    await waiting.stop()
-    clock.now += LOOK_AGAIN_SECONDS
-    await until(lambda: playing.progress.made > made)
-    await playing.stop()
-
-
-async def test_one_that_nobody_can_be_listening_for_makes_no_sound_while_another_has_none() -> None:
-    clock = StillClock()
-    parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 6)), clock=clock)
-    waiting = asking_in_vain(parts)
-    patient = asking(parts)
-    patient.adopt(patient=True)
-    await still(patient)
-    assert patient.progress.ids
-    assert patient.progress.made == 0
-    await waiting.stop()
-    clock.now += PATIENCE_LOOK_SECONDS
-    assert isinstance((await said_by(patient))[-1], AnswerEnd)
-    assert patient.progress.made > 0
-
-
-async def test_one_that_nobody_can_be_listening_for_is_made_all_the_same_after_a_while() -> None:
-    clock = StillClock()
-    parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 6)), clock=clock)
-    waiting = asking_in_vain(parts)
-    patient = asking(parts)
-    patient.adopt(patient=True)
-    await still(patient)
-    clock.now += MOST_PATIENCE
-    assert isinstance((await said_by(patient))[-1], AnswerEnd)
-    assert patient.progress.made > 0
-    await waiting.stop()
-
-
-async def test_one_whose_patience_is_over_is_waited_for_again() -> None:
-    silent = ScriptedEngine()
-    silent.gate = asyncio.Event()
-    parts = scripted_parts(silent)
-    answer = asking(parts)
-    answer.adopt(patient=True)
-    assert answer not in parts.services.unheard
-    answer.hurry()
-    assert answer in parts.services.unheard
-    await answer.stop()
-    assert answer not in parts.services.unheard
-
-
-async def test_one_that_nobody_can_be_listening_for_makes_way_after_its_first_sound_too() -> None:
-    executor = Orders()
-    parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 6)), executor=executor)
-    answer = asking(parts)
-    answer.adopt(patient=True)
-    await first_sound(answer)
-    answer.progress.playback.send(2.0, parts.services.clock())
-    while not isinstance(await answer.next(), AnswerEnd):
-        pass
-    assert {kind for kind, _ in executor.orders} == {Kind.BULK}
-    answer.hurry()
-    assert answer not in parts.services.unheard, "it has its sound"
-    await answer.stop()
-    executor.close()
-
-
-async def test_one_that_was_played_before_anybody_could_listen_goes_on_as_if_it_began() -> None:
-    executor, clock = Orders(), StillClock()
-    engine = ScriptedEngine(answer=lambda prompt: woven("x", 6))
-    parts = scripted_parts(engine, executor=executor, clock=clock)
-    answer = asking(parts)
-    answer.adopt(patient=True)
-    await first_sound(answer)
-    answer.progress.playback.send(1.0, clock())
-    clock.now += 2.0
-    answer.hurry()
-    assert executor.changes[-1] is Kind.FIRST
-    await answer.stop()
-    executor.close()
-
-
 async def test_the_engine_is_told_what_its_work_is_for() -> None:
     told: list[Callable[[], Kind]] = []
 
@@ -412,17 +205,6 @@ async def test_an_answer_that_was_stopped_leaves_without_a_collection_of_garbage
     finally:
         gc.enable()
     parts.services.executor.close()
-
-
-async def test_a_downloads_chunks_are_bulk() -> None:
-    executor = Orders()
-    parts = scripted_parts(executor=executor)
-    turns = [UserTurn(("hi",))]
-    async with single_answer(parts, turns, voice="joe", spoken=True) as answer:
-        while not isinstance(await answer.next(), AnswerEnd):
-            pass
-    assert {kind for kind, _ in executor.orders} == {Kind.BULK}
-    executor.close()
 
 
 class Counted(Voice):

@@ -18,7 +18,8 @@ from slow_models import FIRST_IDS, Chunked, SlowDecoder
 from still_clock import StillClock
 
 from aqaa.models.groups import GROUP_SECONDS
-from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerRequest, AnswerSound
+from aqaa.server.answering.answer import Answer, AnswerRequest
+from aqaa.server.answering.answer_events import AnswerEnd, AnswerSound
 from aqaa.server.answering.start_gate import CHUNK_COST_GROWTH, StartGate
 from aqaa.server.compute.chunk_delays import ChunkDelays
 from aqaa.server.compute.executor import Executor

@@ -20,7 +20,8 @@ from scripted import ScriptedEngine, scripted_parts, woven
 from token_server import TokenServer, bundle_without_weights
 
 from aqaa.models.errors import ConfigError
-from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerRequest
+from aqaa.server.answering.answer import Answer, AnswerRequest
+from aqaa.server.answering.answer_events import AnswerEnd
 from aqaa.server.answering.single_answer import single_answer
 from aqaa.server.dialogue.prompt import UserTurn
 from aqaa.server.engine.contract import SamplingParams, traceparent

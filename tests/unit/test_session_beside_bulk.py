@@ -19,7 +19,8 @@ from scripted import ScriptedEngine, pcm, scripted_parts, woven
 from simulated_time import SteppedExecutor
 from slow_models import SlowTokenizer, SlowVoices
 
-from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerRequest
+from aqaa.server.answering.answer import Answer, AnswerRequest
+from aqaa.server.answering.answer_events import AnswerEnd
 from aqaa.server.answering.single_answer import single_answer
 from aqaa.server.compute.model import Work
 from aqaa.server.dialogue.prompt import UserTurn

@@ -13,7 +13,8 @@ from live_talk import Talk
 from scripted import ScriptedEngine, scripted_parts, woven
 from simulated_time import SimulatedClock, SteppedExecutor, simulate
 
-from aqaa.server.answering.answer import Answer, AnswerEnd, AnswerRequest
+from aqaa.server.answering.answer import Answer, AnswerRequest
+from aqaa.server.answering.answer_events import AnswerEnd
 from aqaa.server.compute.executor import Job
 from aqaa.server.compute.model import Work
 from aqaa.server.engine.contract import SamplingParams

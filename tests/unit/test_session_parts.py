@@ -29,12 +29,14 @@ def test_sound_that_comes_late_is_a_gap_and_is_heard_later() -> None:
 
 
 def test_sound_that_was_played_before_anybody_could_listen_has_no_gap_behind_it() -> None:
-    played, playing = Playback(), Playback()
-    for playback in (played, playing):
+    played, hardly, playing = Playback(), Playback(), Playback()
+    for playback in (played, hardly, playing):
         playback.send(1.0, now=10.0)
-    played.be_heard(11.5)
-    playing.be_heard(10.5)
+    played.be_heard(11.5, until_more=0.0)
+    hardly.be_heard(10.9, until_more=0.2)
+    playing.be_heard(10.5, until_more=0.2)
     assert played.send(1.0, now=11.7) == 0
+    assert hardly.send(1.0, now=11.1) == 0
     assert played.heard(12.0) == pytest.approx(1.3)
     assert playing.send(1.0, now=11.7) == pytest.approx(0.7)
 
