@@ -11,11 +11,10 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from aqaa.server.urgency import SHIFT_SECONDS, Kind
-
 BUSY = 0.7  # of a device's time: more, and what waits for its turn waits long
 RARELY = 0.05  # share of what may be later than promised: promised is a 95th percentile
-LATE_SECONDS = SHIFT_SECONDS[Kind.FIRST]  # by which a first sound may come late for the others
+# By which a first sound may come late for the others: a quarter of what it takes at worst alone.
+LATE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
