@@ -97,12 +97,14 @@ class Settings(BaseSettings):
         default=1000, description="of all kinds, open at once; the next one is closed"
     )
     max_message_bytes: Positive = Field(
-        default=16 * 1024 * 1024, description="of one WebSocket message: OpenAI's 15 MiB and slack"
+        default=16 * 1024 * 1024, description="of one WebSocket message: 12 MiB of sound in base64"
     )
     max_upload_bytes: Positive = Field(default=32 * 1024 * 1024, description="of one REST body")
     session_seconds: Seconds = Field(default=3600, description="OpenAI's bound of an hour")
     max_turn_seconds: Seconds = Field(
-        default=60, description="of one turn; 41.7 tokens/s must leave room in the context"
+        default=60,
+        description="of one turn or recording; less where the context has no room for 41.7 "
+        "tokens a second",
     )
     send_buffer_bytes: Positive = Field(
         default=8 * 1024 * 1024,
@@ -286,9 +288,9 @@ def _hidden(name: str, value: object) -> object:
 def _lines(table: dict[str, Any], path: tuple[str, ...]) -> list[str]:
     lines = [f"[{'.'.join(path)}]"] if path else []
     lines += [
-        f"{key} = {_value(_hidden(key, value))}"
+        f"# {key} is not set" if value is None else f"{key} = {_value(_hidden(key, value))}"
         for key, value in table.items()
-        if value is not None and not isinstance(value, dict)
+        if not isinstance(value, dict)
     ]
     for key, value in table.items():
         if isinstance(value, dict):

@@ -20,7 +20,7 @@ class ComputeSettings(BaseModel):
     hearing_device: Device = Field(
         default="auto",
         description="of tokenizers and transcriber: cpu, cuda or cuda:N; auto takes the GPU with "
-        "the most free memory, else the CPU. The VAD is always on the CPU",
+        "the most free memory, 6 GiB at least, else the CPU. The VAD is always on the CPU",
     )
     speaking_device: Device = Field(default="auto", description="of the vocoder")
     speaking_dtype: Literal["auto", "float32", "float16"] = Field(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from aqaa.models.errors import ConfigError
-from aqaa.server.config import as_toml, load_settings
+from aqaa.server.config import Settings, as_toml, load_settings
 
 
 def written(directory: Path, text: str) -> Path:
@@ -42,6 +43,12 @@ def test_the_printed_settings_are_the_file_that_gives_them(tmp_path: Path) -> No
     settings = load_settings(port=1234, allowed_origins=["https://a.example"])
     again = load_settings(written(tmp_path, as_toml(settings)))
     assert again.model_dump() == settings.model_dump()
+
+
+def test_what_is_not_set_is_named_all_the_same() -> None:
+    printed = as_toml(load_settings())
+    assert "# store is not set" in printed
+    assert set(Settings.model_fields) <= set(re.findall(r"\w+", printed))
 
 
 def test_no_secret_is_ever_printed() -> None:
