@@ -126,6 +126,7 @@ class Answer:
         self.progress = Progress()
         self.started = services.clock()
         self.over = False  # whether `AnswerEnd` has been read
+        self.failed = False  # whether it has, read or not
         self._end: AnswerEnd | None = None
         self._trace = services.tracer.begin() if services.tracer is not None else None
         self._services = services
@@ -320,6 +321,7 @@ class Answer:
         except Exception:
             log.exception("the answer's sound failed for a reason that is a bug")
             over = AnswerEnd("failed", "internal_error")
+        self.failed = over.status == "failed"
         self._stop_opening()
         self._tasks[0].cancel()  # it has ended already, unless it was the vocoder that failed
         self._stop_waiting()
@@ -380,7 +382,8 @@ class Answer:
         self._job = services.executor.submit(work, kind, due)
         data = await self._job.future
         if self._fed_groups:
-            waited = services.clock() - asked if kind.wanted else None
+            soon = kind.wanted and due is not None and due < asked + ENOUGH_AHEAD_SECONDS
+            waited = services.clock() - asked if soon else None  # what is due later may wait
             self._start_gate.vocoded(self._fed_groups, self._job.seconds, waited)
             self._fed_groups = 0
         return data

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import anyio
 import numpy as np
 from numpy.typing import NDArray
 
@@ -117,5 +118,7 @@ async def single_answer(
     try:
         yield answer
     finally:
-        await answer.stop()
-        await parts.services.engine.release(key)
+        # Starlette cancels a response whose reader has left at each turn of the loop.
+        with anyio.CancelScope(shield=True):
+            await answer.stop()
+            await parts.services.engine.release(key)

@@ -10,6 +10,8 @@ WebSocket:
   comes is read and dropped for a moment.
 - A peer that never reads would keep its connection for ever, for a close waits until all is
   written: the same function in the scope drops it.
+- Pings of a peer that reads no pong would fill the memory with them, and a message of many small
+  fragments with these: no pong waits behind unsent bytes, and small fragments are joined.
 - A long message is read in fragments, and reaches the application in them: joining and decoding
   megabytes would hold the event loop.
 - A client that uploads faster than it is heard has its pong behind its sound: it is not taken for
@@ -33,7 +35,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from aqaa.server.gateway.fragments import Fragmenter
+from aqaa.server.gateway.fragments import LONGEST, Fragmenter
 
 ABORT = "aqaa.abort"  # key in the scope's extensions
 FRAGMENTS = "aqaa.fragments"  # key in a received message, in place of `text` and `bytes`
@@ -153,9 +155,29 @@ class RealtimeProtocol(WebSocketsSansIOProtocol):
             reason = self.conn.handshake_exc.__cause__ or self.conn.handshake_exc
             self._refuse(f"the WebSocket handshake cannot be read: {reason}")
 
+    def handle_ping(self) -> None:
+        """The peer wants a pong; one that does not read them gets none (RFC 6455, 5.5.3)."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()
+
+    def handle_cont(self, event: Any) -> None:
+        """More of a message; what is short is joined to what came before."""
+        last = self.frames[-1]
+        if max(len(last), len(event.data)) >= LONGEST:
+            super().handle_cont(event)
+            return
+        if not isinstance(last, bytearray):
+            self.frames[-1] = last = bytearray(last)
+        last += event.data
+        if event.fin:
+            self.send_receive_event_to_app()
+
     def send_receive_event_to_app(self) -> None:
         """A message is whole. One of several fragments is handed on in them."""
         if len(self.frames) < 2 or self.close_sent:
+            self.frames = [bytes(one) for one in self.frames]
             super().send_receive_event_to_app()
             return
         message: Any = {"type": "websocket.receive", FRAGMENTS: self.frames}

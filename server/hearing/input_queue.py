@@ -168,6 +168,11 @@ class InputQueue:
         """Wait until little enough is waiting."""
         await self._room.wait()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a job waits, or is being done."""
+        return not self._idle.is_set()
+
     async def worked_off(self) -> None:
         """Wait until all jobs that were put are done."""
         await self._idle.wait()

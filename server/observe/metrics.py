@@ -15,7 +15,7 @@ BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7, 0.8,
 
 # kept; the user went on; nobody asked for it after all; another answer was asked for; the machine
 # was too busy to start it
-SPECULATION_OUTCOMES = ("hit", "rolled_back", "abandoned", "mismatched", "no_slack")
+SPECULATION_OUTCOMES = ("hit", "rolled_back", "abandoned", "mismatched", "failed", "no_slack")
 
 # the judge's word of a silence that ended a turn (`hearing.end_of_turn.Word`)
 END_WORDS = ("sure", "likely", "unsure", "unlikely", "plain")

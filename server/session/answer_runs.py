@@ -174,8 +174,8 @@ class AnswerRuns:
 
     async def _put_away(self, answer: Answer | None, key: str | None) -> None:
         if answer is not None:
+            self._listener.leave(answer)  # first: one that is being stopped is nobody's next
             await answer.stop()
-            self._listener.leave(answer)
         if key is not None:
             await self._services.engine.release(key)
 

@@ -36,7 +36,7 @@ NO_SLACK_SECONDS = 0.1
 # new; what is left when the turn is over takes nano some milliseconds.
 WARM_IDS = 8 * GROUP_TOKENS
 
-Outcome = Literal["rolled_back", "abandoned", "mismatched"]
+Outcome = Literal["rolled_back", "abandoned", "mismatched", "failed"]
 
 
 async def request_of(
@@ -159,6 +159,9 @@ class HeadStart:
             return None
         if answer.request != request:
             self.roll_back("mismatched")
+            return None
+        if answer.failed:  # the decoder may be well by now
+            self.roll_back("failed")
             return None
         self._answer = None
         answer.adopt()

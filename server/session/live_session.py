@@ -99,7 +99,7 @@ class LiveSession:
             calls=parts.bundle.tools is not None,
             limits=self._counts.limits,
         )
-        self._stall = StallWatch(self._machine, self._append)
+        self._stall = StallWatch(self._machine, self._append, lambda: self._input.busy)
         self._memory = Memory(
             parts.bundle.tokens, parts.text, parts.prompts, parts.services.executor
         )

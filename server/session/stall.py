@@ -22,10 +22,23 @@ SILENCE = {"audio/pcm": b"\x00", "audio/pcmu": b"\xff", "audio/pcma": b"\xd5"}  
 class StallWatch:
     """Watches by the wall clock when one session's client last sent sound."""
 
-    def __init__(self, machine: SessionMachine, append: Callable[[bytes], None]) -> None:
-        """`append` takes sound in the session's input format."""
+    def __init__(
+        self,
+        machine: SessionMachine,
+        append: Callable[[bytes], None],
+        hearing: Callable[[], bool],
+    ) -> None:
+        """Watch.
+
+        Args:
+            machine: the session's.
+            append: takes sound in the session's input format.
+            hearing: whether sound that has come is still to be heard: then the client is not read,
+                and it is not the client that stalls.
+        """
         self._machine = machine
         self._append = append
+        self._hearing = hearing
         self._last_sound = time.monotonic()
 
     def sound_came(self) -> None:
@@ -40,6 +53,8 @@ class StallWatch:
             missing = time.monotonic() - self._last_sound - PATIENCE_SECONDS
             audio = self._machine.session.audio.input
             if missing < 0 or audio.turn_detection is None or not self._machine.speaking:
+                continue
+            if self._hearing():
                 continue
             if missing > TurnRules.of(audio.turn_detection).silence_ms / 1000:
                 self._append(_silence(audio.format))

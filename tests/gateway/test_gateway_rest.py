@@ -259,6 +259,8 @@ async def test_a_stream_that_its_reader_left_gives_its_place_to_the_next(
             await anext(left.aiter_lines())
         async with asyncio.timeout(30):
             await served.state.requests.empty()  # though the engine still waits
+            while not engine.released:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         engine.gate.set()
         assert (await http.post("/v1/answer", content=recording())).status_code == 200
 

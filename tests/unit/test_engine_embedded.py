@@ -276,6 +276,18 @@ def test_what_nobody_could_listen_to_for_long_is_not_behind_once_somebody_may() 
     assert hurried.due < now, "a gap in what is heard was risked"
 
 
+def test_what_was_played_before_anybody_could_listen_is_not_sound_in_hand() -> None:
+    kinds = [Kind.BULK]
+    hurried = DecodeJob(
+        [1], greedy(9), lambda _: None, lambda: kinds[-1], made=700, read=700, due=1.0
+    )
+    live = job(due=4.9)
+    for kind in (Kind.BULK, Kind.FIRST, Kind.LIVE):
+        kinds.append(kind)
+        chosen = choose([hurried, live], now=5.0)
+    assert chosen == [hurried, live], "eight seconds of sound were played to nobody"
+
+
 def test_an_answer_whose_sound_began_late_is_due_by_when_that_is_played() -> None:
     kinds = [Kind.FIRST]
     made_early = DecodeJob([1], greedy(9), lambda _: None, lambda: kinds[-1], made=120, due=1.7)

@@ -86,6 +86,25 @@ def test_the_conversations_answer_waits_for_no_other() -> None:
     assert Kind.BULK not in simulate(kinds())
 
 
+def test_a_session_that_ends_leaves_no_answer_that_others_wait_for() -> None:
+    async def left() -> set[object]:
+        orders, clock = Orders(SimulatedClock()), SimulatedClock()
+        orders.compute_on_loop()
+        engine = ScriptedEngine(lambda prompt: woven("hello there", 60), seconds=0.002)
+        parts = scripted_parts(engine, clock=clock, executor=orders)
+        talk = Talk(parts, clock)  # type: ignore[arg-type]
+        await talk.send("response.create", response=ASIDE)
+        await talk.until("response.output_audio.delta")
+        engine.gate = asyncio.Event()
+        await talk.send("response.create", response=ASIDE)
+        await talk.until("response.created", 2)
+        await asyncio.sleep(ANSWER_SECONDS)  # from now on the second may be heard after the first
+        await talk.close()
+        return set(parts.services.unheard)
+
+    assert simulate(left()) == set()
+
+
 def asking(parts: ModelParts) -> Answer:
     params = SamplingParams.of(parts.bundle)
     asked = AnswerRequest((1, 4, 104), params, "joe", 1.0, spoken=True)

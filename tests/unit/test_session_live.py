@@ -17,6 +17,7 @@ from scripted import (
     woven,
 )
 
+from aqaa.models.errors import EngineBusyError
 from aqaa.server.engine.contract import purpose
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.types import Json, Response
@@ -55,6 +56,25 @@ async def test_the_answer_is_ready_when_the_turn_ends(talk: Talk, engine: Script
     await talk.until("response.done")
     assert len(engine.prompts) == 1
     assert talk.counted("aqaa_speculations_total", outcome="hit") == 1
+
+
+async def test_an_answer_that_failed_before_it_was_asked_for_is_begun_again(
+    talk: Talk, engine: ScriptedEngine
+) -> None:
+    whole = engine.answer
+
+    def busy_at_first(prompt: Sequence[int]) -> list[int]:
+        if len(engine.prompts) == 1:
+            raise EngineBusyError("no room just now")
+        return whole(prompt)
+
+    engine.answer = busy_at_first
+    await speak_and_pause(talk, silence=0.3)
+    await talk.becomes(lambda: len(engine.prompts) == 1 and not engine.running)
+    await talk.say(0.3, loud=False)
+    done = await talk.until("response.done")
+    assert done.response.status == "completed"  # type: ignore[union-attr]
+    assert talk.counted("aqaa_speculations_total", outcome="failed") == 1
 
 
 async def test_nothing_is_speculated_on_a_machine_that_has_no_time(

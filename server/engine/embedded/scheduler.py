@@ -70,6 +70,7 @@ class DecodeJob:
         made: ids generated.
         due: when the next quantum should be computed, on the clock of `time.monotonic`.
         read: ids that the reader took.
+        past: ids that were read before anybody could listen to them.
         last: the newest id; it is not in the cache yet.
         kind: what it was for, when that was asked last.
     """
@@ -85,6 +86,7 @@ class DecodeJob:
     made: int = 0
     due: float = 0.0
     read: int = 0
+    past: int = 0
     last: int = 0
     kind: Kind = Kind.FIRST
     sampler: Sampler | None = None
@@ -114,8 +116,11 @@ class DecodeJob:
         kind, was = self.purpose(), self.kind
         self.kind = kind
         played_now = now - DECODE_LEAD_SECONDS
+        if was is Kind.BULK and kind.wanted:
+            self.past = self.read
         if kind is Kind.LIVE and was in (Kind.FIRST, Kind.SPECULATIVE):
-            self.due = max(self.due, played_now + self.made * SECONDS_PER_ID)
+            ahead = (self.made - self.past) * SECONDS_PER_ID
+            self.due = max(self.due, played_now + ahead)
         elif kind is Kind.LIVE or (was is Kind.BULK and kind.wanted):
             self.due = max(self.due, played_now)
 
