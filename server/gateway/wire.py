@@ -121,6 +121,7 @@ class RealtimeProtocol(WebSocketsSansIOProtocol):
     _dropped = 0
     _heard_since_ping = False
     _fragmenter: Fragmenter | None = None  # the handshake comes first
+    frames: list[Any]  # a message's fragments: bytes, or a bytearray of several
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
