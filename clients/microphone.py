@@ -35,25 +35,24 @@ RAMP_SECONDS = 0.03
 
 
 class Player:
-    """Samples waiting for the loudspeaker, and how much of the present answer it has had.
+    """Samples waiting for the loudspeaker, and how much of the present answer it has had. An answer
+    that begins while the one before is played, as after a call, waits for its end.
 
     Filled on the event loop, emptied by the sound card's thread.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._queue: deque[NDArray[np.float32]] = deque()
-        self.item: str | None = None
+        self._queue: deque[tuple[str, NDArray[np.float32]]] = deque()  # samples of an item
+        self.item: str | None = None  # that is played
         self.played = 0
         self._low = False
         self._gain = 1.0
 
     def put(self, item: str, pcm: NDArray[np.float32]) -> None:
-        """More of `item`; a new item starts at zero."""
+        """More of `item`."""
         with self._lock:
-            if item != self.item:
-                self.item, self.played = item, 0
-            self._queue.append(pcm)
+            self._queue.append((item, pcm))
 
     def take(self, count: int) -> NDArray[np.float32]:
         """The next `count` samples, silence where there are none."""
@@ -61,13 +60,15 @@ class Player:
         filled = 0
         with self._lock:
             while filled < count and self._queue:
-                head = self._queue.popleft()
+                item, head = self._queue.popleft()
                 fits = head[: count - filled]
                 out[filled : filled + fits.size] = fits
                 filled += fits.size
                 if fits.size < head.size:
-                    self._queue.appendleft(head[fits.size :])
-            self.played += filled
+                    self._queue.appendleft((item, head[fits.size :]))
+                if item != self.item:
+                    self.item, self.played = item, 0
+                self.played += fits.size
             if self._low or self._gain < 1.0:
                 out *= self._level(count)
         return out
@@ -90,11 +91,13 @@ class Player:
     def cut(self) -> tuple[str, int] | None:
         """Be silent; the item that was cut and the milliseconds of it that were heard."""
         with self._lock:
-            if not self._queue or self.item is None:
+            if not self._queue:
                 return None
+            item, _ = self._queue[0]
             self._queue.clear()
             self._low = False
-            return self.item, round(1000 * self.played / WIRE_RATE)
+            played = self.played if item == self.item else 0
+            return item, round(1000 * played / WIRE_RATE)
 
 
 class DeviceRate:

@@ -297,6 +297,20 @@ def test_the_player_knows_how_much_of_an_answer_was_heard() -> None:
     assert not player.take(100).any()
 
 
+def test_an_answer_that_begins_while_another_is_played_is_heard_after_it() -> None:
+    player = Player()
+    player.put("a", np.ones(2400, np.float32))
+    player.put("b", np.ones(2400, np.float32))
+    player.take(1200)
+    assert player.item == "a"
+    player.take(2400)
+    assert player.cut() == ("b", 50)
+    player.put("b", np.ones(2400, np.float32))
+    player.put("c", np.ones(2400, np.float32))
+    player.take(2400)
+    assert player.cut() == ("c", 0), "it is that which would be heard next"
+
+
 def test_the_player_is_quiet_while_it_is_doubtful_whether_the_user_interrupts() -> None:
     player = Player()
     player.put("a", np.ones(4 * WIRE_RATE, np.float32))
