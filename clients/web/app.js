@@ -117,6 +117,7 @@ class Session {
     this.answer = null; // item id that is being heard
     this.making = false; // the server is still making it
     this.calling = new Set(); // responses that called something and are not over
+    this.goesOn = null; // the answer that another goes on from once it has been heard
     this.latencies = new Latencies($("turns"));
   }
 
@@ -330,7 +331,8 @@ class Session {
   onDone({ id, status, status_details, output }) {
     this.making = false;
     if (this.calling.delete(id) && status === "completed") {
-      this.wire.send("response.create");
+      if (this.answer === null || this.soundless) this.wire.send("response.create");
+      else this.goesOn = this.answer;
       return;
     }
     if (status === "failed") {
@@ -372,7 +374,8 @@ class Session {
     if (kind === "finished") {
       this.captions.finish(item);
       this.answer = null;
-      show("listening");
+      if (item === this.goesOn) this.wire.send("response.create");
+      show(item === this.goesOn ? "thinking" : "listening");
     }
   }
 

@@ -8,19 +8,42 @@ import numpy as np
 import pytest
 import soundfile
 from chromium import ask, chromium, keep_screenshot, opened
-from page_server import two_page_servers
+from page_server import page_server, two_page_servers
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
 SOON = 30_000  # ms
 
 
+def silence(folder: Path) -> Path:
+    """A minute of it, for the microphone."""
+    file = folder / "silence.wav"
+    soundfile.write(file, np.zeros(48_000 * 60), 48_000, subtype="PCM_16")
+    return file
+
+
+def test_what_is_said_before_a_call_is_heard_to_its_end(tmp_path: Path) -> None:
+    """What the model says of the call's result comes after it, though it could be there before."""
+    with (
+        page_server("announcing") as server,
+        chromium(silence(tmp_path)) as browser,
+        opened(browser, server.url) as page,
+    ):
+        page.get_by_label("Push to talk").check()
+        page.get_by_label("Functions").check()
+        page.get_by_role("button", name="Start").click()
+        expect(page.locator("#state")).to_have_attribute("data-state", "listening", timeout=SOON)
+        ask(page, "Five minutes, please.")
+        lines = page.locator("#captions li")
+        expect(lines.last).to_have_text("Your timer runs.", timeout=SOON)
+        expect(lines.nth(1)).to_have_text("One moment, please, I will do that.")
+        expect(page.locator("#state")).to_have_attribute("data-state", "listening", timeout=SOON)
+
+
 def test_a_call_is_shown_run_and_answered_and_another_server_is_told_of_it(tmp_path: Path) -> None:
-    silence = tmp_path / "silence.wav"
-    soundfile.write(silence, np.zeros(48_000 * 60), 48_000, subtype="PCM_16")
     with (
         two_page_servers("calling") as servers,
-        chromium(silence) as browser,
+        chromium(silence(tmp_path)) as browser,
         opened(browser, servers.url) as page,
     ):
         page.get_by_label("Push to talk").check()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
 from mutated_calls import LEGAL
-from scripted import AUDIO, EOT, ScriptedEngine, call, woven
+from scripted import AUDIO, END, EOT, ScriptedEngine, call, woven
 from scripted_server import serving
 from switched import Switch
 
@@ -74,6 +74,17 @@ def _calling() -> ScriptedEngine:
     return ScriptedEngine(answer=answer)
 
 
+def _announcing() -> ScriptedEngine:
+    calling = _calling().answer
+
+    def answer(prompt: Sequence[int]) -> list[int]:
+        answered = calling(prompt)
+        said = woven("One moment, please, I will do that.", 18)[:-1]
+        return answered if answered[-2] == END else [*said, *answered]
+
+    return ScriptedEngine(answer=answer)
+
+
 ENGINES: dict[str, Callable[[], ScriptedEngine]] = {
     "well": ScriptedEngine,
     "broken": _broken,
@@ -81,6 +92,7 @@ ENGINES: dict[str, Callable[[], ScriptedEngine]] = {
     "slow": _slow,
     "long": _long,
     "calling": _calling,
+    "announcing": _announcing,
 }
 
 
