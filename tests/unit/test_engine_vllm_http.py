@@ -22,6 +22,7 @@ from aqaa.server.engine.vllm.http import VllmHttpEngine
 from aqaa.server.engine.vllm.wire import UPSTREAM_ID
 
 QUICK = {"first_id_within": 0.8, "next_id_within": 0.6, "probe_after": 0.3, "give_up_after": 1.0}
+TIME_TO_PROBE = 1.5  # seconds for the next id, where the health route must be asked before
 NO_SOUND = 100  # ids from here on are text, up to a long way below the first audio id
 
 
@@ -70,8 +71,10 @@ async def test_a_broken_answer_goes_on_and_says_how_many_ids_are_there(engine, s
 
 
 async def test_a_decoder_that_hangs_behind_a_healthy_server_is_left_for_another_worker(
-    engine, server
+    tmp_path, server, monkeypatch
 ):
+    monkeypatch.setattr(http, "SCOUT_EVERY_SECONDS", 5.0)  # one scout, however slow the machine
+    engine = await engine_of(tmp_path, server, next_id_within=TIME_TO_PROBE)
     server.hang_after = [6]
     assert await read(engine.generate("s", [NO_SOUND], greedy(20))) == counted(20)
     first, scout, rest = server.generates
@@ -80,6 +83,7 @@ async def test_a_decoder_that_hangs_behind_a_healthy_server_is_left_for_another_
     assert scout.body["sampling_params"]["max_tokens"] == 1
     assert any(r.path == "/health" for r in server.requests), "it was asked, and said 200"
     assert engine.alive
+    await engine.close()
 
 
 async def test_names_are_tried_until_one_leads_to_a_worker_that_decodes(engine, server):
@@ -117,7 +121,7 @@ async def test_a_slow_decoder_is_found_within_the_silence_that_a_listener_bears(
     server.hang_after = [6]
     stream = engine.generate("s", [NO_SOUND], greedy(7))
     first = [await anext(stream) for _ in range(6)]
-    server.pace = http.SCOUTING_SECONDS + 0.1
+    server.pace = http.SCOUTING_SECONDS + 0.02
     assert first + await read(stream) == counted(7)
     await engine.close()
 
@@ -158,7 +162,7 @@ async def test_a_decoder_that_never_begins_fails_the_answer(engine, server):
 
 async def test_unplayed_sound_buys_time_to_come_back(tmp_path, server):
     """50 audio ids are 1.2 s of sound."""
-    engine = await engine_of(tmp_path, server, give_up_after=0.2)
+    engine = await engine_of(tmp_path, server, give_up_after=0.6)
     audio = load_bundle(tmp_path).tokens.audio_offset
     server.break_after = [50] + [0] * 4
     ids = await read(engine.generate("s", [audio], greedy(60)))
@@ -199,7 +203,7 @@ async def test_a_503_inside_a_stream_is_busy_and_asked_again(engine, server):
 
 
 async def test_the_path_of_the_health_route_is_a_setting(tmp_path, server):
-    engine = await engine_of(tmp_path, server, health_path="/readiness")
+    engine = await engine_of(tmp_path, server, health_path="/readiness", next_id_within=TIME_TO_PROBE)
     server.hang_after = [2]
     await read(engine.generate("s", [NO_SOUND], greedy(4)))
     probes = {r.path for r in server.requests} - {r.path for r in server.generates}
