@@ -19,6 +19,7 @@ from token_server import TokenServer, bundle_without_weights
 from aqaa.models.errors import EngineBusyError, EngineDiedError
 from aqaa.server.engine.contract import SamplingParams
 from aqaa.server.engine.settings import VllmHttpSettings
+from aqaa.server.engine.vllm import http
 from aqaa.server.engine.vllm.http import VllmHttpEngine
 
 pytestmark = pytest.mark.programs
@@ -43,7 +44,12 @@ async def engine(
         opening = routing(request.param, [server.url for server in servers])
         router = await asyncio.to_thread(stack.enter_context, opening)  # servers answer meanwhile
         settings = VllmHttpSettings(
-            url=router.url, health_path=router.health, busy_for=0.5, give_up_after=3.0
+            url=router.url,
+            health_path=router.health,
+            busy_for=0.5,
+            first_id_within=3.0,  # longer than what the machine's host takes
+            next_id_within=3.0,
+            give_up_after=6.0,
         )
         engine = VllmHttpEngine(bundle, settings)
         await engine.start()
@@ -86,11 +92,13 @@ async def test_an_answer_goes_on_at_the_other_server_when_its_own_dies(engine, s
 
 
 async def test_all_sessions_leave_a_decoder_that_hangs_behind_a_healthy_server_at_once(
-    engine, servers, caplog
+    engine, servers, caplog, monkeypatch
 ):
     """Other names lead half of them back to it; nobody says so, and none waits there."""
     for server in servers:
         server.pace = 0.03  # or the test keeps this process busy
+    monkeypatch.setattr(http, "SCOUTING_SECONDS", 3.0)  # nor is a slow machine a silent server
+    monkeypatch.setattr(http, "PROBE_SECONDS", 3.0)
     # So many that some are led back: one in two is, by chance.
     sessions = [f"session-{n}" for n in range(24)]
     streams = [engine.generate(session, [1], greedy(40)) for session in sessions]
