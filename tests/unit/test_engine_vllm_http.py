@@ -73,6 +73,7 @@ async def test_a_broken_answer_goes_on_and_says_how_many_ids_are_there(engine, s
 async def test_a_decoder_that_hangs_behind_a_healthy_server_is_left_for_another_worker(
     tmp_path, server, monkeypatch
 ):
+    monkeypatch.setattr(http, "SCOUTING_SECONDS", 4.0)
     monkeypatch.setattr(http, "SCOUT_EVERY_SECONDS", 5.0)  # one scout, however slow the machine
     engine = await engine_of(tmp_path, server, next_id_within=TIME_TO_PROBE)
     server.hang_after = [6]
@@ -203,7 +204,8 @@ async def test_a_503_inside_a_stream_is_busy_and_asked_again(engine, server):
 
 
 async def test_the_path_of_the_health_route_is_a_setting(tmp_path, server):
-    engine = await engine_of(tmp_path, server, health_path="/readiness", next_id_within=TIME_TO_PROBE)
+    bounds = {"next_id_within": TIME_TO_PROBE}
+    engine = await engine_of(tmp_path, server, health_path="/readiness", **bounds)
     server.hang_after = [2]
     await read(engine.generate("s", [NO_SOUND], greedy(4)))
     probes = {r.path for r in server.requests} - {r.path for r in server.generates}
