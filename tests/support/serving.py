@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,15 +30,31 @@ class Question:
     words: list[str]
 
 
+def _untried_ports() -> Iterator[int]:
+    """Below those that the kernel gives to connections: one of them would be taken meanwhile."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = range(20_000, first)
+    yield from random.sample(ports, len(ports))  # tests in other processes try others
+
+
+_ports = _untried_ports()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that nobody listens on, for a server that is about to start."""
+    for port in _ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is left")
 
 
 @contextmanager
 def serving(
-    log: Path, *arguments: str, environment: Mapping[str, str] | None = None
+    log: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    ready_within: float = READY_WITHIN,
 ) -> Iterator[str]:
     """A running `aqaa serve ARGUMENTS`, with these variables too; yields its base URL.
 
@@ -54,7 +71,7 @@ def serving(
         )
     base = f"http://127.0.0.1:{port}"
     try:
-        _wait_until_ready(base, process, log)
+        _wait_until_ready(base, process, log, ready_within)
         yield base
         process.send_signal(signal.SIGTERM)
         if (code := process.wait(timeout=60)) != 0:
@@ -76,8 +93,10 @@ def cpu_seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _wait_until_ready(base: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + READY_WITHIN
+def _wait_until_ready(
+    base: str, process: subprocess.Popen[bytes], log: Path, within: float
+) -> None:
+    deadline = time.monotonic() + within
     while process.poll() is None and time.monotonic() < deadline:
         try:
             if httpx.get(f"{base}/health/ready", timeout=2).status_code == 200:
