@@ -24,7 +24,7 @@ from callers import CALLERS, WORD_WITHIN
 from processes import called
 from programs import eventually, status
 from ray_cluster import ray_cluster
-from serving import AQAA, READY_WITHIN, Question
+from serving import AQAA, Question
 from two_hosts import Host, TwoHosts, can_be_made
 
 from aqaa.clients.client import WIRE_RATE, Connection, connect
@@ -42,7 +42,7 @@ RAY = Path(__file__).resolve().parents[2] / "deploy" / "ray"
 SERVE = Path(sys.executable).parent / "serve"
 log = logging.getLogger(__name__)
 PLACES = CALLERS // 2  # of a replica
-PATIENCE = 120.0  # seconds for a replica to be there; half a minute on a quiet machine
+PATIENCE = 480.0  # seconds for a replica to be there; half a minute on a quiet machine
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Served:
         def is_taken() -> bool:  # by Ray's dashboard, which may still be starting
             return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
-        eventually(is_taken, READY_WITHIN)
+        eventually(is_taken, PATIENCE)
 
 
 def replicas(host: Host) -> list[psutil.Process]:
@@ -100,7 +100,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with TwoHosts() as hosts, ray_cluster(hosts.first, **haproxy):
         served = Served(hosts.first, f"http://{hosts.near}:8000", folder)
         served.deploy()
-        eventually(lambda: status(f"{served.url}/health/ready") == 200, READY_WITHIN)
+        eventually(lambda: status(f"{served.url}/health/ready") == 200, PATIENCE)
         yield served
 
 

@@ -35,7 +35,8 @@ VLLM = {
 @pytest.fixture(scope="module")
 def vllm_serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Its base URL."""
-    with serving(tmp_path_factory.mktemp("vllm") / "log", environment=VLLM) as base:
+    log = tmp_path_factory.mktemp("vllm") / "log"
+    with serving(log, environment=VLLM, ready_within=READY_WITHIN) as base:
         yield base
 
 
