@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from javascript import has_agents
 from vllm_engines import (  # noqa: F401 - fixtures; shared by folders, so vLLM starts once
     step1_bundle,
@@ -19,6 +20,10 @@ from vllm_engines import (  # noqa: F401 - fixtures; shared by folders, so vLLM 
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# A property's examples are the same in every run: what is found belongs to the change that is
+# tested. None has a deadline, for this machine is shared with others.
+settings.register_profile("aqaa", deadline=None, derandomize=True, database=None)
+settings.load_profile("aqaa")
 
 # Tests that need one of these skip where it is missing; not so where all are asked for.
 PACKAGES = (

@@ -30,9 +30,6 @@ def statuses(requests: SearchStrategy[Case]) -> Counter[int]:
 
     @settings(
         max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        derandomize=True,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.explicit, Phase.generate],
     )

@@ -76,7 +76,7 @@ def pieces(wav: np.ndarray, cuts: list[int]) -> Iterator[np.ndarray]:
 
 @pytest.mark.deep
 @given(cuts=st.lists(st.integers(0, 10**6), max_size=40))
-@settings(max_examples=3, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=3, suppress_health_check=SLOW)
 def test_any_cutting_gives_the_same_tokens(dual, recordings, uncut, cuts: list[int]) -> None:
     for name, wav in recordings.items():
         stream = dual.stream()
@@ -85,7 +85,7 @@ def test_any_cutting_gives_the_same_tokens(dual, recordings, uncut, cuts: list[i
 
 
 @given(step=st.integers(1, 400))
-@settings(max_examples=10, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=10, suppress_health_check=SLOW)
 def test_even_steps_of_any_size_give_the_same_tokens(dual, recordings, step: int) -> None:
     wav = min(recordings.values(), key=len)[: 40 * max(step, 300)]
     once = dual.stream()
@@ -113,7 +113,7 @@ def test_linguistic_stream_equals_encode(dual, recordings) -> None:
 
 
 @given(samples=st.integers(1, 12_000))
-@settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=60, suppress_health_check=SLOW)
 def test_code_counts_follow_the_reference_at_every_length(dual, samples: int) -> None:
     # SPEC 2 and 3: tails under 880 samples are lost; one semantic code for 4 frames begun.
     wav = noise(1.0)[:samples]
@@ -183,7 +183,7 @@ def segment_lengths(samples: int) -> list[int]:
 
 
 @given(pause=st.integers(0, 50_000))
-@settings(max_examples=6, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=6, suppress_health_check=SLOW)
 def test_flushing_a_fork_leaves_the_original_as_it_was(dual, pause: int) -> None:
     wav = noise(3.5)
     undisturbed = dual.stream()
@@ -209,7 +209,7 @@ def test_a_fork_that_goes_on_does_not_disturb_the_original(dual) -> None:
 
 
 @given(cuts=st.lists(st.integers(0, 32_000), max_size=20), pause=st.integers(0, 32_000))
-@settings(max_examples=8, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=8, suppress_health_check=SLOW)
 def test_a_running_gain_does_not_depend_on_the_cutting(cuts: list[int], pause: int) -> None:
     wav = noise(2.0, seed=4)
     once, gain = RunningGain(0.3), RunningGain(0.3)

@@ -49,7 +49,7 @@ def say(vocoder: Vocoder, parts: list[list[int]], speed: float = 1.0) -> NDArray
     return np.concatenate([*(stream.push(part) for part in parts), stream.flush()])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(sizes=st.lists(st.integers(0, 4), max_size=6))
 def test_the_sound_does_not_depend_on_the_portions(vocoder: Vocoder, sizes: list[int]) -> None:
     ids = tokens(9)

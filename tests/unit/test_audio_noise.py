@@ -59,7 +59,7 @@ def test_speech_in_noise_stands_out_more() -> None:
 
 
 @given(cuts=st.lists(st.integers(0, 9_000), max_size=20))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_cutting_of_a_filtered_stream_leaves_no_trace_and_loses_no_sample(
     cuts: list[int],
 ) -> None:

@@ -53,7 +53,7 @@ def test_an_hour_of_odd_chunks_does_not_drift_by_a_sample(rate: int) -> None:
 
 
 @given(cuts=st.lists(st.integers(0, 12_000), max_size=20))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_cutting_of_client_audio_leaves_no_trace(cuts: list[int]) -> None:
     rng = np.random.default_rng(5)
     data = pcm16(rng.uniform(-1, 1, 12_000))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_text import a_group, groups, tiny_text
 
@@ -181,7 +181,6 @@ ANY_ID = st.one_of(
 
 
 @given(st.lists(st.one_of(ANY_ID.map(lambda i: [i]), st.just(a_group(TOKENS)))), st.data())
-@settings(deadline=None)
 def test_any_stream_in_any_pieces_gives_the_same_events(
     parts: list[list[int]], data: st.DataObject
 ) -> None:

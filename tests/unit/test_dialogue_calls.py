@@ -6,7 +6,7 @@ import json
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mutated_calls import HOUSEHOLD, LEGAL, LIGHT, TIMER, is_legal, mutated
 from scripted import (
@@ -217,7 +217,6 @@ def test_a_schema_may_be_deeper_than_anybody_looks() -> None:
 
 
 @given(st.sampled_from(LEGAL), st.data())
-@settings(deadline=None)
 def test_no_beginning_of_a_legal_call_is_refused(text: str, data: st.DataObject) -> None:
     reader = CallReader(HOUSEHOLD)
     while text:

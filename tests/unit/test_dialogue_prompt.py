@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_text import groups, tiny_text
 
@@ -76,7 +76,6 @@ def test_audio_ids_of_a_prompt_are_counted() -> None:
 
 
 @given(st.lists(st.integers(0, 5), max_size=6), st.integers(1, 40), st.integers(100, 700))
-@settings(deadline=None)
 def test_a_prompt_grows_only_at_its_end_while_the_user_speaks(
     history: list[int], length: int, budget: int
 ) -> None:
@@ -139,7 +138,6 @@ def test_what_is_given_up_stays_the_same_for_some_turns() -> None:
 
 
 @given(st.lists(st.integers(0, 12), max_size=12), st.integers(60, 600))
-@settings(deadline=None)
 def test_no_budget_ever_cuts_inside_a_group(history: list[int], budget: int) -> None:
     turns: list[Turn] = []
     for count in history:

@@ -84,7 +84,7 @@ def test_only_what_is_declared_can_be_written() -> None:
     assert allowed(mask) == {END}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**31), repetition_aware=st.booleans())
 def test_whatever_the_decoder_says_a_call_is_legal(seed: int, repetition_aware: bool) -> None:
     params = SamplingParams(

@@ -53,7 +53,7 @@ def test_no_id_of_a_woven_answer_is_ever_forbidden(tokens, text, groups):
         mask.push([token])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**31), repetition_aware=st.booleans())
 def test_whatever_the_decoder_says_the_answer_is_legal(seed, repetition_aware):
     params = SamplingParams(

@@ -64,7 +64,7 @@ def starts(heard: list[SpeechEvent]) -> list[type[SpeechEvent]]:
 
 
 @given(steps=st.lists(st.integers(1, 9600), min_size=1, max_size=20))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_its_tokens_are_those_of_a_turn_that_never_ended(steps: list[int]) -> None:
     eager, patient = ears(), ears(PATIENT)
     heard: list[SpeechEvent] = []

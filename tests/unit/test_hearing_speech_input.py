@@ -72,7 +72,7 @@ def test_a_turn_ends_half_a_second_after_its_speech() -> None:
 
 
 @given(steps=st.lists(st.integers(1, 9600), min_size=1, max_size=20))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_any_cutting_of_the_stream_gives_the_same_turn(steps: list[int]) -> None:
     listener = ears()
     heard: list[SpeechEvent] = []

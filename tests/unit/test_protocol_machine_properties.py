@@ -125,7 +125,7 @@ ACTIONS: st.SearchStrategy[Action] = st.one_of(
 
 
 @given(actions=st.lists(ACTIONS, max_size=40), items=st.sampled_from([3, 512]))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_history_gives_a_legal_sequence_and_one_done_for_each_response(
     actions: list[Action], items: int
 ) -> None:
@@ -142,7 +142,7 @@ def test_any_history_gives_a_legal_sequence_and_one_done_for_each_response(
 
 
 @given(actions=st.lists(ACTIONS, max_size=40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_nothing_is_said_about_a_response_after_its_end(actions: list[Action]) -> None:
     driven = Driven()
     for action in actions:
@@ -158,7 +158,7 @@ def test_nothing_is_said_about_a_response_after_its_end(actions: list[Action]) -
 
 
 @given(actions=st.lists(ACTIONS, max_size=60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_conversation_never_outgrows_its_limit(actions: list[Action]) -> None:
     driven = Driven(items=3)
     for action in actions:

@@ -8,7 +8,7 @@ from typing import Self
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -175,7 +175,6 @@ def written(tokens: list[str]) -> str:
 WORDS = ["lo", "i", "b", "m", "it's", "the", "c", "你", "好", "hel@@ lo", "hel@@ i", "a@@ b@@ c"]
 
 
-@settings(deadline=None)  # on a busy machine the first takes long
 @given(words=st.lists(st.sampled_from(WORDS), max_size=12))
 def test_pieces_are_written_as_funasr_writes_them(words: list[str]) -> None:
     theirs = import_funasr("funasr.utils.postprocess_utils").sentence_postprocess
