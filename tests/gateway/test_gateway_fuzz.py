@@ -7,7 +7,7 @@ import time
 
 import pytest
 from fuzzing import Mutator, fuzz
-from loop_watch import BUSY_MS, HELD_MS, REPEATED, watched_loop
+from loop_watch import BUSY_MS, FORGIVEN, HELD_MS, watched_loop
 from watched_server import watched_server
 from websockets.asyncio.client import connect
 
@@ -24,15 +24,18 @@ def masked(opcode: int, payload: bytes) -> bytes:
 async def test_twenty_thousand_mutated_events_harm_nobody() -> None:
     async with watched_server() as server:
         found = await fuzz(server, 20_000)
+        told = [await server.health()]  # of all of the fuzz; then of what it leaves
         async with asyncio.timeout(SOON):
-            while (health := await server.health()).sessions or health.answers:  # noqa: ASYNC110
+            while told[-1].sessions or told[-1].answers:
                 await asyncio.sleep(0.05)
+                told.append(await server.health())
     assert found.wrong == []
-    assert health.faults == []
     assert found.events >= 15_000
     assert found.answers > 500
-    assert health.busy[REPEATED][0] < BUSY_MS, health.busy
-    assert health.held[REPEATED][0] < HELD_MS, health.held
+    for health in told:
+        assert health.faults == []
+        assert health.busy[health.forgiven][0] < BUSY_MS, health.busy
+        assert health.held[health.forgiven][0] < HELD_MS, health.held
 
 
 def test_a_seed_makes_the_same_messages_again() -> None:
@@ -45,22 +48,22 @@ def test_a_seed_makes_the_same_messages_again() -> None:
 async def test_a_loop_that_computes_is_seen() -> None:
     async with watched_loop() as watch:
         await asyncio.sleep(0.05)
-        calm = watch.busy.told()[REPEATED]
-        for _ in range(REPEATED + 1):
+        calm = watch.busy.told()[FORGIVEN]
+        for _ in range(FORGIVEN + 1):
             asyncio.get_running_loop().call_soon(sum, range(10_000_000))
         await asyncio.sleep(0.02)
-    seconds, what = watch.busy.told()[REPEATED]
+    seconds, what = watch.busy.told()[FORGIVEN]
     assert calm[0] < BUSY_MS / 1000 < seconds
     assert "sum" in what
 
 
 async def test_a_loop_that_is_held_without_computing_is_seen() -> None:
     async with watched_loop() as watch:
-        for _ in range(REPEATED + 1):
+        for _ in range(FORGIVEN + 1):
             asyncio.get_running_loop().call_soon(time.sleep, 2 * HELD_MS / 1000)
         await asyncio.sleep(0.02)
-    seconds, what = watch.held.told()[REPEATED]
-    assert watch.busy.told()[REPEATED][0] < BUSY_MS / 1000
+    seconds, what = watch.held.told()[FORGIVEN]
+    assert watch.busy.told()[FORGIVEN][0] < BUSY_MS / 1000
     assert seconds > HELD_MS / 1000
     assert "sleep" in what
 
@@ -72,11 +75,11 @@ async def test_a_burst_of_small_messages_holds_nobody_up() -> None:
         text = '{"type":"response.cancel"}'
         burst = b"".join(masked(1, text.encode()) for _ in range(BURST))
         await client.recv()
-        for _ in range(REPEATED + 1):
+        for _ in range(FORGIVEN + 1):
             client.transport.write(burst)
             for _ in range(BURST):
                 await client.recv()
         health = await server.health()
     assert health.faults == []
-    assert health.busy[REPEATED][0] < BUSY_MS, health.busy
-    assert health.held[REPEATED][0] < HELD_MS, health.held
+    assert health.busy[health.forgiven][0] < BUSY_MS, health.busy
+    assert health.held[health.forgiven][0] < HELD_MS, health.held

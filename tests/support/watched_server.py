@@ -35,8 +35,9 @@ class Health:
         sessions: conversations that are open.
         answers: answers that the engine is giving.
         busy: milliseconds of processor time that one callback on the event loop took, and the
-            callback: the longest three since it was asked before, the longest first.
+            callback: the longest since it was asked before, the longest first.
         held: how long one callback held the loop, likewise.
+        forgiven: how many of either a test does not judge, for the machine's host took them.
         faults: log records of errors since it was asked before, with their tracebacks.
         rss: bytes of memory that are resident.
         threads: threads of the process.
@@ -48,6 +49,7 @@ class Health:
     answers: int
     busy: list[tuple[float, str]]
     held: list[tuple[float, str]]
+    forgiven: int
     faults: list[str]
     rss: int
     threads: int
@@ -77,6 +79,7 @@ def health(served: Served, watch: LoopWatch, faults: Faults) -> Health:
         answers=served.engine.running,
         busy=[(1000 * seconds, what) for seconds, what in watch.busy.told()],
         held=[(1000 * seconds, what) for seconds, what in watch.held.told()],
+        forgiven=watch.forgiven,
         faults=kept,
         rss=process.memory_info().rss,
         threads=threading.active_count(),
