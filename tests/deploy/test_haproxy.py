@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 from programs import PATIENCE, eventually, haproxy, redis_server, running, status
+from redis import Redis
 from serving import AQAA, READY_WITHIN, free_port
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -104,8 +105,8 @@ def test_gateways_share_callers_and_one_that_drains_or_dies_takes_only_its_own_a
 
 
 @pytest.fixture
-def sharing_gateways() -> Iterator[dict[str, str]]:
-    """Two with scripted models, a Redis server between them and one conversation a key."""
+def sharing_gateways() -> Iterator[tuple[dict[str, str], Redis]]:
+    """Two with scripted models, the Redis server between them, and one conversation a key."""
     with ExitStack() as stack:
         store, _ = stack.enter_context(redis_server(free_port()))
         settings = {"AQAA_API_KEYS": KEY, "AQAA_STORE": store, "AQAA_MAX_SESSIONS_PER_KEY": "1"}
@@ -118,14 +119,15 @@ def sharing_gateways() -> Iterator[dict[str, str]]:
             base = f"http://127.0.0.1:{port}"
             eventually(lambda base=base: status(f"{base}/health/ready") == 200, READY_WITHIN)
             places[f"GATEWAY_{number}"] = f"127.0.0.1:{port}"
-        yield places
+        yield places, stack.enter_context(Redis.from_url(store))
 
 
 @pytest.mark.skipif(which("redis-server") is None, reason="needs redis-server (Debian)")
 def test_gateways_behind_one_name_share_secrets_answers_and_places(
-    sharing_gateways: dict[str, str],
+    sharing_gateways: tuple[dict[str, str], Redis],
 ) -> None:
-    with haproxy("gateways.cfg", "AQAA_BIND", **sharing_gateways) as (front, _):
+    places, store = sharing_gateways
+    with haproxy("gateways.cfg", "AQAA_BIND", **places) as (front, _):
         eventually(lambda: status(f"http://{front}/health/ready") == 200)
         chat = {
             "model": "scripted",
@@ -154,7 +156,7 @@ def test_gateways_behind_one_name_share_secrets_answers_and_places(
         for _ in range(6):  # one after the other: both gateways take some
             with call() as socket:
                 assert "session.created" in str(socket.recv(timeout=PATIENCE))
-            time.sleep(0.1)  # the store hears that it has left
+            eventually(lambda: not store.keys("aqaa:places:*"))  # it hears a little later
         with call() as inside:
             assert "session.created" in str(inside.recv(timeout=PATIENCE))
             for _ in range(4):
