@@ -66,6 +66,17 @@ class Listener:
                 self._reported.clear()
                 await self._reported.wait()
 
+    async def recognised(self) -> None:
+        """Until all that it was given is, though nothing of it is told."""
+
+        def waits() -> bool:
+            turns = self.transcribing._turns
+            return any(turn.windows or turn.pauses or turn.busy for turn in turns)
+
+        async with asyncio.timeout(5):
+            while waits():  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
     async def finished(self, count: int) -> None:
         await self.until(lambda: len(self.over) >= count)
 
@@ -90,7 +101,7 @@ async def test_a_turns_words_are_held_until_it_is_an_item_and_then_told_whole(
 ) -> None:
     listener.hear(1, LOUD, LOUD)
     listener.hear(1, LOUD)
-    await asyncio.sleep(0.1)
+    await listener.recognised()
     assert listener.said == []
     listener.end("item", 1, LOUD, END)
     await listener.finished(1)
@@ -102,7 +113,7 @@ async def test_a_turns_words_are_held_until_it_is_an_item_and_then_told_whole(
 async def test_a_pause_that_is_the_end_has_its_last_words_already(listener: Listener) -> None:
     listener.hear(1, LOUD, LOUD)
     given = listener.pause(1, LOUD, END)
-    await asyncio.sleep(0.1)
+    await listener.recognised()
     assert listener.said == []
     listener._executor.close()  # nobody works any more
     listener.transcribing.end("item", given)
@@ -114,10 +125,10 @@ async def test_a_pause_that_is_the_end_has_its_last_words_already(listener: List
 async def test_a_pause_that_is_not_the_end_leaves_nothing(listener: Listener) -> None:
     listener.hear(1, LOUD)
     listener.pause(1, END)
-    await asyncio.sleep(0.05)
+    await listener.recognised()
     listener.pause(1, LOUD, END)
     listener.hear(1, LOUD, LOUD)
-    await asyncio.sleep(0.05)
+    await listener.recognised()
     listener.pause(1, LOUD, END)
     listener.end("item", 1, LOUD, LOUD, END)
     await listener.finished(1)
@@ -129,7 +140,7 @@ async def test_a_pause_in_a_turn_that_has_failed_is_nothing() -> None:
     listener = Listener(CountingTranscriber(RuntimeError("out of memory")))
     listener.hear(1, LOUD)
     given = listener.pause(1, LOUD, END)
-    await asyncio.sleep(0.05)
+    await listener.recognised()
     listener.transcribing.end("bad", given)
     await listener.finished(1)
     assert listener.over == [("bad", "failed")]
@@ -175,7 +186,7 @@ async def test_a_recogniser_that_fails_fails_that_turn_alone() -> None:
     transcriber = CountingTranscriber(RuntimeError("out of memory"))
     listener = Listener(transcriber)
     listener.hear(1, LOUD)
-    await asyncio.sleep(0.05)
+    await listener.recognised()
     listener.end("bad", 1, LOUD, END)
     await listener.finished(1)
     transcriber.fault = None

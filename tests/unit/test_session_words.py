@@ -235,9 +235,15 @@ async def test_a_transcription_session_has_live_words_too() -> None:
 async def test_the_words_of_a_turn_that_paused_are_complete_before_its_answer_sounds(
     talk: Talk,
 ) -> None:
+    def is_ready_to_end() -> bool:
+        """In the pause the last words are recognised, and the answer is begun."""
+        turns = talk.conversation._words._transcribing._turns
+        recognised = [turn for turn in turns if turn.closing and turn.closing.pieces]
+        return bool(recognised and talk.parts.services.engine.prompts)
+
     await talk.say(1.0, loud=True)
     await talk.say(0.3, loud=False)
-    await asyncio.sleep(0.3)  # the pause: its last words are recognised, its answer is begun
+    await talk.becomes(is_ready_to_end)
     await talk.say(0.6, loud=False)
     await talk.until(f"{WORDS}.completed")
     await talk.until("response.output_audio.delta")
