@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from scripted import CountingTranscriber, ScriptedEngine, pcm
 from scripted_server import Served, serving
-from wire_sound import PIECE, RATE, in_real_time
+from wire_sound import PIECE, PIECE_SECONDS, RATE, in_real_time
 
 livekit = pytest.importorskip("livekit.plugins.openai", reason="needs LiveKit agents")
 pytest.importorskip("pipecat", reason="needs pipecat")
@@ -39,6 +40,7 @@ from pipecat.workers.runner import WorkerRunner  # noqa: E402
 pytestmark = pytest.mark.agents
 SOON = 20.0
 SPEECH = pcm(0.4, loud=False) + pcm(1.2, loud=True)  # then silence, for as long as it takes
+TURN_PIECES = round(2.0 / PIECE_SECONDS)  # until a turn ends that is told by frames
 SAID = "one two three four five six seven eight nine"
 
 
@@ -170,12 +172,14 @@ async def words_through(ear: Ear, *pipeline: FrameProcessor, vad: bool = False) 
     await asyncio.sleep(0.5)  # pipecat says nothing of being ready
     if vad:
         await worker.queue_frame(VADUserStartedSpeakingFrame())
-    microphone = asyncio.create_task(
-        speak(lambda piece: worker.queue_frame(InputAudioRawFrame(piece, RATE, 1)))
-    )
-    if vad:
-        await asyncio.sleep(2.0)
-        await worker.queue_frame(VADUserStoppedSpeakingFrame())
+    pieces = itertools.count(1)
+
+    async def hear(piece: bytes) -> None:
+        await worker.queue_frame(InputAudioRawFrame(piece, RATE, 1))
+        if vad and next(pieces) == TURN_PIECES:
+            await worker.queue_frame(VADUserStoppedSpeakingFrame())
+
+    microphone = asyncio.create_task(speak(hear))
     try:
         async with asyncio.timeout(SOON):
             return await ear.words.get()
