@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import soundfile
-from chromium import ask, chromium, opened
+from chromium import ask, chromium, keep_states, opened
 from page_server import TwoServers, two_page_servers
 from playwright.sync_api import Browser, Page, expect
 from scripted import AUDIO, pcm
@@ -76,14 +76,7 @@ def test_an_answer_that_was_cut_off_comes_again_and_the_page_says_what_it_does(
     start(page, "Push to talk")
     ask(page, "hello")
     expect(page.locator(STATE)).to_have_attribute("data-state", "speaking", timeout=SOON)
-    page.evaluate(
-        """() => {
-          window.states = [];
-          const state = document.getElementById("state");
-          new MutationObserver(() => window.states.push(state.dataset.state))
-            .observe(state, { attributes: true });
-        }"""
-    )
+    keep_states(page)
     servers.kill_first()
     expect(page.locator("#captions li:not(.you):not(.cut)")).to_have_text(
         ["hello there"], timeout=SOON

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import soundfile
-from chromium import ask, chromium, keep_screenshot, opened
+from chromium import ask, chromium, keep_screenshot, keep_states, opened
 from page_server import PageServer, page_server
 from playwright.sync_api import Browser, Page, expect
 
@@ -125,8 +125,9 @@ def test_the_page_runs_at_the_rate_of_the_device(page: Page, rate: int) -> None:
         rate,
     )
     start(page)
+    keep_states(page)
     ask(page, "hello")
-    expect(page.locator(STATE)).to_have_attribute("data-state", "speaking", timeout=SOON)
+    page.wait_for_function("window.states.includes('speaking')", timeout=SOON)
     expect(page.locator(STATE)).to_have_attribute("data-state", "listening", timeout=SOON)
     expect(page.locator("#notice")).to_be_hidden()
     assert page.evaluate("window.rates") == [rate]

@@ -57,6 +57,18 @@ def ask(page: Page, text: str) -> None:
     page.get_by_role("button", name="Send").click()
 
 
+def keep_states(page: Page) -> None:
+    """Have the states that the page passes through from now on be `window.states`."""
+    page.evaluate(
+        """() => {
+          window.states = [];
+          const state = document.getElementById("state");
+          new MutationObserver(() => window.states.push(state.dataset.state))
+            .observe(state, { attributes: true });
+        }"""
+    )
+
+
 def keep_screenshot(page: Page, name: str) -> None:
     """A picture of the whole page, to be looked at."""
     folder = Path(os.environ.get("AQAA_SCREENSHOTS", SCREENSHOTS))
