@@ -42,6 +42,7 @@ class Wire:
         self.delay = 0.0  # seconds, each way
         self.loss = 0.0  # share of the packets, each way
         self.cut = False
+        self._draw = random.Random(1)  # the same losses in every run
         self._over = threading.Event()
 
     @property
@@ -86,7 +87,7 @@ class Wire:
             wait = min(_LOOK_SECONDS, under_way[0][0] - now) if under_way else _LOOK_SECONDS
             for end in select.select(self._ends, [], [], max(0.0, wait))[0]:
                 packet = os.read(end, 65536)
-                if not self.cut and random.random() >= self.loss:
+                if not self.cut and self._draw.random() >= self.loss:
                     at = time.monotonic() + self.delay
                     heapq.heappush(under_way, (at, next(order), other[end], packet))
 
