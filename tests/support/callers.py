@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from host_pauses import HOST_SECONDS
 from numpy.typing import NDArray
 from own_time import own_time
 from scripted import pcm
@@ -24,7 +25,7 @@ from aqaa.clients.turn import GapCounter, SpokenAnswer, speak
 
 SPEECH = np.frombuffer(pcm(0.6, loud=True), "<i2").astype(np.float32) / 32768
 CALLERS = 8
-WORD_WITHIN = 2.0  # seconds in which a caller must hear what happened
+WORD_WITHIN = 2.0 + HOST_SECONDS  # in two seconds a caller must hear what happened
 GAP = 0.5  # seconds that may be heard after a kill, beyond what an undisturbed answer has
 log = logging.getLogger(__name__)
 
@@ -118,6 +119,8 @@ async def disturbed(
     away: float,
 ) -> Seen:
     """All hear an answer when the blow falls; it is mended `away` seconds later."""
+    for caller in callers:
+        caller.began.clear()
     speaking = asyncio.create_task(all_speak(callers))
     async with asyncio.timeout(30):
         await asyncio.gather(*(caller.began.wait() for caller in callers))
