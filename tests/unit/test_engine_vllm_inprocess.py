@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from host_pauses import least
 from own_time import own_time
 from tiny_step1 import write_step1, write_step1_bundle
 from vllm_engines import greedy, read
@@ -25,6 +26,7 @@ from aqaa.server.engine.vllm.inprocess import VllmEngine
 pytestmark = pytest.mark.vllm
 
 PATIENCE = 0.6  # seconds of silence
+LATE = PATIENCE + 0.4  # to be told of it
 STEP = 0.05  # seconds an id
 TEXT, AUDIO = 7, 65_536
 
@@ -100,20 +102,30 @@ async def until(true: Callable[[], bool]) -> None:
 async def test_an_answer_of_which_nothing_more_comes_fails_and_the_engine_is_not_ready(
     engine: ScriptedEngine,
 ) -> None:
-    answer = engine.generate("a", [1], greedy(1000))
-    await anext(answer)
-    engine.llm.goes_on.clear()
-    assert PATIENCE - STEP < await seconds_until_it_fails(answer) < PATIENCE + 0.4
-    assert not engine.alive
+    async def seconds_of_silence() -> float:
+        answer = engine.generate("a", [1], greedy(1000))
+        await anext(answer)
+        engine.llm.goes_on.clear()
+        took = await seconds_until_it_fails(answer)
+        assert not engine.alive
+        engine.llm.goes_on.set()
+        await until(lambda: engine.alive)
+        return took
+
+    assert PATIENCE - STEP < await least(seconds_of_silence, below=LATE) < LATE
 
 
 async def test_who_asks_a_silent_decoder_is_told_at_once(engine: ScriptedEngine) -> None:
     engine.llm.goes_on.clear()
     await seconds_until_it_fails(engine.generate("a", [1], greedy(5)))
-    began = own_time()
-    with pytest.raises(EngineDiedError):
-        await engine.warm("b", [1] * 16)
-    assert own_time() - began < PATIENCE / 2
+
+    async def seconds_until_told() -> float:
+        began = own_time()
+        with pytest.raises(EngineDiedError):
+            await engine.warm("b", [1] * 16)
+        return own_time() - began
+
+    assert await least(seconds_until_told, below=PATIENCE / 2) < PATIENCE / 2
 
 
 async def test_a_decoder_that_goes_on_is_found_though_nobody_asks(engine: ScriptedEngine) -> None:
@@ -140,7 +152,7 @@ async def test_sound_that_is_not_played_yet_is_time_to_come_back(engine: Scripte
 
 async def test_a_long_prompt_is_no_silence_for_anybody(engine: ScriptedEngine) -> None:
     """vLLM computes it in one go, and gives the others nothing meanwhile."""
-    prompt = [1] * PREFILL_IDS_PER_SECOND
+    prompt = [1] * (2 * PREFILL_IDS_PER_SECOND)  # another second is for the machine's host
     engine.llm.goes_on.clear()
     answers = [
         asyncio.create_task(read(engine.generate(name, ids, greedy(3))))
@@ -168,7 +180,11 @@ async def test_who_asks_while_it_is_restarted_is_told_so_and_need_not_wait_for_i
     engine._on_process_end()
     await asyncio.sleep(STEP)  # what ran is told of the death
     assert not engine.alive
-    assert await seconds_until_it_fails(engine.generate("a", [1], greedy(5))) < PATIENCE + 0.4
+
+    async def seconds_until_told() -> float:
+        return await seconds_until_it_fails(engine.generate("a", [1], greedy(5)))
+
+    assert await least(seconds_until_told, below=LATE) < LATE
     engine.may_load.set()
     await until(lambda: engine.alive)
     assert len(await read(engine.generate("a", [1], greedy(5)))) == 5
