@@ -15,6 +15,7 @@ from shutil import which
 import httpx
 import psutil
 import pytest
+from host_pauses import HOST_SECONDS
 from programs import PATIENCE, eventually, haproxy, redis_server, running, status
 from redis import Redis
 from serving import AQAA, READY_WITHIN, free_port
@@ -222,7 +223,7 @@ def test_a_conversation_stays_with_its_decoder_and_both_get_some(
 
 
 @pytest.mark.parametrize(
-    ("blow", "within"), [(signal.SIGKILL, 1.0), (signal.SIGSTOP, 3.0)], ids=["killed", "frozen"]
+    ("blow", "within"), [(signal.SIGKILL, 1.0), (signal.SIGSTOP, 2.0)], ids=["killed", "frozen"]
 )
 def test_an_answer_of_a_lost_decoder_breaks_at_once_and_goes_on_at_the_other(
     router: tuple[str, str],
@@ -230,12 +231,12 @@ def test_an_answer_of_a_lost_decoder_breaks_at_once_and_goes_on_at_the_other(
     blow: signal.Signals,
     within: float,
 ) -> None:
-    """Checks run each 0.3 s, wait 0.5 s and fail twice: 1.6 s; the rest is a busy machine's."""
+    """Checks run each 0.3 s, wait 0.5 s and fail twice: 1.6 s."""
     front, stats = router
     with asking(front, "session") as (worker, events):
         next(events)
         workers[worker].send_signal(blow)
-        assert seconds_until_broken(events) < within
+        assert seconds_until_broken(events) < within + HOST_SECONDS
     other = next(port for port in workers if port != worker)
     assert who(front, "session") == other
     eventually(lambda: 'haproxy_backend_active_servers{proxy="vllm"} 1' in metrics(stats))

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import pytest
+from host_pauses import HOST_SECONDS
 
 from aqaa.models.bundle import TokensConfig
 from aqaa.models.errors import EngineDiedError, PromptError
@@ -266,6 +267,6 @@ class EngineConformance:
         await anext(stream)
         await self.kill(engine)
         with pytest.raises(EngineDiedError):
-            await asyncio.wait_for(rest_of(stream), timeout=2.0)
+            await asyncio.wait_for(rest_of(stream), timeout=2.0 + HOST_SECONDS)
         await self.revive(engine)
         assert len(await answer(engine, a_prompt(engine, 30), greedy(4))) == 4
