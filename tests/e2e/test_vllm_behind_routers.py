@@ -196,21 +196,29 @@ async def test_under_a_bench_no_turn_is_lost_or_changed_by_a_server_that_freezes
         victim.kill()
 
     with serving(tmp_path / "log", environment=environment) as base:
-        whole = await bench("undisturbed", base, waves, workers, lambda _: None)
-        cold = await bench("frozen", base, waves, workers, freeze)
+        whole = await bench(base, waves, workers, lambda _: None)
+        all_was_said("undisturbed", whole, whole)
+        cold = await bench(base, waves, workers, freeze)
         freezer.thaw()
         await all_back(router)
-        assert said(cold) == said(whole)
+        all_was_said("frozen", cold, whole)
 
         async def gap_of_a_kill() -> float:
-            killed = await bench("killed", base, waves, workers, kill)
+            killed = await bench(base, waves, workers, kill)
             await asyncio.to_thread(victims[-1].start)
             await all_back(router)
-            assert said(killed) == said(whole)
+            all_was_said("killed", killed, whole)
             return longest_gap(killed)
 
         most = GAP + longest_gap(whole)
         assert await least(gap_of_a_kill, below=most) < most
+
+
+def all_was_said(name: str, report: Report, whole: Report) -> None:
+    """Fails where a turn was lost, or is another than in the undisturbed `whole`."""
+    log.warning("%s: gaps heard %s s", name, [round(turn.gap_seconds, 2) for turn in report.turns])
+    assert (report.asked, report.broken, report.refused) == (4, 0, [])
+    assert said(report) == said(whole)
 
 
 def said(report: Report) -> list[str]:
@@ -222,7 +230,6 @@ def longest_gap(report: Report) -> float:
 
 
 async def bench(
-    name: str,
     base: str,
     waves: list[NDArray[np.float32]],
     workers: list[VllmServer],
@@ -235,11 +242,7 @@ async def bench(
         while await asyncio.to_thread(spoken_seconds, base) <= before:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     befalls(await asyncio.to_thread(busiest, workers))
-    report = await benching
-    gaps = [round(turn.gap_seconds, 2) for turn in report.turns]
-    log.warning("%s: gaps heard %s s", name, gaps)
-    assert (report.asked, report.broken, report.refused) == (4, 0, [])
-    return report
+    return await benching
 
 
 def spoken_seconds(base: str) -> float:
