@@ -23,6 +23,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 AT_ONCE = 12  # jobs of a round at a time
 JOBS = 60  # of a round
+FEWEST = 20  # rounds, most of a minute: thirds of fewer are too little to compare
 SOON = 60.0  # seconds for anything that a client waits for
 WARM = 1 / 6  # the share of the rounds in which a server may still grow
 MEMORY = 4 * 2**20  # bytes by which the resident memory may differ from then to an hour's end
@@ -172,11 +173,11 @@ class Soaked:
 async def soak(
     server: WatchedServer, seconds: float, tell: Callable[[Soaked], None] = lambda _: None
 ) -> Soaked:
-    """Rounds of mixed work for so long; `tell` is called after each."""
+    """Rounds of mixed work for so long, and `FEWEST` at least; `tell` is called after each."""
     soaked = Soaked()
     end = time.monotonic() + seconds
     number = 0
-    while time.monotonic() < end:
+    while time.monotonic() < end or number < FEWEST:
         number += 1
         draw = random.Random(number)
         jobs = iter([draw.choice(WORK) for _ in range(JOBS)])
