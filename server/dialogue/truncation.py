@@ -102,7 +102,10 @@ def truncated(turns: Sequence[TurnSize], room: int, how: Truncation) -> Kept:
         kept.add(place)
         is_asked = not turn.follows or place == len(turns) - 1
         if is_asked and kept.size > room and how.retained is not None:
-            kept.cut(place, int(room * how.retained))
+            question = next(k for k in range(place, -1, -1) if k == 0 or not turns[k].follows)
+            kept.cut(question, int(room * how.retained))
+            if kept.size > room:  # the results of calls alone are too long with their question
+                kept.cut(place, room)
     if kept.size > room:
         left = "all" if how.retained is None else "only its last turn"
         raise PromptError(

@@ -67,6 +67,17 @@ def test_an_answer_that_begins_the_conversation_is_no_orphan() -> None:
     assert kept.dropped == 0
 
 
+def test_a_calls_result_does_not_push_out_the_question_that_it_belongs_to() -> None:
+    question, call, result = (TurnSize(n, n, n < 600) for n in (600, 40, 250))
+    kept = truncated([*exchanges(2)[:2], question, call, result], ROOM, AUTO)
+    assert kept.dropped == 2
+
+
+def test_a_result_that_is_too_long_beside_its_question_is_kept_alone() -> None:
+    question, call, result = (TurnSize(n, n, n < 600) for n in (600, 40, 500))
+    assert truncated([question, call, result], ROOM, AUTO).dropped == 2
+
+
 TURN = st.builds(
     lambda whole, part, follows: TurnSize(whole, whole * part // 4, follows),
     st.integers(4, 300),

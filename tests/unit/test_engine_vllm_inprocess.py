@@ -20,6 +20,7 @@ from aqaa.models.bundle import load_bundle
 from aqaa.models.errors import EngineDiedError
 from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.server.engine.settings import VllmSettings
+from aqaa.server.engine.vllm import inprocess
 from aqaa.server.engine.vllm.answer_clock import PREFILL_IDS_PER_SECOND
 from aqaa.server.engine.vllm.inprocess import VllmEngine
 
@@ -70,9 +71,13 @@ class ScriptedEngine(VllmEngine):
         self.llm = ScriptedLlm()
         self.may_load = threading.Event()
         self.may_load.set()
+        self.failures = 0  # of the next loads
 
     def _load(self) -> Any:
         assert self.may_load.wait(30)
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("no memory is free yet")
         self.llm = ScriptedLlm()
         return self.llm
 
@@ -188,3 +193,26 @@ async def test_who_asks_while_it_is_restarted_is_told_so_and_need_not_wait_for_i
     engine.may_load.set()
     await until(lambda: engine.alive)
     assert len(await read(engine.generate("a", [1], greedy(5)))) == 5
+
+
+async def test_a_decoder_that_does_not_come_back_at_once_is_started_again_without_a_request(
+    engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway that is not ready gets no requests."""
+    monkeypatch.setattr(inprocess, "RESTART_SECONDS", 0.01)
+    engine.failures = 2
+    engine._on_process_end()
+    assert not engine.alive
+    await until(lambda: engine.alive)
+    assert engine.failures == 0
+
+
+async def test_a_decoder_that_does_not_come_up_is_not_tried_again_once_the_engine_is_closed(
+    engine: ScriptedEngine,
+) -> None:
+    engine.failures = 1000
+    engine._on_process_end()
+    await until(lambda: engine.failures < 1000)
+    await engine.close()
+    await asyncio.sleep(0.1)
+    assert engine.failures == 999

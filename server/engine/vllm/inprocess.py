@@ -56,6 +56,7 @@ log = logging.getLogger(__name__)
 TRACES_PROTOCOL = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
 WARM_PROMPT_IDS = 64  # of the first answer: a prompt that is computed at once, then single ids
 WARM_IDS = 16
+RESTART_SECONDS = 5.0  # between two tries to start a decoder that does not come up
 RECOVERY_SECONDS = 0.5  # between two requests to a decoder that gives no id
 
 
@@ -79,6 +80,7 @@ class VllmEngine(RelayEngine):
         self._usual = SamplingParams.of(bundle, max_tokens=WARM_IDS)
         self._llm: AsyncLLM | None = None
         self._open = False
+        self._closed = asyncio.Event()
         self._starting = asyncio.Lock()
         self._restarting: asyncio.Task[None] | None = None
         self._processes: list[BaseProcess] = []  # vLLM's
@@ -114,34 +116,49 @@ class VllmEngine(RelayEngine):
             )
         await asyncio.to_thread(check_weights, self._model)
         self._open = True
-        await self._start_if_down()
+        try:
+            await self._start_if_down()
+        except BaseException:
+            self._end()
+            raise
 
     async def close(self) -> None:
         """End all work and vLLM's processes; running streams raise `EngineDiedError`."""
-        self._open = False
+        self._end()
         await self._stop_all(EngineDiedError("the engine was closed"))
         async with self._starting:
             await self._shut_down()
+
+    def _end(self) -> None:
+        self._open = False
+        self._closed.set()
 
     async def _ensure_running(self) -> None:
         if self.alive:
             return
         if not self._open:
             raise EngineDiedError("the vllm engine is not running: start it first")
-        if not self._runs and (self._restarting is None or self._restarting.done()):
+        if not self._runs:
             self._restart()
         if self._restarting is not None:  # a large model takes minutes: nobody waits for it so long
             await asyncio.wait([self._restarting], timeout=self._settings.give_up_after)
-            if self._restarting.done():
-                self._restarting.result()
         if not self._open:
             raise EngineDiedError("the vllm engine was closed")
         if not self.alive:
             raise EngineDiedError("vLLM gives no id, or is being restarted: try again in a moment")
 
     def _restart(self) -> None:
-        self._restarting = asyncio.create_task(self._start_if_down())
-        self._restarting.add_done_callback(_log_failure)
+        if self._restarting is None or self._restarting.done():
+            self._restarting = asyncio.create_task(self._start_until_it_runs())
+
+    async def _start_until_it_runs(self) -> None:
+        while self._open and not self._runs:
+            try:
+                await self._start_if_down()
+            except Exception as error:
+                log.error("vLLM does not come back, it is tried again: %s", error)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._closed.wait(), RESTART_SECONDS)
 
     async def _start_if_down(self) -> None:
         async with self._starting:
@@ -159,7 +176,11 @@ class VllmEngine(RelayEngine):
                 f"vLLM does not start with {self._model}: {error}; its log above says why"
             ) from error
         # As real answers are: what is compiled for it is compiled before anybody waits.
-        await self._await_answer([0] * min(WARM_PROMPT_IDS, self._context - 1), self._usual)
+        try:
+            await self._await_answer([0] * min(WARM_PROMPT_IDS, self._context - 1), self._usual)
+        except Exception:
+            await self._shut_down()  # to be started anew
+            raise
         self._hang_watch = asyncio.create_task(self._kill_when_hung())
 
     def _load(self) -> AsyncLLM:
@@ -325,11 +346,6 @@ def _our_errors() -> Iterator[None]:
         raise EngineBusyError(f"vLLM refuses for now: {error}") from error
     except EngineGenerateError as error:
         raise EngineError(f"vLLM failed: {error.__cause__ or error}") from error
-
-
-def _log_failure(start: asyncio.Task[None]) -> None:
-    if not start.cancelled() and (error := start.exception()) is not None:
-        log.error("vLLM does not come back, the next request tries again: %s", error)
 
 
 def check_weights(directory: Path) -> None:
