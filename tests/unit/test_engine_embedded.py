@@ -277,15 +277,12 @@ def test_what_nobody_could_listen_to_for_long_is_not_behind_once_somebody_may() 
 
 
 def test_what_was_played_before_anybody_could_listen_is_not_sound_in_hand() -> None:
-    kinds = [Kind.BULK]
-    hurried = DecodeJob(
-        [1], greedy(9), lambda _: None, lambda: kinds[-1], made=700, read=700, due=1.0
-    )
-    live = job(due=4.9)
-    for kind in (Kind.BULK, Kind.FIRST, Kind.LIVE):
-        kinds.append(kind)
+    hurried, live = job(due=1.0, made=700, kind=Kind.BULK), job(due=4.9)
+    hurried.read = 700  # eight seconds of sound, played to nobody
+    for kind in (Kind.FIRST, Kind.LIVE):
+        hurried.purpose = lambda kind=kind: kind
         chosen = choose([hurried, live], now=5.0)
-    assert chosen == [hurried, live], "eight seconds of sound were played to nobody"
+    assert chosen == [hurried, live]
 
 
 def test_an_answer_whose_sound_began_late_is_due_by_when_that_is_played() -> None:
