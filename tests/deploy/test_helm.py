@@ -322,6 +322,24 @@ def test_the_autoscaler_follows_open_sessions_and_leaves_replicas_to_itself() ->
     assert target < float(environment["AQAA_MAX_SESSIONS"])
 
 
+def test_callers_and_every_file_of_the_page_come_in_and_metrics_do_not() -> None:
+    (ingress,) = objects("130b", "Ingress")
+    (rule,) = ingress["spec"]["rules"]
+    paths = {p["path"]: p["pathType"] for p in rule["http"]["paths"]}
+
+    def comes_in(asked: str) -> bool:
+        return any(
+            asked == path if kind == "Exact" else asked.startswith(path)
+            for path, kind in paths.items()
+        )
+
+    page = ROOT / "clients/web"
+    files = {f.relative_to(page).as_posix() for f in page.rglob("*") if f.is_file()}
+    asked = {f"/{name}" for name in files - {"index.html"}} | {"/", "/v1/realtime", "/health/ready"}
+    assert [path for path in sorted(asked) if not comes_in(path)] == []
+    assert not comes_in("/metrics")
+
+
 def test_monitors_scrape_ports_that_services_have_under_the_alerts_job_names() -> None:
     services = {o["metadata"]["name"]: o for o in objects("130b", "Service")}
     monitors = objects("130b", "ServiceMonitor")
