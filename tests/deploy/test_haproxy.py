@@ -22,6 +22,8 @@ from serving import AQAA, READY_WITHIN, free_port
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from aqaa.server.gateway.transcriptions import MAX_SECONDS
+
 pytestmark = [
     pytest.mark.programs,
     pytest.mark.skipif(which("haproxy") is None, reason="needs haproxy: apt-get install haproxy"),
@@ -66,6 +68,13 @@ def close_code(socket: ClientConnection) -> int | None:
             socket.recv(timeout=PATIENCE)
     except ConnectionClosed as closed:
         return closed.rcvd.code if closed.rcvd else None
+
+
+def test_a_gateway_is_waited_for_while_it_writes_down_the_longest_recording() -> None:
+    """Its words are sent all at once, and may take as long to make as it lasts."""
+    config = (ROOT / "deploy/haproxy/gateways.cfg").read_text(encoding="utf-8")
+    ((amount, unit),) = re.findall(r"^  timeout server (\d+)([smh])\b", config, re.M)
+    assert int(amount) * {"s": 1, "m": 60, "h": 3600}[unit] >= MAX_SECONDS
 
 
 def test_gateways_share_callers_and_one_that_drains_or_dies_takes_only_its_own_along(
