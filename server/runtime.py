@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqaa.models.bundle import TOKENIZER_RATE, Bundle, load_bundle
-from aqaa.models.errors import BundleError, EngineError
+from aqaa.models.errors import EngineError
 from aqaa.models.groups import GROUP_SECONDS, GROUP_TOKENS
 from aqaa.server.answering.answer_events import AnswerEnd
 from aqaa.server.answering.single_answer import single_answer
@@ -44,6 +44,7 @@ from aqaa.tokenizers.text import TextTokenizer
 from aqaa.tokenizers.transcriber import Transcriber
 from aqaa.tokenizers.transcriber_loading import load_transcriber
 from aqaa.vocoder.vocoder import Vocoder
+from aqaa.vocoder.voices import check_markers
 
 log = logging.getLogger(__name__)
 
@@ -257,20 +258,6 @@ async def _start_engine(bundle: Bundle, settings: Settings) -> Engine:
     engine = await asyncio.to_thread(create_engine, bundle, settings.engine)
     await engine.start()
     return engine
-
-
-def check_markers(bundle: Bundle, voices: Collection[str]) -> None:
-    """Every voice that the decoder may change to is there.
-
-    Raises:
-        BundleError: one is not; else the answer that changes to it would fail.
-    """
-    unknown = sorted(set(bundle.tokens.voice_markers) - set(voices))
-    if unknown:
-        known = ", ".join(voices)
-        raise BundleError(
-            f"tokens.voice_markers names {', '.join(unknown)}, but the voices are: {known}"
-        )
 
 
 def _default_threads() -> int:

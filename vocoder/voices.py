@@ -10,7 +10,7 @@ A voice is one `<name>.safetensors` in the bundle's voices directory:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchaudio.transforms import Resample
 
-from aqaa.models.bundle import TOKENIZER_RATE
+from aqaa.models.bundle import TOKENIZER_RATE, Bundle
 from aqaa.models.errors import AudioError, BundleError, TokenError, UnknownVoiceError
 from aqaa.models.groups import check_groups
 from aqaa.models.weights import require_file
@@ -57,6 +57,20 @@ def load_voices(directory: Path, config: CosyVoiceConfig) -> dict[str, Voice]:
     if not voices:
         raise BundleError(f"no voice (*{SUFFIX}) in {directory}: make one from a recording first")
     return voices
+
+
+def check_markers(bundle: Bundle, voices: Collection[str]) -> None:
+    """Every voice that the decoder may change to is there.
+
+    Raises:
+        BundleError: one is not; else the answer that changes to it would fail.
+    """
+    unknown = sorted(set(bundle.tokens.voice_markers) - set(voices))
+    if unknown:
+        known = ", ".join(voices)
+        raise BundleError(
+            f"tokens.voice_markers names {', '.join(unknown)}, but the voices are: {known}"
+        )
 
 
 def find_voice(voices: Mapping[str, Voice], name: str) -> Voice:

@@ -92,6 +92,8 @@ def examine(bundle: Bundle) -> list[PartReport]:
     }
     if bundle.transcriber is not None:
         looks["transcriber"] = _transcriber
+    if bundle.turn is not None:
+        looks["turn head"] = _turn_head
     parts = []
     for name, look in looks.items():
         try:
@@ -128,6 +130,14 @@ def _transcriber(bundle: Bundle) -> tuple[str, int, int]:
     assert transcriber is not None
     count = transcriber.weights
     return transcriber.name, count, FLOAT32 * count
+
+
+def _turn_head(bundle: Bundle) -> tuple[str, int, int]:
+    from aqaa.server.hearing.turn_head import TurnHead
+
+    assert bundle.turn is not None
+    count = sum(p.numel() for p in TurnHead.load(bundle.turn.path).parameters())
+    return "tells a turn's end from a pause", count, FLOAT32 * count
 
 
 def _text(bundle: Bundle) -> tuple[str, int, int]:
@@ -191,7 +201,7 @@ def _vocoder(bundle: Bundle) -> tuple[str, int, int]:
 
 def _voices(bundle: Bundle) -> tuple[str, int, int]:
     from aqaa.vocoder.config import load_config
-    from aqaa.vocoder.voices import load_voices
+    from aqaa.vocoder.voices import check_markers, load_voices
 
     config = load_config(bundle.vocoder.path / "cosyvoice.yaml")
     voices = load_voices(bundle.voices.path, config)
@@ -199,6 +209,7 @@ def _voices(bundle: Bundle) -> tuple[str, int, int]:
         raise BundleError(
             f"voices.default is {bundle.voices.default!r}, but the voices are: {', '.join(voices)}"
         )
+    check_markers(bundle, voices)
     return ", ".join(voices), 0, 0
 
 

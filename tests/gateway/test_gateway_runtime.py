@@ -13,7 +13,6 @@ import pytest
 import soundfile
 import soxr
 from live_talk import FakeClock, Talk
-from scripted import bundle
 from tiny_bundle import tiny_bundle
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -21,7 +20,7 @@ from aqaa.models.errors import BundleError
 from aqaa.server.config import Settings
 from aqaa.server.gateway.server import DrainingServer, listen
 from aqaa.server.gateway.state import ServerState
-from aqaa.server.runtime import Runtime, check_markers
+from aqaa.server.runtime import Runtime
 
 
 @pytest.fixture
@@ -104,9 +103,3 @@ async def test_a_bundle_that_lacks_a_part_is_named(tmp_path: Path, fixtures_dir:
     (path / "voices" / "joe.safetensors").unlink()
     with pytest.raises(BundleError, match="joe"):
         await Runtime.load(Settings(model=path))
-
-
-def test_a_marker_of_a_voice_that_the_bundle_lacks_is_named_before_anybody_hears_it() -> None:
-    check_markers(bundle(), ["amy", "joe"])
-    with pytest.raises(BundleError, match=r"voice_markers names amy, but the voices are: joe"):
-        check_markers(bundle(), ["joe"])

@@ -11,12 +11,14 @@ import soundfile
 import typer
 from bundles import fixture_bundle
 from safetensors.torch import save_file
+from tiny_bundle import tiny_bundle
 from typer.testing import CliRunner
 
-from aqaa.models.bundle import load_bundle
+from aqaa.models.bundle import TurnConfig, load_bundle
 from aqaa.models.errors import AudioError
-from aqaa.server.cli.inspect import examine
+from aqaa.server.cli.inspect import PartReport, examine
 from aqaa.server.cli.tokens import tokens
+from aqaa.server.hearing.turn_head import WEIGHTS, TurnHead
 from aqaa.tokenizers.language_model import LanguageModel
 from aqaa.tokenizers.linguistic import LinguisticTokenizer
 from aqaa.tokenizers.transcriber_ctc import CtcHead
@@ -99,6 +101,35 @@ def test_inspection_names_the_transcriber(fixtures_dir: Path, tmp_path: Path) ->
     assert part.parameters == sum(
         p.numel() for network in (head, language) for p in network.parameters()
     )
+
+
+def test_inspection_counts_the_turn_head_and_says_why_one_does_not_load(tmp_path: Path) -> None:
+    levels = {"sure": 0.9, "likely": 0.5, "unlikely": 0.1}
+    turn = TurnConfig.model_validate(
+        {"path": tmp_path, "low": levels, "medium": levels, "high": levels}
+    )
+    bundle = load_bundle(fixture_bundle(tmp_path / "bundle", tmp_path))
+    bundle = bundle.model_copy(update={"turn": turn})
+
+    def found() -> PartReport:
+        return next(part for part in examine(bundle) if part.name == "turn head")
+
+    assert WEIGHTS in (found().problem or "")
+    head = TurnHead()
+    save_file(head.state_dict(), tmp_path / WEIGHTS)
+    assert found().problem is None
+    assert found().parameters == sum(p.numel() for p in head.parameters())
+
+
+def test_inspection_names_a_marker_of_a_voice_that_is_not_there(
+    fixtures_dir: Path, tmp_path: Path
+) -> None:
+    bundle = load_bundle(tiny_bundle(tmp_path, fixtures_dir))
+    assert [part.problem for part in examine(bundle)] == [None] * 6
+    tokens = bundle.tokens.model_copy(update={"voice_markers": {"amy": 5, "eve": 6}})
+    marked = bundle.model_copy(update={"tokens": tokens})
+    problem = next(part.problem for part in examine(marked) if part.name == "voices")
+    assert problem == "tokens.voice_markers names eve, but the voices are: amy, joe"
 
 
 def test_inspection_sees_a_decoder_cut_short(fixtures_dir: Path, tmp_path: Path) -> None:

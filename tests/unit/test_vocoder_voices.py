@@ -8,13 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scripted import bundle
 from tiny_vocoder import checkpoint, tiny_vocoder, tokens, write_voices
 
 from aqaa.models.bundle import VocoderConfig, VoicesConfig
 from aqaa.models.errors import AudioError, BundleError, UnknownVoiceError
 from aqaa.vocoder.config import CosyVoiceConfig, load_config
 from aqaa.vocoder.vocoder import Vocoder
-from aqaa.vocoder.voices import Voice, load_voice, load_voices, make_voice, save_voice
+from aqaa.vocoder.voices import (
+    Voice,
+    check_markers,
+    load_voice,
+    load_voices,
+    make_voice,
+    save_voice,
+)
 
 
 @pytest.fixture
@@ -45,6 +53,12 @@ def test_a_voice_comes_back_as_it_was_saved(
     )  # fmt: skip
     assert torch.equal(again.mel, voice.mel)
     assert torch.equal(again.tokens, voice.tokens)
+
+
+def test_a_marker_of_a_voice_that_the_bundle_lacks_is_named_before_anybody_hears_it() -> None:
+    check_markers(bundle(), ["amy", "joe"])
+    with pytest.raises(BundleError, match=r"voice_markers names amy, but the voices are: joe"):
+        check_markers(bundle(), ["joe"])
 
 
 def test_the_error_for_an_unknown_voice_lists_the_known_ones() -> None:
