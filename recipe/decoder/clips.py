@@ -116,6 +116,11 @@ def shards(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("questions-*.npz") if ".part" not in p.name)
 
 
+def next_shard(folder: Path) -> int:
+    """The number of a new shard: after all others, as a run that was stopped leaves gaps."""
+    return 1 + max((int(path.stem.split("-")[1]) for path in shards(folder)), default=-1)
+
+
 def tokenised(folder: Path) -> Counter[Utterance]:
     """How many takes of each utterance are in the shards of `folder`."""
     done: Counter[Utterance] = Counter()

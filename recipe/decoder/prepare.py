@@ -25,9 +25,9 @@ from aqaa.recipe.decoder.clips import (
     ROUGH,
     Tokens,
     add_answers,
+    next_shard,
     rows_of,
     save,
-    shards,
     tokenise_answers,
     tokenise_noises,
     tokenise_questions,
@@ -155,7 +155,7 @@ def prepare(processes: int, takes: int = TAKES, answers: int | None = None) -> N
     questions = {*domain.questions(), *domain.variants(), *domain.outside, *said_once()}
     done = tokenised(folder())
     asked = [u for u in spoken() if u.text in questions]
-    first = len(shards(folder()))
+    first = next_shard(folder())
     jobs: list[tuple[list[Utterance], Path, float]] = []
     for take in range(takes):
         todo = [u for u in asked if done[u] <= take]
@@ -211,8 +211,7 @@ def hear_more() -> None:
     human = questions + [u for u in dear if u.text not in asked][: SPOKEN_NOW - len(questions)]
     if not ready + human:
         return
-    number = 1 + max((int(path.stem.split("-")[1]) for path in shards(folder())), default=-1)
-    path = folder() / f"questions-{number:03}.npz"
+    path = folder() / f"questions-{next_shard(folder()):03}.npz"
     tokenise_questions(ready + human, path, DISTORTED, encode_all)
     log.info("heard %d clips more, %d of them spoken for it", len(ready + human), len(human))
 

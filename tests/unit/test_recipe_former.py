@@ -1,9 +1,11 @@
 """A decoder of new pieces goes on from a former one: its weights, and what it says."""
 
+import multiprocessing.dummy
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from aqaa.recipe.decoder.prepare import (
     hear_more,
     hear_noises,
     make_pieces,
+    prepare,
     recited,
     render_more,
 )
@@ -153,6 +156,31 @@ def test_a_training_hears_more_as_it_goes_and_nothing_twice(
 
     assert heard == [3]
     assert tokenised(folder()) == Counter(spoken)
+
+
+def test_a_preparation_that_was_stopped_goes_on_beside_the_shards_that_it_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AQAA_NANO_WORK", str(tmp_path))
+    module = "aqaa.recipe.decoder.prepare"
+    for name in ("make_pieces", "wanted_answers", "tokenise_answers", "hear_noises"):
+        monkeypatch.setattr(f"{module}.{name}", lambda *_: None)
+    asked = untold([])[:4]
+    monkeypatch.setattr(f"{module}.spoken", lambda: asked)
+    monkeypatch.setattr(f"{module}.SHARD", 1)
+    monkeypatch.setattr(f"{module}.encode_all", lambda waves: [SPEECH] * len(waves))
+    threads = SimpleNamespace(get_context=lambda _: multiprocessing.dummy)
+    monkeypatch.setattr(f"{module}.multiprocessing", threads)
+    folder().mkdir()
+    for utterance in asked:
+        cached_path(utterance).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(cached_path(utterance), np.sin(np.arange(16_000) / 9), 16_000)
+    for utterance, number in zip(asked, (0, 2), strict=False):  # 1 was being made
+        who = f"{utterance.voice} {utterance.rate}"
+        save([(utterance.text, who, SPEECH)], folder() / f"questions-{number:03}.npz")
+    prepare(1, takes=1)
+
+    assert tokenised(folder()) == Counter(asked)
 
 
 def test_answers_to_tools_get_their_sound_a_few_at_a_time(
