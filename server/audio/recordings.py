@@ -109,6 +109,13 @@ def _exactly(source: IO[bytes], size: int) -> bytes:
     return data
 
 
+def _limit(kind: int, most: int) -> None:
+    """Bounds what this process takes. The hard limit stays: only the privileged may raise it."""
+    _, hard = resource.getrlimit(kind)
+    soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(kind, (soft, hard))
+
+
 def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
     """Decode what comes, until the input ends."""
     from aqaa.server.audio.files import read_audio
@@ -118,7 +125,7 @@ def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
         data = requests.read(size)
         used = resource.getrusage(resource.RUSAGE_SELF)
         seconds = int(used.ru_utime + used.ru_stime) + CPU_SECONDS
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+        _limit(resource.RLIMIT_CPU, seconds)
         try:
             outcome, reply = SAMPLES, read_audio(data, max_seconds=max_seconds).tobytes()
         except AudioError as error:
@@ -134,7 +141,7 @@ def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
 def main() -> None:
     """The process itself."""
     os.nice(NICE)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.RLIM_INFINITY))
+    _limit(resource.RLIMIT_AS, MEMORY)
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # the C libraries print what they dislike
     _serve(sys.stdin.buffer, replies)

@@ -6,7 +6,9 @@ import asyncio
 import io
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -77,6 +79,31 @@ async def test_a_file_may_take_so_much_time_and_memory_and_no_more(
     seconds, _ = process.rlimit(psutil.RLIMIT_CPU)
     assert 0 < seconds - (spent.user + spent.system) <= CPU_SECONDS + 1
     assert process.rlimit(psutil.RLIMIT_AS)[0] == MEMORY
+
+
+@pytest.mark.parametrize(
+    ("seconds", "memory"),
+    [(CPU_SECONDS * 100, MEMORY * 2), (CPU_SECONDS // 2, MEMORY // 2)],
+    ids=["above", "below"],
+)
+async def test_hard_limits_that_the_server_runs_under_stay(
+    decoder: RecordingDecoder,
+    others: set[psutil.Process],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: int,
+    memory: int,
+) -> None:
+    python = tmp_path / "python"
+    limits = f"ulimit -t {seconds} && ulimit -v {memory >> 10}"
+    python.write_text(f'#!/bin/sh\n{limits} && exec "{sys.executable}" "$@"\n')
+    python.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(python))
+    assert (await decoder.decode(recording(), 10.0)).size == 16_000
+    process = process_beside(others)
+    assert process.rlimit(psutil.RLIMIT_AS) == (min(memory, MEMORY), memory)
+    soft, hard = process.rlimit(psutil.RLIMIT_CPU)
+    assert soft <= hard == seconds
 
 
 async def test_a_file_that_ends_the_process_is_refused_and_the_next_one_is_read(
