@@ -83,6 +83,8 @@ class RecordingDecoder:
         raise AudioError(words) if outcome == REFUSED else RuntimeError(f"decoding: {words}")
 
     def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is not None:
+            self._end()  # it was killed while idle, which is no fault of the next file's
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", __name__],

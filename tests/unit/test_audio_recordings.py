@@ -120,6 +120,18 @@ async def test_a_file_that_ends_the_process_is_refused_and_the_next_one_is_read(
     assert (await decoder.decode(recording(), 10.0)).size == 16_000
 
 
+async def test_a_process_that_is_killed_while_idle_costs_no_file(
+    decoder: RecordingDecoder, others: set[psutil.Process]
+) -> None:
+    await decoder.decode(recording(), 10.0)
+    process = process_beside(others)
+    process.kill()  # as Linux does where memory is short
+    dead = os.WEXITED | os.WNOWAIT  # and left to the decoder to notice
+    await asyncio.to_thread(os.waitid, os.P_PID, process.pid, dead)
+    assert (await decoder.decode(recording(), 10.0)).size == 16_000
+    assert process_beside(others) != process
+
+
 async def test_a_mistake_of_ours_is_no_fault_of_the_file(decoder: RecordingDecoder) -> None:
     with pytest.raises(RuntimeError, match="decoding: "):
         await decoder.decode(flac(), float("inf"))  # no whole number of samples
