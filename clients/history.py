@@ -234,7 +234,8 @@ class History:
         if self._hears_turns:
             self._commit_at = None  # the new session hears for itself where the turn ends
         self._input_from = self._told_until = 0
-        self._speech_from = None
+        if self._speech_from is not None:
+            self._speech_from = 0  # until the new session says where, if it comes to that
 
     def _heard_until(self) -> int:
         return self._input_from + len(self._input) // self._bytes_per_ms

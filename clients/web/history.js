@@ -139,7 +139,7 @@ export class History {
     this.blocks = sound.length > 0 ? [[0, sound]] : [];
     this.heardUntil = sound.length;
     this.toldUntil = 0;
-    this.speechFrom = null;
+    if (this.speechFrom !== null) this.speechFrom = 0; // until the new session says where, if it comes to that
     for (let at = 0; at < sound.length; at += this.rate) {
       events.push(["input_audio_buffer.append", { audio: toBase64(sound.subarray(at, at + this.rate)) }]);
     }

@@ -135,6 +135,15 @@ def test_a_turn_in_the_middle_is_told_from_its_beginning_and_only_once() -> None
     assert replayed_sound(history) == 3500  # of the new session's sound
 
 
+def test_two_losses_in_a_row_leave_the_turn_its_beginning() -> None:
+    history = History(RATE)
+    history.sent(sound(10_000))
+    history.received(
+        server.InputAudioBufferSpeechStarted(event_id="", audio_start_ms=2000, item_id="a")
+    )
+    assert [replayed_sound(history) for _ in range(2)] == [8000, 8000]
+
+
 def test_what_a_client_remembers_is_bounded() -> None:
     history = History(RATE)
     for number in range(2 * MOST_ITEMS):
