@@ -30,6 +30,7 @@ SOUND_MS = 60_000  # that is kept of the newest turns, and of what no turn holds
 LISTEN_MS = 1000  # of sound that is told though nobody was heard in it: speech may have begun
 SLICE_MS = 1000  # of one append
 MOST_ITEMS = 200
+NOTHING_SPOKEN = "input_audio_buffer_commit_empty"  # the error's code
 
 
 @dataclass
@@ -154,6 +155,11 @@ class History:
                     arguments=event.arguments,
                 )
                 self._keep(event.item_id, call)
+            case server.ErrorEvent() if event.error.code == NOTHING_SPOKEN:
+                # It refuses a commit, and then the answer to it that was asked for.
+                if self._commit_at is None:
+                    self._asked = None
+                self._commit_at = None
             case server.ResponseDone():
                 self._asked = None
                 self._unfinished.clear()
@@ -231,8 +237,10 @@ class History:
         elif self._hears_turns:
             pending = max(pending, self._heard_until() - unheard_ms - LISTEN_MS)
         self._forget_input(pending)
-        if self._hears_turns:
-            self._commit_at = None  # the new session hears for itself where the turn ends
+        if self._commit_at is not None:
+            # A session that hears turns finds their end by itself; what was cleared is no turn.
+            is_due = not self._hears_turns and self._commit_at > self._told_until
+            self._commit_at = len(self._input) // self._bytes_per_ms if is_due else None
         self._input_from = self._told_until = 0
         if self._speech_from is not None:
             self._speech_from = 0  # until the new session says where, if it comes to that

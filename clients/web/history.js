@@ -6,6 +6,7 @@ import { toBase64 } from "./audio.js";
 const SOUND_SECONDS = 60; // that is kept of the newest turns, and of what no turn holds yet
 const LISTEN_SECONDS = 1; // of sound that is told though nobody was heard in it
 const MOST_ITEMS = 200;
+export const NOTHING_SPOKEN = "input_audio_buffer_commit_empty"; // the error's code
 
 export const newItemId = () => `item_${crypto.randomUUID().replaceAll("-", "").slice(0, 20)}`;
 
@@ -120,6 +121,11 @@ export class History {
         if (answer) answer.samples += (event.delta.length / 4) * 1.5 - (event.delta.endsWith("==") ? 1 : event.delta.endsWith("=") ? 0.5 : 0);
         break;
       }
+      case "error": // it refuses a commit, and then the answer to it that was asked for
+        if (event.error.code !== NOTHING_SPOKEN) break;
+        if (this.commitAt === null) this.asked = null;
+        this.commitAt = null;
+        break;
       case "response.done":
         this.asked = null;
         this.unfinished.clear();
@@ -136,6 +142,9 @@ export class History {
     this.retold = new Set([...this.items].filter(([, { words }]) => words).map(([id]) => id));
     const pending = this.speechFrom ?? (this.hearsTurns ? this.heardUntil - (unheard + LISTEN_SECONDS) * this.rate : 0);
     const sound = this.between(Math.max(pending, this.toldUntil), this.heardUntil);
+    // A session that hears turns finds their end by itself; what was cleared is no turn.
+    const isDue = !this.hearsTurns && this.commitAt !== null && this.commitAt > this.toldUntil;
+    this.commitAt = isDue ? sound.length : null;
     this.blocks = sound.length > 0 ? [[0, sound]] : [];
     this.heardUntil = sound.length;
     this.toldUntil = 0;
@@ -143,11 +152,7 @@ export class History {
     for (let at = 0; at < sound.length; at += this.rate) {
       events.push(["input_audio_buffer.append", { audio: toBase64(sound.subarray(at, at + this.rate)) }]);
     }
-    if (this.hearsTurns) this.commitAt = null;
-    else if (this.commitAt !== null) {
-      this.commitAt = sound.length;
-      events.push(["input_audio_buffer.commit", {}]);
-    }
+    if (isDue) events.push(["input_audio_buffer.commit", {}]);
     if (this.asked !== null) events.push(["response.create", this.asked]);
     return events;
   }

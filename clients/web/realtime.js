@@ -5,7 +5,7 @@
 // answer is awaited or somebody speaks, and no event comes, its health route tells whether anybody is there. The page sees
 // "silent", then events, or "trouble".
 import { toBase64 } from "./audio.js";
-import { History, newItemId } from "./history.js";
+import { History, NOTHING_SPOKEN, newItemId } from "./history.js";
 
 const PASSING = [1006, 1012, 1013];
 const EXPLAIN = ["server_full", "session_expired"]; // errors that only say why the close frame follows
@@ -50,7 +50,7 @@ export class Realtime extends EventTarget {
     this.alive(now);
     if (event.type === "error" && EXPLAIN.includes(event.error.code)) return;
     if (event.type === "input_audio_buffer.speech_stopped") this.awaited = true;
-    if (event.type === "response.done") this.awaited = false;
+    if (event.type === "response.done" || event.error?.code === NOTHING_SPOKEN) this.awaited = false;
     this.history.received(event);
     if (event.type === "session.created") {
       this.begun = true;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from aqaa.clients.history import MOST_ITEMS, SOUND_MS, History
+from aqaa.clients.history import MOST_ITEMS, NOTHING_SPOKEN, SOUND_MS, History
 from aqaa.server.protocol import client_events as client
 from aqaa.server.protocol import server_events as server
 from aqaa.server.protocol.types import (
@@ -133,6 +133,69 @@ def test_a_turn_in_the_middle_is_told_from_its_beginning_and_only_once() -> None
         server.InputAudioBufferSpeechStarted(event_id="", audio_start_ms=0, item_id="b")
     )
     assert replayed_sound(history) == 3500  # of the new session's sound
+
+
+def by_hand() -> History:
+    """Of a session that leaves turns to its client; two seconds of one are there."""
+    history = History(RATE)
+    audio = {"input": {"turn_detection": None}}
+    session = {"type": "realtime", "id": "s", "model": "nano", "audio": audio}
+    history.received(server.SessionUpdated.model_validate({"event_id": "", "session": session}))
+    history.sent(sound(2000))
+    return history
+
+
+def refused(history: History) -> None:
+    error = {"type": "invalid_request_error", "code": NOTHING_SPOKEN, "message": ""}
+    history.received(server.ErrorEvent.model_validate({"event_id": "", "error": error}))
+
+
+def test_a_turn_by_hand_in_which_nobody_spoke_is_over() -> None:
+    history = by_hand()
+    history.sent(client.InputAudioBufferCommit())
+    history.sent(client.ResponseCreate())
+    refused(history)
+    refused(history)
+    history.sent(client.InputAudioBufferClear())
+    history.sent(sound(500, 2))
+    assert list(history.replay()) == [sound(500, 2)]
+
+
+def test_a_refused_turn_takes_no_answer_with_it_that_was_asked_for_before() -> None:
+    history = by_hand()
+    history.sent(client.ResponseCreate())
+    history.sent(client.InputAudioBufferCommit())
+    refused(history)
+    assert list(history.replay())[-1] == client.ResponseCreate()
+
+
+def test_a_turn_that_was_cleared_before_it_could_be_committed_is_none() -> None:
+    history = by_hand()
+    history.sent(client.InputAudioBufferCommit())
+    history.sent(client.InputAudioBufferClear())
+    history.sent(sound(500, 2))
+    assert list(history.replay()) == [sound(500, 2)]
+
+
+def test_a_turn_that_is_committed_in_the_new_session_holds_what_that_session_heard() -> None:
+    history = by_hand()
+    history.sent(client.InputAudioBufferCommit())
+    history.received(
+        server.InputAudioBufferCommitted(event_id="", previous_item_id=None, item_id="a")
+    )
+    history.sent(sound(1000, 2))
+    history.sent(client.InputAudioBufferCommit())
+    *_, committed = history.replay()
+    assert committed == client.InputAudioBufferCommit()
+    history.sent(sound(500, 3))
+    history.received(
+        server.InputAudioBufferCommitted(event_id="", previous_item_id="a", item_id="b")
+    )
+    *_, turn, pending = history.replay()
+    assert isinstance(turn, client.ConversationItemCreate)
+    assert isinstance(turn.item, Message)
+    assert turn.item.content == [InputSound(audio=bytes([2]) * (1000 * MS))]
+    assert pending == sound(500, 3)
 
 
 def test_two_losses_in_a_row_leave_the_turn_its_beginning() -> None:
