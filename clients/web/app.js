@@ -221,12 +221,17 @@ class Session {
     show("thinking");
   }
 
-  // Silence the answer at once, and tell the server how much of it was heard.
+  // The next question takes the place of an answer that is heard, or has not begun.
   interrupt() {
+    if (this.answer !== null || this.wire.isAsked) this.wire.send("response.cancel");
+    this.silence();
+  }
+
+  // At once; the server is told how much was heard when the loudspeaker has said it.
+  silence() {
     if (this.answer === null) return;
     this.speaker.interrupt(this.answer);
     this.captions.cut(this.answer);
-    this.wire.send("response.cancel");
     this.answer = null;
   }
 
@@ -260,12 +265,8 @@ class Session {
         this.captions.understood(event.item_id, "");
         break;
       case "input_audio_buffer.speech_started":
-        if (this.answer !== null) {
-          this.countEcho();
-          this.speaker.interrupt(this.answer);
-          this.captions.cut(this.answer);
-          this.answer = null;
-        }
+        if (this.answer !== null) this.countEcho();
+        this.silence();
         show("hearing");
         break;
       case "input_audio_buffer.speech_stopped":
@@ -314,7 +315,8 @@ class Session {
         this.onDone(event.response);
         break;
       case "error":
-        if (!BENIGN.includes(event.error.code)) notice(event.error.message);
+        if (BENIGN.includes(event.error.code)) break;
+        notice(event.error.message);
         this.settle();
         break;
     }
@@ -340,6 +342,10 @@ class Session {
       notice(`There is no answer: ${FAILURES[code] ?? `the server reports ${code}`}`);
     }
     const item = output.find(({ type }) => type === "message")?.id;
+    if (status === "cancelled") { // by what the page shows already
+      if (item === this.answer) this.silence(); // it began while it was being cancelled
+      return;
+    }
     if (item !== undefined && item === this.answer && this.soundless) {
       this.captions.finish(item);
       this.answer = null;
@@ -381,11 +387,7 @@ class Session {
 
   // What was being made comes again, whole; what is made is heard to its end.
   onTrouble() {
-    if (this.answer !== null && this.making) {
-      this.speaker.interrupt(this.answer);
-      this.captions.cut(this.answer);
-      this.answer = null;
-    }
+    if (this.making) this.silence();
     show("reconnecting");
   }
 

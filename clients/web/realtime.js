@@ -49,7 +49,7 @@ export class Realtime extends EventTarget {
     const unheard = (now - (this.awaited || this.loud ? this.aliveAt : this.lostAt ?? now)) / 1000;
     this.alive(now);
     if (event.type === "error" && EXPLAIN.includes(event.error.code)) return;
-    if (event.type === "input_audio_buffer.speech_stopped") this.awaited = true;
+    if (["input_audio_buffer.speech_stopped", "response.created"].includes(event.type)) this.awaited = true;
     if (event.type === "response.done" || event.error?.code === NOTHING_SPOKEN) this.awaited = false;
     this.history.received(event);
     if (event.type === "session.created") {
@@ -115,6 +115,9 @@ export class Realtime extends EventTarget {
   }
 
   get open() { return this.socket.readyState === WebSocket.OPEN; }
+
+  // Whether there is an answer, or is to be one, that is not over.
+  get isAsked() { return this.history.asked !== null; }
 
   // Settings are not part of the history: the page sends them at each session.created.
   configure(session) { this.write("session.update", { session }); }

@@ -74,6 +74,20 @@ def test_an_answer_without_sound_is_shown_and_leaves_thinking(page: Page) -> Non
     expect(page.locator(STATE)).to_have_attribute("data-state", "listening", timeout=SOON)
 
 
+@pytest.mark.parametrize("server", ["waiting"], indirect=True)
+def test_a_question_asked_while_the_page_thinks_about_another_takes_its_place(page: Page) -> None:
+    start(page, "Push to talk")
+    keep_states(page)
+    ask(page, "first question")
+    expect(page.locator(STATE)).to_have_attribute("data-state", "thinking")
+    ask(page, "second question")
+    expect(page.locator("#captions li:not(.you)")).to_have_text(["hello there"], timeout=SOON)
+    expect(page.locator(STATE)).to_have_attribute("data-state", "listening", timeout=SOON)
+    expect(page.locator("#notice")).to_be_hidden()
+    states = page.evaluate("window.states")
+    assert "listening" not in states[: states.index("speaking")]
+
+
 def test_an_error_is_shown_as_what_it_is_and_the_session_goes_on(page: Page) -> None:
     start(page)
     ask(page, "x" * 40_000)

@@ -62,6 +62,19 @@ def _slow() -> ScriptedEngine:
     return ScriptedEngine(seconds=0.05)
 
 
+def _waiting() -> ScriptedEngine:
+    """Its first answer does not go on before the next is asked for."""
+    gate = asyncio.Event()
+
+    def answer(prompt: Sequence[int]) -> list[int]:
+        if len(engine.prompts) > 1:
+            gate.set()
+        return woven("hello there", 6)
+
+    engine = ScriptedEngine(answer=answer, gate=gate)
+    return engine
+
+
 def _long() -> ScriptedEngine:
     return ScriptedEngine(answer=lambda prompt: woven("hello there", 25))
 
@@ -90,6 +103,7 @@ ENGINES: dict[str, Callable[[], ScriptedEngine]] = {
     "broken": _broken,
     "soundless": _soundless,
     "slow": _slow,
+    "waiting": _waiting,
     "long": _long,
     "calling": _calling,
     "announcing": _announcing,
