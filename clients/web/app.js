@@ -406,6 +406,7 @@ function setRunning(running) {
   const talk = running && pushToTalk();
   $("talk").hidden = $("talk-help").hidden = !pushToTalk();
   $("talk").disabled = !talk;
+  if (!talk) $("talk").ariaPressed = "false"; // nobody hears of it any more when it is let go
   $("voice").disabled = running && session?.hasSpoken === true;
   $("voice-help").hidden = !$("voice").disabled;
 }
@@ -477,9 +478,7 @@ addEventListener("keydown", (event) => {
     hold(true);
   }
 });
-addEventListener("keyup", (event) => {
-  if (event.code === "Space" && pushToTalk() && session) hold(false);
-});
+addEventListener("keyup", (event) => event.code === "Space" && hold(false));
 $("typed").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = $("text").value.trim();

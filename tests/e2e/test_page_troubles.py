@@ -123,6 +123,22 @@ def test_a_tap_on_push_to_talk_asks_nothing(page: Page) -> None:
     assert page.locator("#captions li").count() == 0
 
 
+def test_a_button_that_is_held_when_the_session_ends_is_not_held_in_the_next(page: Page) -> None:
+    talk = page.locator("#talk")
+    start(page, "Push to talk")
+    page.keyboard.down("Space")
+    expect(talk).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("button", name="Stop").click()
+    page.keyboard.up("Space")
+    sent: list[str] = []
+    page.on("websocket", lambda one: one.on("framesent", lambda frame: sent.append(str(frame))))
+    start(page, "Push to talk")
+    expect(talk).to_have_attribute("aria-pressed", "false")
+    page.wait_for_timeout(500)
+    assert any("session.update" in frame for frame in sent)
+    assert not any("input_audio_buffer.append" in frame for frame in sent)
+
+
 @pytest.mark.parametrize("rate", [44_100, 22_050, 96_000])
 def test_the_page_runs_at_the_rate_of_the_device(page: Page, rate: int) -> None:
     page.evaluate(
