@@ -10,6 +10,7 @@ import { History, NOTHING_SPOKEN, newItemId } from "./history.js";
 const PASSING = [1006, 1012, 1013];
 const EXPLAIN = ["server_full", "session_expired"]; // errors that only say why the close frame follows
 const PATIENCE_MS = 30_000;
+const OPEN_MS = 5000; // for a new session to be there
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 2000;
 const LOOK_MS = 400; // without an event: then the health route is asked
@@ -42,6 +43,7 @@ export class Realtime extends EventTarget {
     this.told = !this.begun; // nothing is sent to a session before it knows the conversation
     socket.onmessage = ({ data }) => this.onEvent(JSON.parse(data));
     socket.onclose = ({ code, reason }) => this.onClose(code, reason);
+    this.opening = setTimeout(() => this.leave(), OPEN_MS); // what is frozen takes connections, too
   }
 
   onEvent(event) {
@@ -53,6 +55,7 @@ export class Realtime extends EventTarget {
     if (event.type === "response.done" || event.error?.code === NOTHING_SPOKEN) this.awaited = false;
     this.history.received(event);
     if (event.type === "session.created") {
+      clearTimeout(this.opening);
       this.begun = true;
       this.lostAt = null;
     }
@@ -64,6 +67,7 @@ export class Realtime extends EventTarget {
   }
 
   onClose(code, reason) {
+    clearTimeout(this.opening);
     if (this.ended) return;
     const now = performance.now();
     if (this.lostAt === null) {
@@ -145,6 +149,7 @@ export class Realtime extends EventTarget {
   close() {
     this.ended = true;
     clearTimeout(this.timer);
+    clearTimeout(this.opening);
     clearInterval(this.looks);
     this.socket.close(1000);
   }

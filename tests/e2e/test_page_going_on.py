@@ -114,6 +114,19 @@ def test_a_server_that_freezes_is_told_of_within_two_seconds_and_then_left(
     assert told.index("first question") < told.index("hello there") < told.index("second question")
 
 
+def test_a_server_that_is_frozen_when_the_page_comes_to_it_is_left(
+    page: Page, servers: TwoServers
+) -> None:
+    start(page, "Push to talk")
+    with page.expect_websocket(timeout=SOON):  # a second one, which nobody answers
+        servers.freeze_first()
+        ask(page, "hello")
+    page.wait_for_timeout(500)
+    servers.replace_first()
+    expect(page.locator("#captions li:not(.you)")).to_have_text(["hello there"], timeout=SOON)
+    expect(page.locator("#notice")).to_be_hidden()
+
+
 def test_what_was_spoken_comes_along_as_sound(page: Page, servers: TwoServers) -> None:
     start(page, "Hands-free")
     expect(page.locator("#captions li:not(.you)")).to_have_text(["hello there"], timeout=SOON)
