@@ -39,6 +39,10 @@ class Playback extends AudioWorkletProcessor {
       this.buffered += message.samples.length;
     } else if (message.kind === "end") {
       this.complete = true;
+      if (!this.playing && this.buffered === 0 && this.played > 0) {
+        this.gaps--; // nothing was missing: it was over
+        this.finish();
+      }
     } else if (message.kind === "interrupt") {
       this.fade = this.playing ? Math.round(FADE_SECONDS * sampleRate) : 0;
       this.report("interrupted");
@@ -88,18 +92,19 @@ class Playback extends AudioWorkletProcessor {
       }
       if (this.playing && this.buffered === 0) {
         this.playing = false;
-        if (this.complete) {
-          this.report("finished");
-          this.item = null;
-        } else {
-          this.gaps++;
-        }
+        if (this.complete) this.finish();
+        else this.gaps++;
       }
     }
     for (let c = 1; c < output.length; c++) output[c].set(out);
     this.sinceReport += out.length;
     if (this.item !== null && this.sinceReport >= REPORT_SECONDS * sampleRate) this.report("playing");
     return true;
+  }
+
+  finish() {
+    this.report("finished");
+    this.item = null;
   }
 
   report(kind) {
