@@ -63,16 +63,15 @@ def _slow() -> ScriptedEngine:
 
 
 def _waiting() -> ScriptedEngine:
-    """Its first answer does not go on before the next is asked for."""
+    """Its answers do not go on before it is asked a question with "second" in it."""
     gate = asyncio.Event()
 
     def answer(prompt: Sequence[int]) -> list[int]:
-        if len(engine.prompts) > 1:
+        if "second" in "".join(chr(token) for token in prompt if token < AUDIO):
             gate.set()
         return woven("hello there", 6)
 
-    engine = ScriptedEngine(answer=answer, gate=gate)
-    return engine
+    return ScriptedEngine(answer=answer, gate=gate)
 
 
 def _long() -> ScriptedEngine:
