@@ -382,8 +382,7 @@ class Answer:
         self._job = services.executor.submit(work, kind, due)
         data = await self._job.future
         if self._fed_groups:
-            soon = kind.wanted and due is not None and due < asked + ENOUGH_AHEAD_SECONDS
-            waited = services.clock() - asked if soon else None  # what is due later may wait
+            waited = services.clock() - asked if kind.wanted else None
             self._start_gate.vocoded(self._fed_groups, self._job.seconds, waited)
             self._fed_groups = 0
         return data

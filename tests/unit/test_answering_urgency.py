@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 
-import pytest
 from asking import Orders, asking, asking_in_vain, first_sound, said_by, still, until
 from scripted import ScriptedEngine, scripted_parts, woven
 from still_clock import StillClock
@@ -18,7 +17,6 @@ from aqaa.server.answering.answer import (
 )
 from aqaa.server.answering.answer_events import AnswerEnd
 from aqaa.server.answering.single_answer import single_answer
-from aqaa.server.compute.executor import Executor
 from aqaa.server.compute.model import work_of
 from aqaa.server.dialogue.prompt import UserTurn
 from aqaa.server.urgency import Kind
@@ -60,35 +58,6 @@ async def test_an_answer_that_nobody_can_be_listening_for_makes_way_until_somebo
     while not isinstance(await answer.next(), AnswerEnd):
         pass
     assert {kind for kind, _ in executor.orders} == {Kind.FIRST}
-    await held.future
-    await answer.stop()
-    executor.close()
-
-
-@pytest.mark.parametrize(("ahead", "late"), [(0.1, 0.3), (2.0, 0.0)], ids=["soon", "later"])
-async def test_only_a_chunk_that_is_played_soon_tells_how_late_chunks_come(
-    ahead: float, late: float
-) -> None:
-    clock = StillClock()
-    executor = Executor(1, clock=clock)
-    engine = ScriptedEngine(answer=lambda prompt: woven("x", 60), seconds=0.002)
-    parts = scripted_parts(engine, executor=executor, clock=clock)
-    answer = asking(parts)
-    answer.adopt()
-    await first_sound(answer)
-    engine.gate = asyncio.Event()
-    await still(answer)
-    release = threading.Event()
-    held = executor.submit(work_of(release.wait), Kind.LIVE, -1.0)
-    await until(lambda: executor.waiting() == 0)
-    answer.progress.playback.send(ahead, clock())
-    engine.gate.set()
-    await until(lambda: executor.waiting() == 1)
-    made = answer.progress.made
-    clock.now += 0.3
-    release.set()
-    await until(lambda: answer.progress.made > made)
-    assert parts.services.chunk_delays.most() == pytest.approx(late)
     await held.future
     await answer.stop()
     executor.close()
