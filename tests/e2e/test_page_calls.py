@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from chromium import ask, chromium, keep_screenshot, opened
 from page_server import page_server, two_page_servers
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.browser
 SOON = 30_000  # ms
@@ -22,6 +22,15 @@ def silence(folder: Path) -> Path:
     return file
 
 
+def ask_for_a_timer(page: Page) -> None:
+    """Begin a conversation with functions."""
+    page.get_by_label("Push to talk").check()
+    page.get_by_label("Functions").check()
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator("#state")).to_have_attribute("data-state", "listening", timeout=SOON)
+    ask(page, "Five minutes, please.")
+
+
 def test_what_is_said_before_a_call_is_heard_to_its_end(tmp_path: Path) -> None:
     """What the model says of the call's result comes after it, though it could be there before."""
     with (
@@ -29,11 +38,7 @@ def test_what_is_said_before_a_call_is_heard_to_its_end(tmp_path: Path) -> None:
         chromium(silence(tmp_path)) as browser,
         opened(browser, server.url) as page,
     ):
-        page.get_by_label("Push to talk").check()
-        page.get_by_label("Functions").check()
-        page.get_by_role("button", name="Start").click()
-        expect(page.locator("#state")).to_have_attribute("data-state", "listening", timeout=SOON)
-        ask(page, "Five minutes, please.")
+        ask_for_a_timer(page)
         lines = page.locator("#captions li")
         expect(lines.last).to_have_text("Your timer runs.", timeout=SOON)
         expect(lines.nth(1)).to_have_text("One moment, please, I will do that.")
@@ -46,11 +51,7 @@ def test_a_call_is_shown_run_and_answered_and_another_server_is_told_of_it(tmp_p
         chromium(silence(tmp_path)) as browser,
         opened(browser, servers.url) as page,
     ):
-        page.get_by_label("Push to talk").check()
-        page.get_by_label("Functions").check()
-        page.get_by_role("button", name="Start").click()
-        expect(page.locator("#state")).to_have_attribute("data-state", "listening", timeout=SOON)
-        ask(page, "Five minutes, please.")
+        ask_for_a_timer(page)
         call = page.locator("#captions li.call")
         expect(call).to_have_text('set_timer {"minutes":5} → {"ok":true}', timeout=SOON)
         expect(page.locator("#captions li").last).to_have_text("Your timer runs.", timeout=SOON)

@@ -14,11 +14,13 @@ from aqaa.server.answering.answer import (
     LOOK_AGAIN_SECONDS,
     MOST_PATIENCE,
     SPECULATION_SECONDS,
+    Answer,
 )
 from aqaa.server.answering.answer_events import AnswerEnd
 from aqaa.server.answering.single_answer import single_answer
 from aqaa.server.compute.model import work_of
 from aqaa.server.dialogue.prompt import UserTurn
+from aqaa.server.parts import ModelParts
 from aqaa.server.urgency import Kind
 
 
@@ -80,13 +82,19 @@ async def test_what_is_played_much_later_is_not_made_while_another_answer_has_no
     await playing.stop()
 
 
-async def test_one_that_nobody_can_be_listening_for_makes_no_sound_while_another_has_none() -> None:
-    clock = StillClock()
-    parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 6)), clock=clock)
+async def gave_way(parts: ModelParts) -> tuple[Answer, Answer]:
+    """An answer that waits for its first sound, and one that makes none for that."""
     waiting = asking_in_vain(parts)
     patient = asking(parts)
     patient.adopt(patient=True)
     await still(patient)
+    return waiting, patient
+
+
+async def test_one_that_nobody_can_be_listening_for_makes_no_sound_while_another_has_none() -> None:
+    clock = StillClock()
+    parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 6)), clock=clock)
+    waiting, patient = await gave_way(parts)
     assert patient.progress.ids
     assert patient.progress.made == 0
     await waiting.stop()
@@ -98,10 +106,7 @@ async def test_one_that_nobody_can_be_listening_for_makes_no_sound_while_another
 async def test_one_that_nobody_can_be_listening_for_is_made_all_the_same_after_a_while() -> None:
     clock = StillClock()
     parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 6)), clock=clock)
-    waiting = asking_in_vain(parts)
-    patient = asking(parts)
-    patient.adopt(patient=True)
-    await still(patient)
+    waiting, patient = await gave_way(parts)
     clock.now += MOST_PATIENCE
     assert isinstance((await said_by(patient))[-1], AnswerEnd)
     assert patient.progress.made > 0
@@ -110,10 +115,7 @@ async def test_one_that_nobody_can_be_listening_for_is_made_all_the_same_after_a
 
 async def test_one_that_gave_way_goes_on_as_soon_as_somebody_may_be_listening() -> None:
     parts = scripted_parts(ScriptedEngine(answer=lambda prompt: woven("x", 6)), clock=StillClock())
-    waiting = asking_in_vain(parts)
-    patient = asking(parts)
-    patient.adopt(patient=True)
-    await still(patient)
+    waiting, patient = await gave_way(parts)
     assert patient.progress.made == 0
     patient.hurry()  # no time has passed
     await until(lambda: patient.progress.made > 0)

@@ -9,18 +9,16 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TypeVar
 
+from asking import asking
 from live_talk import Talk
 from scripted import ScriptedEngine, scripted_parts, woven
 from simulated_time import SimulatedClock, SteppedExecutor, simulate
 
-from aqaa.server.answering.answer import Answer, AnswerRequest
+from aqaa.server.answering.answer import Answer
 from aqaa.server.answering.answer_events import AnswerEnd
 from aqaa.server.compute.executor import Job
 from aqaa.server.compute.model import Work
-from aqaa.server.engine.contract import SamplingParams
 from aqaa.server.observe.logs import response_id
-from aqaa.server.parts import ModelParts, output_of
-from aqaa.server.protocol.types import PcmFormat
 from aqaa.server.session.listener import ANSWER_SECONDS, Listener
 from aqaa.server.urgency import Kind
 
@@ -103,15 +101,6 @@ def test_a_session_that_ends_leaves_no_answer_that_others_wait_for() -> None:
         return set(parts.services.unheard)
 
     assert simulate(left()) == set()
-
-
-def asking(parts: ModelParts) -> Answer:
-    params = SamplingParams.of(parts.bundle)
-    asked = AnswerRequest((1, 4, 104), params, "joe", 1.0, spoken=True)
-    wire = PcmFormat()
-    return Answer(
-        parts.services, "key", asked, parts.parser(), output_of(wire), bytes_per_second=48_000
-    )
 
 
 async def ended(answer: Answer) -> None:
